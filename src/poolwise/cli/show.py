@@ -1,0 +1,131 @@
+"""Results as tables or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from poolwise.space import Pooling
+
+if TYPE_CHECKING:
+    from poolwise.networks import Family
+    from poolwise.networks.cost import Cost
+
+DEMONSTRATION = (
+    "This was a demonstration: a narrow network, a fifth of the images and minutes of training. It is not the published"
+    " experiment (--preset paper) and its accuracies are far below what these networks reach."
+)
+
+
+def _json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    console.print(table if console.is_terminal else table, width=None if console.is_terminal else 120)
+
+
+def line(value: dict[str, Any], as_json: bool, text: str) -> None:
+    """One result."""
+    if as_json:
+        return _json(value)
+    click.echo(text)
+
+
+def families(known: Sequence[Family], as_json: bool) -> None:
+    """The network families."""
+    if as_json:
+        return _json([{"model": f.name, "default": str(f.default), "configurations": len(f.space)} for f in known])
+    table = Table("model", "default", "configurations", "what it is")
+    for f in known:
+        table.add_row(f.name, str(f.default), str(len(f.space)), f.summary)
+    _print(table)
+
+
+def costs(priced: dict[Pooling, Cost], default: Pooling, as_json: bool) -> None:
+    """What every configuration costs."""
+    if as_json:
+        rows = [{"pooling": str(p), "default": p == default, **cost.to_json()} for p, cost in priced.items()]
+        return _json({"default": str(default), "configurations": rows})
+    table = Table("pooling", caption=f"default {default}; activation memory is what training holds for an image in float32")
+    for heading in ("MMACs", "ratio", "parameters", "activations KiB", "receptive field", "productive convolutions"):
+        table.add_column(heading, justify="right")
+    for pooling, c in priced.items():
+        cells = [f"{c.macs / 1e6:.1f}", f"{c.macs_ratio:.2f}", f"{c.parameters:,}", f"{c.activation_bytes / 1024:.0f}"]
+        style = "bold" if pooling == default else None
+        table.add_row(str(pooling), *cells, str(c.receptive_field), str(c.productive), style=style)
+    _print(table)
+
+
+def plan(value: dict[str, Any], as_json: bool) -> None:
+    """What a run would take."""
+    if as_json:
+        return _json(value)
+    click.echo("steps: " + ", ".join(f"{name} {count}" for name, count in value["steps"].items()))
+    click.echo("MACs: " + ", ".join(f"{name} {count:.2e}" for name, count in value["macs"].items()))
+    click.echo("seconds: " + ", ".join(f"{name} {count}" for name, count in value["seconds"].items()))
+    click.echo(f"memory: about {value['memory_bytes'] / 2**30:.1f} GiB; precision {value['precision']}")
+
+
+def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
+    """The ranking, best first, beside the controls."""
+    if as_json:
+        return _json(value)
+    shown = value["ranking"][:rows]
+    table = Table("rank", "pooling", title=f"{len(shown)} of {len(value['ranking'])} configurations")
+    for heading in ("score %", "SuperNet", "MMACs", "productive convolutions"):
+        table.add_column(heading, justify="right")
+    for row in shown:
+        style = "bold" if row["pooling"] == value["default"] else None
+        cells = [f"{100 * row['score']:.2f}", str(row["supernet"] + 1), f"{row['macs'] / 1e6:.1f}", str(row["productive"])]
+        table.add_row(str(row["rank"]), row["pooling"], *cells, style=style)
+    _print(table)
+    place = next(row["rank"] for row in value["ranking"] if row["pooling"] == value["default"])
+    picks = value["picks"]
+    click.echo(f"pick {picks['best']}; at no more MACs than the default {picks['best_at_default_macs']}; default {value['default']} is rank {place}")
+
+
+def retrained(value: dict[str, Any], as_json: bool) -> None:
+    """Stand-alone accuracies and the verdict."""
+    if as_json:
+        return _json(value)
+    table = Table("pooling", "trained as", title=f"stand-alone, {value['steps']} steps, {value['test_images']} test images")
+    for heading in ("test accuracy %", "seeds", "MACs of default", "difference in points"):
+        table.add_column(heading, justify="right")
+    for result in value["results"]:
+        std = f" ± {100 * result['std']:.2f}" if result["std"] is not None else ""
+        comparison = result.get("comparison")
+        difference = "" if comparison is None else f"{comparison['difference']:+.2f}"
+        if comparison and comparison["interval"]:
+            difference += " ({:+.2f} to {:+.2f})".format(*comparison["interval"])
+        cells = [f"{100 * result['mean']:.2f}{std}", str(len(result["accuracies"])), f"{result['macs_ratio']:.2f}", difference]
+        table.add_row(escape(result["pooling"]), ", ".join(result["roles"]), *cells)
+    _print(table)
+    click.echo(f"verdict: {value['verdict']}")
+
+
+def result(path: Path, as_json: bool, demonstration: bool) -> None:
+    """Everything a run has come to."""
+    values = {}
+    for name in ("ranking", "retrain"):
+        file = path / f"{name}.json"
+        if file.exists():
+            values[name] = json.loads(file.read_text())
+    if as_json:
+        return _json({"run": str(path), **values})
+    if "ranking" in values:
+        ranking(values["ranking"], False, rows=None)
+    if "retrain" in values:
+        retrained(values["retrain"], False)
+    if (path / "report.html").exists():
+        click.echo(f"report: {path / 'report.html'}")
+    if demonstration:
+        click.echo(DEMONSTRATION)

@@ -1,0 +1,45 @@
+"""Seeded, stratified, disjoint splits. Everything is an array of indices_N (int64, sorted)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from poolwise.errors import RequestError
+
+
+def stratified_halves(labels_N: np.ndarray, share: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Split into a part of ``share`` (0 to 1) and the rest, class by class.
+
+    Every class has at least one image in both; class counts are rounded so that the total is right to one image a class.
+    """
+    first, second = [], []
+    carried = 0.0
+    for label in np.unique(labels_N):
+        members = generator.permutation(np.flatnonzero(labels_N == label))
+        if len(members) < 2:
+            raise RequestError(f"class {int(label)} has one image: at least two a class are needed to split them")
+        wanted = share * len(members) + carried
+        count = min(max(round(wanted), 1), len(members) - 1)
+        carried = wanted - count
+        first.append(members[:count])
+        second.append(members[count:])
+    return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+
+
+def stratified_subset(labels_N: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """``count`` indices with the class shares of the whole. Raises RequestError where that leaves a class under two."""
+    classes, sizes = np.unique(labels_N, return_counts=True)
+    if not 2 * len(classes) <= count <= len(labels_N):
+        raise RequestError(
+            f"{count} images: between {2 * len(classes)} (two a class) and {len(labels_N)} (all there are) can be used"
+        )
+    exact = sizes * (count / len(labels_N))
+    wanted = np.maximum(np.floor(exact).astype(int), 2)
+    while wanted.sum() != count:  # largest remainder first; classes at their least are never taken from
+        step = 1 if wanted.sum() < count else -1
+        room = (wanted < sizes) if step > 0 else (wanted > 2)
+        wanted[np.argmax(np.where(room, step * (exact - wanted), -np.inf))] += step
+    chosen = [
+        generator.permutation(np.flatnonzero(labels_N == label))[:size] for label, size in zip(classes, wanted, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))

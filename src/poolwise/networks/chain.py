@@ -1,0 +1,94 @@
+"""A network = stem + ordered layers + head.
+
+Shapes: images_BCHW, features_BCHW, logits_BK (B batch, C channels, H, W resolution, K classes).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Norm = Callable[[int], nn.Module]
+
+
+def batch_norm(channels: int) -> nn.Module:
+    """BatchNorm of the search: batch statistics, no affine parameters, no running averages (as published)."""
+    return nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
+
+
+def running_norm(channels: int) -> nn.Module:
+    """BatchNorm of stand-alone training: affine, with running averages, what a deployed model has."""
+    return nn.BatchNorm2d(channels)
+
+
+class Chain(nn.Module):
+    """Layers that run one after the other, none of which changes the resolution, then a head.
+
+    Args:
+        layers: name and module of each, in order. On CIFAR the stem convolution is the first of them.
+        head: features_BCHW -> logits_BK at any resolution.
+
+    ``forward(images_BCHW)`` runs at full resolution; downsampling is the business of ``switch`` alone.
+    """
+
+    def __init__(self, layers: Sequence[tuple[str, nn.Module]], head: nn.Module):
+        super().__init__()
+        self.names = [name for name, _ in layers]
+        self.layers = nn.ModuleList(module for _, module in layers)
+        self.head = head
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        features_BCHW = images_BCHW
+        for layer in self.layers:
+            features_BCHW = layer(features_BCHW)
+        return self.head(features_BCHW)
+
+
+class PoolHead(nn.Module):
+    """Global average pooling and a linear classifier."""
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__()
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        return self.linear(features_BCHW.mean(dim=(2, 3)))
+
+
+def create(build: Callable[..., Chain], generator: torch.Generator, **arguments: Any) -> Chain:
+    """Build a chain on the CPU with weights drawn from ``generator`` alone; the global generator is not touched.
+
+    Convolutions: He normal, fan-out. Linear: uniform in +-1/sqrt(fan-in), bias as well. Norms: torch's own reset.
+    """
+    with torch.device("meta"):
+        chain = build(**arguments)
+    chain.to_empty(device="cpu")
+    for module in chain.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)
+            _fill(module.weight, generator, math.sqrt(2 / fan_out), normal=True)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            _fill(module.weight, generator, bound, normal=False)
+            if module.bias is not None:
+                _fill(module.bias, generator, bound, normal=False)
+        elif hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    return chain
+
+
+@torch.no_grad()
+def _fill(parameter: Tensor, generator: torch.Generator, scale: float, *, normal: bool) -> None:
+    if normal:
+        parameter.normal_(0, scale, generator=generator)
+    else:
+        parameter.uniform_(-scale, scale, generator=generator)

@@ -1,0 +1,74 @@
+"""What networks the library knows. A new family is one file in this folder with ``@register(...)`` in it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from poolwise.errors import RequestError, did_you_mean
+from poolwise.space import Pooling, PoolingSpace
+
+if TYPE_CHECKING:
+    from poolwise.networks.chain import Chain
+
+Build = Callable[..., "Chain"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A network that can be searched.
+
+    Attributes:
+        name: what ``--model`` takes.
+        default: the placement that everyone copies.
+        width: base number of channels that the family's paper uses.
+        build: ``build(classes=, width=, norm=)`` returns a Chain with uninitialised weights.
+    """
+
+    name: str
+    default: Pooling
+    width: int
+    build: Build
+    summary: str
+
+    @property
+    def space(self) -> PoolingSpace:
+        """All placements of as many downsamplings as the default has."""
+        return PoolingSpace(self.default.layers, self.default.poolings)
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register(name: str, *, default: str, width: int, summary: str) -> Callable[[Build], Build]:
+    """Decorator that adds a build function to the registry under ``name``."""
+
+    def add(build: Build) -> Build:
+        assert name not in _FAMILIES, f"two families are called {name}"
+        _FAMILIES[name] = Family(name, Pooling.parse(default), width, build, summary)
+        return build
+
+    return add
+
+
+def _discover() -> None:
+    package = importlib.import_module("poolwise.networks")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"poolwise.networks.{module.name}")
+
+
+def available() -> list[Family]:
+    """Every family in the house, by name."""
+    _discover()
+    return [_FAMILIES[name] for name in sorted(_FAMILIES)]
+
+
+def family(name: str) -> Family:
+    """The family called ``name``. Raises RequestError with the known names otherwise."""
+    known = {f.name: f for f in available()}
+    if name not in known:
+        raise RequestError(f"unknown model {name!r}{did_you_mean(name, known)}. Known models: {', '.join(known)}")
+    return known[name]

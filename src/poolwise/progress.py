@@ -1,0 +1,32 @@
+"""How the long-running parts tell what they do, and how they are asked to stop. The command line draws it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Interrupted(Exception):
+    """Stopped on request, with everything saved that is needed to go on."""
+
+
+class Listener:
+    """Receives progress; this one ignores it. Set ``stopping`` to end the work at the next safe point."""
+
+    stopping = False
+
+    def start(self, stage: str, total: int, done: int = 0) -> None:
+        """A stage of ``total`` units begins, ``done`` of them already behind it."""
+
+    def advance(self, units: int = 1, **info: Any) -> None:
+        """``units`` more are done; ``info`` holds what is worth showing."""
+
+    def note(self, text: str) -> None:
+        """One line for the user."""
+
+    def finish(self) -> None:
+        """The stage is over."""
+
+    def check(self) -> None:
+        """Raise Interrupted where a stop was asked for. Called only at points that can be resumed from."""
+        if self.stopping:
+            raise Interrupted

@@ -1,0 +1,1 @@
+"""A run folder in, figures and one self-contained HTML page out. Reads files only."""

@@ -1,0 +1,137 @@
+"""The figures of a report, as SVG text. Each takes what the run's files hold."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from poolwise.space import Pooling
+
+INK, MUTED, PICK, DEFAULT = "#1c2733", "#8a97a5", "#c2410c", "#1d4ed8"
+_STYLE = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "poolwise",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def _axes(width: float = 6.0, height: float = 3.6) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def scores_against_macs(ranking: dict[str, Any]) -> str:
+    """Every configuration: score over multiply-adds, pick and default named."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        rows = ranking["ranking"]
+        axes.scatter([r["macs"] / 1e6 for r in rows], [100 * r["score"] for r in rows], s=22, color=MUTED)
+        named = {ranking["picks"]["best"]: PICK}
+        named.setdefault(ranking["default"], DEFAULT)
+        for row in rows:
+            if row["pooling"] in named:
+                colour, point = named[row["pooling"]], (row["macs"] / 1e6, 100 * row["score"])
+                axes.scatter(*point, s=60, color=colour, zorder=3)
+                axes.annotate(row["pooling"], point, xytext=(7, 5), textcoords="offset points", color=colour, weight="bold")
+        axes.set(xlabel="million MACs for an image", ylabel="score: accuracy on the scoring half, %")
+        return _svg(figure)
+
+
+def heat_map(ranking: dict[str, Any]) -> str | None:
+    """Score over the two pooling positions; None for spaces with another number of poolings."""
+    if ranking["space"]["poolings"] != 2:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        layers = ranking["space"]["layers"]
+        grid = np.full((layers, layers), np.nan)
+        for row in ranking["ranking"]:
+            first, second = Pooling.parse(row["pooling"]).positions
+            grid[first, second] = 100 * row["score"]
+        figure, axes = _axes(5.4, 4.4)
+        shown = axes.imshow(grid[1:-1, 2:], cmap="viridis", origin="lower", aspect="auto")
+        axes.set_xticks(range(layers - 2), [str(i + 1) for i in range(2, layers)])
+        axes.set_yticks(range(layers - 2), [str(i + 1) for i in range(1, layers - 1)])
+        axes.set(xlabel="second pooling stands before layer", ylabel="first pooling stands before layer")
+        figure.colorbar(shown, ax=axes, label="score, %")
+        for pooling, colour in ((ranking["default"], DEFAULT), (ranking["picks"]["best"], PICK)):
+            first, second = Pooling.parse(pooling).positions
+            axes.plot(second - 2, first - 1, "s", markersize=15, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2.5)
+        return _svg(figure)
+
+
+def assignment_through_time(events: list[dict[str, Any]], ranking: dict[str, Any]) -> str | None:
+    """Most probable SuperNet of every configuration at each snapshot, stronger colour for surer ones."""
+    if not events or len(events[0]["assignment"][0]) < 2:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        history_SPM = np.array([event["assignment"] for event in events])
+        supernets = history_SPM.shape[2]
+        palette = matplotlib.colormaps["tab10"](np.arange(supernets) % 10)[:, :3]
+        sure_SP = (history_SPM.max(axis=2) - 1 / supernets) / (1 - 1 / supernets)
+        colours_SP3 = palette[history_SPM.argmax(axis=2)]
+        picture = 1 - sure_SP[..., None] * (1 - colours_SP3)
+        space = [str(p) for p in sorted(Pooling.parse(row["pooling"]) for row in ranking["ranking"])]
+        figure, axes = _axes(6.0, 5.6)
+        extent = (events[0]["step"], events[-1]["step"] + 1, len(space) - 0.5, -0.5)
+        axes.imshow(picture.transpose(1, 0, 2), aspect="auto", extent=extent, interpolation="nearest")
+        if len(space) <= 60:
+            axes.set_yticks(range(len(space)), space, fontsize=7)
+        axes.set(xlabel="step", ylabel="configuration")
+        for m in range(supernets):
+            axes.plot([], [], "s", color=palette[m], label=f"SuperNet {m + 1}")
+        figure.legend(loc="outside upper center", ncols=min(supernets, 4), frameon=False)
+        return _svg(figure)
+
+
+def search_curves(events: list[dict[str, Any]]) -> str | None:
+    """Training loss, scoring accuracy and entropy of the assignment over the steps."""
+    if not events:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.0, 5.2), layout="constrained")
+        panels = figure.subplots(3, 1, sharex=True)
+        steps = [event["step"] for event in events]
+        named = (("loss", "training loss, nats", 1), ("accuracy", "scoring accuracy, %", 100), ("entropy", "entropy, nats", 1))
+        for axes, (name, label, factor) in zip(panels, named, strict=True):
+            axes.plot(steps, [factor * event[name] for event in events], color=INK, linewidth=1)
+            axes.set_ylabel(label, fontsize=8)
+        panels[-1].set_xlabel("step")
+        return _svg(figure)
+
+
+def retrain_curves(trials: list[dict[str, Any]], default: str) -> str | None:
+    """Training loss of every stand-alone training."""
+    if not trials:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        colours = {default: DEFAULT}
+        others = iter([PICK, "#15803d", "#7e22ce", "#0e7490", "#a16207", "#be185d"])
+        seen = set()
+        for trial in trials:
+            pooling = trial["pooling"]
+            colour = colours.setdefault(pooling, next(others, MUTED) if pooling not in colours else "")
+            label = None if pooling in seen else pooling
+            seen.add(pooling)
+            steps, losses = zip(*trial["curve"], strict=True)
+            axes.plot(steps, losses, color=colour, linewidth=1, alpha=0.8, label=label)
+        axes.set(xlabel="step", ylabel="training loss, nats")
+        axes.legend(frameon=False)
+        return _svg(figure)

@@ -1,0 +1,92 @@
+"""report.html: one page that loads nothing, made from the files of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from poolwise.report import figures
+from poolwise.runs import RunFolder, Trials, write_atomically
+from poolwise.space import Pooling
+from poolwise.truth import tables
+from poolwise.truth.metrics import kendall_tau_b
+
+
+def write(folder: RunFolder) -> Path:
+    """Write ``figures/*.svg`` and ``report.html``; returns the page's path. RequestError where nothing is ranked yet."""
+    request = folder.request()
+    ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
+    retrain = folder.read("retrain.json", "") if folder.has("retrain.json") else None
+    trials = Trials(folder).all() if (folder.path / "trials.sqlite").exists() else []
+    drawn = {
+        "scores": figures.scores_against_macs(ranking),
+        "positions": figures.heat_map(ranking),
+        "assignment": figures.assignment_through_time(folder.events("assignment"), ranking),
+        "search": figures.search_curves(folder.events("search")),
+        "retrain": figures.retrain_curves(trials, ranking["default"]),
+    }
+    for name, svg in drawn.items():
+        if svg:
+            write_atomically(folder.path / "figures" / f"{name}.svg", svg)
+    environment = Environment(loader=PackageLoader("poolwise", "report"), autoescape=True, undefined=StrictUndefined)
+    html = environment.get_template("page.html.j2").render(
+        request=request,
+        ranking=ranking,
+        retrain=retrain,
+        figures={name: Markup(svg) for name, svg in drawn.items() if svg},
+        drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(ranking)],
+        agreement=_agreement(ranking, request),
+        place=next(row["rank"] for row in ranking["ranking"] if row["pooling"] == ranking["default"]),
+    )
+    path = folder.path / "report.html"
+    write_atomically(path, html)
+    return path
+
+
+def _drawn(ranking: dict[str, Any]) -> list[tuple[str, str]]:
+    labels: dict[str, list[str]] = {}
+    picks = ranking["picks"]
+    named = ((ranking["default"], "default"), (picks["best"], "pick"), (picks["best_at_default_macs"], "best at its MACs"))
+    for pooling, label in named:
+        labels.setdefault(pooling, []).append(label)
+    return [(pooling, ", ".join(own)) for pooling, own in labels.items()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """One configuration as bars, one a layer: width in percent, resolution in pixels."""
+
+    pooling: str
+    label: str
+    row: dict[str, Any]
+    bars: list[tuple[float, int]]
+
+
+def _drawing(pooling: str, label: str, ranking: dict[str, Any]) -> Drawing:
+    size = ranking["data"]["image_size"]
+    row = next(row for row in ranking["ranking"] if row["pooling"] == pooling)
+    return Drawing(pooling, label, row, [(100 / 2**depth, size >> depth) for depth in Pooling.parse(pooling).depths()])
+
+
+def _agreement(ranking: dict[str, Any], request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Kendall tau-b of score and controls with each other and, for ResNet20 on CIFAR-10, with the published truth."""
+    rows = ranking["ranking"]
+    score = [row["score"] for row in rows]
+    published = None
+    if request["settings"]["model"] == "resnet20" and ranking["data"]["name"] == "cifar10":
+        table = tables.load("resnet20-cifar10-published")
+        truth = dict(zip(table.space, table.column("standalone_mean"), strict=True))
+        published = [truth[Pooling.parse(row["pooling"])] for row in rows]
+    named = {"score": "score of the search", "macs": "MACs, no training", "productive": "productive convolutions, no training"}
+    return [
+        {
+            "name": text,
+            "score": None if key == "score" else kendall_tau_b([row[key] for row in rows], score),
+            "published": None if published is None else kendall_tau_b([row[key] for row in rows], published),
+        }
+        for key, text in named.items()
+    ]

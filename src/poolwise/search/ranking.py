@@ -1,0 +1,128 @@
+"""Step 6: score every configuration, sharing what configurations with one prefix share; then ranking.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poolwise.errors import RequestError
+from poolwise.networks.switch import SwitchableNet
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.runs import FORMAT, RunFolder, environment
+from poolwise.search.loop import SearchState
+from poolwise.space import Pooling
+from poolwise.training import Precision
+
+
+@torch.no_grad()
+def count_correct(
+    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor, labels_B: Tensor, precision: Precision
+) -> list[int]:
+    """Rightly classified images of one batch under each configuration.
+
+    Walks the trie of prefixes depth first, so each prefix is computed once and one activation a level is alive. The
+    numbers equal those of one forward pass a configuration, since the operations are the same.
+    """
+    right = [0] * len(poolings)
+    depths = [pooling.depths() for pooling in poolings]
+    order = sorted(range(len(poolings)), key=lambda a: depths[a])
+
+    def walk(layer: int, features_BCHW: Tensor, depth: int, members: list[int]) -> None:
+        if layer == len(network):
+            logits_BK = network.chain.head(features_BCHW)
+            hits = int((logits_BK.argmax(dim=1) == labels_B).sum())
+            for a in members:
+                right[a] = hits
+            return
+        for reached, group in groupby(members, key=lambda a: depths[a][layer]):
+            walk(layer + 1, network.layer(layer, features_BCHW, reached - depth), reached, list(group))
+
+    with precision.autocast(images_BCHW.device):
+        walk(0, precision.images(images_BCHW), 0, order)
+    return right
+
+
+def score_all(
+    networks: Sequence[SwitchableNet],
+    poolings: Sequence[Pooling],
+    supernet_P: np.ndarray,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    precision: Precision,
+    listener: Listener,
+) -> np.ndarray:
+    """accuracy_P (0 to 1) of each configuration on the SuperNet that ``supernet_P`` names, over all batches."""
+    right_P, total = np.zeros(len(poolings), np.int64), 0
+    members = {m: [a for a in range(len(poolings)) if supernet_P[a] == m] for m in range(len(networks))}
+    for images_BCHW, labels_B in batches:
+        for m, own in members.items():
+            listener.check()
+            if own:
+                right_P[own] += count_correct(networks[m], [poolings[a] for a in own], images_BCHW, labels_B, precision)
+        total += len(labels_B)
+        listener.advance()
+    return right_P / total
+
+
+def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+    """Score the finished search's configurations and write ``ranking.json``. RequestError where it is not finished."""
+    state = SearchState(problem)
+    if not state.restore(folder) or state.step < state.steps:
+        raise RequestError(
+            f"the search in {folder.path} is at step {state.step} of {state.steps}: finish it first,"
+            f" poolwise resume {folder.path}"
+        )
+    poolings, assignment_PM = list(problem.space), state.sampler.assignment()
+    supernet_P = assignment_PM.argmax(axis=1)
+    batches = problem.batches(problem.halves[1], problem.settings.eval_batch_size)
+    listener.start("rank", batches.parts)
+    score_P = score_all(state.networks, poolings, supernet_P, batches.ordered(), state.precision, listener)
+    listener.finish()
+    value = describe(problem, state, poolings, score_P, assignment_PM)
+    folder.write_json("ranking.json", value)
+    return value
+
+
+def describe(
+    problem: Problem, state: SearchState, poolings: Sequence[Pooling], score_P: np.ndarray, assignment_PM: np.ndarray
+) -> dict[str, Any]:
+    """The content of ranking.json, best first. Ties go to fewer MACs, then to the order of the space."""
+    costs = [problem.cost(pooling) for pooling in poolings]
+    order = sorted(range(len(poolings)), key=lambda a: (-score_P[a], costs[a].macs, a))
+    rows = []
+    for place, a in enumerate(order, start=1):
+        row = {
+            "pooling": str(poolings[a]),
+            "score": float(score_P[a]),
+            "supernet": int(assignment_PM[a].argmax()),
+            "assignment": assignment_PM[a].tolist(),
+            "scores": state.sampler.scores[a].tolist(),
+            **costs[a].to_json(),
+            "rank": place,
+        }
+        rows.append(row)
+    cheap = next(row["pooling"] for row in rows if row["macs"] <= problem.cost(problem.default).macs)
+    return {
+        "format": FORMAT,
+        "space": problem.space.to_json(),
+        "default": str(problem.default),
+        "picks": {"best": rows[0]["pooling"], "best_at_default_macs": cheap},
+        "ranking": rows,
+        "controls": {name: _control(rows, name) for name in ("macs", "productive")},
+        "settings": problem.settings.to_json(),
+        "precision": str(state.precision),
+        "evaluation_batch": min(problem.settings.eval_batch_size, len(problem.halves[1])),
+        "data": problem.describe_data(),
+        **environment(),
+    }
+
+
+def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """A ranking that cost nothing: most first, ties in the order of the space."""
+    order = sorted(rows, key=lambda row: (-row[name], Pooling.parse(row["pooling"])))
+    return {"ranking": [row["pooling"] for row in order]}

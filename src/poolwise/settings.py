@@ -1,0 +1,125 @@
+"""What can be asked of a run, and the presets. Every field has a flag of the same name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from poolwise.errors import RequestError, did_you_mean
+
+DRAWS = ("rounds", "iid")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One request. The defaults are the published recipe (FIGURES of the paper; ``docs/reproduce.md``).
+
+    Attributes:
+        model, width: network family and base channels (None: the family's own).
+        data, image_size: ``cifar10`` or ``folder:PATH``; pixels along one side (folders only).
+        images: at most so many training images are used (None: all), drawn by class.
+        flip: mirror images while training (None: what the data set says).
+        supernets: M.
+        epochs, steps: length of the search in passes over the training half, or in steps (which wins).
+        batch_size, eval_batch_size: images a training and scoring batch; images a batch while ranking.
+        lr, lr_end, momentum, weight_decay: SGD; the rate falls by half a cosine.
+        temperature, temperature_start: end and start of the linear rise.
+        draw: ``rounds`` (every configuration once a round) or ``iid`` (independent, as published).
+        top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
+        retrain_epochs, retrain_steps: length of a stand-alone training.
+        seed, device, precision: root seed; where and in which number format.
+    """
+
+    model: str = "resnet20"
+    width: int | None = None
+    data: str = "cifar10"
+    image_size: int | None = None
+    images: int | None = None
+    flip: bool | None = None
+    supernets: int = 4
+    epochs: int = 200
+    steps: int | None = None
+    batch_size: int = 128
+    eval_batch_size: int = 500
+    lr: float = 0.1
+    lr_end: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    temperature: float = 100.0
+    temperature_start: float = 1.0
+    draw: str = "iid"
+    top: int = 1
+    retrain_seeds: int = 5
+    retrain_epochs: int = 200
+    retrain_steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("width", "image_size", "images", "steps", "retrain_steps"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 1)
+        for name in ("supernets", "epochs", "batch_size", "eval_batch_size", "top", "retrain_seeds", "retrain_epochs"):
+            _whole(name, getattr(self, name), 1)
+        _whole("seed", self.seed, 0)
+        if self.batch_size < 2:
+            raise RequestError(f"batch_size is {self.batch_size}: BatchNorm needs at least 2 images a batch")
+        _number("lr", self.lr, above=0)
+        for name in ("lr_end", "momentum", "weight_decay", "temperature", "temperature_start"):
+            _number(name, getattr(self, name))
+        if self.draw not in DRAWS:
+            raise RequestError(f"unknown draw {self.draw!r}{did_you_mean(self.draw, DRAWS)}. Allowed are {', '.join(DRAWS)}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Settings:
+        """Read back ``to_json``. RequestError for unknown names."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(value) - known)
+        if unknown:
+            raise RequestError(f"unknown setting {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+        return cls(**value)
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise RequestError(f"{name} is {value!r}: a whole number of at least {least} is allowed")
+
+
+def _number(name: str, value: Any, above: float | None = None) -> None:
+    real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or value < 0 or (above is not None and value <= above):
+        allowed = f"above {above}" if above is not None else "of at least 0"
+        raise RequestError(f"{name} is {value!r}: a finite number {allowed} is allowed")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "demo": {
+        "width": 8,
+        "images": 10_000,
+        "supernets": 2,
+        "steps": 1080,
+        "batch_size": 64,
+        "draw": "rounds",
+        "retrain_seeds": 3,
+        "retrain_steps": 250,
+    },
+}
+
+
+def preset(name: str, **overrides: Any) -> Settings:
+    """The preset called ``name`` with some values changed (None leaves a value as it is)."""
+    if name not in PRESETS:
+        raise RequestError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}. Allowed are {', '.join(PRESETS)}")
+    given = {key: value for key, value in overrides.items() if value is not None}
+    base = dict(PRESETS[name])
+    if "epochs" in given and "steps" not in given:
+        base.pop("steps", None)
+    if "retrain_epochs" in given and "retrain_steps" not in given:
+        base.pop("retrain_steps", None)
+    return Settings.from_json({**base, **given})

@@ -1,0 +1,113 @@
+"""One training step, one evaluation, schedules, devices and precision: the training room both wings share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from poolwise.errors import RequestError, RunFailure
+
+Forward = Callable[[Tensor], Tensor]
+PRECISIONS = ("auto", "float32", "bfloat16", "float32+channels_last", "bfloat16+channels_last")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number format of convolutions (weights stay float32) and memory order of images and weights."""
+
+    dtype: str = "float32"
+    channels_last: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Precision:
+        """Read one of PRECISIONS other than ``auto``."""
+        if text not in PRECISIONS[1:]:
+            raise RequestError(f"unknown precision {text!r}: {', '.join(PRECISIONS)} are allowed")
+        dtype, _, order = text.partition("+")
+        return cls(dtype, order == "channels_last")
+
+    def __str__(self) -> str:
+        return self.dtype + ("+channels_last" if self.channels_last else "")
+
+    def place(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """The network on the device in this memory order."""
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
+        return network.to(device).to(memory_format=order)
+
+    def images(self, images_BCHW: Tensor) -> Tensor:
+        """Images in this memory order."""
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
+        return images_BCHW.contiguous(memory_format=order)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``. RequestError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device is None or (device.index or 0) >= there.get(device.type, 0):
+        have = ", ".join(kind for kind, count in there.items() if count)
+        raise RequestError(f"unknown device {name!r}: this machine has {have}; 'auto' takes the fastest")
+    return device
+
+
+def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """The optimizer of search and stand-alone training."""
+    return torch.optim.SGD(network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+def cosine(step: int, steps: int, start: float, end: float) -> float:
+    """Learning rate at ``step`` of ``steps``: half a cosine from ``start`` down to ``end``."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0)))
+
+
+class LossNotFinite(RunFailure):
+    """The loss became NaN or infinite; raised before the weights are touched."""
+
+
+def train_step(
+    forward: Forward, optimizer: torch.optim.Optimizer, images_BCHW: Tensor, labels_B: Tensor, lr: float, precision: Precision
+) -> float:
+    """One optimizer step on one batch; returns the loss in nats. Raises LossNotFinite."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    with precision.autocast(images_BCHW.device):
+        logits_BK = forward(precision.images(images_BCHW))
+    loss = F.cross_entropy(logits_BK.float(), labels_B)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise LossNotFinite(f"the loss is {value}")
+    loss.backward()
+    optimizer.step()
+    return value
+
+
+@torch.no_grad()
+def correct(forward: Forward, images_BCHW: Tensor, labels_B: Tensor, precision: Precision) -> int:
+    """How many images of the batch are classified rightly."""
+    with precision.autocast(images_BCHW.device):
+        logits_BK = forward(precision.images(images_BCHW))
+    return int((logits_BK.argmax(dim=1) == labels_B).sum())
+
+
+def accuracy(forward: Forward, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> float:
+    """Share of all images that are classified rightly, 0 to 1."""
+    right = total = 0
+    for images_BCHW, labels_B in batches:
+        right += correct(forward, images_BCHW, labels_B, precision)
+        total += len(labels_B)
+    return right / total

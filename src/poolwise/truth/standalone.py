@@ -1,0 +1,148 @@
+"""Stand-alone training: one configuration from scratch, and the retraining of picks beside the default."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from poolwise.images.batches import Shuffled
+from poolwise.networks.chain import running_norm
+from poolwise.networks.switch import export
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.rng import Streams
+from poolwise.runs import FORMAT, RunFolder, Trials, environment
+from poolwise.space import Pooling
+from poolwise.training import LossNotFinite, accuracy, cosine, sgd, train_step
+from poolwise.truth import metrics
+
+_CURVE = 60  # points of a training curve
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One stand-alone training: test accuracy (0 to 1), curve of [step, loss], the plain trained model."""
+
+    accuracy: float
+    curve: list[tuple[int, float]]
+    model: torch.nn.Module
+
+
+def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener) -> Outcome:
+    """Train one configuration on the full training set and test it on the test set.
+
+    The same ``seed`` gives every configuration the same initial weights, batches and augmentations, so that accuracies
+    can be compared in pairs. The test set is used once, at the end.
+    """
+    settings, steps = problem.settings, problem.retrain_steps
+    streams = Streams(settings.seed).child(f"standalone{seed}")
+    model = export(problem.build(running_norm, "init", streams), pooling)
+    problem.precision.place(model, problem.device)
+    optimizer = sgd(model, settings.lr, settings.momentum, settings.weight_decay)
+    images = problem.batches(problem.training_images, settings.batch_size)
+    batches = Shuffled(images, streams["order"], (problem.augmentation, streams["augment"]))
+    losses: list[float] = []
+    curve: list[tuple[int, float]] = []
+    model.train()
+    for step in range(steps):
+        listener.check()
+        lr = cosine(step, steps, settings.lr, settings.lr_end)
+        try:
+            losses.append(train_step(model, optimizer, *batches.next(), lr, problem.precision))
+        except LossNotFinite as error:
+            raise LossNotFinite(
+                f"stand-alone training of {pooling}, seed {seed}, stopped at step {step + 1} of {steps}: {error},"
+                f" learning rate {lr:.4g}. Finished trainings are kept; start anew with a smaller --lr"
+            ) from None
+        if (step + 1) % max(steps // _CURVE, 1) == 0 or step + 1 == steps:
+            curve.append((step + 1, float(np.mean(losses))))
+            losses = []
+        listener.advance(loss=curve[-1][1] if curve else None, lr=lr)
+    model.eval()
+    test = problem.batches(problem.source.test, settings.eval_batch_size)
+    return Outcome(accuracy(model, test.ordered(), problem.precision), curve, model)
+
+
+def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+    """Retrain the top of the ranking, the best at no more MACs than the default, and the default; write retrain.json.
+
+    Finished trainings are found in ``trials.sqlite`` and not repeated. Seeds are fresh: none of them chose the picks.
+    """
+    settings = problem.settings
+    ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
+    roles = roles_of(ranking, settings.top)
+    seeds = list(range(1, settings.retrain_seeds + 1))
+    trials, steps = Trials(folder), problem.retrain_steps
+    todo = [(p, s) for s in seeds for p in roles if trials.accuracy(p, s, steps) is None]
+    total = len(roles) * len(seeds) * steps
+    listener.start("retrain", total, total - len(todo) * steps)
+    for pooling, seed in todo:
+        begin = time.perf_counter()
+        outcome = train(problem, Pooling.parse(pooling), seed, listener)
+        folder.save_checkpoint(
+            f"{pooling}-seed{seed}", dict(outcome.model.state_dict()), {"pooling": pooling, "seed": seed, "steps": steps}
+        )
+        trials.record(pooling, seed, steps, outcome.accuracy, outcome.curve, time.perf_counter() - begin)
+        listener.note(f"retrained {pooling}, seed {seed}: test accuracy {100 * outcome.accuracy:.2f} %")
+    listener.finish()
+    accuracies = {p: [trials.accuracy(p, s, steps) or 0.0 for s in seeds] for p in roles}
+    value = _describe(problem, roles, seeds, accuracies)
+    folder.write_json("retrain.json", value)
+    return value
+
+
+def roles_of(ranking: dict[str, Any], top: int) -> dict[str, list[str]]:
+    """Which configurations are retrained and as what, best first, the default last unless it is among them."""
+    roles: dict[str, list[str]] = {}
+    for row in ranking["ranking"][:top]:
+        roles.setdefault(row["pooling"], []).append("pick" if row["rank"] == 1 else f"rank {row['rank']}")
+    roles.setdefault(ranking["picks"]["best_at_default_macs"], []).append("best at no more MACs than the default")
+    roles.setdefault(ranking["default"], []).append("default")
+    return roles
+
+
+def _describe(
+    problem: Problem, roles: dict[str, list[str]], seeds: Sequence[int], accuracies: dict[str, list[float]]
+) -> dict[str, Any]:
+    default = str(problem.default)
+    results = []
+    for pooling, own in roles.items():
+        values, cost = np.array(accuracies[pooling]), problem.cost(Pooling.parse(pooling))
+        result: dict[str, Any] = {
+            "pooling": pooling,
+            "roles": own,
+            "accuracies": values.tolist(),
+            "mean": float(values.mean()),
+            "std": float(values.std(ddof=1)) if len(values) > 1 else None,
+            "macs": cost.macs,
+            "macs_ratio": cost.macs_ratio,
+        }
+        if pooling != default:
+            comparison = metrics.compare_paired(accuracies[pooling], accuracies[default])
+            told = metrics.sentence(pooling, default, comparison, cost.macs_ratio)
+            result["comparison"] = {**comparison.to_json(), "sentence": told}
+        results.append(result)
+    pick = results[0]
+    verdict = (
+        pick["comparison"]["sentence"]
+        if "comparison" in pick
+        else f"The search picks the default {default} itself: nothing is gained and nothing is lost."
+    )
+    return {
+        "format": FORMAT,
+        "verdict": verdict,
+        "default": default,
+        "seeds": list(seeds),
+        "steps": problem.retrain_steps,
+        "training_images": len(problem.training_images),
+        "test_images": len(problem.source.test),
+        "results": results,
+        "settings": problem.settings.to_json(),
+        "precision": str(problem.precision),
+        **environment(),
+    }
