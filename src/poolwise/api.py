@@ -58,8 +58,7 @@ def run(settings: Settings, out: str | Path, *, source: Source | None = None, li
 def rank(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> dict[str, Any]:
     """Score every configuration with a finished search; returns the content of ``ranking.json``."""
     opened = RunFolder.open(Path(folder))
-    if not opened.has("ranking.json"):
-        _ask_for(opened, "rank")
+    _ask_for(opened, "rank")
     return _stage_by_stage(opened, ["rank"], source, listener).read("ranking.json", "")
 
 
@@ -154,7 +153,7 @@ def plan(problem: Problem) -> dict[str, Any]:
 def _begin(settings: Settings, out: str | Path, stages: list[str], source: Source | None, listener: Listener | None) -> RunFolder:
     problem = Problem(settings, source)
     request = {
-        "command": command_line(),
+        "commands": [command_line()],
         "settings": settings.to_json(),
         "stages": stages,
         "space": problem.space.to_json(),
@@ -170,8 +169,10 @@ def _begin(settings: Settings, out: str | Path, stages: list[str], source: Sourc
 
 def _ask_for(folder: RunFolder, stage: str) -> None:
     request = folder.request()
+    commands, command = request["commands"], command_line()
     if stage not in request["stages"]:
-        folder.save_request({**request, "stages": [*request["stages"], stage]})
+        request["stages"] = [*request["stages"], stage]
+    folder.save_request({**request, "commands": commands if command in commands else [*commands, command]})
 
 
 def _stage_by_stage(

@@ -88,9 +88,16 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
         cells = [f"{100 * row['score']:.2f}", str(row["supernet"] + 1), f"{row['macs'] / 1e6:.1f}", str(row["productive"])]
         table.add_row(str(row["rank"]), row["pooling"], *cells, style=style)
     _print(table)
+    _controls(value)
     place = next(row["rank"] for row in value["ranking"] if row["pooling"] == value["default"])
     picks = value["picks"]
     click.echo(f"pick {picks['best']}; at no more MACs than the default {picks['best_at_default_macs']}; default {value['default']} is rank {place}")
+
+
+def _controls(value: dict[str, Any]) -> None:
+    """How far rankings that need no training agree with the scores: what a search has to beat."""
+    agreement = [f"{name} {control['tau_with_score']:.2f}" for name, control in value["controls"].items()]
+    click.echo(f"agreement with the score (Kendall tau-b) of what needs no training: {', '.join(agreement)}")
 
 
 def retrained(value: dict[str, Any], as_json: bool) -> None:

@@ -13,7 +13,7 @@ from poolwise.report import figures
 from poolwise.runs import RunFolder, Trials, write_atomically
 from poolwise.space import Pooling
 from poolwise.truth import tables
-from poolwise.truth.metrics import kendall_tau_b
+from poolwise.metrics import kendall_tau_b
 
 
 def write(folder: RunFolder) -> Path:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 MOVING_AVERAGE = 0.9
-TOLERANCE = 1e-9
-MAX_ITERATIONS = 200
+TOLERANCE = 1e-9  # KL of the column means from uniform, nats
+COARSE_TOLERANCE = 1e-4  # the same on the way to the final temperature
+MAX_ITERATIONS = 200  # at each temperature
 
 
 def temperature(step: int, steps: int, start: float, end: float) -> float:
@@ -32,48 +33,58 @@ def balance(scores_PM: np.ndarray, temperature: float) -> np.ndarray:
     """``p(m|a) = softmax_m(T scores[a,m] + v_m)`` with v such that every SuperNet is equally likely over all a.
 
     v minimises the convex dual ``mean_a logsumexp_m(T scores[a,m] + v_m) - mean_m v_m``, whose gradient is the
-    difference of the column means and 1/M. Each iteration tries Newton's step and, where that does not lower the dual
-    enough, takes Sinkhorn's (which always lowers it), so the number of iterations stays small where Sinkhorn alone,
-    at high temperature, would need thousands.
+    difference of the column means and 1/M. At high temperature the dual is all but piecewise linear and Sinkhorn's
+    steps are tiny against the distance to go. So the problem is solved at a low temperature first and the solution,
+    scaled, starts the same problem at twice the temperature, up to T. Each iteration takes Newton's step, halved until
+    the dual falls enough, or Sinkhorn's where that fails.
 
     Args:
         scores_PM: finite scores.
         temperature: T >= 0; 0 gives the uniform assignment.
 
     Returns:
-        assignment_PM float64. KL(column means || uniform) <= 1e-9 unless MAX_ITERATIONS (200) run out.
+        assignment_PM float64 with KL(column means || uniform) <= 1e-9.
     """
     logits_PM = temperature * np.asarray(scores_PM, np.float64)
     logits_PM = logits_PM - logits_PM.max(axis=1, keepdims=True)
-    supernets = logits_PM.shape[1]
-    potentials_M = np.zeros(supernets)
+    doublings = max(int(np.ceil(np.log2(max(-logits_PM.min(), 1.0)))), 0)
+    potentials_M = np.zeros(logits_PM.shape[1])
+    for power in range(doublings, 0, -1):
+        potentials_M = 2 * _solve(logits_PM / 2**power, potentials_M, COARSE_TOLERANCE)
+    return softmax(logits_PM + _solve(logits_PM, potentials_M, TOLERANCE))
+
+
+def _solve(logits_PM: np.ndarray, potentials_M: np.ndarray, tolerance: float) -> np.ndarray:
+    """Potentials that balance the columns to ``tolerance`` (KL), from a first guess, in at most MAX_ITERATIONS."""
     for _ in range(MAX_ITERATIONS):
         assignment_PM = softmax(logits_PM + potentials_M)
-        columns_M = assignment_PM.mean(axis=0)
-        if imbalance(assignment_PM) <= TOLERANCE:
+        if imbalance(assignment_PM) <= tolerance:
             break
-        step_M = _newton_step(assignment_PM, columns_M)
-        if not _lowers_enough(logits_PM, potentials_M, step_M, slope=float((columns_M - 1 / supernets) @ step_M)):
-            step_M = -np.log(np.maximum(columns_M * supernets, 1e-300))
-        potentials_M = potentials_M + step_M
+        potentials_M = potentials_M + _step(logits_PM, potentials_M, assignment_PM)
         potentials_M = potentials_M - potentials_M.mean()
-    return softmax(logits_PM + potentials_M)
+    return potentials_M
+
+
+def _step(logits_PM: np.ndarray, potentials_M: np.ndarray, assignment_PM: np.ndarray) -> np.ndarray:
+    """Newton's step, halved until the dual falls enough (Armijo), or Sinkhorn's, which always lowers it."""
+    columns_M = assignment_PM.mean(axis=0)
+    step_M = _newton_step(assignment_PM, columns_M)
+    slope = float((columns_M - 1 / len(columns_M)) @ step_M)
+    if np.isfinite(step_M).all() and slope < 0:
+        before = _dual(logits_PM, potentials_M)
+        for halvings in range(12):
+            shorter_M = step_M / 2**halvings
+            if _dual(logits_PM, potentials_M + shorter_M) <= before + 0.1 * slope / 2**halvings:
+                return shorter_M
+    return -np.log(np.maximum(columns_M * len(columns_M), 1e-300))
 
 
 def _newton_step(assignment_PM: np.ndarray, columns_M: np.ndarray) -> np.ndarray:
-    """-H^-1 g of the dual; H is singular along (1,..,1), which the least-norm solution leaves out."""
+    """-H^-1 g of the dual, with a small ridge, since H is singular along (1,..,1)."""
     hessian_MM = np.diag(columns_M) - assignment_PM.T @ assignment_PM / len(assignment_PM)
     gradient_M = columns_M - 1 / len(columns_M)
-    ridge = 1e-12 * np.eye(len(columns_M))
-    return -np.linalg.lstsq(hessian_MM + ridge, gradient_M, rcond=None)[0]
-
-
-def _lowers_enough(logits_PM: np.ndarray, potentials_M: np.ndarray, step_M: np.ndarray, slope: float) -> bool:
-    """Armijo's rule for the full Newton step."""
-    if not np.isfinite(step_M).all() or slope >= 0:
-        return False
-    before, after = _dual(logits_PM, potentials_M), _dual(logits_PM, potentials_M + step_M)
-    return bool(after <= before + 0.1 * slope)
+    scale = np.trace(hessian_MM) * 1e-9 + 1e-15
+    return -np.linalg.solve(hessian_MM + scale * np.eye(len(columns_M)), gradient_M)
 
 
 def _dual(logits_PM: np.ndarray, potentials_M: np.ndarray) -> float:

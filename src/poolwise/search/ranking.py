@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from poolwise.errors import RequestError
+from poolwise.metrics import kendall_tau_b
 from poolwise.networks.switch import SwitchableNet
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -123,6 +124,7 @@ def describe(
 
 
 def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """A ranking that cost nothing: most first, ties in the order of the space."""
+    """A ranking that cost nothing: most first, ties in the order of the space; and its agreement with the scores."""
     order = sorted(rows, key=lambda row: (-row[name], Pooling.parse(row["pooling"])))
-    return {"ranking": [row["pooling"] for row in order]}
+    tau = kendall_tau_b([row[name] for row in rows], [row["score"] for row in rows])
+    return {"ranking": [row["pooling"] for row in order], "tau_with_score": tau}

@@ -19,7 +19,7 @@ from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
 from poolwise.training import LossNotFinite, accuracy, cosine, sgd, train_step
-from poolwise.truth import metrics
+from poolwise import metrics
 
 _CURVE = 60  # points of a training curve
 

@@ -1,0 +1,59 @@
+"""Small real images for the fast tests: three classes that differ in colour and texture, drawn by a seeded generator."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from poolwise.images.sources import ImageSet, Source
+from poolwise.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def own_cache(request, tmp_path_factory, monkeypatch):
+    """Fast tests share nothing with the user's cache; slow ones use it for CIFAR-10."""
+    if "slow" not in request.keywords:
+        monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def draw_images(count: int, size: int, seed: int) -> ImageSet:
+    """count images_NHWC of three classes, and their labels."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    colours = np.array([[170, 90, 90], [90, 170, 90], [90, 90, 170]])
+    images = generator.normal(0, 45, (count, size, size, 3)) + colours[labels][:, None, None]
+    return ImageSet(np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int64))
+
+
+@pytest.fixture()
+def tiny_source() -> Source:
+    return Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
+
+
+@pytest.fixture()
+def tiny_settings() -> Settings:
+    return Settings(
+        width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=6, retrain_seeds=2, lr=0.05,
+        draw="rounds", precision="float32", device="cpu",
+    )  # fmt: skip
+
+
+@pytest.fixture()
+def image_folder(tmp_path: Path) -> Path:
+    """A folder of two classes with eight PNGs each; one class has a name that is HTML."""
+    root = tmp_path / "pictures"
+    images = draw_images(16, 20, 3).images
+    for i, image in enumerate(images):
+        folder = root / ("<b>cats" if i % 2 else "dogs")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return root
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment for subprocesses."""
+    return {**os.environ, "COLUMNS": "120"}

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from poolwise.search import assignment as soft
+
+
+@st.composite
+def scores(draw):
+    shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 8)))
+    return draw(arrays(np.float64, shape, elements=st.floats(0, 1)))
+
+
+temperatures = st.sampled_from([0.0, 0.5, 1.0, 10.0, 100.0, 300.0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(scores(), temperatures)
+def test_rows_sum_to_one_and_columns_are_balanced(scores_PM, temperature):
+    assignment_PM = soft.balance(scores_PM, temperature)
+    assert np.allclose(assignment_PM.sum(axis=1), 1, atol=1e-12)
+    assert soft.imbalance(assignment_PM) <= soft.TOLERANCE
+    assert np.allclose(assignment_PM.mean(axis=0), 1 / scores_PM.shape[1], atol=1e-4)
+
+
+@settings(deadline=None)
+@given(scores(), temperatures, st.randoms(use_true_random=False))
+def test_permuting_supernets_permutes_columns(scores_PM, temperature, random):
+    order = list(range(scores_PM.shape[1]))
+    random.shuffle(order)
+    expected = soft.balance(scores_PM, temperature)[:, order]
+    assert np.allclose(soft.balance(scores_PM[:, order], temperature), expected, atol=2e-3)
+
+
+@settings(deadline=None)
+@given(scores(), st.floats(-1, 1), st.sampled_from([1.0, 30.0]))
+def test_a_constant_added_to_a_row_changes_nothing(scores_PM, constant, temperature):
+    shifted_PM = scores_PM.copy()
+    shifted_PM[0] += constant
+    assert np.allclose(soft.balance(shifted_PM, temperature), soft.balance(scores_PM, temperature), atol=1e-3)
+
+
+@given(scores())
+def test_zero_temperature_is_uniform(scores_PM):
+    assert np.allclose(soft.balance(scores_PM, 0), 1 / scores_PM.shape[1], atol=1e-15)
+
+
+@given(scores(), temperatures)
+@settings(deadline=None)
+def test_equal_inputs_give_equal_outputs(scores_PM, temperature):
+    assert np.array_equal(soft.balance(scores_PM, temperature), soft.balance(scores_PM.copy(), temperature))
+
+
+@pytest.mark.parametrize("configurations", [1, 2, 7, 35, 36, 560])
+@pytest.mark.parametrize("supernets", [2, 3, 4, 8])
+def test_converges_at_high_temperature_with_scores_one_float_apart(configurations, supernets, monkeypatch):
+    rounds = []
+    original = soft.softmax
+    monkeypatch.setattr(soft, "softmax", lambda logits: rounds.append(1) or original(logits))
+    scores_PM = np.full((configurations, supernets), 0.5)
+    scores_PM[::2, 0] = np.nextafter(0.5, 1)
+    assert soft.imbalance(soft.balance(scores_PM, 300)) <= soft.TOLERANCE
+    hard_PM = np.random.default_rng(configurations).random((configurations, supernets))
+    hard_PM[:, 0] += 0.5  # one SuperNet is better at everything
+    assert soft.imbalance(soft.balance(hard_PM, 300)) <= soft.TOLERANCE
+    assert len(rounds) <= 400
+
+
+def test_agrees_with_plain_sinkhorn():
+    scores_PM = np.random.default_rng(0).random((36, 4))
+    logits_PM, v_M = 20 * scores_PM, np.zeros(4)
+    for _ in range(20_000):
+        v_M -= np.log(4 * soft.softmax(logits_PM + v_M).mean(axis=0))
+    assert np.allclose(soft.balance(scores_PM, 20), soft.softmax(logits_PM + v_M), atol=1e-4)
+
+
+def test_schedules_and_averages():
+    assert [soft.temperature(step, 11, 1, 100) for step in (0, 5, 10, 50)] == [1, 50.5, 100, 100]
+    assert soft.temperature(0, 1, 1, 100) == 1
+    assert soft.moving_average(1.0, 0.5) == pytest.approx(0.95)
+    assert soft.entropy(np.full((3, 4), 0.25)) == pytest.approx(np.log(4))
+    assert soft.entropy(np.eye(4)) == 0
+    assert soft.imbalance(np.array([[1.0, 0.0], [1.0, 0.0]])) == pytest.approx(np.log(2))

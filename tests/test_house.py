@@ -1,0 +1,76 @@
+"""The plan of the house: who may import whom, how large a file may be, how light the package is."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import poolwise
+
+ROOT = Path(poolwise.__file__).parent
+FLOORS = [
+    {"errors"},
+    {"rng", "settings", "progress"},
+    {"space", "runs"},
+    {"images"},
+    {"networks"},
+    {"training", "metrics"},
+    {"calibration"},
+    {"problem"},
+    {"search", "truth"},
+    {"report"},
+    {"api"},
+    {"cli"},
+]
+FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms of poolwise that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "poolwise":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return found - {"__version__"}
+
+
+def test_imports_run_downwards():
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        for other in imports(path) - {room}:
+            assert FLOOR[other] < FLOOR[room], f"{path.name} in {room} imports {other}, which is not below it"
+
+
+def test_assignment_and_samplers_know_no_network():
+    for path in [ROOT / "search/assignment.py", *(ROOT / "search/samplers").glob("*.py")]:
+        assert not imports(path) & {"networks", "training", "problem"}
+        assert "import torch" not in path.read_text()
+
+
+def test_files_are_short():
+    for path in ROOT.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_nothing_is_unpickled():
+    for path in ROOT.rglob("*.py"):
+        text = path.read_text()
+        assert "pickle.load" not in text
+        assert "torch.load" not in text
+        assert "allow_pickle=True" not in text
+
+
+def test_import_is_light():
+    code = (
+        "import sys, time; begin = time.perf_counter(); import poolwise; took = time.perf_counter() - begin;"
+        " heavy = {'torch', 'numpy', 'scipy', 'matplotlib'} & set(sys.modules); assert not heavy, heavy; assert took < 0.3, took"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there():
+    for name in poolwise.__all__:
+        assert getattr(poolwise, name) is not None
