@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from poolwise.images.sources import ImageSet, Source
 from poolwise.settings import Settings
+
+
+torch.set_num_threads(1)  # the networks of the fast tests are so small that a second thread costs time
 
 
 @pytest.fixture(autouse=True)

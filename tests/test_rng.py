@@ -23,8 +23,11 @@ def test_state_goes_through_json_and_continues():
     state = json.loads(json.dumps(streams.state()))
     expected = streams["draw"].random(5)
     again = Streams(1)
+    held, late = again["draw"], again["late"]
+    late.random(3)
     again.restore(state)
-    assert np.array_equal(again["draw"].random(5), expected)
+    assert np.array_equal(held.random(5), expected)
+    assert late.random() == Streams(1)["late"].random()
 
 
 def test_another_process_draws_the_same():

@@ -47,7 +47,7 @@ class Streams:
         return {name: generator.bit_generator.state for name, generator in self._generators.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Put every generator back to a ``state()``."""
-        self._generators = {}
-        for name, value in state.items():
-            self[name].bit_generator.state = value
+        """Put every generator back to a ``state()``, in place: whoever holds one of them goes on with it."""
+        for name in {*self._generators, *state}:
+            fresh = np.random.PCG64(self._entropy(name)).state
+            self[name].bit_generator.state = state.get(name, fresh)

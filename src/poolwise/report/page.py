@@ -37,7 +37,7 @@ def write(folder: RunFolder) -> Path:
         request=request,
         ranking=ranking,
         retrain=retrain,
-        figures={name: Markup(svg) for name, svg in drawn.items() if svg},
+        figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},
         drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(ranking)],
         agreement=_agreement(ranking, request),
         place=next(row["rank"] for row in ranking["ranking"] if row["pooling"] == ranking["default"]),

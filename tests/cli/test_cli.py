@@ -1,0 +1,184 @@
+"""The installed command, as a user types it: exit codes and the one line that tells what was wrong."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent))
+TINY = [
+    "--width", "2", "--steps", "20", "--batch-size", "8", "--image-size", "8", "--supernets", "2", "--retrain-steps", "3",
+    "--retrain-seeds", "2", "--device", "cpu", "--precision", "float32",
+]  # fmt: skip
+
+
+def poolwise(*arguments, cwd=None, **options):
+    environment = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    command = [POOLWISE, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, env=environment, **options)
+
+
+def one_line(done, code):
+    """The run ended with ``code`` and one line on standard error, without a traceback."""
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    told = [line for line in lines if line.startswith("poolwise: ")]
+    assert len(told) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return told[0]
+
+
+def test_help_has_the_commands_under_headings():
+    text = poolwise("--help").stdout
+    assert [text.index(word) for word in ("Before training", "space", "Training:", "resume", "Hand over", "report")] == sorted(
+        text.index(word) for word in ("Before training", "space", "Training:", "resume", "Hand over", "report")
+    )
+
+
+def test_space_as_table_and_json():
+    assert "4-3-3" in poolwise("space").stdout
+    value = json.loads(poolwise("space", "--json").stdout)
+    assert len(value["configurations"]) == 36
+    ratios = {row["pooling"]: round(row["macs_ratio"], 2) for row in value["configurations"]}
+    assert (ratios["7-1-2"], ratios["4-3-3"]) == (2.23, 1.0)
+    assert json.loads(poolwise("space", "--models", "--json").stdout)[0]["model"] == "resnet20"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["space", "--model", "resnt20"], "did you mean 'resnet20'"),
+        (["space", "--image-size", "2"], "too small"),
+        (["space", "--width", "0"], "0 is not in the range"),
+        (["spice"], "No such command"),
+        (["run", "--data", "folder:nowhere"], "does not exist"),
+        (["run", "--data", "cifar11"], "did you mean 'cifar10'"),
+        (["run", "--preset", "dem"], "did you mean 'demo'"),
+        (["run", "--supernets", "0"], "supernets is 0"),
+        (["run", "--steps", "-5"], "steps is -5"),
+        (["run", "--lr", "-1"], "lr is -1"),
+        (["run", "--lr", "nan"], "lr is nan"),
+        (["run", "--supernets", "x"], "not a valid integer"),
+        (["run", "--draw", "rnds"], "did you mean 'rounds'"),
+        (["rank", "nowhere"], "not a run folder"),
+        (["retrain", "nowhere"], "not a run folder"),
+        (["resume", "nowhere"], "not a run folder"),
+        (["report", "nowhere"], "not a run folder"),
+        (["data", "cifar10", "--archive", "nowhere.tgz"], "nowhere.tgz"),
+    ],
+)
+def test_wrong_requests(arguments, told, tmp_path):
+    assert told in one_line(poolwise(*arguments, cwd=tmp_path), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--device", "cuda:7"], "this machine has"),
+        (["--device", "gpu"], "unknown device"),
+        (["--precision", "float16"], "unknown precision"),
+        (["--image-size", "3"], "too small"),
+        (["--images", "2"], "two a class"),
+    ],
+)
+def test_wrong_requests_that_need_the_images(arguments, told, tmp_path, image_folder):
+    options = [*TINY, "--data", f"folder:{image_folder}", *arguments]
+    assert told in one_line(poolwise("run", *options, "--out", tmp_path / "run"), 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_broken_image_is_named(tmp_path, image_folder):
+    (image_folder / "dogs" / "evil\nname.png").write_bytes(b"nothing")
+    told = one_line(poolwise("run", *TINY, "--data", f"folder:{image_folder}", "--out", tmp_path / "run"), 2)
+    assert "name.png" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_network_fails_fast_and_clearly(tmp_path):
+    begin = time.monotonic()
+    nowhere = {"POOLWISE_CACHE": str(tmp_path), "PATH": "", "https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    told = one_line(poolwise("data", "cifar10", env=nowhere), 1)
+    assert "cannot get cifar10" in told
+    assert "--archive" in told
+    assert time.monotonic() - begin < 60
+
+
+def test_stages_by_hand_and_quiet_json(tmp_path, image_folder):
+    out, data = tmp_path / "run", f"folder:{image_folder}"
+    search_only = [word for word in TINY if not word.startswith("--retrain")]
+    search_only = TINY[: TINY.index("--retrain-steps")] + TINY[TINY.index("--device") :]
+    assert poolwise("search", *search_only, "--data", data, "--out", out).returncode == 0
+    assert "holds another run" in one_line(poolwise("search", *search_only, "--data", data, "--out", out), 2)
+    assert "poolwise rank" in one_line(poolwise("report", out), 2)
+    ranked = poolwise("rank", out, "--json")
+    assert json.loads(ranked.stdout) == json.loads((out / "ranking.json").read_text())
+    retrained = poolwise("retrain", out, "--retrain-steps", "3", "--retrain-seeds", "2", "--quiet", "--json")
+    assert json.loads(retrained.stdout)["verdict"]
+    assert retrained.stderr == ""
+    assert "verdict" in poolwise("resume", out).stdout
+    assert Path(poolwise("report", out).stdout.strip()) == out / "report.html"
+    commands = json.loads((out / "run.json").read_text())["commands"]
+    assert [command.split()[1] for command in commands] == ["search", "rank", "retrain"]
+
+
+def test_plan_writes_nothing(tmp_path, image_folder):
+    done = poolwise("run", *TINY, "--data", f"folder:{image_folder}", "--plan", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "steps: search 20" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_ends_with_130_and_resume_goes_on(tmp_path, image_folder):
+    out = tmp_path / "run"
+    options = [*TINY, "--steps", "4000", "--data", f"folder:{image_folder}", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [POOLWISE, "run", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as running:
+        until = time.monotonic() + 60
+        while not (out / "events.jsonl").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert f"go on with: poolwise resume {out}" in errors
+    assert not (out / "ranking.json").exists()
+    assert (out / "checkpoints" / "search.safetensors").exists()
+
+
+def test_full_disk_is_one_line_and_resumable(tmp_path, image_folder):
+    """RLIMIT_FSIZE makes real writes fail, as a full disk does."""
+
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    out = tmp_path / "run"
+    options = [*TINY, "--data", f"folder:{image_folder}", "--out", out]
+    told = one_line(poolwise("run", *options, preexec_fn=small_files), 1)
+    assert "cannot write" in told
+    assert "poolwise resume" in told
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+    assert poolwise("resume", out).returncode == 0
+    assert (out / "report.html").exists()
+
+
+def test_pipe_that_closes_is_no_traceback():
+    done = subprocess.run(f"{POOLWISE} space | head -1", shell=True, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_one_class(tmp_path):
+    (tmp_path / "data" / "only").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "only" / "a.png")
+    told = one_line(poolwise("run", *TINY, "--data", f"folder:{tmp_path / 'data'}", "--out", tmp_path / "run"), 2)
+    assert "one class 'only'" in told

@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from poolwise.errors import RequestError
+from poolwise.images.augment import Augmentation, Normalise
+from poolwise.images.batches import Batches, Shuffled
+from poolwise.images.sources import ImageSet, load
+from poolwise.images.split import stratified_halves, stratified_subset
+from poolwise.rng import Streams
+
+
+@given(st.lists(st.integers(2, 30), min_size=2, max_size=6), st.floats(0.1, 0.9), st.integers(0, 100))
+def test_split_is_disjoint_stratified_and_seeded(sizes, share, seed):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    first, second = stratified_halves(labels, share, Streams(seed)["split"])
+    assert sorted([*first, *second]) == list(range(len(labels)))
+    for label, size in enumerate(sizes):
+        count = int((labels[first] == label).sum())
+        assert 1 <= count < size
+        assert abs(count - share * size) <= 2
+    again, _ = stratified_halves(labels, share, Streams(seed)["split"])
+    assert np.array_equal(first, again)
+
+
+@given(st.lists(st.integers(2, 30), min_size=2, max_size=6), st.data())
+def test_subset_keeps_class_shares(sizes, data):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    count = data.draw(st.integers(2 * len(sizes), len(labels)))
+    chosen = stratified_subset(labels, count, np.random.default_rng(0))
+    assert len(set(chosen)) == count
+    found = np.bincount(labels[chosen], minlength=len(sizes))
+    exact = np.array(sizes) * count / len(labels)
+    assert (found >= 2).all()
+    if (exact >= 2).all():
+        assert (abs(found - exact) < 1 + 1e-9).all()
+
+
+def test_subset_refuses_too_few():
+    with pytest.raises(RequestError, match="between 4"):
+        stratified_subset(np.array([0, 0, 1, 1, 1]), 3, np.random.default_rng(0))
+
+
+def test_augmentation_against_one_image_at_a_time():
+    images = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (9, 8, 8, 3), dtype=np.uint8))
+    found = Augmentation(pad=2, flip=True)(images, np.random.default_rng(5))
+    generator = np.random.default_rng(5)
+    offsets, mirrored = generator.integers(0, 5, size=(2, 9)), generator.random(9) < 0.5
+    framed = np.pad(images.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0)))
+    for b in range(9):
+        cut = framed[b, offsets[0, b] : offsets[0, b] + 8, offsets[1, b] : offsets[1, b] + 8]
+        assert np.array_equal(found[b].numpy(), cut[:, ::-1] if mirrored[b] else cut)
+    assert mirrored.any()
+    assert not mirrored.all()
+
+
+def test_no_flip_means_no_flip():
+    images = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3)
+    assert torch.equal(Augmentation(pad=0, flip=False)(images, np.random.default_rng(0)), images)
+
+
+def test_border_is_black_before_normalisation():
+    dark = ImageSet(np.full((4, 8, 8, 3), 10, np.uint8), np.zeros(4, np.int64))
+    normalise = Normalise(np.concatenate([dark.images, np.full((4, 8, 8, 3), 30, np.uint8)]))
+    moved = normalise(Augmentation(pad=4)(torch.from_numpy(dark.images), np.random.default_rng(0)))
+    assert moved.min() == pytest.approx(-20 / 10)  # 0 is black: (0 - mean 20) / std 10, not a frame at 0
+
+
+def test_normalised_images_have_mean_0_and_deviation_1():
+    images = np.random.default_rng(0).integers(0, 200, (50, 6, 6, 3), dtype=np.uint8)
+    out = Normalise(images)(torch.from_numpy(images))
+    assert torch.allclose(out.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(out.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
+
+
+def test_shuffled_visits_all_and_resumes():
+    data = ImageSet(np.zeros((10, 2, 2, 3), np.uint8), np.arange(10))
+    batches = Batches(data, 5, Normalise(data.images), torch.device("cpu"))
+    stream = Streams(0)
+    shuffled = Shuffled(batches, stream["order"])
+    seen = torch.cat([shuffled.next()[1] for _ in range(2)])
+    assert sorted(seen.tolist()) == list(range(10))
+    shuffled.next()
+    state, generators = shuffled.state(), stream.state()
+    expected = [shuffled.next()[1].tolist() for _ in range(5)]
+    other = Streams(0)
+    other.restore(generators)
+    again = Shuffled(batches, other["order"])
+    again.restore(state)
+    assert [again.next()[1].tolist() for _ in range(5)] == expected
+
+
+def test_ordered_batches_are_even():
+    data = ImageSet(np.zeros((11, 2, 2, 3), np.uint8), np.arange(11))
+    batches = Batches(data, 5, Normalise(data.images), torch.device("cpu"))
+    labels = [labels.tolist() for _, labels in batches.ordered()]
+    assert [len(part) for part in labels] == [3, 4, 4]
+    assert sum(labels, []) == list(range(11))
+
+
+def test_folder_is_read_and_split(image_folder):
+    source = load(f"folder:{image_folder}", image_size=16, seed=0)
+    assert source.classes == ("<b>cats", "dogs")
+    assert source.train.images.shape[1:] == (16, 16, 3)
+    assert len(source.train) + len(source.test) == 16
+    assert "held out" in source.note
+    assert source.fingerprint() == load(f"folder:{image_folder}", image_size=16, seed=0).fingerprint()
+    assert source.fingerprint() != load(f"folder:{image_folder}", image_size=16, seed=1).fingerprint()
+
+
+def test_folder_with_its_own_test_part(image_folder, tmp_path):
+    root = tmp_path / "split"
+    for part in ("train", "val"):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(3):
+                Image.new("L", (9, 7), 40 * i).save(root / part / name / f"{i}.png")
+    source = load(f"folder:{root}", image_size=8)
+    assert (len(source.train), len(source.test)) == (6, 6)
+    assert "val" in source.note
+
+
+def test_folders_that_cannot_be_used(image_folder, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(RequestError, match="no subfolders"):
+        load(f"folder:{empty}")
+    (empty / "only").mkdir()
+    with pytest.raises(RequestError, match="one class 'only'"):
+        load(f"folder:{empty}")
+    (empty / "other").mkdir()
+    with pytest.raises(RequestError, match="holds no images"):
+        load(f"folder:{empty}")
+    with pytest.raises(RequestError, match="does not exist"):
+        load(f"folder:{tmp_path / 'nowhere'}")
+    broken = image_folder / "dogs" / "broken.png"
+    broken.write_bytes(b"\x89PNG not a picture")
+    with pytest.raises(RequestError, match="broken.png"):
+        load(f"folder:{image_folder}")
+    with pytest.raises(RequestError, match="did you mean 'cifar10'"):
+        load("cifar-10")

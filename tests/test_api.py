@@ -1,0 +1,169 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import poolwise
+from poolwise import api
+from poolwise.errors import RequestError, RunFailure
+from poolwise.images.sources import Source
+from poolwise.problem import Problem
+from poolwise.progress import Interrupted, Listener
+from poolwise.runs import RunFolder
+from poolwise.search.loop import SearchState
+
+
+def ranking_bytes(path):
+    return (path / "ranking.json").read_bytes()
+
+
+@pytest.fixture()
+def finished(tmp_path, tiny_settings, tiny_source):
+    api.run(tiny_settings, tmp_path / "run", source=tiny_source)
+    return tmp_path / "run"
+
+
+def test_run_leaves_everything(finished, tiny_source):
+    for name in ("run.json", "events.jsonl", "ranking.json", "retrain.json", "report.html", "trials.sqlite"):
+        assert (finished / name).stat().st_size > 0
+    ranking = json.loads(ranking_bytes(finished))
+    rows = ranking["ranking"]
+    assert len(rows) == 36
+    assert [row["rank"] for row in rows] == list(range(1, 37))
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert {"pooling", "score", "supernet", "assignment", "scores", "macs", "productive", "rank"} <= set(rows[0])
+    assert np.allclose([sum(row["assignment"]) for row in rows], 1)
+    assert all(row["supernet"] == int(np.argmax(row["assignment"])) for row in rows)
+    assert ranking["format"] == 1
+    assert poolwise.PoolingSpace(**ranking["space"]) == poolwise.PoolingSpace(10, 2)
+    assert set(ranking["controls"]) == {"macs", "productive"}
+    assert ranking["controls"]["macs"]["ranking"][0] == "8-1-1"
+    assert ranking["data"]["fingerprint"] == tiny_source.fingerprint()
+    cheap = next(row for row in rows if row["pooling"] == ranking["picks"]["best_at_default_macs"])
+    assert cheap["macs_ratio"] <= 1
+    retrain = json.loads((finished / "retrain.json").read_text())
+    assert {role for result in retrain["results"] for role in result["roles"]} >= {"pick", "default"}
+    assert all(len(result["accuracies"]) == 2 for result in retrain["results"])
+
+
+def test_same_seed_same_bytes_other_seed_others(finished, tmp_path, tiny_settings, tiny_source):
+    state = torch.get_rng_state()
+    api.run(tiny_settings, tmp_path / "again", source=tiny_source)
+    assert ranking_bytes(tmp_path / "again") == ranking_bytes(finished)
+    assert torch.equal(state, torch.get_rng_state())
+    other = poolwise.Settings.from_json({**tiny_settings.to_json(), "seed": 1})
+    api.run(other, tmp_path / "other", source=tiny_source)
+    assert ranking_bytes(tmp_path / "other") != ranking_bytes(finished)
+
+
+class StopAfter(Listener):
+    def __init__(self, units):
+        self.left = units
+
+    def advance(self, units=1, **info):
+        self.left -= units
+        self.stopping = self.left <= 0
+
+
+@pytest.mark.parametrize("units", [1, 13, 30, 33, 40])
+def test_stopped_and_resumed_ends_in_the_same_bytes(finished, tmp_path, tiny_settings, tiny_source, units):
+    path = tmp_path / "stopped"
+    with pytest.raises(Interrupted):
+        api.run(tiny_settings, path, source=tiny_source, listener=StopAfter(units))
+    api.resume(path, source=tiny_source)
+    assert ranking_bytes(path) == ranking_bytes(finished)
+    assert (path / "retrain.json").read_bytes() == (finished / "retrain.json").read_bytes()
+    assert RunFolder(path).events("search") == RunFolder(finished).events("search")
+    for file in (finished / "checkpoints").iterdir():
+        assert (path / "checkpoints" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_stages_one_by_one_equal_the_run(finished, tmp_path, tiny_settings, tiny_source):
+    path = tmp_path / "staged"
+    api.search(tiny_settings, path, source=tiny_source)
+    with pytest.raises(RequestError, match="poolwise rank"):
+        api.retrain(path, source=tiny_source)
+    with pytest.raises(RequestError, match="poolwise rank"):
+        api.report(path)
+    api.rank(path, source=tiny_source)
+    assert ranking_bytes(path) == ranking_bytes(finished)
+    before = api.report(path).read_text()
+    assert "Nothing is retrained yet" in before
+    value = api.retrain(path, source=tiny_source)
+    assert value == json.loads((finished / "retrain.json").read_text())
+
+
+def test_retrain_with_more_seeds_keeps_the_finished_ones(finished, tiny_source):
+    old = json.loads((finished / "retrain.json").read_text())
+    trained = []
+
+    class Notes(Listener):
+        def note(self, text):
+            trained.append(text)
+
+    new = api.retrain(finished, source=tiny_source, listener=Notes(), retrain_seeds=3)
+    assert all(a["accuracies"] == b["accuracies"][:2] for a, b in zip(old["results"], new["results"], strict=True))
+    assert len(trained) == len(new["results"])
+    with pytest.raises(RequestError, match="cannot change 'lr'"):
+        api.retrain(finished, source=tiny_source, lr=3)
+
+
+def test_model_is_plain_and_has_the_recorded_accuracy(finished, tiny_source, tiny_settings):
+    result = json.loads((finished / "retrain.json").read_text())["results"][0]
+    model = poolwise.model(finished, result["pooling"], seed=2)
+    problem = Problem(tiny_settings, tiny_source)
+    images = problem.normalise(torch.from_numpy(tiny_source.test.images))
+    right = (model(images).argmax(1).numpy() == tiny_source.test.labels).mean()
+    assert right == pytest.approx(result["accuracies"][1], abs=0.021)
+    assert not any(type(part).__module__.startswith("poolwise.networks.switch") for part in model.modules())
+    with pytest.raises(RequestError, match="there are"):
+        poolwise.model(finished, "1-1-8", seed=9)
+
+
+def test_search_never_sees_the_test_set(tmp_path, tiny_settings, tiny_source, finished):
+    other = Source("tiny", tiny_source.train, poolwise_test_set(tiny_source), tiny_source.classes)
+    api.search(tiny_settings, tmp_path / "x", source=other)
+    api.rank(tmp_path / "x", source=other)
+    ours, theirs = (json.loads(ranking_bytes(p))["ranking"] for p in (finished, tmp_path / "x"))
+    assert ours == theirs
+
+
+def poolwise_test_set(source):
+    return type(source.test)(255 - source.test.images, source.test.labels)
+
+
+def test_changed_images_are_noticed(finished, tiny_source):
+    (finished / "retrain.json").unlink()
+    changed = Source("tiny", poolwise_test_set(tiny_source), tiny_source.test, tiny_source.classes)
+    with pytest.raises(RequestError, match="not those that the run began with"):
+        api.resume(finished, source=changed)
+
+
+def test_infinite_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_settings, tiny_source):
+    settings = poolwise.Settings.from_json({**tiny_settings.to_json(), "lr": 1e38})
+    with pytest.raises(RunFailure, match=r"step \d+ of 30: the loss is (nan|inf), configuration \d.*SuperNet \d, learning rate"):
+        api.search(settings, tmp_path / "run", source=tiny_source)
+    folder = RunFolder.open(tmp_path / "run")
+    assert SearchState(Problem(settings, tiny_source)).restore(folder)
+    with pytest.raises(RequestError, match="finish it first"):
+        api.rank(tmp_path / "run", source=tiny_source)
+
+
+def test_report_escapes_what_users_name(tmp_path, tiny_settings, image_folder):
+    settings = poolwise.Settings.from_json({**tiny_settings.to_json(), "data": f"folder:{image_folder}", "image_size": 12})
+    poolwise.run(settings, tmp_path / "<script>alert(1)<")
+    page = (tmp_path / "<script>alert(1)<" / "report.html").read_text()
+    assert "&lt;b&gt;cats" in page
+    assert "<b>" not in page
+    assert "<script" not in page
+    assert "Content-Security-Policy" in page
+    assert not re.search(r"""(src|href)\s*=\s*["']?(?!#|"#)(https?:|//)""", page)
+
+
+def test_plan_does_no_work(tiny_settings, tiny_source):
+    plan = api.plan(Problem(tiny_settings, tiny_source))
+    assert plan["steps"] == {"search": 30, "retrain": 6, "trainings at most": 6}
+    assert plan["macs"]["search"] > plan["macs"]["rank"] > 0
+    assert plan["memory_bytes"] > 0
