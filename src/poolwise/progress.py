@@ -24,7 +24,10 @@ class Listener:
         """One line for the user."""
 
     def finish(self) -> None:
-        """The stage is over."""
+        """The stage is done."""
+
+    def close(self) -> None:
+        """Nothing more will come, whether a stage is done or not."""
 
     def check(self) -> None:
         """Raise Interrupted where a stop was asked for. Called only at points that can be resumed from."""

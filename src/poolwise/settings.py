@@ -105,6 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "supernets": 2,
         "steps": 1080,
         "batch_size": 64,
+        "lr": 0.05,
         "draw": "rounds",
         "retrain_seeds": 3,
         "retrain_steps": 250,

@@ -63,12 +63,10 @@ def _work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
     try:
         return do(listener)
     except (Interrupted, KeyboardInterrupt):
-        listener.finish()
         tell = f"go on with: poolwise resume {out}" if (out / "run.json").exists() else "nothing had been started"
         raise _Stopped(f"stopped; {tell}") from None
-    except BaseException:
-        listener.finish()
-        raise
+    finally:
+        listener.close()
 
 
 class _Stopped(Exception):

@@ -54,6 +54,9 @@ class Bars(Listener):
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def finish(self) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
