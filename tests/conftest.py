@@ -13,7 +13,6 @@ from PIL import Image
 from poolwise.images.sources import ImageSet, Source
 from poolwise.settings import Settings
 
-
 torch.set_num_threads(1)  # the networks of the fast tests are so small that a second thread costs time
 
 
@@ -33,12 +32,12 @@ def draw_images(count: int, size: int, seed: int) -> ImageSet:
     return ImageSet(np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int64))
 
 
-@pytest.fixture()
+@pytest.fixture
 def tiny_source() -> Source:
     return Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def tiny_settings() -> Settings:
     return Settings(
         width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=6, retrain_seeds=2, lr=0.05,
@@ -46,7 +45,7 @@ def tiny_settings() -> Settings:
     )  # fmt: skip
 
 
-@pytest.fixture()
+@pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """A folder of two classes with eight PNGs each; one class has a name that is HTML."""
     root = tmp_path / "pictures"

@@ -19,7 +19,7 @@ def ranking_bytes(path):
     return (path / "ranking.json").read_bytes()
 
 
-@pytest.fixture()
+@pytest.fixture
 def finished(tmp_path, tiny_settings, tiny_source):
     api.run(tiny_settings, tmp_path / "run", source=tiny_source)
     return tmp_path / "run"
@@ -143,7 +143,9 @@ def test_changed_images_are_noticed(finished, tiny_source):
 
 def test_infinite_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_settings, tiny_source):
     settings = poolwise.Settings.from_json({**tiny_settings.to_json(), "lr": 1e38})
-    with pytest.raises(RunFailure, match=r"step \d+ of 30: the loss is (nan|inf), configuration \d.*SuperNet \d, learning rate"):
+    with pytest.raises(
+        RunFailure, match=r"step \d+ of 30: the loss is (nan|inf), configuration \d.*SuperNet \d, learning rate"
+    ):
         api.search(settings, tmp_path / "run", source=tiny_source)
     folder = RunFolder.open(tmp_path / "run")
     assert SearchState(Problem(settings, tiny_source)).restore(folder)
@@ -152,7 +154,9 @@ def test_infinite_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_settings, t
 
 
 def test_report_escapes_what_users_name(tmp_path, tiny_settings, image_folder):
-    settings = poolwise.Settings.from_json({**tiny_settings.to_json(), "data": f"folder:{image_folder}", "image_size": 12})
+    settings = poolwise.Settings.from_json(
+        {**tiny_settings.to_json(), "data": f"folder:{image_folder}", "image_size": 12}
+    )
     poolwise.run(settings, tmp_path / "<script>alert(1)<")
     page = (tmp_path / "<script>alert(1)<" / "report.html").read_text()
     assert "&lt;b&gt;cats" in page

@@ -20,7 +20,7 @@ def poolwise(*arguments):
     return subprocess.run([POOLWISE, *map(str, arguments)], capture_output=True, text=True, timeout=900)
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_cifar10_is_the_official_one():
     done = poolwise("data", "cifar10", "--json")
     assert done.returncode == 0, done.stderr
@@ -30,7 +30,7 @@ def test_cifar10_is_the_official_one():
     assert np.bincount(source.test.labels).tolist() == [1000] * 10
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_two_processes_fill_an_empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path))
     both = [subprocess.Popen([POOLWISE, "data", "cifar10"], stdout=subprocess.DEVNULL) for _ in range(2)]
@@ -42,10 +42,15 @@ def test_two_processes_fill_an_empty_cache(tmp_path, monkeypatch):
     assert cifar10.fetch()["test_labels"].shape == (10_000,)
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_stages_equal_the_run_in_another_process(tmp_path):
     staged, whole = tmp_path / "staged", tmp_path / "whole"
-    for command in (["search", *SMALL, "--out", staged], ["rank", staged], ["retrain", staged, *SHORT], ["report", staged]):
+    for command in (
+        ["search", *SMALL, "--out", staged],
+        ["rank", staged],
+        ["retrain", staged, *SHORT],
+        ["report", staged],
+    ):
         done = poolwise(*command)
         assert done.returncode == 0, done.stderr
     done = poolwise("run", *SMALL, *SHORT, "--out", whole)

@@ -31,7 +31,9 @@ def test_state_goes_through_json_and_continues():
 
 
 def test_another_process_draws_the_same():
-    code = "from poolwise.rng import Streams; print(Streams(5)['draw'].random(), Streams(5).torch('init').initial_seed())"
+    code = (
+        "from poolwise.rng import Streams; print(Streams(5)['draw'].random(), Streams(5).torch('init').initial_seed())"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == [str(Streams(5)["draw"].random()), str(Streams(5).torch("init").initial_seed())]
 

@@ -8,7 +8,7 @@ from poolwise.errors import RequestError, RunFailure
 from poolwise.runs import RunFolder, Trials, read_json, write_atomically
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path):
     return RunFolder.create(tmp_path / "run", {"stages": []})
 

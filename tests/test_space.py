@@ -26,7 +26,7 @@ def by_hand(space: PoolingSpace) -> list[tuple[int, ...]]:
     found = []
     for positions in choose(range(1, space.layers), space.poolings):
         edges = [0, *positions, space.layers]
-        stages = tuple(b - a for a, b in zip(edges, edges[1:], strict=False))
+        stages = tuple(b - a for a, b in itertools.pairwise(edges))
         if space.shared_slots or min(stages) >= space.min_stage:
             found.append(stages)
     return sorted(found)
@@ -94,14 +94,16 @@ def test_sampling_is_uniform():
 @given(st.text(max_size=30))
 def test_parse_reads_or_says_why_not(text):
     try:
-        pooling = Pooling.parse(text)
+        pooling, message = Pooling.parse(text), ""
     except PoolwiseError as error:
-        assert "\n" not in str(error)
-    else:
-        assert Pooling.parse(str(pooling)) == pooling
+        pooling, message = None, str(error)
+    assert "\n" not in message
+    assert pooling is None or Pooling.parse(str(pooling)) == pooling
 
 
-@pytest.mark.parametrize("text", ["", "5", "5-3-2-0", "0-5-5", "5--2", "5-3-a", "[5,3", "5-3-3", "5-5", "-5-3-2", "٥-3-2"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "5-3-2-0", "0-5-5", "5--2", "5-3-a", "[5,3", "5-3-3", "5-5", "-5-3-2", "٥-3-2"]
+)
 def test_wrong_configurations_are_refused(text):
     with pytest.raises(RequestError):
         PoolingSpace(10, 2).parse(text)
@@ -120,5 +122,5 @@ def test_wrong_spaces_are_refused():
 
 
 def test_no_torch_comes_with_the_space():
-    code = "import sys, poolwise; poolwise.PoolingSpace(10, 2); assert 'torch' not in sys.modules; assert 'numpy' not in sys.modules"
+    code = "import sys, poolwise; poolwise.PoolingSpace(10, 2); assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -35,7 +35,9 @@ _OUTPUTS = {"rank": "ranking.json", "retrain": "retrain.json", "report": "report
 _RETRAIN_SETTINGS = ("top", "retrain_seeds", "retrain_epochs", "retrain_steps")
 
 
-def costs(model: str = "resnet20", *, width: int | None = None, image_size: int = 32, classes: int = 10) -> dict[Pooling, Cost]:
+def costs(
+    model: str = "resnet20", *, width: int | None = None, image_size: int = 32, classes: int = 10
+) -> dict[Pooling, Cost]:
     """Costs of every configuration of a family, in the order of its space, before any training."""
     known = family(model)
     arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
@@ -44,12 +46,16 @@ def costs(model: str = "resnet20", *, width: int | None = None, image_size: int 
     return {pooling: price(pooling) for pooling in known.space}
 
 
-def search(settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> RunFolder:
+def search(
+    settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
+) -> RunFolder:
     """Train the mixture and keep it in the run folder ``out``."""
     return _begin(settings, out, ["search"], source, listener)
 
 
-def run(settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> dict[str, Any]:
+def run(
+    settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
+) -> dict[str, Any]:
     """Search, rank, retrain and report in one go; returns the content of ``retrain.json``."""
     folder = _begin(settings, out, list(STAGES), source, listener)
     return folder.read("retrain.json", "")
@@ -73,7 +79,7 @@ def retrain(
     opened = RunFolder.open(Path(folder))
     opened.read("ranking.json", f"rank it first, poolwise rank {folder}")
     request = opened.request()
-    given = {name: value for name, value in changes.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     unknown = sorted(set(given) - set(_RETRAIN_SETTINGS))
     if unknown:
         raise RequestError(f"retrain cannot change {unknown[0]!r}: {', '.join(_RETRAIN_SETTINGS)} can be changed")
@@ -111,7 +117,11 @@ def model(folder: str | Path, pooling: Pooling | str, seed: int = 1) -> torch.nn
     if loaded is None:
         done = sorted({f"{trial['pooling']} (seed {trial['seed']})" for trial in Trials(opened).all()})
         raise RequestError(f"{folder} has no retrained {pooling}, seed {seed}: there are {', '.join(done) or 'none'}")
-    arguments = {"classes": len(request["data"]["classes"]), "width": settings.width or known.width, "norm": running_norm}
+    arguments = {
+        "classes": len(request["data"]["classes"]),
+        "width": settings.width or known.width,
+        "norm": running_norm,
+    }
     plain = export(create(known.build, Streams(0).torch("init"), **arguments), pooling)
     plain.load_state_dict(loaded[0])
     return plain.eval()
@@ -150,7 +160,9 @@ def plan(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _begin(settings: Settings, out: str | Path, stages: list[str], source: Source | None, listener: Listener | None) -> RunFolder:
+def _begin(
+    settings: Settings, out: str | Path, stages: list[str], source: Source | None, listener: Listener | None
+) -> RunFolder:
     problem = Problem(settings, source)
     request = {
         "commands": [command_line()],
@@ -176,7 +188,11 @@ def _ask_for(folder: RunFolder, stage: str) -> None:
 
 
 def _stage_by_stage(
-    folder: RunFolder, stages: list[str], source: Source | None, listener: Listener | None, problem: Problem | None = None
+    folder: RunFolder,
+    stages: list[str],
+    source: Source | None,
+    listener: Listener | None,
+    problem: Problem | None = None,
 ) -> RunFolder:
     """Do the stages that are not done, in order, with the choices that the run has already made."""
     listener = listener or Listener()

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from poolwise.runs import cache_folder, environment, write_atomically
@@ -65,7 +64,9 @@ def choose(
     return choice
 
 
-def _measure(build: Callable[[], nn.Module], images_BCHW: Tensor, labels_B: Tensor, candidates: tuple[str, ...]) -> Choice:
+def _measure(
+    build: Callable[[], nn.Module], images_BCHW: Tensor, labels_B: Tensor, candidates: tuple[str, ...]
+) -> Choice:
     seconds: dict[str, float] = {}
     losses: dict[str, float] = {}
     for name in candidates:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import nn
 
 from poolwise import calibration
@@ -42,7 +41,9 @@ class Problem:
         if self._precision != "auto":
             Precision.parse(self._precision)
         self.source = source or load(settings.data, image_size=settings.image_size, seed=settings.seed)
-        self.cost = CostModel(self.build(batch_norm, "cost", Streams(settings.seed)), self.source.image_size, self.default)
+        self.cost = CostModel(
+            self.build(batch_norm, "cost", Streams(settings.seed)), self.source.image_size, self.default
+        )
 
     @cached_property
     def training_images(self) -> ImageSet:

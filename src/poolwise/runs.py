@@ -102,7 +102,9 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """An existing run."""
         if not (path / "run.json").is_file():
-            raise RequestError(f"{path} is not a run folder (it has no run.json): give the --out of an earlier search or run")
+            raise RequestError(
+                f"{path} is not a run folder (it has no run.json): give the --out of an earlier search or run"
+            )
         read_json(path / "run.json")
         return cls(path)
 
@@ -206,7 +208,8 @@ class Trials:
         """Test accuracy of a finished trial, or None."""
         with self._connect() as connection:
             row = connection.execute(
-                "SELECT accuracy FROM trials WHERE pooling=? AND seed=? AND budget=? AND state='done'", (pooling, seed, budget)
+                "SELECT accuracy FROM trials WHERE pooling=? AND seed=? AND budget=? AND state='done'",
+                (pooling, seed, budget),
             ).fetchone()
         return row[0] if row else None
 

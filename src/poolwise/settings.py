@@ -70,7 +70,9 @@ class Settings:
         for name in ("lr_end", "momentum", "weight_decay", "temperature", "temperature_start"):
             _number(name, getattr(self, name))
         if self.draw not in DRAWS:
-            raise RequestError(f"unknown draw {self.draw!r}{did_you_mean(self.draw, DRAWS)}. Allowed are {', '.join(DRAWS)}")
+            raise RequestError(
+                f"unknown draw {self.draw!r}{did_you_mean(self.draw, DRAWS)}. Allowed are {', '.join(DRAWS)}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

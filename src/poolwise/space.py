@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,7 @@ class Pooling:
     def from_positions(cls, positions: Sequence[int], layers: int) -> Pooling:
         """The configuration of ``layers`` layers that pools before each layer in ``positions`` (0-based, sorted)."""
         edges = [0, *positions, layers]
-        return cls(tuple(b - a for a, b in zip(edges, edges[1:], strict=False)))
+        return cls(tuple(b - a for a, b in pairwise(edges)))
 
     @property
     def layers(self) -> int:

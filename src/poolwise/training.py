@@ -52,7 +52,9 @@ class Precision:
 def choose_device(name: str) -> torch.device:
     """``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``. RequestError where it is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -79,7 +81,12 @@ class LossNotFinite(RunFailure):
 
 
 def train_step(
-    forward: Forward, optimizer: torch.optim.Optimizer, images_BCHW: Tensor, labels_B: Tensor, lr: float, precision: Precision
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    lr: float,
+    precision: Precision,
 ) -> float:
     """One optimizer step on one batch; returns the loss in nats. Raises LossNotFinite."""
     for group in optimizer.param_groups:

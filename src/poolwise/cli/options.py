@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -12,13 +12,17 @@ from poolwise.settings import PRESETS
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _SETTINGS: list[Decorator] = [
-    click.option("--preset", "preset_name", default="demo", show_default=True, help=f"Starting point: {', '.join(PRESETS)}."),
+    click.option(
+        "--preset", "preset_name", default="demo", show_default=True, help=f"Starting point: {', '.join(PRESETS)}."
+    ),
     click.option("--model", help="Network family (poolwise space --models lists them)."),
     click.option("--width", type=int, help="Base number of channels."),
     click.option("--data", help="cifar10, or folder:PATH with one subfolder a class."),
     click.option("--image-size", type=int, help="Pixels along one side, for folders (64)."),
     click.option("--images", type=int, help="Use at most so many training images, drawn by class."),
-    click.option("--flip/--no-flip", default=None, help="Mirror images while training; off where that changes the class."),
+    click.option(
+        "--flip/--no-flip", default=None, help="Mirror images while training; off where that changes the class."
+    ),
     click.option("--supernets", type=int, help="M, the number of SuperNets; 1 is the single SuperNet."),
     click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
     click.option("--steps", type=int, help="Length of the search in steps; wins over --epochs."),
@@ -43,7 +47,12 @@ _RETRAIN: list[Decorator] = [
 ]
 _OUTPUT: list[Decorator] = [
     click.option("--quiet", is_flag=True, help="No progress."),
-    click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output; progress goes to standard error."),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="The result as JSON on standard output; progress goes to standard error.",
+    ),
 ]
 
 
@@ -64,7 +73,7 @@ output_options = _all(_OUTPUT)
 class Sections(click.Group):
     """A group whose help lists the commands under headings, in the order they are used."""
 
-    SECTIONS = {
+    SECTIONS: ClassVar[dict[str, tuple[str, ...]]] = {
         "Before training": ("space",),
         "Training": ("run", "search", "rank", "retrain", "resume"),
         "Hand over": ("report", "data"),

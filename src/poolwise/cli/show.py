@@ -30,7 +30,7 @@ def _json(value: Any) -> None:
 
 def _print(table: Table) -> None:
     console = Console()
-    console.print(table if console.is_terminal else table, width=None if console.is_terminal else 120)
+    console.print(table, width=None if console.is_terminal else 120)
 
 
 def line(value: dict[str, Any], as_json: bool, text: str) -> None:
@@ -55,7 +55,9 @@ def costs(priced: dict[Pooling, Cost], default: Pooling, as_json: bool) -> None:
     if as_json:
         rows = [{"pooling": str(p), "default": p == default, **cost.to_json()} for p, cost in priced.items()]
         return _json({"default": str(default), "configurations": rows})
-    table = Table("pooling", caption=f"default {default}; activation memory is what training holds for an image in float32")
+    table = Table(
+        "pooling", caption=f"default {default}; activation memory is what training holds for an image in float32"
+    )
     for heading in ("MMACs", "ratio", "parameters", "activations KiB", "receptive field", "productive convolutions"):
         table.add_column(heading, justify="right")
     for pooling, c in priced.items():
@@ -85,13 +87,21 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
         table.add_column(heading, justify="right")
     for row in shown:
         style = "bold" if row["pooling"] == value["default"] else None
-        cells = [f"{100 * row['score']:.2f}", str(row["supernet"] + 1), f"{row['macs'] / 1e6:.1f}", str(row["productive"])]
+        cells = [
+            f"{100 * row['score']:.2f}",
+            str(row["supernet"] + 1),
+            f"{row['macs'] / 1e6:.1f}",
+            str(row["productive"]),
+        ]
         table.add_row(str(row["rank"]), row["pooling"], *cells, style=style)
     _print(table)
     _controls(value)
     place = next(row["rank"] for row in value["ranking"] if row["pooling"] == value["default"])
     picks = value["picks"]
-    click.echo(f"pick {picks['best']}; at no more MACs than the default {picks['best_at_default_macs']}; default {value['default']} is rank {place}")
+    click.echo(
+        f"pick {picks['best']}; at no more MACs than the default {picks['best_at_default_macs']};"
+        f" default {value['default']} is rank {place}"
+    )
 
 
 def _controls(value: dict[str, Any]) -> None:
@@ -104,7 +114,9 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
     """Stand-alone accuracies and the verdict."""
     if as_json:
         return _json(value)
-    table = Table("pooling", "trained as", title=f"stand-alone, {value['steps']} steps, {value['test_images']} test images")
+    table = Table(
+        "pooling", "trained as", title=f"stand-alone, {value['steps']} steps, {value['test_images']} test images"
+    )
     for heading in ("test accuracy %", "seeds", "MACs of default", "difference in points"):
         table.add_column(heading, justify="right")
     for result in value["results"]:
@@ -113,7 +125,12 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
         difference = "" if comparison is None else f"{comparison['difference']:+.2f}"
         if comparison and comparison["interval"]:
             difference += " ({:+.2f} to {:+.2f})".format(*comparison["interval"])
-        cells = [f"{100 * result['mean']:.2f}{std}", str(len(result["accuracies"])), f"{result['macs_ratio']:.2f}", difference]
+        cells = [
+            f"{100 * result['mean']:.2f}{std}",
+            str(len(result["accuracies"])),
+            f"{result['macs_ratio']:.2f}",
+            difference,
+        ]
         table.add_row(escape(result["pooling"]), ", ".join(result["roles"]), *cells)
     _print(table)
     click.echo(f"verdict: {value['verdict']}")

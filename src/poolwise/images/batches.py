@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Batches:
         Even, since batch statistics of a last batch of a few images would be noise.
         """
         edges = [len(self.labels_N) * i // self.parts for i in range(self.parts + 1)]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             yield self.normalise(self.images_NHWC[start:stop]), self.labels_N[start:stop]
 
     def take(self, indices_B: Tensor) -> tuple[Tensor, Tensor]:

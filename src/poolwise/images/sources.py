@@ -53,8 +53,8 @@ class Source:
         digest = hashlib.sha256()
         for part in (self.train, self.test):
             digest.update(repr(part.images.shape).encode())
-            digest.update(np.ascontiguousarray(part.images))
-            digest.update(np.ascontiguousarray(part.labels, dtype="<i8"))
+            digest.update(np.ascontiguousarray(part.images).data)
+            digest.update(np.ascontiguousarray(part.labels, dtype="<i8").data)
         return digest.hexdigest()
 
 

@@ -7,7 +7,9 @@ import numpy as np
 from poolwise.errors import RequestError
 
 
-def stratified_halves(labels_N: np.ndarray, share: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def stratified_halves(
+    labels_N: np.ndarray, share: float, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Split into a part of ``share`` (0 to 1) and the rest, class by class.
 
     Every class has at least one image in both; class counts are rounded so that the total is right to one image a class.
@@ -40,6 +42,7 @@ def stratified_subset(labels_N: np.ndarray, count: int, generator: np.random.Gen
         room = (wanted < sizes) if step > 0 else (wanted > 2)
         wanted[np.argmax(np.where(room, step * (exact - wanted), -np.inf))] += step
     chosen = [
-        generator.permutation(np.flatnonzero(labels_N == label))[:size] for label, size in zip(classes, wanted, strict=True)
+        generator.permutation(np.flatnonzero(labels_N == label))[:size]
+        for label, size in zip(classes, wanted, strict=True)
     ]
     return np.sort(np.concatenate(chosen))

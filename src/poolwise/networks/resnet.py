@@ -32,7 +32,9 @@ class BasicBlock(nn.Module):
         return self.act2(residual + self.shortcut(features_BCHW))
 
 
-@register("resnet20", default="4-3-3", width=16, summary="ResNet20 for CIFAR: stem and 9 basic blocks, 16 to 64 channels")
+@register(
+    "resnet20", default="4-3-3", width=16, summary="ResNet20 for CIFAR: stem and 9 basic blocks, 16 to 64 channels"
+)
 def resnet20(classes: int = 10, width: int = 16, norm: Norm = batch_norm) -> Chain:
     """ResNet20 as a chain of 10 layers."""
     stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), norm(width), nn.ReLU(inplace=True))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from poolwise.space import Pooling
 
 INK, MUTED, PICK, DEFAULT = "#1c2733", "#8a97a5", "#c2410c", "#1d4ed8"
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
     "svg.fonttype": "path",
@@ -49,7 +49,9 @@ def scores_against_macs(ranking: dict[str, Any]) -> str:
             if row["pooling"] in named:
                 colour, point = named[row["pooling"]], (row["macs"] / 1e6, 100 * row["score"])
                 axes.scatter(*point, s=60, color=colour, zorder=3)
-                axes.annotate(row["pooling"], point, xytext=(7, 5), textcoords="offset points", color=colour, weight="bold")
+                axes.annotate(
+                    row["pooling"], point, xytext=(7, 5), textcoords="offset points", color=colour, weight="bold"
+                )
         axes.set(xlabel="million MACs for an image", ylabel="score: accuracy on the scoring half, %")
         return _svg(figure)
 
@@ -72,7 +74,15 @@ def heat_map(ranking: dict[str, Any]) -> str | None:
         figure.colorbar(shown, ax=axes, label="score, %")
         for pooling, colour in ((ranking["default"], DEFAULT), (ranking["picks"]["best"], PICK)):
             first, second = Pooling.parse(pooling).positions
-            axes.plot(second - 2, first - 1, "s", markersize=15, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2.5)
+            axes.plot(
+                second - 2,
+                first - 1,
+                "s",
+                markersize=15,
+                markerfacecolor="none",
+                markeredgecolor=colour,
+                markeredgewidth=2.5,
+            )
         return _svg(figure)
 
 
@@ -108,7 +118,11 @@ def search_curves(events: list[dict[str, Any]]) -> str | None:
         figure = Figure(figsize=(6.0, 5.2), layout="constrained")
         panels = figure.subplots(3, 1, sharex=True)
         steps = [event["step"] for event in events]
-        named = (("loss", "training loss, nats", 1), ("accuracy", "scoring accuracy, %", 100), ("entropy", "entropy, nats", 1))
+        named = (
+            ("loss", "training loss, nats", 1),
+            ("accuracy", "scoring accuracy, %", 100),
+            ("entropy", "entropy, nats", 1),
+        )
         for axes, (name, label, factor) in zip(panels, named, strict=True):
             axes.plot(steps, [factor * event[name] for event in events], color=INK, linewidth=1)
             axes.set_ylabel(label, fontsize=8)

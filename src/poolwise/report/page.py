@@ -9,11 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from poolwise.metrics import kendall_tau_b
 from poolwise.report import figures
 from poolwise.runs import RunFolder, Trials, write_atomically
 from poolwise.space import Pooling
 from poolwise.truth import tables
-from poolwise.metrics import kendall_tau_b
 
 
 def write(folder: RunFolder) -> Path:
@@ -50,7 +50,11 @@ def write(folder: RunFolder) -> Path:
 def _drawn(ranking: dict[str, Any]) -> list[tuple[str, str]]:
     labels: dict[str, list[str]] = {}
     picks = ranking["picks"]
-    named = ((ranking["default"], "default"), (picks["best"], "pick"), (picks["best_at_default_macs"], "best at its MACs"))
+    named = (
+        (ranking["default"], "default"),
+        (picks["best"], "pick"),
+        (picks["best_at_default_macs"], "best at its MACs"),
+    )
     for pooling, label in named:
         labels.setdefault(pooling, []).append(label)
     return [(pooling, ", ".join(own)) for pooling, own in labels.items()]
@@ -81,7 +85,11 @@ def _agreement(ranking: dict[str, Any], request: dict[str, Any]) -> list[dict[st
         table = tables.load("resnet20-cifar10-published")
         truth = dict(zip(table.space, table.column("standalone_mean"), strict=True))
         published = [truth[Pooling.parse(row["pooling"])] for row in rows]
-    named = {"score": "score of the search", "macs": "MACs, no training", "productive": "productive convolutions, no training"}
+    named = {
+        "score": "score of the search",
+        "macs": "MACs, no training",
+        "productive": "productive convolutions, no training",
+    }
     return [
         {
             "name": text,

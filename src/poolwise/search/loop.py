@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from poolwise.images.batches import Shuffled
 from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
-from poolwise.images.batches import Shuffled
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
@@ -103,7 +103,9 @@ class SearchState:
         except LossNotFinite as error:
             raise self._not_finite(error, pooling, m, lr) from None
         images_BCHW, labels_B = self.scoring.next()
-        accuracy = correct(lambda images: network(images, pooling), images_BCHW, labels_B, self.precision) / len(labels_B)
+        accuracy = correct(lambda images: network(images, pooling), images_BCHW, labels_B, self.precision) / len(
+            labels_B
+        )
         self.sampler.tell(pooling, m, accuracy)
         self.step += 1
         return {"loss": loss, "accuracy": accuracy, "lr": lr, "temperature": temperature, "supernet": m}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from poolwise import metrics
 from poolwise.images.batches import Shuffled
 from poolwise.networks.chain import running_norm
 from poolwise.networks.switch import export
@@ -19,7 +20,6 @@ from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
 from poolwise.training import LossNotFinite, accuracy, cosine, sgd, train_step
-from poolwise import metrics
 
 _CURVE = 60  # points of a training curve
 
@@ -85,7 +85,9 @@ def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str
         begin = time.perf_counter()
         outcome = train(problem, Pooling.parse(pooling), seed, listener)
         folder.save_checkpoint(
-            f"{pooling}-seed{seed}", dict(outcome.model.state_dict()), {"pooling": pooling, "seed": seed, "steps": steps}
+            f"{pooling}-seed{seed}",
+            dict(outcome.model.state_dict()),
+            {"pooling": pooling, "seed": seed, "steps": steps},
         )
         trials.record(pooling, seed, steps, outcome.accuracy, outcome.curve, time.perf_counter() - begin)
         listener.note(f"retrained {pooling}, seed {seed}: test accuracy {100 * outcome.accuracy:.2f} %")
