@@ -95,11 +95,11 @@ def run(out: Path | None, plan: bool, quiet: bool, as_json: bool, **values: Any)
     """Search, rank, retrain and report in one go."""
     from poolwise import api
 
-    preset_name, settings, out = values["preset_name"], _settings(values), out or Path("runs/run")
+    settings, out = _settings(values), out or Path("runs/run")
     if plan:
         return _planned(settings, as_json)
     _work(out, quiet, as_json, lambda listener: api.run(settings, out, listener=listener))
-    show.result(out, as_json, demonstration=preset_name == "demo")
+    show.result(out, as_json)
 
 
 @cli.command()
@@ -149,7 +149,7 @@ def resume(run: Path, quiet: bool, as_json: bool) -> None:
     from poolwise import api
 
     folder = _work(run, quiet, as_json, lambda listener: api.resume(run, listener=listener))
-    show.result(folder.path, as_json, demonstration=False)
+    show.result(folder.path, as_json)
 
 
 @cli.command()

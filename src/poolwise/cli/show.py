@@ -12,16 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from poolwise.settings import DEMONSTRATION
 from poolwise.space import Pooling
 
 if TYPE_CHECKING:
     from poolwise.networks import Family
     from poolwise.networks.cost import Cost
-
-DEMONSTRATION = (
-    "This was a demonstration: a narrow network, a fifth of the images and minutes of training. It is not the published"
-    " experiment (--preset paper) and its accuracies are far below what these networks reach."
-)
 
 
 def _json(value: Any) -> None:
@@ -136,7 +132,7 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
     click.echo(f"verdict: {value['verdict']}")
 
 
-def result(path: Path, as_json: bool, demonstration: bool) -> None:
+def result(path: Path, as_json: bool) -> None:
     """Everything a run has come to."""
     values = {}
     for name in ("ranking", "retrain"):
@@ -151,5 +147,5 @@ def result(path: Path, as_json: bool, demonstration: bool) -> None:
         retrained(values["retrain"], False)
     if (path / "report.html").exists():
         click.echo(f"report: {path / 'report.html'}")
-    if demonstration:
+    if values.get("ranking", {}).get("settings", {}).get("preset") == "demo":
         click.echo(DEMONSTRATION)

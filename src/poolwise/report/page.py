@@ -12,6 +12,7 @@ from markupsafe import Markup
 from poolwise.metrics import kendall_tau_b
 from poolwise.report import figures
 from poolwise.runs import RunFolder, Trials, write_atomically
+from poolwise.settings import DEMONSTRATION
 from poolwise.space import Pooling
 from poolwise.truth import tables
 
@@ -33,9 +34,11 @@ def write(folder: RunFolder) -> Path:
         if svg:
             write_atomically(folder.path / "figures" / f"{name}.svg", svg)
     environment = Environment(loader=PackageLoader("poolwise", "report"), autoescape=True, undefined=StrictUndefined)
+    demonstration = DEMONSTRATION if ranking["settings"]["preset"] == "demo" else ""
     html = environment.get_template("page.html.j2").render(
         request=request,
         ranking=ranking,
+        demonstration=demonstration,
         retrain=retrain,
         figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},
         drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(ranking)],
