@@ -130,18 +130,20 @@ def search_curves(events: list[dict[str, Any]]) -> str | None:
         return _svg(figure)
 
 
-def retrain_curves(trials: list[dict[str, Any]], default: str) -> str | None:
+def retrain_curves(trials: list[dict[str, Any]], default: str, pick: str) -> str | None:
     """Training loss of every stand-alone training."""
     if not trials:
         return None
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        colours = {default: DEFAULT}
-        others = iter([PICK, "#15803d", "#7e22ce", "#0e7490", "#a16207", "#be185d"])
+        colours = {pick: PICK, default: DEFAULT}
+        others = iter(["#15803d", "#7e22ce", "#0e7490", "#a16207", "#be185d"])
         seen = set()
         for trial in trials:
             pooling = trial["pooling"]
-            colour = colours.setdefault(pooling, next(others, MUTED) if pooling not in colours else "")
+            if pooling not in colours:
+                colours[pooling] = next(others, MUTED)
+            colour = colours[pooling]
             label = None if pooling in seen else pooling
             seen.add(pooling)
             steps, losses = zip(*trial["curve"], strict=True)

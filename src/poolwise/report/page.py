@@ -28,7 +28,7 @@ def write(folder: RunFolder) -> Path:
         "positions": figures.heat_map(ranking),
         "assignment": figures.assignment_through_time(folder.events("assignment"), ranking),
         "search": figures.search_curves(folder.events("search")),
-        "retrain": figures.retrain_curves(trials, ranking["default"]),
+        "retrain": figures.retrain_curves(trials, ranking["default"], ranking["picks"]["best"]),
     }
     for name, svg in drawn.items():
         if svg:
