@@ -12,7 +12,7 @@ from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder
-from poolwise.search.loop import SearchState
+from poolwise.searching.loop import SearchState
 
 
 def ranking_bytes(path):

@@ -25,7 +25,7 @@ from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder, Trials, command_line, environment
-from poolwise.search import loop, ranking
+from poolwise.searching import loop, ranking
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.truth import standalone
@@ -96,7 +96,7 @@ def retrain(
 
 def report(folder: str | Path) -> Path:
     """Write ``figures/`` and the self-contained page ``report.html`` from the files of a run; returns its path."""
-    from poolwise.report import page
+    from poolwise.reporting import page
 
     return page.write(RunFolder.open(Path(folder)))
 

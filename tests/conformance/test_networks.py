@@ -10,7 +10,7 @@ from poolwise.networks import available, family
 from poolwise.networks.chain import batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import SwitchableNet, export
-from poolwise.search.ranking import count_correct
+from poolwise.searching.ranking import count_correct
 from poolwise.space import Pooling
 from poolwise.training import Precision
 

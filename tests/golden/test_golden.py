@@ -16,8 +16,8 @@ from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.search.loop import SearchState
-from poolwise.search.samplers import BalancedMixture
+from poolwise.searching.loop import SearchState
+from poolwise.searching.samplers import BalancedMixture
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
 

@@ -1,6 +1,6 @@
 """Who is trained next. One method a file; the interface is in ``base``."""
 
-from poolwise.search.samplers.base import Sampler
-from poolwise.search.samplers.mixture import BalancedMixture
+from poolwise.searching.samplers.base import Sampler
+from poolwise.searching.samplers.mixture import BalancedMixture
 
 __all__ = ["BalancedMixture", "Sampler"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from poolwise.errors import RequestError
-from poolwise.search import assignment as soft
+from poolwise.searching import assignment as soft
 from poolwise.space import Pooling, PoolingSpace
 
 MAX_CONFIGURATIONS = 20_000  # scores are a dense [P, M] matrix

@@ -14,8 +14,8 @@ from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
-from poolwise.search import assignment as soft
-from poolwise.search.samplers import BalancedMixture
+from poolwise.searching import assignment as soft
+from poolwise.searching.samplers import BalancedMixture
 from poolwise.space import Pooling
 from poolwise.training import LossNotFinite, correct, cosine, sgd, train_step
 

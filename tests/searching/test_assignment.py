@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from poolwise.search import assignment as soft
+from poolwise.searching import assignment as soft
 
 
 @st.composite

@@ -17,8 +17,8 @@ from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
-from poolwise.search.loop import search
-from poolwise.search.ranking import rank
+from poolwise.searching.loop import search
+from poolwise.searching.ranking import rank
 from poolwise.settings import Settings
 
 LAYERS, WIDTH = 5, 4

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from poolwise.metrics import kendall_tau_b
-from poolwise.report import figures
+from poolwise.reporting import figures
 from poolwise.runs import RunFolder, Trials, write_atomically
 from poolwise.settings import DEMONSTRATION
 from poolwise.space import Pooling
@@ -33,7 +33,7 @@ def write(folder: RunFolder) -> Path:
     for name, svg in drawn.items():
         if svg:
             write_atomically(folder.path / "figures" / f"{name}.svg", svg)
-    environment = Environment(loader=PackageLoader("poolwise", "report"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("poolwise", "reporting"), autoescape=True, undefined=StrictUndefined)
     demonstration = DEMONSTRATION if ranking["settings"]["preset"] == "demo" else ""
     html = environment.get_template("page.html.j2").render(
         request=request,

@@ -16,7 +16,7 @@ from poolwise.networks.switch import SwitchableNet
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, environment
-from poolwise.search.loop import SearchState
+from poolwise.searching.loop import SearchState
 from poolwise.space import Pooling
 from poolwise.training import Precision
 
