@@ -86,12 +86,13 @@ def retrain(
     if "retrain_epochs" in given and "retrain_steps" not in given:
         given["retrain_steps"] = None
     settings = dataclasses.replace(Settings.from_json(request["settings"]), **given)
-    if settings.to_json() != request["settings"]:
-        for name in ("retrain.json", "report.html"):
+    if settings.to_json() != request["settings"] or not opened.has("retrain.json"):
+        for name in ("retrain.json", "report.html"):  # what they say is no longer what was asked for
             (opened.path / name).unlink(missing_ok=True)
     opened.save_request({**request, "settings": settings.to_json()})
     _ask_for(opened, "retrain")
-    return _stage_by_stage(opened, ["retrain"], source, listener).read("retrain.json", "")
+    stages = [stage for stage in STAGES[2:] if stage in opened.request()["stages"]]
+    return _stage_by_stage(opened, stages, source, listener).read("retrain.json", "")
 
 
 def report(folder: str | Path) -> Path:

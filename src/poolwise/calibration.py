@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from poolwise.runs import cache_folder, environment, write_atomically
-from poolwise.training import Precision, sgd, train_step
+from poolwise.training import LossNotFinite, Precision, sgd, train_step
 
 CANDIDATES = ("float32", "float32+channels_last", "bfloat16+channels_last", "bfloat16")
-HOPELESS = 2.0  # thrown out after one step that took this many times the best
+HOPELESS = 2.0  # thrown out after a step that took this many times the best
 TOLERANCE = 0.05  # relative difference of the loss after the timed steps from float32's
 _STEPS = 4
 
@@ -73,16 +74,27 @@ def _measure(
         precision = Precision.parse(name)
         network = precision.place(build(), images_BCHW.device)
         optimizer = sgd(network, 0.01, 0.9, 0.0)
-        times = []
-        for _ in range(_STEPS):
+        times: list[float] = []
+        while len(times) < _STEPS and not (times and seconds and _hopeless(times, min(seconds.values()))):
             begin = time.perf_counter()
-            losses[name] = train_step(network, optimizer, images_BCHW, labels_B, 0.01, precision)
+            try:
+                losses[name] = train_step(network, optimizer, images_BCHW, labels_B, 0.01, precision)
+            except (RuntimeError, LossNotFinite):
+                if name == candidates[0]:
+                    raise
+                losses[name] = float("nan")  # this device cannot do it
+                break
+            if images_BCHW.is_cuda:
+                torch.cuda.synchronize(images_BCHW.device)
             times.append(time.perf_counter() - begin)
-            if seconds and times[-1] > HOPELESS * min(seconds.values()) and len(times) > 1:
-                break
-            if seconds and times[0] > 5 * HOPELESS * min(seconds.values()):
-                break
-        seconds[name] = min(times[1:] or times)
+        seconds[name] = min(times[1:] or times or [float("inf")])
     reference = losses[candidates[0]]
     sound = [name for name in candidates if abs(losses[name] - reference) <= TOLERANCE * abs(reference)]
-    return Choice(Precision.parse(min(sound, key=seconds.__getitem__)), seconds)
+    finite = {name: value for name, value in seconds.items() if value != float("inf")}
+    return Choice(Precision.parse(min(sound, key=seconds.__getitem__)), finite)
+
+
+def _hopeless(times: list[float], best: float) -> bool:
+    """Whether a candidate is out of the race; its first step, which also prepares kernels, is judged more mildly."""
+    allowed = 5 * HOPELESS if len(times) == 1 else HOPELESS
+    return times[-1] > allowed * best

@@ -204,7 +204,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(
+            word in str(error) for word in ("allocate memory", "out of memory")
+        ):
+            raise
         _end("out of memory: use fewer --images, a smaller --batch-size or fewer --supernets", 1)
 
 

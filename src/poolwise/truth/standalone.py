@@ -92,7 +92,8 @@ def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str
         trials.record(pooling, seed, steps, outcome.accuracy, outcome.curve, time.perf_counter() - begin)
         listener.note(f"retrained {pooling}, seed {seed}: test accuracy {100 * outcome.accuracy:.2f} %")
     listener.finish()
-    accuracies = {p: [trials.accuracy(p, s, steps) or 0.0 for s in seeds] for p in roles}
+    measured = {(trial["pooling"], trial["seed"], trial["budget"]): trial["accuracy"] for trial in trials.all()}
+    accuracies = {p: [measured[p, s, steps] for s in seeds] for p in roles}
     value = _describe(problem, roles, seeds, accuracies)
     folder.write_json("retrain.json", value)
     return value
