@@ -26,7 +26,9 @@ def _json(value: Any) -> None:
 
 def _print(table: Table) -> None:
     console = Console()
-    console.print(table, width=None if console.is_terminal else 120)
+    if not console.is_terminal:
+        console = Console(width=140)  # a file or a pipe has no edge to wrap at
+    console.print(table)
 
 
 def line(value: dict[str, Any], as_json: bool, text: str) -> None:
