@@ -107,12 +107,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "width": 8,
         "images": 10_000,
         "supernets": 2,
-        "steps": 1080,
+        "steps": 2160,
         "batch_size": 64,
         "lr": 0.05,
         "draw": "rounds",
         "retrain_seeds": 3,
-        "retrain_steps": 250,
+        "retrain_steps": 150,
     },
 }
 
