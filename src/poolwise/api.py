@@ -79,13 +79,7 @@ def retrain(
     opened = RunFolder.open(Path(folder))
     opened.read("ranking.json", f"rank it first, poolwise rank {folder}")
     request = opened.request()
-    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    unknown = sorted(set(given) - set(_RETRAIN_SETTINGS))
-    if unknown:
-        raise RequestError(f"retrain cannot change {unknown[0]!r}: {', '.join(_RETRAIN_SETTINGS)} can be changed")
-    if "retrain_epochs" in given and "retrain_steps" not in given:
-        given["retrain_steps"] = None
-    settings = dataclasses.replace(Settings.from_json(request["settings"]), **given)
+    settings = changed(Settings.from_json(request["settings"]), changes)
     if settings.to_json() != request["settings"] or not opened.has("retrain.json"):
         for name in ("retrain.json", "report.html"):  # what they say is no longer what was asked for
             (opened.path / name).unlink(missing_ok=True)
@@ -93,6 +87,17 @@ def retrain(
     _ask_for(opened, "retrain")
     stages = [stage for stage in STAGES[2:] if stage in opened.request()["stages"]]
     return _stage_by_stage(opened, stages, source, listener).read("retrain.json", "")
+
+
+def changed(settings: Settings, changes: dict[str, int | None]) -> Settings:
+    """Settings with another retraining. RequestError for a change that retraining cannot make."""
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    unknown = sorted(set(given) - set(_RETRAIN_SETTINGS))
+    if unknown:
+        raise RequestError(f"retrain cannot change {unknown[0]!r}: {', '.join(_RETRAIN_SETTINGS)} can be changed")
+    if "retrain_epochs" in given and "retrain_steps" not in given:
+        given["retrain_steps"] = None
+    return dataclasses.replace(settings, **given)
 
 
 def report(folder: str | Path) -> Path:
@@ -210,7 +215,8 @@ def _stage_by_stage(
     return folder
 
 
-def _problem(folder: RunFolder, source: Source | None) -> Problem:
+def _problem(folder: RunFolder, source: Source | None = None) -> Problem:
+    """What a run is about, with the choices it has made; RequestError where its images have changed since."""
     request = folder.request()
     problem = Problem(Settings.from_json(request["settings"]), source, request["calibration"]["precision"])
     found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]

@@ -131,6 +131,8 @@ def test_stages_by_hand_and_quiet_json(tmp_path, image_folder):
     assert json.loads(retrained.stdout)["verdict"]
     assert retrained.stderr == ""
     assert "verdict" in poolwise("resume", out).stdout
+    assert "trainings at most 12" in poolwise("retrain", out, "--retrain-seeds", "4", "--plan").stdout
+    assert json.loads((out / "run.json").read_text())["settings"]["retrain_seeds"] == 2
     assert Path(poolwise("report", out).stdout.strip()) == out / "report.html"
     commands = json.loads((out / "run.json").read_text())["commands"]
     assert [command.split()[1] for command in commands] == ["search", "rank", "retrain"]

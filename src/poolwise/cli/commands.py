@@ -132,11 +132,16 @@ def rank(run: Path, quiet: bool, as_json: bool) -> None:
 @cli.command()
 @_RUN
 @retrain_options
+@_PLAN
 @output_options
-def retrain(run: Path, quiet: bool, as_json: bool, **changes: Any) -> None:
+def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
     """Train the top of the ranking and the default from scratch, several seeds each, and judge."""
     from poolwise import api
+    from poolwise.runs import RunFolder
 
+    if plan:
+        settings = Settings.from_json(RunFolder.open(run).request()["settings"])
+        return _planned(api.changed(settings, changes), as_json)
     value = _work(run, quiet, as_json, lambda listener: api.retrain(run, listener=listener, **changes))
     show.retrained(value, as_json)
 
