@@ -92,6 +92,7 @@ def test_stages_one_by_one_equal_the_run(finished, tmp_path, tiny_settings, tiny
     before = api.report(path).read_text()
     assert "Nothing is retrained yet" in before
     value = api.retrain(path, source=tiny_source)
+    assert "Retrained from scratch" in (path / "report.html").read_text()
     assert value == json.loads((finished / "retrain.json").read_text())
 
 

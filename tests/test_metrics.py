@@ -29,6 +29,7 @@ def test_paired_interval_equals_scipys():
         ([0.8, 0.81, 0.82], [0.9, 0.91, 0.92001], "loss"),
         ([0.9, 0.8, 0.7], [0.8, 0.81, 0.82], "no gain shown"),
         ([0.99], [0.1], "no gain shown"),
+        ([0.52, 0.54], [0.5, 0.52], "no gain shown"),
     ],
 )
 def test_verdicts(candidate, default, verdict):

@@ -80,13 +80,14 @@ def retrain(
     opened.read("ranking.json", f"rank it first, poolwise rank {folder}")
     request = opened.request()
     settings = changed(Settings.from_json(request["settings"]), changes)
+    problem = _problem(opened, source, settings)  # a wrong request is told before anything is touched
     if settings.to_json() != request["settings"] or not opened.has("retrain.json"):
         for name in ("retrain.json", "report.html"):  # what they say is no longer what was asked for
             (opened.path / name).unlink(missing_ok=True)
     opened.save_request({**request, "settings": settings.to_json()})
     _ask_for(opened, "retrain")
     stages = [stage for stage in STAGES[2:] if stage in opened.request()["stages"]]
-    return _stage_by_stage(opened, stages, source, listener).read("retrain.json", "")
+    return _stage_by_stage(opened, stages, source, listener, problem).read("retrain.json", "")
 
 
 def changed(settings: Settings, changes: dict[str, int | None]) -> Settings:
@@ -104,7 +105,10 @@ def report(folder: str | Path) -> Path:
     """Write ``figures/`` and the self-contained page ``report.html`` from the files of a run; returns its path."""
     from poolwise.reporting import page
 
-    return page.write(RunFolder.open(Path(folder)))
+    opened = RunFolder.open(Path(folder))
+    path = page.write(opened)
+    _ask_for(opened, "report")  # so that a later retraining renews it
+    return path
 
 
 def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> RunFolder:
@@ -119,7 +123,8 @@ def model(folder: str | Path, pooling: Pooling | str, seed: int = 1) -> torch.nn
     request = opened.request()
     settings = Settings.from_json(request["settings"])
     known = family(settings.model)
-    loaded = opened.load_checkpoint(f"{Pooling.parse(str(pooling))}-seed{seed}")
+    steps = opened.read("retrain.json", f"retrain it first, poolwise retrain {folder}")["steps"]
+    loaded = opened.load_checkpoint(standalone.weights_name(str(Pooling.parse(str(pooling))), seed, steps))
     if loaded is None:
         done = sorted({f"{trial['pooling']} (seed {trial['seed']})" for trial in Trials(opened).all()})
         raise RequestError(f"{folder} has no retrained {pooling}, seed {seed}: there are {', '.join(done) or 'none'}")
@@ -169,6 +174,9 @@ def plan(problem: Problem) -> dict[str, Any]:
 def _begin(
     settings: Settings, out: str | Path, stages: list[str], source: Source | None, listener: Listener | None
 ) -> RunFolder:
+    if settings.data.startswith("folder:"):  # a run is resumed from anywhere
+        path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
+        settings = dataclasses.replace(settings, data=f"folder:{path}")
     problem = Problem(settings, source)
     request = {
         "commands": [command_line()],
@@ -215,10 +223,11 @@ def _stage_by_stage(
     return folder
 
 
-def _problem(folder: RunFolder, source: Source | None = None) -> Problem:
+def _problem(folder: RunFolder, source: Source | None, settings: Settings | None = None) -> Problem:
     """What a run is about, with the choices it has made; RequestError where its images have changed since."""
     request = folder.request()
-    problem = Problem(Settings.from_json(request["settings"]), source, request["calibration"]["precision"])
+    settings = settings or Settings.from_json(request["settings"])
+    problem = Problem(settings, source, request["calibration"]["precision"])
     found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
     if found != expected:
         raise RequestError(

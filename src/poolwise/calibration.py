@@ -5,6 +5,7 @@ A choice is cached for the machine, network and versions it was made for, so tha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from poolwise.errors import RunFailure
 from poolwise.runs import cache_folder, environment, write_atomically
 from poolwise.training import LossNotFinite, Precision, sgd, train_step
 
@@ -61,7 +63,8 @@ def choose(
     except (OSError, ValueError, KeyError, TypeError):
         pass
     choice = _measure(build, images_BCHW, labels_B, candidates)
-    write_atomically(cache, json.dumps(choice.to_json()))
+    with contextlib.suppress(RunFailure):  # a cache that cannot be written costs time, not the run
+        write_atomically(cache, json.dumps(choice.to_json()))
     return choice
 
 

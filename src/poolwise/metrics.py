@@ -56,7 +56,8 @@ def compare_paired(candidate: Sequence[float], default: Sequence[float]) -> Comp
     deviation = float(points.std(ddof=1))
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * deviation / n**0.5
     low, high = mean - half, mean + half
-    verdict = "gain" if low > 0 else "loss" if high < 0 else "no gain shown"
+    shown = deviation > 0  # equal differences of a few seeds are a coincidence, not certainty
+    verdict = "gain" if shown and low > 0 else "loss" if shown and high < 0 else "no gain shown"
     return Comparison(n, mean, deviation, (low, high), verdict)
 
 
@@ -70,12 +71,12 @@ def sentence(pooling: str, default: str, comparison: Comparison, macs_ratio: flo
         between = f"(95 % interval {low:+.2f} to {high:+.2f}, {comparison.n} paired seeds)"
         words = {"gain": "a gain", "loss": "a loss", "no gain shown": "no gain shown"}[comparison.verdict]
         told = f"{head} {between}: {words}"
-    return f"{told}. {cost_words(macs_ratio)}."
+    return f"{told}. {cost_words(macs_ratio, gain=comparison.verdict == 'gain')}."
 
 
-def cost_words(macs_ratio: float) -> str:
+def cost_words(macs_ratio: float, gain: bool = False) -> str:
     """What the configuration costs beside the default."""
     if abs(macs_ratio - 1) < 0.005:
         return "It costs the same number of MACs"
-    change = "and the cost grew with it" if macs_ratio > 1 else "so it is cheaper"
+    change = "so it is cheaper" if macs_ratio < 1 else "and the cost grew with it" if gain else "so it costs more"
     return f"It takes {macs_ratio:.2f} times the default's MACs, {change}"

@@ -66,11 +66,16 @@ class Settings:
         for name in ("supernets", "epochs", "batch_size", "eval_batch_size", "top", "retrain_seeds", "retrain_epochs"):
             _whole(name, getattr(self, name), 1)
         _whole("seed", self.seed, 0)
-        if self.batch_size < 2:
-            raise RequestError(f"batch_size is {self.batch_size}: BatchNorm needs at least 2 images a batch")
+        for name in ("batch_size", "eval_batch_size"):
+            if getattr(self, name) < 2:
+                raise RequestError(f"{name} is {getattr(self, name)}: BatchNorm needs at least 2 images a batch")
         _number("lr", self.lr, above=0)
         for name in ("lr_end", "momentum", "weight_decay", "temperature", "temperature_start"):
             _number(name, getattr(self, name))
+        if self.lr_end > self.lr:
+            raise RequestError(
+                f"lr_end {self.lr_end} is above lr {self.lr}: the rate falls; give a smaller --lr-end as well"
+            )
         if self.draw not in DRAWS:
             raise RequestError(
                 f"unknown draw {self.draw!r}{did_you_mean(self.draw, DRAWS)}. Allowed are {', '.join(DRAWS)}"

@@ -149,5 +149,6 @@ def result(path: Path, as_json: bool) -> None:
         retrained(values["retrain"], False)
     if (path / "report.html").exists():
         click.echo(f"report: {path / 'report.html'}")
-    if values.get("ranking", {}).get("settings", {}).get("preset") == "demo":
+    asked = values.get("ranking", {}).get("settings", {})
+    if asked.get("preset") == "demo" and asked["data"] == "cifar10":
         click.echo(DEMONSTRATION)

@@ -32,7 +32,8 @@ class Batches:
     @property
     def parts(self) -> int:
         """Batches in one ordered pass."""
-        return -(-len(self.labels_N) // self.batch_size)
+        count = len(self.labels_N)
+        return min(-(-count // self.batch_size), max(count // 2, 1))  # never a batch of one image
 
     def ordered(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once in order: images_BCHW float32, labels_B, in batches as even as possible.

@@ -36,6 +36,11 @@ def load(path: Path, image_size: int, seed: int) -> Source:
             note=f"the folder's own {test_folder.name} part is the test set",
         )
     classes = _classes(path)
+    if "train" in {name.lower() for name in classes}:
+        raise RequestError(
+            f"folder {str(path)!r} holds {', '.join(map(repr, classes))}: with a 'train' part a 'test' or 'val' part is"
+            " needed beside it, spelt so; otherwise one subfolder a class"
+        )
     everything = _read(path, classes, image_size)
     held_out, kept = stratified_halves(everything.labels, HELD_OUT, Streams(seed)["test"])
     note = f"{len(held_out)} of {len(everything)} images, drawn by class, are held out as the test set"

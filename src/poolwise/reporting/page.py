@@ -23,6 +23,7 @@ def write(folder: RunFolder) -> Path:
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
     retrain = folder.read("retrain.json", "") if folder.has("retrain.json") else None
     trials = Trials(folder).all() if (folder.path / "trials.sqlite").exists() else []
+    trials = [trial for trial in trials if retrain and trial["budget"] == retrain["steps"]]
     drawn = {
         "scores": figures.scores_against_macs(ranking),
         "positions": figures.heat_map(ranking),
@@ -34,7 +35,9 @@ def write(folder: RunFolder) -> Path:
         if svg:
             write_atomically(folder.path / "figures" / f"{name}.svg", svg)
     environment = Environment(loader=PackageLoader("poolwise", "reporting"), autoescape=True, undefined=StrictUndefined)
-    demonstration = DEMONSTRATION if ranking["settings"]["preset"] == "demo" else ""
+    demonstration = (
+        DEMONSTRATION if ranking["settings"]["preset"] == "demo" and ranking["data"]["name"] == "cifar10" else ""
+    )
     html = environment.get_template("page.html.j2").render(
         request=request,
         ranking=ranking,

@@ -29,6 +29,7 @@ class SearchState:
 
     def __init__(self, problem: Problem):
         settings, self.problem, self.step = problem.settings, problem, 0
+        self.window = _Window()
         self.steps = problem.search_steps
         self.streams = Streams(settings.seed).child("search")
         self.sampler = BalancedMixture(
@@ -68,6 +69,7 @@ class SearchState:
             "streams": self.streams.state(),
             "training": self.training.state(),
             "scoring": self.scoring.state(),
+            "window": self.window.items,
         }
         folder.save_checkpoint(CHECKPOINT, tensors, meta)
 
@@ -89,6 +91,7 @@ class SearchState:
         self.streams.restore(meta["streams"])
         self.training.restore(meta["training"])
         self.scoring.restore(meta["scoring"])
+        self.window.items = list(meta["window"])
         return True
 
     def advance(self) -> dict[str, Any]:
@@ -120,13 +123,12 @@ class SearchState:
 def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchState:
     """Train the mixture from the last checkpoint (or from scratch) to the end. Raises Interrupted when asked to stop."""
     state = SearchState(problem)
-    if state.restore(folder):
-        folder.forget_events("search", state.step + 1)
-        folder.forget_events("assignment", state.step + 1)
-    else:
+    if not state.restore(folder):
         state.save(folder)
+    for kind in ("search", "assignment"):
+        folder.forget_events(kind, state.step + 1)
     listener.start("search", state.steps, state.step)
-    saved, window = time.monotonic(), _Window()
+    saved, window = time.monotonic(), state.window
     try:
         while state.step < state.steps:
             listener.check()

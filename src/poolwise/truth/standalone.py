@@ -85,7 +85,7 @@ def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str
         begin = time.perf_counter()
         outcome = train(problem, Pooling.parse(pooling), seed, listener)
         folder.save_checkpoint(
-            f"{pooling}-seed{seed}",
+            weights_name(pooling, seed, steps),
             dict(outcome.model.state_dict()),
             {"pooling": pooling, "seed": seed, "steps": steps},
         )
@@ -97,6 +97,11 @@ def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str
     value = _describe(problem, roles, seeds, accuracies)
     folder.write_json("retrain.json", value)
     return value
+
+
+def weights_name(pooling: str, seed: int, steps: int) -> str:
+    """Checkpoint of a retrained model."""
+    return f"{pooling}-seed{seed}-{steps}steps"
 
 
 def roles_of(ranking: dict[str, Any], top: int) -> dict[str, list[str]]:
