@@ -31,7 +31,8 @@ from poolwise.space import Pooling
 from poolwise.truth import standalone
 
 STAGES = ("search", "rank", "retrain", "report")
-_OUTPUTS = {"rank": "ranking.json", "retrain": "retrain.json", "report": "report.html"}
+# what shows that a stage needs no more work; a finished search is restored in no time until it is ranked
+_OUTPUTS = {"search": "ranking.json", "rank": "ranking.json", "retrain": "retrain.json", "report": "report.html"}
 _RETRAIN_SETTINGS = ("top", "retrain_seeds", "retrain_epochs", "retrain_steps")
 
 
@@ -211,15 +212,14 @@ def _stage_by_stage(
     """Do the stages that are not done, in order, with the choices that the run has already made."""
     listener = listener or Listener()
     for stage in stages:
-        if stage == "report" and not folder.has("report.html"):
-            report(folder.path)
-        elif stage in _OUTPUTS and folder.has(_OUTPUTS[stage]):
+        if folder.has(_OUTPUTS[stage]):
             continue
-        elif stage != "report":
+        if stage == "report":
+            report(folder.path)
+        else:
             problem = problem or _problem(folder, source)
             work = {"search": loop.search, "rank": ranking.rank, "retrain": standalone.retrain}[stage]
-            if stage != "search" or not folder.has("ranking.json"):
-                work(problem, folder, listener)
+            work(problem, folder, listener)
     return folder
 
 
