@@ -17,6 +17,7 @@ FLOORS = [
     {"training", "metrics"},
     {"calibration"},
     {"problem"},
+    {"workers"},
     {"searching", "truth"},
     {"reporting"},
     {"api"},

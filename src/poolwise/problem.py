@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 
 from poolwise import calibration
@@ -47,11 +48,15 @@ class Problem:
 
     @cached_property
     def training_images(self) -> ImageSet:
-        """The full training set: both halves, or the stratified part of it that ``images`` allows."""
+        """The full training set: both halves, or the part of it that ``images`` allows.
+
+        That part is the first images of each class in one fixed shuffled order, whatever the seed: runs with other seeds
+        see the same images, and fewer images are a part of more.
+        """
         train, count = self.source.train, self.settings.images
         if count is None or count >= len(train):
             return train
-        return train.subset(stratified_subset(train.labels, count, Streams(self.settings.seed)["images"]))
+        return train.subset(stratified_subset(train.labels, count, Streams(0)["images"]))
 
     @cached_property
     def halves(self) -> tuple[ImageSet, ImageSet]:
@@ -88,6 +93,16 @@ class Problem:
         return self.settings.retrain_steps or self.settings.retrain_epochs * max(
             images // min(self.settings.batch_size, images), 1
         )
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each process."""
+        return self.settings.threads or torch.get_num_threads()
+
+    @property
+    def workers(self) -> int:
+        """Processes at once."""
+        return self.settings.workers or 1
 
     @cached_property
     def calibration(self) -> calibration.Choice:

@@ -193,8 +193,10 @@ class Trials:
         with self._connect() as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS trials (pooling TEXT, seed INTEGER, budget INTEGER, accuracy REAL,"
-                " curve TEXT, state TEXT, seconds REAL, PRIMARY KEY (pooling, seed, budget))"
+                " curve TEXT, state TEXT, seconds REAL, error TEXT, PRIMARY KEY (pooling, seed, budget))"
             )
+            if "error" not in {row[1] for row in connection.execute("PRAGMA table_info(trials)")}:
+                connection.execute("ALTER TABLE trials ADD COLUMN error TEXT")  # a run begun before failures were kept
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -213,11 +215,24 @@ class Trials:
             ).fetchone()
         return row[0] if row else None
 
+    def states(self, budget: int) -> dict[tuple[str, int], str]:
+        """``done`` or ``failed`` for every (pooling, seed) that was trained with this budget."""
+        with self._connect() as connection:
+            rows = connection.execute("SELECT pooling, seed, state FROM trials WHERE budget=?", (budget,)).fetchall()
+        return {(pooling, seed): state for pooling, seed, state in rows}
+
     def record(self, pooling: str, seed: int, budget: int, accuracy: float, curve: list[Any], seconds: float) -> None:
         """Store a finished trial."""
-        values = (pooling, seed, budget, accuracy, json.dumps(curve), "done", seconds)
+        self._insert((pooling, seed, budget, accuracy, json.dumps(curve), "done", seconds, None))
+
+    def record_failure(self, pooling: str, seed: int, budget: int, error: str) -> None:
+        """Store a trial that could not be carried out."""
+        self._insert((pooling, seed, budget, None, "[]", "failed", None, error))
+
+    def _insert(self, values: tuple[Any, ...]) -> None:
+        columns = "pooling, seed, budget, accuracy, curve, state, seconds, error"
         with self._connect() as connection:
-            connection.execute("INSERT OR REPLACE INTO trials VALUES (?,?,?,?,?,?,?)", values)
+            connection.execute(f"INSERT OR REPLACE INTO trials ({columns}) VALUES (?,?,?,?,?,?,?,?)", values)
 
     def all(self) -> list[dict[str, Any]]:
         """Every trial, ordered."""

@@ -30,6 +30,8 @@ class Settings:
         top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
         retrain_epochs, retrain_steps: length of a stand-alone training.
         seed, device, precision: root seed; where and in which number format.
+        threads, workers: CPU threads a process and processes at once (None: what is measured to be fastest). Threads
+            change the last bits of a result, workers never do.
     """
 
     preset: str = "paper"
@@ -58,9 +60,11 @@ class Settings:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    threads: int | None = None
+    workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("width", "image_size", "images", "steps", "retrain_steps"):
+        for name in ("width", "image_size", "images", "steps", "retrain_steps", "threads", "workers"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
         for name in ("supernets", "epochs", "batch_size", "eval_batch_size", "top", "retrain_seeds", "retrain_epochs"):

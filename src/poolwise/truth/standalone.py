@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from poolwise import metrics
+from poolwise import metrics, workers
+from poolwise.errors import PoolwiseError
 from poolwise.images.batches import Shuffled
 from poolwise.networks.chain import running_norm
 from poolwise.networks.switch import export
@@ -77,26 +79,61 @@ def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
     roles = roles_of(ranking, settings.top)
     seeds = list(range(1, settings.retrain_seeds + 1))
+    train_all(problem, folder, [(p, s) for s in seeds for p in roles], listener, stage="retrain", keep=True)
     trials, steps = Trials(folder), problem.retrain_steps
-    todo = [(p, s) for s in seeds for p in roles if trials.accuracy(p, s, steps) is None]
-    total = len(roles) * len(seeds) * steps
-    listener.start("retrain", total, total - len(todo) * steps)
-    for pooling, seed in todo:
-        begin = time.perf_counter()
-        outcome = train(problem, Pooling.parse(pooling), seed, listener)
-        folder.save_checkpoint(
-            weights_name(pooling, seed, steps),
-            dict(outcome.model.state_dict()),
-            {"pooling": pooling, "seed": seed, "steps": steps},
-        )
-        trials.record(pooling, seed, steps, outcome.accuracy, outcome.curve, time.perf_counter() - begin)
-        listener.note(f"retrained {pooling}, seed {seed}: test accuracy {100 * outcome.accuracy:.2f} %")
-    listener.finish()
     measured = {(trial["pooling"], trial["seed"], trial["budget"]): trial["accuracy"] for trial in trials.all()}
     accuracies = {p: [measured[p, s, steps] for s in seeds] for p in roles}
     value = _describe(problem, roles, seeds, accuracies)
     folder.write_json("retrain.json", value)
     return value
+
+
+def train_all(
+    problem: Problem,
+    folder: RunFolder,
+    asked: Sequence[tuple[str, int]],
+    listener: Listener,
+    *,
+    stage: str,
+    keep: bool = False,
+    retry: bool = True,
+) -> None:
+    """Train every (pooling, seed) that ``trials.sqlite`` does not hold yet, several at once where workers are allowed.
+
+    With ``keep`` the weights are kept as well, and a training that fails ends the stage; without, it is noted as failed.
+    """
+    trials, steps = Trials(folder), problem.retrain_steps
+    known = trials.states(steps)
+    again = () if retry else ("failed",)
+    todo = [pair for pair in asked if known.get(pair) not in ("done", *again)]
+    listener.start(stage, len(asked) * steps, (len(asked) - len(todo)) * steps)
+    jobs = [(pooling, seed, str(folder.path) if keep else None) for pooling, seed in todo]
+    for (pooling, seed, _), result in workers.each(problem, run_one, jobs, listener, problem.workers):
+        if isinstance(result, PoolwiseError):
+            if keep:
+                raise result
+            trials.record_failure(pooling, seed, steps, str(result))
+            listener.note(f"failed: {result}")
+            continue
+        value, curve, seconds = result
+        trials.record(pooling, seed, steps, value, curve, seconds)
+        listener.note(f"trained {pooling}, seed {seed}: test accuracy {100 * value:.2f} %")
+    listener.finish()
+
+
+def run_one(
+    problem: Problem, listener: Listener, pooling: str, seed: int, folder: str | None
+) -> tuple[float, list[tuple[int, float]], float]:
+    """Accuracy, curve and seconds of one training; its weights go to ``folder`` where that is given."""
+    begin = time.perf_counter()
+    outcome = train(problem, Pooling.parse(pooling), seed, listener)
+    if folder is not None:
+        RunFolder(Path(folder)).save_checkpoint(
+            weights_name(pooling, seed, problem.retrain_steps),
+            dict(outcome.model.state_dict()),
+            {"pooling": pooling, "seed": seed, "steps": problem.retrain_steps},
+        )
+    return outcome.accuracy, outcome.curve, time.perf_counter() - begin
 
 
 def weights_name(pooling: str, seed: int, steps: int) -> str:

@@ -1,0 +1,56 @@
+"""Stand-alone training of every configuration of a space, or of those that are listed, with several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.runs import FORMAT, RunFolder, Trials, environment
+from poolwise.space import Pooling
+from poolwise.truth import standalone
+
+
+def exhaustive(
+    problem: Problem, folder: RunFolder, poolings: Sequence[Pooling], listener: Listener, retry: bool = False
+) -> dict[str, Any]:
+    """Train what is not trained yet, seed by seed, and write exhaustive.json.
+
+    A training whose loss is not finite is kept as failed and told of; ``retry`` repeats those.
+    """
+    names = [str(pooling) for pooling in poolings]
+    seeds = list(range(1, problem.settings.retrain_seeds + 1))
+    asked = [(name, seed) for seed in seeds for name in names]
+    standalone.train_all(problem, folder, asked, listener, stage="exhaustive", retry=retry)
+    steps, trials = problem.retrain_steps, Trials(folder)
+    rows = {(t["pooling"], t["seed"]): t for t in trials.all() if t["budget"] == steps}
+    results = []
+    for name in names:
+        own = [rows[name, seed]["accuracy"] for seed in seeds]
+        done = [value for value in own if value is not None]
+        results.append(
+            {
+                "pooling": name,
+                "accuracies": own,
+                "mean": float(np.mean(done)) if done else None,
+                "std": float(np.std(done, ddof=1)) if len(done) > 1 else None,
+            }
+        )
+    value = {
+        "format": FORMAT,
+        "space": problem.space.to_json(),
+        "seeds": seeds,
+        "steps": steps,
+        "results": results,
+        "failed": [{"pooling": p, "seed": s, "error": rows[p, s]["error"]} for p, s in asked if rows[p, s]["error"]],
+        "settings": problem.settings.to_json(),
+        "data": problem.describe_data(),
+        "precision": str(problem.precision),
+        "threads": problem.threads,
+        **environment(),
+    }
+    folder.write_json("exhaustive.json", value)
+    return value
