@@ -10,7 +10,7 @@ import poolwise
 ROOT = Path(poolwise.__file__).parent
 FLOORS = [
     {"errors"},
-    {"rng", "settings", "progress"},
+    {"rng", "settings", "progress", "stopwatch"},
     {"space", "runs"},
     {"images"},
     {"networks"},

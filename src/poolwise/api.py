@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from poolwise import workers
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.networks import family
@@ -179,6 +180,8 @@ def _begin(
         path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
         settings = dataclasses.replace(settings, data=f"folder:{path}")
     problem = Problem(settings, source)
+    problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
+    problem.parallel = workers.measured(problem, problem.rough_seconds)
     request = {
         "commands": [command_line()],
         "settings": settings.to_json(),
@@ -186,10 +189,9 @@ def _begin(
         "space": problem.space.to_json(),
         "default": str(problem.default),
         "data": problem.describe_data(),
-        "calibration": problem.calibration.to_json(),
+        "calibration": problem.describe_choices(),
         **environment(),
     }
-    problem.search_steps  # noqa: B018 (a wrong length is told before the folder exists)
     folder = RunFolder.create(Path(out), request)
     return _stage_by_stage(folder, stages, source, listener, problem)
 
@@ -227,7 +229,7 @@ def _problem(folder: RunFolder, source: Source | None, settings: Settings | None
     """What a run is about, with the choices it has made; RequestError where its images have changed since."""
     request = folder.request()
     settings = settings or Settings.from_json(request["settings"])
-    problem = Problem(settings, source, request["calibration"]["precision"])
+    problem = Problem(settings, source, request["calibration"])
     found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
     if found != expected:
         raise RequestError(

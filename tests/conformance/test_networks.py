@@ -119,7 +119,7 @@ def test_other_precisions_agree(name, text):
     network = SwitchableNet(make(name))
     expected = network(images(), pooling)
     precision.place(network, torch.device("cpu"))
-    with precision.autocast(torch.device("cpu")):
+    with precision.active(torch.device("cpu")):
         found = network(precision.images(images()), pooling)
     assert torch.allclose(found.float(), expected, atol=0.15 if "bfloat16" in text else 1e-4)
 

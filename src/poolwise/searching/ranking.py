@@ -44,7 +44,7 @@ def count_correct(
         for reached, group in groupby(members, key=lambda a: depths[a][layer]):
             walk(layer + 1, network.layer(layer, features_BCHW, reached - depth), reached, list(group))
 
-    with precision.autocast(images_BCHW.device):
+    with precision.active(images_BCHW.device):
         walk(0, precision.images(images_BCHW), 0, order)
     return right
 
@@ -80,9 +80,9 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
         )
     poolings, assignment_PM = list(problem.space), state.sampler.assignment()
     supernet_P = assignment_PM.argmax(axis=1)
-    batches = problem.batches(problem.halves[1], problem.settings.eval_batch_size)
+    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
     listener.start("rank", batches.parts)
-    score_P = score_all(state.networks, poolings, supernet_P, batches.ordered(), state.precision, listener)
+    score_P = score_all(state.nets.networks, poolings, supernet_P, batches.ordered(), state.nets.precision, listener)
     listener.finish()
     value = describe(problem, state, poolings, score_P, assignment_PM)
     folder.write_json("ranking.json", value)
@@ -116,7 +116,7 @@ def describe(
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
         "settings": problem.settings.to_json(),
-        "precision": str(state.precision),
+        "precision": str(state.nets.precision),
         "evaluation_batch": min(problem.settings.eval_batch_size, len(problem.halves[1])),
         "data": problem.describe_data(),
         **environment(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class BalancedMixture:
         self._scores = np.ones((len(space), supernets))
         self._round: list[int] = []
         self._step = 0
-        self._asked: tuple[int, int] | None = None
+        self._asked: deque[tuple[int, int]] = deque()
 
     @property
     def scores(self) -> np.ndarray:
@@ -69,14 +70,14 @@ class BalancedMixture:
         a = self._next_configuration()
         chances_M = self.assignment()[a]
         m = int(np.searchsorted(np.cumsum(chances_M) / chances_M.sum(), self._assigns.random(), side="right"))
-        self._asked = (a, min(m, self.supernets - 1))
-        return self.space[a], self._asked[1]
+        self._asked.append((a, min(m, self.supernets - 1)))
+        return self.space[a], self._asked[-1][1]
 
     def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
         a = self.space.index(pooling)
-        assert self._asked == (a, supernet), "tell must answer the last ask"
+        answered = self._asked.popleft() if self._asked else None
+        assert answered == (a, supernet), "tells must answer the asks in order"
         self._scores[a, supernet] = soft.moving_average(self._scores[a, supernet], accuracy)
-        self._asked = None
         self._step += 1
 
     def state(self) -> dict[str, Any]:
@@ -84,4 +85,5 @@ class BalancedMixture:
 
     def restore(self, state: dict[str, Any]) -> None:
         self._scores = np.array(state["scores"], np.float64)
-        self._round, self._step, self._asked = list(state["round"]), int(state["step"]), None
+        self._round, self._step = list(state["round"]), int(state["step"])
+        self._asked.clear()
