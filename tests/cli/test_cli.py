@@ -51,7 +51,14 @@ def test_space_as_table_and_json():
     assert len(value["configurations"]) == 36
     ratios = {row["pooling"]: round(row["macs_ratio"], 2) for row in value["configurations"]}
     assert (ratios["7-1-2"], ratios["4-3-3"]) == (2.23, 1.0)
-    assert json.loads(poolwise("space", "--models", "--json").stdout)[0]["model"] == "resnet20"
+    models = {row["model"]: row for row in json.loads(poolwise("space", "--models", "--json").stdout)}
+    assert {name: row["configurations"] for name, row in models.items()} == {
+        "resnet18": 56, "resnet20": 36, "resnet50": 560,
+    }  # fmt: skip
+    assert (models["resnet20"]["operator"], models["resnet50"]["operator"]) == ("pool", "stride")
+    large = poolwise("space", "--model", "resnet50", "--width", "8").stdout
+    assert "4-4-6-3" in large
+    assert large.count("\n") > 560
 
 
 @pytest.mark.parametrize(

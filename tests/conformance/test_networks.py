@@ -15,7 +15,6 @@ from poolwise.space import Pooling
 from poolwise.training import Precision
 
 FAMILIES = [f.name for f in available()]
-CASES = [(name, operator) for name in FAMILIES for operator in OPERATORS]  # each family as published, and the other way
 NORMS = [batch_norm, running_norm]
 SIZE = 16
 
@@ -23,6 +22,17 @@ SIZE = 16
 def make(name, norm=batch_norm, width=2):
     generator = torch.Generator().manual_seed(0)
     return create(family(name).build, generator, classes=5, width=width, norm=norm)
+
+
+def takes(name, operator):
+    """Whether a family can be downsampled so; it always can as it was published."""
+    try:
+        return SwitchableNet(make(name), operator).operator == operator
+    except RequestError:
+        return operator == family(name).operator
+
+
+CASES = [(name, operator) for name in FAMILIES for operator in OPERATORS if takes(name, operator)]
 
 
 def images(batch=6, size=SIZE):
@@ -146,20 +156,20 @@ def test_activation_memory_is_what_autograd_keeps(name, operator, width):
         assert output.shape == (7, 5)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name, operator in CASES if operator == "stride"])
 def test_receptive_field_is_where_gradients_reach(name):
     """One pixel before the head, back to the image: with positive weights and no norm every reached pixel has a gradient."""
-    operator = "stride" if "stride" in OPERATORS else "pool"
     chain = make(name, lambda channels: torch.nn.Identity()).double()
     for parameter in chain.parameters():
         torch.nn.init.constant_(parameter, 0.1)
     pooling = Pooling((3, 2, len(chain) - 5))
-    size = 4 * CostModel(chain, 256, pooling, operator)(pooling).receptive_field // 4 + 80
+    reach = CostModel(chain, 256, pooling, "stride")(pooling).receptive_field
+    size = reach + 80
     picture = torch.rand(1, 3, size, size, dtype=torch.float64, requires_grad=True)
-    features = export(chain, pooling, operator)[:-1](picture)
+    features = export(chain, pooling, "stride")[:-1](picture)
     features[0, 0, features.shape[2] // 2, features.shape[3] // 2].backward()
     rows = (picture.grad.abs().sum(dim=(0, 1, 3)) > 0).nonzero().flatten()
-    assert int(rows[-1] - rows[0]) + 1 == CostModel(chain, size, pooling, operator)(pooling).receptive_field
+    assert int(rows[-1] - rows[0]) + 1 == reach
 
 
 @pytest.mark.parametrize("text", ["bfloat16", "bfloat16+channels_last", "float32+channels_last"])
@@ -171,7 +181,10 @@ def test_other_precisions_agree(name, text):
     precision.place(network, torch.device("cpu"))
     with precision.autocast(torch.device("cpu")):
         found = network(precision.images(images()), pooling)
-    assert torch.allclose(found.float(), expected, atol=0.15 if "bfloat16" in text else 1e-4)
+    error = (found.float() - expected).square().mean().sqrt() / expected.std()
+    assert error < (
+        0.3 if "bfloat16" in text else 1e-3
+    )  # bfloat16 keeps 8 bits, and the deepest family has 53 convolutions
 
 
 @pytest.mark.parametrize("name", FAMILIES)

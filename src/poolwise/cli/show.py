@@ -41,10 +41,15 @@ def line(value: dict[str, Any], as_json: bool, text: str) -> None:
 def families(known: Sequence[Family], as_json: bool) -> None:
     """The network families."""
     if as_json:
-        return _json([{"model": f.name, "default": str(f.default), "configurations": len(f.space)} for f in known])
-    table = Table("model", "default", "configurations", "what it is")
+        return _json(
+            [
+                {"model": f.name, "default": str(f.default), "configurations": len(f.space), "operator": f.operator}
+                for f in known
+            ]
+        )
+    table = Table("model", "default", "configurations", "downsamples by", "what it is")
     for f in known:
-        table.add_row(f.name, str(f.default), str(len(f.space)), f.summary)
+        table.add_row(f.name, str(f.default), str(len(f.space)), f.operator, f.summary)
     _print(table)
 
 

@@ -125,7 +125,7 @@ class CostModel:
         This is what ranking them on one SuperNet takes (``searching.ranking.walk``); the sum of ``self(pooling).macs``
         is what one forward pass a configuration takes.
         """
-        prefixes = set()
+        prefixes: set[tuple[_Step, ...]] = set()
         for pooling in poolings:
             check_fits(self.chain, pooling)
             steps = _steps(pooling)
@@ -142,7 +142,7 @@ class CostModel:
             entry = self._entry(step)
             held += entry.activation_bytes
             for window in entry.windows:
-                productive += window.convolution and receptive_field < self.image_size
+                productive += int(window.convolution and receptive_field < self.image_size)
                 receptive_field += window.reach * jump
                 jump *= window.stride
         macs = self._macs(pooling)
@@ -152,9 +152,7 @@ class CostModel:
 def _steps(pooling: Pooling) -> list[_Step]:
     """(layer, halvings before, halvings after) of every layer, then of the head."""
     depths = pooling.depths()
-    return [
-        (i, before, after) for i, (before, after) in enumerate(pairwise([0, *depths, depths[-1]]))
-    ]
+    return [(i, before, after) for i, (before, after) in enumerate(pairwise([0, *depths, depths[-1]]))]
 
 
 def _measure(module: nn.Module, features_BCHW: Tensor) -> _LayerCost:

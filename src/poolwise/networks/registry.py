@@ -47,9 +47,7 @@ class Family:
 _FAMILIES: dict[str, Family] = {}
 
 
-def register(
-    name: str, *, default: str, width: int, summary: str, operator: str = "pool"
-) -> Callable[[Build], Build]:
+def register(name: str, *, default: str, width: int, summary: str, operator: str = "pool") -> Callable[[Build], Build]:
     """Decorator that adds a build function to the registry under ``name`` and marks its chains with the operator."""
 
     def add(build: Build) -> Build:

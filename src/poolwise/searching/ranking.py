@@ -32,7 +32,9 @@ def walk(
     """
     depths = [pooling.depths() for pooling in poolings]
 
-    def descend(layer: int, features_BCHW: Tensor, depth: int, members: list[int]) -> Iterator[tuple[list[int], Tensor]]:
+    def descend(
+        layer: int, features_BCHW: Tensor, depth: int, members: list[int]
+    ) -> Iterator[tuple[list[int], Tensor]]:
         if layer == len(network):
             yield members, network.chain.head(features_BCHW)
             return
@@ -122,6 +124,7 @@ def describe(
         "format": FORMAT,
         "space": problem.space.to_json(),
         "default": str(problem.default),
+        "operator": problem.family.operator,
         "picks": {"best": rows[0]["pooling"], "best_at_default_macs": cheap},
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
