@@ -18,6 +18,7 @@ FLOORS = [
     {"calibration"},
     {"problem"},
     {"workers"},
+    {"planning"},
     {"searching", "truth"},
     {"reporting"},
     {"api"},

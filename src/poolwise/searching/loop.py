@@ -13,11 +13,11 @@ from torch import Tensor
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder
+from poolwise.runs import FORMAT, RunFolder
 from poolwise.searching import assignment as soft
 from poolwise.searching.nets import Job, SuperNets, crew, run_parallel
 from poolwise.searching.samplers import BalancedMixture
-from poolwise.stopwatch import Stopwatch
+from poolwise.stopwatch import PARTS, Stopwatch
 from poolwise.training import LossNotFinite, check_finite, cosine
 from poolwise.workers import for_search, threads_here
 
@@ -137,6 +137,11 @@ def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchSta
     else:
         with threads_here(parallel.threads):
             _train(state, folder, listener, None)
+    if state.watch.running:
+        seconds = {part: round(state.watch.seconds.get(part, 0.0), 3) for part in PARTS}
+        folder.write_json(
+            "profile.json", {"format": FORMAT, "stage": "search", "steps": state.steps, "seconds": seconds}
+        )
     listener.finish()
     return state
 

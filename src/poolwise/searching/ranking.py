@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poolwise.errors import RequestError
 from poolwise.metrics import kendall_tau_b
-from poolwise.networks.switch import SwitchableNet
+from poolwise.networks.switch import SwitchableNet, check_fits
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, environment
@@ -21,31 +21,45 @@ from poolwise.space import Pooling
 from poolwise.training import Precision
 
 
+def walk(
+    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Indices into ``poolings`` of equal configurations, and their logits_BK, for every one of them.
+
+    Walks the trie of prefixes depth first, so each prefix is computed once and one activation a level is alive. The
+    logits equal those of one forward pass a configuration to the bit, since the operations are the same. Gradients and
+    precision are the caller's; the order is that of the trie.
+    """
+    depths = [pooling.depths() for pooling in poolings]
+
+    def descend(
+        layer: int, features_BCHW: Tensor, depth: int, members: list[int]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        if layer == len(network):
+            yield members, network.chain.head(features_BCHW)
+            return
+        for reached, group in groupby(members, key=lambda a: depths[a][layer]):
+            # the activation has no name here, so it is gone before the next one of its level is computed
+            yield from descend(layer + 1, network.layer(layer, features_BCHW, reached - depth), reached, list(group))
+
+    for pooling in poolings:
+        check_fits(network.chain, pooling)
+    yield from descend(0, images_BCHW, 0, sorted(range(len(poolings)), key=lambda a: depths[a]))
+
+
 @torch.no_grad()
 def count_correct(
     network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor, labels_B: Tensor, precision: Precision
 ) -> list[int]:
-    """Rightly classified images of one batch under each configuration.
-
-    Walks the trie of prefixes depth first, so each prefix is computed once and one activation a level is alive. The
-    numbers equal those of one forward pass a configuration, since the operations are the same.
-    """
-    right = [0] * len(poolings)
-    depths = [pooling.depths() for pooling in poolings]
-    order = sorted(range(len(poolings)), key=lambda a: depths[a])
-
-    def walk(layer: int, features_BCHW: Tensor, depth: int, members: list[int]) -> None:
-        if layer == len(network):
-            logits_BK = network.chain.head(features_BCHW)
-            hits = int((logits_BK.argmax(dim=1) == labels_B).sum())
-            for a in members:
-                right[a] = hits
-            return
-        for reached, group in groupby(members, key=lambda a: depths[a][layer]):
-            walk(layer + 1, network.layer(layer, features_BCHW, reached - depth), reached, list(group))
-
+    """Rightly classified images of one batch under each configuration, each prefix computed once."""
+    right, found = [0] * len(poolings), []
     with precision.active(images_BCHW.device):
-        walk(0, precision.images(images_BCHW), 0, order)
+        for members, logits_BK in walk(network, poolings, precision.images(images_BCHW)):
+            found.append((members, (logits_BK.argmax(dim=1) == labels_B).sum()))
+    hits = torch.stack([count for _, count in found]).tolist()  # the only wait for the device
+    for (members, _), count in zip(found, hits, strict=True):
+        for a in members:
+            right[a] = count
     return right
 
 
@@ -112,6 +126,7 @@ def describe(
         "format": FORMAT,
         "space": problem.space.to_json(),
         "default": str(problem.default),
+        "operator": problem.family.operator,
         "picks": {"best": rows[0]["pooling"], "best_at_default_macs": cheap},
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
