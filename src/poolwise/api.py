@@ -25,7 +25,7 @@ from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder, Trials, command_line, environment
-from poolwise.searching import loop, ranking
+from poolwise.searching import loop, ranking, samplers
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.truth import standalone
@@ -145,7 +145,7 @@ def plan(problem: Problem) -> dict[str, Any]:
     Time is a calibrated training step of the default times the MACs of what is to be done, relative to it; a scoring
     pass counts as a third of a training step.
     """
-    settings = problem.settings
+    settings = samplers.settled(problem.settings)
     poolings = list(problem.space)
     ratio = sum(problem.cost(pooling).macs_ratio for pooling in poolings) / len(poolings)
     macs = problem.cost(problem.default).macs
@@ -178,6 +178,7 @@ def _begin(
     if settings.data.startswith("folder:"):  # a run is resumed from anywhere
         path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
         settings = dataclasses.replace(settings, data=f"folder:{path}")
+    settings = samplers.settled(settings)
     problem = Problem(settings, source)
     request = {
         "commands": [command_line()],

@@ -14,14 +14,14 @@ from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
-from poolwise.searching import assignment as soft
-from poolwise.searching.samplers import BalancedMixture
+from poolwise.searching import samplers
 from poolwise.space import Pooling
 from poolwise.training import LossNotFinite, correct, cosine, sgd, train_step
 
 CHECKPOINT = "search"
 CHECKPOINT_SECONDS = 120.0
 _LOGS, _SNAPSHOTS = 200, 40  # events in a whole search
+_SNAPSHOT_CONFIGURATIONS = 1000  # larger spaces have no snapshots of the assignment
 
 
 class SearchState:
@@ -32,18 +32,21 @@ class SearchState:
         self.window = _Window()
         self.steps = problem.search_steps
         self.streams = Streams(settings.seed).child("search")
-        self.sampler = BalancedMixture(
-            problem.space,
-            settings.supernets,
-            self.steps,
-            (settings.temperature_start, settings.temperature),
-            settings.draw,
-            self.streams["draw"],
-            self.streams["assign"],
+        self.sampler = samplers.sampler(settings.method)(
+            samplers.Task(
+                problem.space,
+                settings.supernets,
+                self.steps,
+                (settings.temperature_start, settings.temperature),
+                settings.draw,
+                self.streams["draw"],
+                self.streams["assign"],
+                settings.warm_up,
+            )
         )
         self.precision = problem.precision
         self.networks: list[SwitchableNet] = []
-        for m in range(settings.supernets):
+        for m in range(self.sampler.supernets):
             network = SwitchableNet(problem.build(batch_norm, f"init{m}", self.streams))
             self.precision.place(network, problem.device)
             self.networks.append(network)
@@ -134,7 +137,7 @@ def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchSta
             listener.check()
             window.add(state.advance())
             _log(folder, state, window)
-            listener.advance(best=_best(state) if state.step % 20 == 0 else None, **window.last)
+            listener.advance(best=_leaders(state) if state.step % 20 == 0 else None, **window.last)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 state.save(folder)
                 saved = time.monotonic()
@@ -169,23 +172,15 @@ def _log(folder: RunFolder, state: SearchState, window: _Window) -> None:
     log_every, snapshot_every = max(steps // _LOGS, 1), max(steps // _SNAPSHOTS, 1)
     if step % log_every and step != steps and step % snapshot_every:
         return
-    assignment_PM = state.sampler.assignment()
     if step % log_every == 0 or step == steps:
-        event = {
-            **window.means(),
-            "lr": window.last["lr"],
-            "temperature": window.last["temperature"],
-            "entropy": soft.entropy(assignment_PM),
-            "imbalance": soft.imbalance(assignment_PM),
-        }
+        event = {**window.means(), "lr": window.last["lr"], **state.sampler.summary()}
         folder.log({"event": "search", "step": step, **event})
-    if step % snapshot_every == 0 or step == steps:
+    space = state.problem.space
+    if space.size <= _SNAPSHOT_CONFIGURATIONS and (step % snapshot_every == 0 or step == steps):
+        assignment_PM = state.sampler.assignment_of(list(space))
         folder.log({"event": "assignment", "step": step, "assignment": assignment_PM.round(4).tolist()})
 
 
-def _best(state: SearchState) -> list[tuple[str, float]]:
+def _leaders(state: SearchState) -> list[tuple[str, float]]:
     """Five configurations with the highest moving average on their most probable SuperNet, told as they stand now."""
-    scores_PM, assignment_PM = state.sampler.scores, state.sampler.assignment()
-    own_P = scores_PM[range(len(scores_PM)), assignment_PM.argmax(axis=1)]
-    top = sorted(range(len(own_P)), key=lambda a: -own_P[a])[:5]
-    return [(str(state.problem.space[a]), float(own_P[a])) for a in top]
+    return [(str(pooling), score) for pooling, score in state.sampler.leaders(5)]
