@@ -29,7 +29,7 @@ from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder, Trials, command_line, environment
-from poolwise.searching import loop, ranking
+from poolwise.searching import loop, ranking, samplers
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.truth import standalone
@@ -168,6 +168,7 @@ def _begin(
     if settings.data.startswith("folder:"):  # a run is resumed from anywhere
         path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
         settings = dataclasses.replace(settings, data=f"folder:{path}")
+    settings = samplers.settled(settings)
     problem = Problem(settings, source)
     problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
     problem.parallel = workers.measured(problem, problem.rough_seconds)

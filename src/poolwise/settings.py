@@ -21,13 +21,15 @@ class Settings:
         data, image_size: ``cifar10`` or ``folder:PATH``; pixels along one side (folders only).
         images: at most so many training images are used (None: all), drawn by class.
         flip: mirror images while training (None: what the data set says).
-        supernets: M.
+        method: the sampler, which decides what is trained next (``poolwise.searching.samplers``).
+        supernets: M; methods with one SuperNet train one.
         epochs, steps: length of the search in passes over the training half, or in steps (which wins).
         batch_size, eval_batch_size: images a training and scoring batch; images a batch while ranking.
         lr, lr_end, momentum, weight_decay: SGD; the rate falls by half a cosine.
         temperature, temperature_start: end and start of the linear rise.
         block: steps drawn at a time with the same scores (None: as the device needs it, ``Problem.block``); 1 as published.
         draw: ``rounds`` (every configuration once a round) or ``iid`` (independent, as published).
+        warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that know it.
         top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
         retrain_epochs, retrain_steps: length of a stand-alone training.
         seed, device, precision: root seed; where and in which number format.
@@ -43,6 +45,7 @@ class Settings:
     image_size: int | None = None
     images: int | None = None
     flip: bool | None = None
+    method: str = "mixture"
     supernets: int = 4
     epochs: int = 200
     steps: int | None = None
@@ -56,6 +59,7 @@ class Settings:
     temperature_start: float = 1.0
     draw: str = "iid"
     block: int | None = None
+    warm_up: float = 0.0
     top: int = 1
     retrain_seeds: int = 5
     retrain_epochs: int = 200
@@ -80,6 +84,9 @@ class Settings:
         _number("lr", self.lr, above=0)
         for name in ("lr_end", "momentum", "weight_decay", "temperature", "temperature_start"):
             _number(name, getattr(self, name))
+        _number("warm_up", self.warm_up)
+        if self.warm_up >= 1:
+            raise RequestError(f"warm_up is {self.warm_up}: a share of the search from 0 to below 1 is allowed")
         if self.lr_end > self.lr:
             raise RequestError(
                 f"lr_end {self.lr_end} is above lr {self.lr}: the rate falls; give a smaller --lr-end as well"

@@ -202,9 +202,19 @@ class PoolingSpace:
                     found.append(Pooling(tuple(stages)))
         return sorted(found)
 
+    def next_stages(self, begun: Sequence[int]) -> range:
+        """Lengths that the next stage may have in a member whose first stages are ``begun``, fewer than all.
+
+        The space as a tree: a path of lengths from ``()`` down ends at one member, and every member has one path.
+        """
+        least, later = self._least, len(begun)
+        used = sum(stage - own for stage, own in zip(begun, least, strict=False))
+        free = self._free - used
+        return range(least[later] + (free if later == self.poolings else 0), least[later] + free + 1)
+
     def sample(self, generator: np.random.Generator, n: int = 1) -> list[Pooling]:
         """``n`` independent uniform draws (with replacement), without enumerating the space."""
-        return [self[_uniform_below(generator, self.size)] for _ in range(n)]
+        return [self[uniform_below(generator, self.size)] for _ in range(n)]
 
     def to_json(self) -> dict[str, int | bool]:
         """The space as plain values; ``PoolingSpace(**space.to_json())`` is the same space."""
@@ -216,7 +226,7 @@ class PoolingSpace:
         }
 
 
-def _uniform_below(generator: np.random.Generator, bound: int) -> int:
+def uniform_below(generator: np.random.Generator, bound: int) -> int:
     """A uniform whole number in [0, bound), for bounds of any size."""
     if bound < 2**63:
         return int(generator.integers(bound))

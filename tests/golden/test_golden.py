@@ -17,7 +17,7 @@ from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.searching.loop import SearchState
-from poolwise.searching.samplers import BalancedMixture
+from poolwise.searching.samplers import Task, sampler
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
 
@@ -34,19 +34,24 @@ def tiny_search() -> dict:
     state = SearchState(Problem(settings, source))
     while state.step < state.steps:
         state.advance()
-    return {"scores": state.sampler.scores.tolist(), "assignment": state.sampler.assignment().tolist()}
+    return numbers(state.sampler)
+
+
+def numbers(one) -> dict:
+    everything = list(one.space)
+    return {"scores": one.scores_of(everything).tolist(), "assignment": one.assignment_of(everything).tolist()}
 
 
 def sampler_alone() -> dict:
     """300 asks answered by seeded accuracies: no network, no rounding of convolutions."""
     streams, accuracies = Streams(5), np.random.default_rng(5)
-    sampler = BalancedMixture(PoolingSpace(10, 2), 4, 300, (1, 100), "rounds", streams["draw"], streams["assign"])
-    asks = []
+    task = Task(PoolingSpace(10, 2), 4, 300, (1, 100), "rounds", streams["draw"], streams["assign"])
+    one, asks = sampler("mixture")(task), []
     for _ in range(300):
-        pooling, m = sampler.ask()
+        pooling, m = one.ask()
         asks.append(f"{pooling}@{m}")
-        sampler.tell(pooling, m, float(accuracies.integers(30, 90)) / 100)
-    return {"asks": asks, "scores": sampler.scores.tolist(), "assignment": sampler.assignment().tolist()}
+        one.tell(pooling, m, float(accuracies.integers(30, 90)) / 100)
+    return {"asks": asks, **numbers(one)}
 
 
 def test_sampler_replays():
@@ -60,42 +65,6 @@ def test_search_replays():
     stored, found = json.loads(FILE.read_text())["search"], tiny_search()
     assert np.allclose(found["scores"], stored["scores"], atol=0.012)  # two images of twenty, in a moving average
     assert np.allclose(found["assignment"], stored["assignment"], atol=0.1)
-
-
-def test_sampler_state_continues_identically():
-    def make():
-        streams = Streams(2)
-        sampler = BalancedMixture(PoolingSpace(10, 2), 2, 80, (1, 100), "rounds", streams["draw"], streams["assign"])
-        return streams, sampler
-
-    def play(sampler, steps):
-        asks = []
-        for i in range(steps):
-            asks.append(sampler.ask())
-            sampler.tell(*asks[-1], 0.5 + 0.01 * (i % 7))
-        return asks
-
-    streams, sampler = make()
-    play(sampler, 30)
-    saved = json.loads(json.dumps([streams.state(), sampler.state()]))
-    expected = play(sampler, 40)
-    again_streams, again = make()
-    again_streams.restore(saved[0])
-    again.restore(saved[1])
-    assert play(again, 40) == expected
-    assert np.array_equal(again.scores, sampler.scores)
-
-
-def test_rounds_visit_every_configuration_once():
-    streams, space = Streams(0), PoolingSpace(10, 2)
-    sampler = BalancedMixture(space, 2, 100, (1, 100), "rounds", streams["draw"], streams["assign"])
-    for _ in range(2):
-        seen = []
-        for _ in range(36):
-            pooling, m = sampler.ask()
-            sampler.tell(pooling, m, 0.5)
-            seen.append(pooling)
-        assert sorted(seen) == list(space)
 
 
 if __name__ == "__main__":

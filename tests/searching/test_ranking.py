@@ -101,7 +101,7 @@ def test_bfloat16_runs(name, text):
     precision.place(network, CPU)
     poolings = list(family(name).space)[::11]
     right = count_correct(network, poolings, images(), labels, precision)
-    with precision.autocast(CPU), torch.no_grad():
+    with precision.active(CPU), torch.no_grad():
         plain = [network(precision.images(images()), pooling) for pooling in poolings]
     assert all(logits.dtype == torch.bfloat16 for logits in plain)
     assert right == [int((logits.argmax(1) == labels).sum()) for logits in plain]

@@ -16,7 +16,7 @@ from poolwise import __version__
 from poolwise.cli import show
 from poolwise.cli.options import Sections, output_options, retrain_options, settings_options
 from poolwise.cli.progress import listener as make_listener
-from poolwise.errors import PoolwiseError
+from poolwise.errors import PoolwiseError, RequestError
 from poolwise.progress import Interrupted
 from poolwise.settings import Settings
 from poolwise.settings import preset as make_preset
@@ -48,7 +48,16 @@ def space(model: str, models: bool, width: int | None, image_size: int, classes:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    return make_preset(values.pop("preset_name"), **values)
+    """What was asked for, checked as far as it can be without the images."""
+    from poolwise.searching import samplers
+
+    asked = make_preset(values.pop("preset_name"), **values)
+    settings = samplers.settled(asked)
+    if values.get("supernets") not in (None, settings.supernets):
+        raise RequestError(
+            f"method {settings.method} trains {settings.supernets} SuperNet and --supernets is {asked.supernets}: leave it out"
+        )
+    return settings
 
 
 def _work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:

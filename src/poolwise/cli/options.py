@@ -32,6 +32,9 @@ _SETTINGS: list[Decorator] = [
     click.option(
         "--flip/--no-flip", default=None, help="Mirror images while training; off where that changes the class."
     ),
+    click.option(
+        "--method", help="What is trained next: mixture (the balanced mixture of SuperNets), or another sampler."
+    ),
     click.option("--supernets", type=int, help="M, the number of SuperNets; 1 is the single SuperNet."),
     click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
     click.option("--steps", type=int, help="Length of the search in steps; wins over --epochs."),
@@ -44,6 +47,7 @@ _SETTINGS: list[Decorator] = [
     click.option("--temperature", type=float, help="Temperature of the assignment at the end of the search."),
     click.option("--temperature-start", type=float, help="Temperature at its start."),
     click.option("--draw", help="rounds (every configuration once a round) or iid (as published)."),
+    click.option("--warm-up", type=float, help="Share of the search that draws uniformly first (boltzmann, mcts)."),
     click.option("--seed", type=int, help="Root of all randomness."),
     click.option("--device", help="auto, cpu, cuda, cuda:1, mps."),
     click.option("--precision", help="auto (measured), float32, bfloat16, tf32, each alone or with +channels_last."),

@@ -111,18 +111,19 @@ def assignment_through_time(events: list[dict[str, Any]], ranking: dict[str, Any
 
 
 def search_curves(events: list[dict[str, Any]]) -> str | None:
-    """Training loss, scoring accuracy and entropy of the assignment over the steps."""
+    """Training loss, scoring accuracy and, where the method has one, entropy of the assignment over the steps."""
     if not events:
         return None
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.0, 5.2), layout="constrained")
-        panels = figure.subplots(3, 1, sharex=True)
         steps = [event["step"] for event in events]
-        named = (
+        known = (
             ("loss", "training loss, nats", 1),
             ("accuracy", "scoring accuracy, %", 100),
             ("entropy", "entropy, nats", 1),
         )
+        named = [entry for entry in known if entry[0] in events[0]]  # not every method has an assignment
+        panels = figure.subplots(len(named), 1, sharex=True)
         for axes, (name, label, factor) in zip(panels, named, strict=True):
             axes.plot(steps, [factor * event[name] for event in events], color=INK, linewidth=1)
             axes.set_ylabel(label, fontsize=8)

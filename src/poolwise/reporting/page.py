@@ -40,6 +40,8 @@ def write(folder: RunFolder) -> Path:
     )
     html = environment.get_template("page.html.j2").render(
         request=request,
+        method=request["settings"].get("method", "mixture"),
+        has_entropy="entropy" in next(iter(folder.events("search")), {}),
         ranking=ranking,
         demonstration=demonstration,
         retrain=retrain,

@@ -1,6 +1,7 @@
 """The balanced soft assignment of configurations to SuperNets, as pure functions on float64 arrays.
 
-Legend: P configurations, M SuperNets. scores_PM, assignment_PM (rows sum to 1), potentials_M (the v of docs/algorithm.md).
+Legend: R rows, M SuperNets. A row is a configuration, or several with equal scores: weights_R says how many. scores_RM,
+assignment_RM (rows sum to 1), potentials_M (the v of docs/algorithm.md), shares_R = weights_R / their sum.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ MOVING_AVERAGE = 0.9
 TOLERANCE = 1e-9  # KL of the column means from uniform, nats
 COARSE_TOLERANCE = 1e-4  # the same on the way to the final temperature
 MAX_ITERATIONS = 200  # at each temperature
+WARM_ITERATIONS = 8  # from potentials of the step before
 
 
 def temperature(step: int, steps: int, start: float, end: float) -> float:
@@ -23,14 +25,33 @@ def moving_average(score: float, accuracy: float) -> float:
     return MOVING_AVERAGE * score + (1 - MOVING_AVERAGE) * accuracy
 
 
-def softmax(logits_PM: np.ndarray) -> np.ndarray:
+def softmax(logits_RM: np.ndarray) -> np.ndarray:
     """Row-wise softmax, shifted by the row's maximum so that nothing overflows."""
-    shifted_PM = np.exp(logits_PM - logits_PM.max(axis=1, keepdims=True))
-    return shifted_PM / shifted_PM.sum(axis=1, keepdims=True)
+    shifted_RM = np.exp(logits_RM - logits_RM.max(axis=1, keepdims=True))
+    return shifted_RM / shifted_RM.sum(axis=1, keepdims=True)
 
 
-def balance(scores_PM: np.ndarray, temperature: float) -> np.ndarray:
+def balance(scores_RM: np.ndarray, temperature: float, weights_R: np.ndarray | None = None) -> np.ndarray:
     """``p(m|a) = softmax_m(T scores[a,m] + v_m)`` with v such that every SuperNet is equally likely over all a.
+
+    Args:
+        scores_RM: finite scores.
+        temperature: T >= 0; 0 gives the uniform assignment.
+        weights_R: how many configurations each row stands for (None: one each); above 0.
+
+    Returns:
+        assignment_RM float64 with KL(weighted column means || uniform) <= 1e-9.
+    """
+    return softmax(temperature * np.asarray(scores_RM, np.float64) + potentials(scores_RM, temperature, weights_R))
+
+
+def potentials(
+    scores_RM: np.ndarray,
+    temperature: float,
+    weights_R: np.ndarray | None = None,
+    start_M: np.ndarray | None = None,
+) -> np.ndarray:
+    """The potentials_M of ``balance``, of mean 0.
 
     v minimises the convex dual ``mean_a logsumexp_m(T scores[a,m] + v_m) - mean_m v_m``, whose gradient is the
     difference of the column means and 1/M. At high temperature the dual is all but piecewise linear and Sinkhorn's
@@ -39,68 +60,102 @@ def balance(scores_PM: np.ndarray, temperature: float) -> np.ndarray:
     the dual falls enough, or Sinkhorn's where that fails.
 
     Args:
-        scores_PM: finite scores.
-        temperature: T >= 0; 0 gives the uniform assignment.
-
-    Returns:
-        assignment_PM float64 with KL(column means || uniform) <= 1e-9.
+        start_M: potentials of a problem that is nearly this one. A few plain Newton steps from there are tried first;
+            where they do not arrive, the solution is what it is without ``start_M``.
     """
-    logits_PM = temperature * np.asarray(scores_PM, np.float64)
-    logits_PM = logits_PM - logits_PM.max(axis=1, keepdims=True)
-    doublings = max(int(np.ceil(np.log2(max(-logits_PM.min(), 1.0)))), 0)
-    potentials_M = np.zeros(logits_PM.shape[1])
+    logits_RM = temperature * np.asarray(scores_RM, np.float64)
+    logits_RM = logits_RM - logits_RM.max(axis=1, keepdims=True)
+    shares_R = _shares(weights_R, len(logits_RM))
+    if start_M is not None:
+        found_M = _warm(logits_RM, shares_R, start_M)
+        if found_M is not None:
+            return found_M
+    doublings = max(int(np.ceil(np.log2(max(-logits_RM.min(), 1.0)))), 0)
+    potentials_M = np.zeros(logits_RM.shape[1])
     for power in range(doublings, 0, -1):
-        potentials_M = 2 * _solve(logits_PM / 2**power, potentials_M, COARSE_TOLERANCE)
-    return softmax(logits_PM + _solve(logits_PM, potentials_M, TOLERANCE))
+        potentials_M = 2 * _solve(logits_RM / 2**power, shares_R, potentials_M, COARSE_TOLERANCE)
+    return _solve(logits_RM, shares_R, potentials_M, TOLERANCE)
 
 
-def _solve(logits_PM: np.ndarray, potentials_M: np.ndarray, tolerance: float) -> np.ndarray:
+def _shares(weights_R: np.ndarray | None, rows: int) -> np.ndarray:
+    if weights_R is None:
+        return np.full(rows, 1 / rows)
+    weights_R = np.asarray(weights_R, np.float64)
+    return weights_R / weights_R.sum()
+
+
+def _warm(logits_RM: np.ndarray, shares_R: np.ndarray, start_M: np.ndarray) -> np.ndarray | None:
+    """Plain Newton steps from a near solution; None where the columns get no nearer to uniform at every step."""
+    potentials_M, before = start_M, np.inf
+    for _ in range(WARM_ITERATIONS):
+        assignment_RM = softmax(logits_RM + potentials_M)
+        columns_M = shares_R @ assignment_RM
+        distance = _kl_from_uniform(columns_M)
+        if distance <= TOLERANCE:
+            return potentials_M
+        if not distance < before:
+            return None
+        before = distance
+        potentials_M = potentials_M + _newton_step(assignment_RM, shares_R, columns_M)
+        potentials_M = potentials_M - potentials_M.mean()
+    return None
+
+
+def _solve(logits_RM: np.ndarray, shares_R: np.ndarray, potentials_M: np.ndarray, tolerance: float) -> np.ndarray:
     """Potentials that balance the columns to ``tolerance`` (KL), from a first guess, in at most MAX_ITERATIONS."""
     for _ in range(MAX_ITERATIONS):
-        assignment_PM = softmax(logits_PM + potentials_M)
-        if imbalance(assignment_PM) <= tolerance:
+        assignment_RM = softmax(logits_RM + potentials_M)
+        if _kl_from_uniform(shares_R @ assignment_RM) <= tolerance:
             break
-        potentials_M = potentials_M + _step(logits_PM, potentials_M, assignment_PM)
+        potentials_M = potentials_M + _step(logits_RM, shares_R, potentials_M, assignment_RM)
         potentials_M = potentials_M - potentials_M.mean()
     return potentials_M
 
 
-def _step(logits_PM: np.ndarray, potentials_M: np.ndarray, assignment_PM: np.ndarray) -> np.ndarray:
+def _step(
+    logits_RM: np.ndarray, shares_R: np.ndarray, potentials_M: np.ndarray, assignment_RM: np.ndarray
+) -> np.ndarray:
     """Newton's step, halved until the dual falls enough (Armijo), or Sinkhorn's, which always lowers it."""
-    columns_M = assignment_PM.mean(axis=0)
-    step_M = _newton_step(assignment_PM, columns_M)
+    columns_M = shares_R @ assignment_RM
+    step_M = _newton_step(assignment_RM, shares_R, columns_M)
     slope = float((columns_M - 1 / len(columns_M)) @ step_M)
     if np.isfinite(step_M).all() and slope < 0:
-        before = _dual(logits_PM, potentials_M)
+        before = _dual(logits_RM, shares_R, potentials_M)
         for halvings in range(12):
             shorter_M = step_M / 2**halvings
-            if _dual(logits_PM, potentials_M + shorter_M) <= before + 0.1 * slope / 2**halvings:
+            if _dual(logits_RM, shares_R, potentials_M + shorter_M) <= before + 0.1 * slope / 2**halvings:
                 return shorter_M
     return -np.log(np.maximum(columns_M * len(columns_M), 1e-300))
 
 
-def _newton_step(assignment_PM: np.ndarray, columns_M: np.ndarray) -> np.ndarray:
+def _newton_step(assignment_RM: np.ndarray, shares_R: np.ndarray, columns_M: np.ndarray) -> np.ndarray:
     """-H^-1 g of the dual, with a small ridge, since H is singular along (1,..,1)."""
-    hessian_MM = np.diag(columns_M) - assignment_PM.T @ assignment_PM / len(assignment_PM)
+    hessian_MM = np.diag(columns_M) - (assignment_RM * shares_R[:, None]).T @ assignment_RM
     gradient_M = columns_M - 1 / len(columns_M)
     scale = np.trace(hessian_MM) * 1e-9 + 1e-15
     return -np.linalg.solve(hessian_MM + scale * np.eye(len(columns_M)), gradient_M)
 
 
-def _dual(logits_PM: np.ndarray, potentials_M: np.ndarray) -> float:
-    shifted_PM = logits_PM + potentials_M
-    top_P = shifted_PM.max(axis=1)
-    return float((top_P + np.log(np.exp(shifted_PM - top_P[:, None]).sum(axis=1))).mean() - potentials_M.mean())
+def _dual(logits_RM: np.ndarray, shares_R: np.ndarray, potentials_M: np.ndarray) -> float:
+    shifted_RM = logits_RM + potentials_M
+    top_R = shifted_RM.max(axis=1)
+    sums_R = top_R + np.log(np.exp(shifted_RM - top_R[:, None]).sum(axis=1))
+    return float(shares_R @ sums_R - potentials_M.mean())
 
 
-def imbalance(assignment_PM: np.ndarray) -> float:
+def _kl_from_uniform(columns_M: np.ndarray) -> float:
+    """KL(columns || uniform) in nats."""
+    filled_M = np.maximum(columns_M, 1e-300)
+    return max(float(columns_M @ np.log(filled_M * len(columns_M))), 0.0)
+
+
+def imbalance(assignment_RM: np.ndarray, weights_R: np.ndarray | None = None) -> float:
     """KL(mean_a p(.|a) || uniform) in nats; 0 where every SuperNet is equally likely."""
-    columns_M = assignment_PM.mean(axis=0)
-    filled_M = columns_M[columns_M > 0]
-    return max(float((filled_M * np.log(filled_M * len(columns_M))).sum()), 0.0)
+    return _kl_from_uniform(_shares(weights_R, len(assignment_RM)) @ assignment_RM)
 
 
-def entropy(assignment_PM: np.ndarray) -> float:
+def entropy(assignment_RM: np.ndarray, weights_R: np.ndarray | None = None) -> float:
     """Mean entropy of the rows in nats: ln M where the assignment is uniform, 0 where it is decided."""
-    filled_PM = np.where(assignment_PM > 0, assignment_PM, 1.0)
-    return max(float(-(assignment_PM * np.log(filled_PM)).sum(axis=1).mean()), 0.0)
+    filled_RM = np.where(assignment_RM > 0, assignment_RM, 1.0)
+    own_R = -(assignment_RM * np.log(filled_RM)).sum(axis=1)
+    return max(float(_shares(weights_R, len(own_R)) @ own_R), 0.0)

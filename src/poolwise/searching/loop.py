@@ -14,9 +14,8 @@ from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder
-from poolwise.searching import assignment as soft
+from poolwise.searching import samplers
 from poolwise.searching.nets import Job, SuperNets, crew, run_parallel
-from poolwise.searching.samplers import BalancedMixture
 from poolwise.stopwatch import PARTS, Stopwatch
 from poolwise.training import LossNotFinite, check_finite, cosine
 from poolwise.workers import for_search, threads_here
@@ -25,6 +24,7 @@ Run = Callable[[Sequence[Job], Stopwatch], list[tuple[float, float]]]
 CHECKPOINT = "search"
 CHECKPOINT_SECONDS = 120.0
 _LOGS, _SNAPSHOTS = 200, 40  # events in a whole search
+_SNAPSHOT_CONFIGURATIONS = 1000  # larger spaces have no snapshots of the assignment
 
 
 class SearchState:
@@ -35,14 +35,17 @@ class SearchState:
         self.window = _Window()
         self.steps = problem.search_steps
         self.streams = Streams(settings.seed).child("search")
-        self.sampler = BalancedMixture(
-            problem.space,
-            settings.supernets,
-            self.steps,
-            (settings.temperature_start, settings.temperature),
-            settings.draw,
-            self.streams["draw"],
-            self.streams["assign"],
+        self.sampler = samplers.sampler(settings.method)(
+            samplers.Task(
+                problem.space,
+                settings.supernets,
+                self.steps,
+                (settings.temperature_start, settings.temperature),
+                settings.draw,
+                self.streams["draw"],
+                self.streams["assign"],
+                settings.warm_up,
+            )
         )
         self.nets = SuperNets(problem, self.streams)
         self.watch = Stopwatch(settings.profile)
@@ -155,7 +158,7 @@ def _train(state: SearchState, folder: RunFolder, listener: Listener, run: Run |
             with watch("logging"):
                 window.add(happened)
                 _log(folder, state, window, before)
-                best = _best(state) if _crossed(before, state.step, 20) else None
+                best = _leaders(state) if _crossed(before, state.step, 20) else None
                 listener.advance(len(happened), best=best, **window.last)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     state.save(folder)
@@ -195,23 +198,15 @@ def _log(folder: RunFolder, state: SearchState, window: _Window, before: int) ->
     snapshot = step == steps or _crossed(before, step, max(steps // _SNAPSHOTS, 1))
     if not curves and not snapshot:
         return
-    assignment_PM = state.sampler.assignment()
     if curves:
-        event = {
-            **window.means(),
-            "lr": window.last["lr"],
-            "temperature": window.last["temperature"],
-            "entropy": soft.entropy(assignment_PM),
-            "imbalance": soft.imbalance(assignment_PM),
-        }
+        event = {**window.means(), "lr": window.last["lr"], **state.sampler.summary()}
         folder.log({"event": "search", "step": step, **event})
-    if snapshot:
+    space = state.problem.space
+    if snapshot and space.size <= _SNAPSHOT_CONFIGURATIONS:
+        assignment_PM = state.sampler.assignment_of(list(space))
         folder.log({"event": "assignment", "step": step, "assignment": assignment_PM.round(4).tolist()})
 
 
-def _best(state: SearchState) -> list[tuple[str, float]]:
+def _leaders(state: SearchState) -> list[tuple[str, float]]:
     """Five configurations with the highest moving average on their most probable SuperNet, told as they stand now."""
-    scores_PM, assignment_PM = state.sampler.scores, state.sampler.assignment()
-    own_P = scores_PM[range(len(scores_PM)), assignment_PM.argmax(axis=1)]
-    top = sorted(range(len(own_P)), key=lambda a: -own_P[a])[:5]
-    return [(str(state.problem.space[a]), float(own_P[a])) for a in top]
+    return [(str(pooling), score) for pooling, score in state.sampler.leaders(5)]

@@ -20,6 +20,8 @@ from poolwise.searching.loop import SearchState
 from poolwise.space import Pooling
 from poolwise.training import Precision
 
+RANKED_CONFIGURATIONS = 20_000  # of larger spaces, what the search visited is ranked
+
 
 def walk(
     network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor
@@ -85,38 +87,53 @@ def score_all(
 
 
 def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
-    """Score the finished search's configurations and write ``ranking.json``. RequestError where it is not finished."""
+    """Score the finished search's configurations and write ``ranking.json``. RequestError where it is not finished.
+
+    Of a space above RANKED_CONFIGURATIONS, those that the search visited and the default are scored.
+    """
     state = SearchState(problem)
     if not state.restore(folder) or state.step < state.steps:
         raise RequestError(
             f"the search in {folder.path} is at step {state.step} of {state.steps}: finish it first,"
             f" poolwise resume {folder.path}"
         )
-    poolings, assignment_PM = list(problem.space), state.sampler.assignment()
-    supernet_P = assignment_PM.argmax(axis=1)
+    poolings = _covered(problem, state)
+    if len(poolings) < problem.space.size:
+        listener.note(
+            f"{len(poolings)} of {problem.space.size} configurations are ranked: those that the search visited, and the default"
+        )
+    supernet_P = state.sampler.supernet_of(poolings)
     batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
     listener.start("rank", batches.parts)
     score_P = score_all(state.nets.networks, poolings, supernet_P, batches.ordered(), state.nets.precision, listener)
     listener.finish()
-    value = describe(problem, state, poolings, score_P, assignment_PM)
+    value = describe(problem, state, poolings, score_P)
     folder.write_json("ranking.json", value)
     return value
 
 
-def describe(
-    problem: Problem, state: SearchState, poolings: Sequence[Pooling], score_P: np.ndarray, assignment_PM: np.ndarray
-) -> dict[str, Any]:
+def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
+    """What is ranked, in the order of the space."""
+    space = problem.space
+    if space.size <= RANKED_CONFIGURATIONS:
+        return list(space)
+    return [space[a] for a in sorted({*state.sampler.visited(), space.index(problem.default)})]
+
+
+def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], score_P: np.ndarray) -> dict[str, Any]:
     """The content of ranking.json, best first. Ties go to fewer MACs, then to the order of the space."""
     costs = [problem.cost(pooling) for pooling in poolings]
+    supernet_P, assignment_PM = state.sampler.supernet_of(poolings), state.sampler.assignment_of(poolings)
+    scores_PM = state.sampler.scores_of(poolings)
     order = sorted(range(len(poolings)), key=lambda a: (-score_P[a], costs[a].macs, a))
     rows = []
     for place, a in enumerate(order, start=1):
         row = {
             "pooling": str(poolings[a]),
             "score": float(score_P[a]),
-            "supernet": int(assignment_PM[a].argmax()),
+            "supernet": int(supernet_P[a]),
             "assignment": assignment_PM[a].tolist(),
-            "scores": state.sampler.scores[a].tolist(),
+            "scores": scores_PM[a].tolist(),
             **costs[a].to_json(),
             "rank": place,
         }
@@ -125,6 +142,8 @@ def describe(
     return {
         "format": FORMAT,
         "space": problem.space.to_json(),
+        "configurations": problem.space.size,
+        "covered": len(poolings),
         "default": str(problem.default),
         "operator": problem.family.operator,
         "picks": {"best": rows[0]["pooling"], "best_at_default_macs": cheap},

@@ -1,35 +1,170 @@
-"""The interface of every sampler: ask, train what it says, tell it how that went."""
+"""The interface of every sampler: ask, train what it says, tell it how that went.
+
+Legend: N configurations that are asked about, M SuperNets.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-from poolwise.space import Pooling
+from poolwise.errors import RequestError
+from poolwise.searching import assignment as soft
+from poolwise.searching.samplers.scores import Scores
+from poolwise.space import Pooling, PoolingSpace
 
 
-class Sampler(Protocol):
-    """Decides which configuration trains on which SuperNet. Knows no network.
+class OutOfTurn(RuntimeError):
+    """A mistake of the program that calls: every ``tell`` answers the earliest ``ask`` that has no answer yet."""
 
-    ``ask`` and ``tell`` alternate; a ``tell`` that does not answer the last ``ask`` is a programming error.
+
+@dataclass(frozen=True)
+class Task:
+    """What every sampler is built from.
+
+    Attributes:
+        space: configurations.
+        supernets: M that was asked for; methods with one SuperNet train one.
+        steps: length of the search, over which the temperature rises.
+        temperature: start and end.
+        draw: ``rounds`` visits every configuration once before any a second time; ``iid`` draws independently.
+        draws, assigns: generators of the configuration and of the SuperNet.
+        warm_up: share of the steps (0 to 1) that draw uniformly first, in methods that otherwise prefer.
     """
 
-    @property
-    def scores(self) -> np.ndarray:
-        """scores_PM float64: moving average of scoring accuracy."""
+    space: PoolingSpace
+    supernets: int
+    steps: int
+    temperature: tuple[float, float]
+    draw: str
+    draws: np.random.Generator
+    assigns: np.random.Generator
+    warm_up: float = 0.0
 
-    def assignment(self) -> np.ndarray:
-        """assignment_PM float64 at the present temperature."""
+
+class Sampler:
+    """Decides which configuration trains on which SuperNet. Knows no network.
+
+    Scores (moving averages of scoring accuracy, from 1) are kept for visited configurations only, so a space of 10^6
+    members costs what is visited. A method defines ``_choose`` and, where it needs them, ``_learn``, ``_assignment``,
+    ``_own_state`` and ``_restore_own``.
+
+    Attributes:
+        name, about: what ``--method`` takes, and one line on it; the registry sets both.
+        single: the method trains one SuperNet.
+        warms_up: the method knows ``warm_up``.
+        supernets: M, the SuperNets in use.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    single: ClassVar[bool] = False
+    warms_up: ClassVar[bool] = False
+
+    def __init__(self, task: Task):
+        self.task, self.space = task, task.space
+        self.supernets = self.supernets_used(task.supernets)
+        self.table = Scores(self.space.size, self.supernets)
+        self._step = 0
+        self._asked: deque[tuple[int, int]] = deque()  # without an answer yet
+
+    @classmethod
+    def supernets_used(cls, asked: int) -> int:
+        """How many SuperNets the method trains where ``asked`` are asked for."""
+        return 1 if cls.single else asked
+
+    @property
+    def temperature(self) -> float:
+        """T of the next step."""
+        return soft.temperature(self._step, self.task.steps, *self.task.temperature)
+
+    @property
+    def warming(self) -> bool:
+        """The next step belongs to the uniform start."""
+        return self._step < self.task.warm_up * self.task.steps
 
     def ask(self) -> tuple[Pooling, int]:
-        """The next configuration and SuperNet."""
+        """The next configuration and SuperNet. A block of asks without tells between them sees the same scores."""
+        self._asked.append(self._choose())
+        a, m = self._asked[-1]
+        return self.space[a], m
 
     def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
-        """Scoring accuracy (0 to 1) of what ``ask`` returned, after its training step."""
+        """Scoring accuracy (0 to 1) after the training step of the earliest open ``ask``. Raises OutOfTurn for another."""
+        if not self._asked or (self.space[self._asked[0][0]], self._asked[0][1]) != (pooling, supernet):
+            raise OutOfTurn(f"tell: {pooling} on SuperNet {supernet} is not what the earliest open ask returned")
+        a, m = self._asked.popleft()
+        self.table.update(a, m, accuracy)
+        self._learn(a, m, accuracy)
+        self._step += 1
+
+    def supernet_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
+        """supernet_N int64: the most probable SuperNet of each configuration, which scores it when ranking."""
+        return self.assignment_of(poolings).argmax(axis=1).astype(np.int64)
+
+    def assignment_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
+        """assignment_NM float64, rows sum to 1: p(m | pooling) at the present temperature."""
+        return self._assignment([self.space.index(pooling) for pooling in poolings])
+
+    def scores_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
+        """scores_NM float64: moving average of scoring accuracy, 1 where nothing was told."""
+        return self.table.of([self.space.index(pooling) for pooling in poolings])
+
+    def visited(self) -> list[int]:
+        """Index in the space of every configuration that was told of, in the order of the first time."""
+        return self.table.visited()
+
+    def leaders(self, count: int) -> list[tuple[Pooling, float]]:
+        """The ``count`` visited configurations with the highest scores on their most probable SuperNet, best first."""
+        indices = self.table.visited()
+        own_N = self.table.of(indices)[range(len(indices)), self._assignment(indices).argmax(axis=1)]
+        top = np.lexsort((np.arange(len(own_N)), -own_N))[:count]
+        return [(self.space[indices[i]], float(own_N[i])) for i in top]
+
+    def summary(self) -> dict[str, float]:
+        """Numbers for the log, named: those that the method has."""
+        return {}
 
     def state(self) -> dict[str, Any]:
-        """Everything that ``restore`` needs to go on identically, as plain values (generators aside)."""
+        """Everything that ``restore`` needs to go on identically, as plain JSON values (generators aside)."""
+        asked = [list(pair) for pair in self._asked]
+        return {
+            "method": self.name,
+            "step": self._step,
+            "asked": asked,
+            "scores": self.table.state(),
+            **self._own_state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a ``state()``."""
+        """Go back to a ``state()``. RequestError for the state of another method or of an earlier version."""
+        if state.get("method") != self.name:
+            raise RequestError(
+                f"the search was saved by {state.get('method', 'an earlier version of poolwise')} and cannot go on with method"
+                f" {self.name}: start it anew"
+            )
+        self._step = int(state["step"])
+        self._asked = deque((int(a), int(m)) for a, m in state["asked"])
+        self.table.restore(state["scores"])
+        self._restore_own(state)
+
+    def _choose(self) -> tuple[int, int]:
+        """Index of the next configuration, and its SuperNet."""
+        raise NotImplementedError
+
+    def _learn(self, a: int, m: int, accuracy: float) -> None:
+        """What a method keeps of an answer beside the scores."""
+
+    def _assignment(self, indices: Sequence[int]) -> np.ndarray:
+        """assignment_NM of configurations by index; all on the one SuperNet unless a method says otherwise."""
+        return np.ones((len(indices), 1))
+
+    def _own_state(self) -> dict[str, Any]:
+        return {}
+
+    def _restore_own(self, state: dict[str, Any]) -> None:
+        """The counterpart of ``_own_state``."""

@@ -2,88 +2,60 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from poolwise.errors import RequestError
 from poolwise.searching import assignment as soft
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.searching.samplers.base import Sampler, Task
+from poolwise.searching.samplers.draws import DRAWS
+from poolwise.searching.samplers.registry import register
 
-MAX_CONFIGURATIONS = 20_000  # scores are a dense [P, M] matrix
 
+@register("mixture", summary="balanced mixture of SuperNets: soft assignment, every SuperNet equally likely over all")
+class BalancedMixture(Sampler):
+    """Draws configurations as the task says and SuperNets from ``p(m|a) = softmax_m(T scores[a,m] + v_m)``.
 
-class BalancedMixture:
-    """Draws configurations fairly and SuperNets from the balanced assignment.
-
-    Args:
-        space: configurations.
-        supernets: M.
-        steps: length of the search, over which the temperature rises.
-        temperature: start and end.
-        draw: ``rounds`` visits every configuration once before any a second time; ``iid`` draws independently.
-        draws, assigns: generators of the configuration and of the SuperNet.
+    The potentials v of each step start those of the next, so balancing costs a few Newton steps.
     """
 
-    def __init__(
-        self,
-        space: PoolingSpace,
-        supernets: int,
-        steps: int,
-        temperature: tuple[float, float],
-        draw: str,
-        draws: np.random.Generator,
-        assigns: np.random.Generator,
-    ):
-        if space.size > MAX_CONFIGURATIONS:
-            raise RequestError(
-                f"the space has {space.size} configurations and this search holds a score for each: up to"
-                f" {MAX_CONFIGURATIONS} are allowed; ask for fewer poolings"
-            )
-        self.space, self.supernets, self.steps, self.draw = space, supernets, steps, draw
-        self._temperature, self._draws, self._assigns = temperature, draws, assigns
-        self._scores = np.ones((len(space), supernets))
-        self._round: list[int] = []
-        self._step = 0
-        self._asked: deque[tuple[int, int]] = deque()
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self._draw = DRAWS[task.draw](self.space.size, task.draws)
+        self._potentials_M = np.zeros(self.supernets)
 
-    @property
-    def scores(self) -> np.ndarray:
-        return self._scores
+    def _potentials(self) -> np.ndarray:
+        """potentials_M at the present temperature."""
+        return soft.potentials(self.table.rows, self.temperature, self.table.weights, self._potentials_M)
 
-    @property
-    def temperature(self) -> float:
-        return soft.temperature(self._step, self.steps, *self._temperature)
+    def _rows(self) -> np.ndarray:
+        """assignment_RM of every row of the table."""
+        return soft.softmax(self.temperature * self.table.rows + self._potentials())
 
-    def assignment(self) -> np.ndarray:
-        return soft.balance(self._scores, self.temperature)
+    def _assignment(self, indices: Sequence[int]) -> np.ndarray:
+        return self._rows()[[self.table.place(a) for a in indices]]
 
-    def _next_configuration(self) -> int:
-        if self.draw == "iid":
-            return int(self._draws.integers(len(self.space)))
-        if not self._round:
-            self._round = self._draws.permutation(len(self.space)).tolist()
-        return self._round.pop()
+    def _choose(self) -> tuple[int, int]:
+        a = self._draw.next()
+        self._potentials_M = self._potentials()
+        row_M = self.table.rows[self.table.place(a)]
+        chances_M = soft.softmax((self.temperature * row_M + self._potentials_M)[None])[0]
+        m = int(np.searchsorted(np.cumsum(chances_M) / chances_M.sum(), self.task.assigns.random(), side="right"))
+        return a, min(m, self.supernets - 1)
 
-    def ask(self) -> tuple[Pooling, int]:
-        a = self._next_configuration()
-        chances_M = self.assignment()[a]
-        m = int(np.searchsorted(np.cumsum(chances_M) / chances_M.sum(), self._assigns.random(), side="right"))
-        self._asked.append((a, min(m, self.supernets - 1)))
-        return self.space[a], self._asked[-1][1]
+    def summary(self) -> dict[str, float]:
+        """Temperature, mean entropy of the assignment and its imbalance (both in nats), over all configurations."""
+        rows_RM, weights_R = self._rows(), self.table.weights
+        return {
+            "temperature": self.temperature,
+            "entropy": soft.entropy(rows_RM, weights_R),
+            "imbalance": soft.imbalance(rows_RM, weights_R),
+        }
 
-    def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
-        a = self.space.index(pooling)
-        answered = self._asked.popleft() if self._asked else None
-        assert answered == (a, supernet), "tells must answer the asks in order"
-        self._scores[a, supernet] = soft.moving_average(self._scores[a, supernet], accuracy)
-        self._step += 1
+    def _own_state(self) -> dict[str, Any]:
+        return {"draw": self._draw.state(), "potentials": self._potentials_M.tolist()}
 
-    def state(self) -> dict[str, Any]:
-        return {"scores": self._scores.tolist(), "round": list(self._round), "step": self._step}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self._scores = np.array(state["scores"], np.float64)
-        self._round, self._step = list(state["round"]), int(state["step"])
-        self._asked.clear()
+    def _restore_own(self, state: dict[str, Any]) -> None:
+        self._draw.restore(state["draw"])
+        self._potentials_M = np.array(state["potentials"], np.float64)

@@ -1,0 +1,64 @@
+"""Sampling by Boltzmann exploration: one SuperNet, better configurations more often."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from typing import Any
+
+import numpy as np
+
+from poolwise.searching import assignment as soft
+from poolwise.searching.samplers.base import Sampler, Task
+from poolwise.searching.samplers.registry import register
+from poolwise.space import uniform_below
+
+
+@register("boltzmann", summary="Boltzmann exploration: one SuperNet, configurations drawn by softmax of T times score")
+class Boltzmann(Sampler):
+    """Draws a configuration with ``p(a) ~ exp(T scores[a])``; the first ``warm_up`` share of the steps is uniform.
+
+    Boltzmann exploration (Sutton, 1990; Cesa-Bianchi, Gentile, Lugosi, Neu, NeurIPS 2017) over whole configurations, a
+    control of Javan, Toews, Pedersoli (AutoML 2023). All unvisited configurations have the score 1, so they are one
+    entry of the softmax with their number as weight, and within it uniform.
+    """
+
+    single = True
+    warms_up = True
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self._sorted: list[int] = []  # visited configurations
+
+    def _chances(self) -> np.ndarray:
+        """chances_R of the rows of the table, the first for all that is not visited."""
+        weights_R = self.table.weights
+        logits_R = self.temperature * self.table.rows[:, 0] + np.log(np.maximum(weights_R, 1e-300))
+        logits_R[weights_R == 0] = -np.inf
+        return soft.softmax(logits_R[None])[0]
+
+    def _choose(self) -> tuple[int, int]:
+        if self.warming:
+            return uniform_below(self.task.draws, self.space.size), 0
+        cumulated_R = np.cumsum(self._chances())
+        row = int(np.searchsorted(cumulated_R / cumulated_R[-1], self.task.draws.random(), side="right"))
+        if row == 0:
+            return self._unvisited(uniform_below(self.task.draws, self.space.size - len(self._sorted))), 0
+        return self.table.visited_at(min(row, len(self._sorted))), 0
+
+    def _unvisited(self, k: int) -> int:
+        """The k-th configuration, from 0, among those that are not visited."""
+        found = self._sorted
+        return k + bisect_right(range(len(found)), k, key=lambda i: found[i] - i)
+
+    def _learn(self, a: int, m: int, accuracy: float) -> None:
+        if len(self._sorted) < len(self.table):
+            insort(self._sorted, a)
+
+    def summary(self) -> dict[str, float]:
+        """Temperature, and in nats the entropy of the draw: ln P where it is uniform."""
+        chances_R, weights_R = self._chances(), self.table.weights
+        each_R = np.where(chances_R > 0, chances_R / np.maximum(weights_R, 1), 1.0)
+        return {"temperature": self.temperature, "draw_entropy": max(float(-(chances_R @ np.log(each_R))), 0.0)}
+
+    def _restore_own(self, state: dict[str, Any]) -> None:
+        self._sorted = sorted(self.table.visited())

@@ -1,0 +1,79 @@
+"""A fixed random partition of the configurations to M SuperNets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from poolwise.searching.samplers.base import Sampler, Task
+from poolwise.searching.samplers.draws import DRAWS
+from poolwise.searching.samplers.registry import register
+
+_ROUNDS = 8
+
+
+class Partition(Sampler):
+    """Every configuration has one SuperNet, from the first step to the ranking; ``group`` says which."""
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self._draw = DRAWS[task.draw](self.space.size, task.draws)
+
+    def group(self, a: int) -> int:
+        """SuperNet of configuration ``a``."""
+        raise NotImplementedError
+
+    def _choose(self) -> tuple[int, int]:
+        a = self._draw.next()
+        return a, self.group(a)
+
+    def _assignment(self, indices: Sequence[int]) -> np.ndarray:
+        return np.eye(self.supernets)[[self.group(a) for a in indices]]
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"draw": self._draw.state()}
+
+    def _restore_own(self, state: dict[str, Any]) -> None:
+        self._draw.restore(state["draw"])
+
+
+@register("partition-random", summary="each SuperNet trains a fixed random share of the configurations, equally many")
+class RandomPartition(Partition):
+    """Configuration a belongs to SuperNet ``shuffle(a) mod M``, so group sizes differ by 1 at most.
+
+    ``shuffle`` permutes 0 .. P-1 without a table: a Feistel network over the next larger power of 4, keyed by the
+    ``assigns`` generator, applied again while its result is P or more (Black and Rogaway, *Ciphers with Arbitrary
+    Finite Domains*, CT-RSA 2002, cycle walking). The control for partitions that mean something.
+    """
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self._key = int(task.assigns.integers(2**63))
+
+    def group(self, a: int) -> int:
+        return self._shuffle(a) % self.supernets
+
+    def _shuffle(self, a: int) -> int:
+        size = self.space.size
+        half = max((size - 1).bit_length() + 1, 2) // 2
+        while True:
+            left, right = a >> half, a & ((1 << half) - 1)
+            for i in range(_ROUNDS):
+                left, right = right, left ^ self._digest(i, right, half)
+            a = left << half | right
+            if a < size:
+                return a
+
+    def _digest(self, i: int, value: int, bits: int) -> int:
+        digest = hashlib.blake2b(f"{self._key}/{i}/{value}".encode(), digest_size=(bits + 7) // 8).digest()
+        return int.from_bytes(digest, "little") & ((1 << bits) - 1)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {**super()._own_state(), "key": self._key}
+
+    def _restore_own(self, state: dict[str, Any]) -> None:
+        super()._restore_own(state)
+        self._key = int(state["key"])

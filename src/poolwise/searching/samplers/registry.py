@@ -1,0 +1,62 @@
+"""What samplers the library knows. A new method is one file in this folder with ``@register(...)`` in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import TypeVar
+
+from poolwise.errors import RequestError, did_you_mean
+from poolwise.searching.samplers.base import Sampler
+from poolwise.settings import Settings
+
+_METHODS: dict[str, type[Sampler]] = {}
+Method = TypeVar("Method", bound=type[Sampler])
+
+
+def register(name: str, *, summary: str) -> Callable[[Method], Method]:
+    """Decorator that adds a sampler class to the registry under ``name``, with one line on what it does."""
+
+    def add(method: Method) -> Method:
+        assert name not in _METHODS, f"two samplers are called {name}"
+        method.name, method.about = name, summary
+        _METHODS[name] = method
+        return method
+
+    return add
+
+
+def _discover() -> None:
+    package = importlib.import_module("poolwise.searching.samplers")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"poolwise.searching.samplers.{module.name}")
+
+
+def available() -> list[type[Sampler]]:
+    """Every sampler in the house, by name."""
+    _discover()
+    return [_METHODS[name] for name in sorted(_METHODS)]
+
+
+def sampler(name: str) -> type[Sampler]:
+    """The sampler called ``name``; call it with a Task. Raises RequestError with the known names otherwise."""
+    known = {method.name: method for method in available()}
+    if name not in known:
+        raise RequestError(f"unknown method {name!r}{did_you_mean(name, known)}. Known methods: {', '.join(known)}")
+    return known[name]
+
+
+def settled(settings: Settings) -> Settings:
+    """The settings with the number of SuperNets that their method trains.
+
+    Raises RequestError for an unknown method and for a warm-up that the method does not know.
+    """
+    method = sampler(settings.method)
+    if settings.warm_up and not method.warms_up:
+        knowing = ", ".join(other.name for other in available() if other.warms_up)
+        raise RequestError(
+            f"warm_up is {settings.warm_up} and method {method.name} has no warm-up: leave it at 0, or use {knowing}"
+        )
+    return dataclasses.replace(settings, supernets=method.supernets_used(settings.supernets))

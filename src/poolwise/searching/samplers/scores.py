@@ -1,0 +1,87 @@
+"""Moving averages of scoring accuracy, kept for visited configurations only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from poolwise.searching import assignment as soft
+
+
+class Scores:
+    """scores of P configurations on M SuperNets; all that were never told of share one row of ones.
+
+    Args:
+        size: P.
+        supernets: M.
+
+    Attributes:
+        rows: scores_RM float64, R = 1 + visited configurations: first the shared row, then a row a visited one.
+        weights: weights_R float64, how many configurations each row stands for (0 for the first once all are visited).
+    """
+
+    def __init__(self, size: int, supernets: int):
+        self.size = size
+        self._visited: list[int] = []
+        self._places: dict[int, int] = {}
+        self._rows = np.ones((16, supernets))
+        self._weights = np.ones(16)
+        self._weights[0] = size
+
+    def __len__(self) -> int:
+        """Number of visited configurations."""
+        return len(self._visited)
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self._rows[: len(self) + 1]
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self._weights[: len(self) + 1]
+
+    def place(self, a: int) -> int:
+        """Row of a configuration; 0, the shared one, where it is not visited."""
+        return self._places.get(a, 0)
+
+    def of(self, indices: Sequence[int]) -> np.ndarray:
+        """scores_NM of configurations by index."""
+        return self._rows[[self.place(a) for a in indices]]
+
+    def visited(self) -> list[int]:
+        """Visited configurations by index, in the order of their rows."""
+        return list(self._visited)
+
+    def visited_at(self, row: int) -> int:
+        """The configuration of a row above 0."""
+        return self._visited[row - 1]
+
+    def update(self, a: int, m: int, accuracy: float) -> None:
+        """Move the average of configuration ``a`` on SuperNet ``m`` towards ``accuracy``."""
+        row = self._places.get(a) or self._add(a)
+        self._rows[row, m] = soft.moving_average(float(self._rows[row, m]), accuracy)
+
+    def _add(self, a: int) -> int:
+        self._visited.append(a)
+        row = self._places[a] = len(self)
+        if row == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.ones_like(self._rows)])
+            self._weights = np.concatenate([self._weights, np.ones_like(self._weights)])
+        self._weights[0] = self.size - len(self)
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"visited": self.visited(), "rows": self.rows[1:].tolist()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a ``state()``."""
+        supernets = self._rows.shape[1]
+        self._visited = [int(a) for a in state["visited"]]
+        self._places = {a: row for row, a in enumerate(self._visited, start=1)}
+        known_RM = np.array(state["rows"], np.float64).reshape(len(self), supernets)
+        self._rows = np.concatenate([np.ones((1, supernets)), known_RM, np.ones((16, supernets))])
+        self._weights = np.ones(len(self._rows))
+        self._weights[0] = self.size - len(self)

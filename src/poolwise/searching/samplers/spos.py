@@ -1,0 +1,25 @@
+"""Single path one-shot (Guo et al., ECCV 2020): one SuperNet, uniform paths."""
+
+from __future__ import annotations
+
+from poolwise.searching.samplers.base import Sampler, Task
+from poolwise.searching.samplers.draws import Independent
+from poolwise.searching.samplers.registry import register
+
+
+@register("spos", summary="single path one-shot: one SuperNet, uniform and independent draws")
+class SinglePath(Sampler):
+    """Every step draws one configuration uniformly, whatever was drawn before and whatever ``draw`` says.
+
+    Guo, Zhang, Mu, Heng, Liu, Wei, Sun, *Single Path One-Shot Neural Architecture Search with Uniform Sampling*,
+    ECCV 2020.
+    """
+
+    single = True
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self._draw = Independent(self.space.size, task.draws)
+
+    def _choose(self) -> tuple[int, int]:
+        return self._draw.next(), 0

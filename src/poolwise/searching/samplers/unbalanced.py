@@ -1,0 +1,19 @@
+"""The mixture without balancing, which shows what balancing is for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from poolwise.searching.samplers.mixture import BalancedMixture
+from poolwise.searching.samplers.registry import register
+
+
+@register("unbalanced", summary="mixture without balancing: a SuperNet that is ahead everywhere takes everything")
+class UnbalancedMixture(BalancedMixture):
+    """``p(m|a) = softmax_m(T scores[a,m])``: the mixture with all potentials at 0.
+
+    The control of Javan, Toews, Pedersoli (AutoML 2023): nothing keeps one SuperNet from being chosen always.
+    """
+
+    def _potentials(self) -> np.ndarray:
+        return np.zeros(self.supernets)
