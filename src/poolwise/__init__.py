@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from poolwise.api import costs, model, rank, report, resume, retrain, run, search
+    from poolwise.api import costs, exhaustive, model, rank, report, resume, retrain, run, search
     from poolwise.errors import PoolwiseError
     from poolwise.networks.switch import SwitchableNet, export
     from poolwise.settings import Settings, preset
@@ -24,6 +24,7 @@ _HOMES = {
     "SwitchableNet": "networks.switch",
     "export": "networks.switch",
     "costs": "api",
+    "exhaustive": "api",
     "search": "api",
     "rank": "api",
     "retrain": "api",
@@ -39,6 +40,7 @@ __all__ = [
     "Settings",
     "SwitchableNet",
     "costs",
+    "exhaustive",
     "export",
     "model",
     "preset",

@@ -10,6 +10,7 @@ into the run folder, and ``resume`` goes on with whatever was asked for and is n
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,18 @@ from poolwise.runs import RunFolder, Trials, command_line, environment
 from poolwise.searching import loop, ranking
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.truth import standalone
+from poolwise.truth import standalone, tables
+from poolwise.truth.exhaustive import exhaustive as train_everything
 
 STAGES = ("search", "rank", "retrain", "report")
 # what shows that a stage needs no more work; a finished search is restored in no time until it is ranked
-_OUTPUTS = {"search": "ranking.json", "rank": "ranking.json", "retrain": "retrain.json", "report": "report.html"}
+_OUTPUTS = {
+    "search": "ranking.json",
+    "rank": "ranking.json",
+    "retrain": "retrain.json",
+    "report": "report.html",
+    "exhaustive": "exhaustive.json",
+}
 _RETRAIN_SETTINGS = ("top", "retrain_seeds", "retrain_epochs", "retrain_steps")
 
 
@@ -100,6 +108,61 @@ def changed(settings: Settings, changes: dict[str, int | None]) -> Settings:
     if "retrain_epochs" in given and "retrain_steps" not in given:
         given["retrain_steps"] = None
     return dataclasses.replace(settings, **given)
+
+
+def exhaustive(
+    settings: Settings,
+    out: str | Path,
+    *,
+    poolings: Sequence[Pooling | str] | None = None,
+    retry: bool = False,
+    table: str | Path | None = None,
+    source: Source | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Train every configuration (or the listed ``poolings``) stand-alone; returns the content of ``exhaustive.json``.
+
+    ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` of the settings say how many seeds and how long. On a
+    folder that holds the same request it goes on with what is not trained yet (``workers`` may differ); ``retry``
+    repeats the trainings that failed. ``table`` is a folder that gets the tabular benchmark, named after the folder.
+    Raises RequestError where the folder holds a different request.
+    """
+    space = family(settings.model).space
+    asked = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
+    if asked is not None and (not asked or len(set(asked)) < len(asked)):
+        twice = next((name for name in asked if asked.count(name) > 1), None)
+        raise RequestError(f"pooling {twice} is listed twice" if twice else "no pooling is listed: list at least one")
+    name = None if table is None else tables.check_name(Path(table).absolute().name)
+    if name and asked is not None and len(asked) < len(space):
+        raise RequestError(f"a table needs all {len(space)} configurations and {len(asked)} are listed")
+    path = Path(out)
+    if (path / "run.json").exists():
+        folder, problem = RunFolder.open(path), None
+        _same_request(folder, settings, asked)
+    else:
+        folder, problem = _create(settings, path, ["exhaustive"], source, {"poolings": asked})
+    if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
+        (folder.path / "exhaustive.json").unlink()
+    value = _stage_by_stage(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
+    if table is not None and name:
+        tables.write(table, name, value, command=folder.request()["commands"][0])
+    return value
+
+
+def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | None) -> None:
+    """RequestError where the run was asked for something else; another number of workers is taken over."""
+    request, wanted = folder.request(), _rooted(settings).to_json()
+    if "exhaustive" not in request["stages"]:
+        raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
+    for name, value in {**wanted, "poolings": poolings}.items():
+        had = request.get("poolings") if name == "poolings" else request["settings"].get(name)
+        if value != had and name != "workers":
+            raise RequestError(
+                f"{folder.path} holds another request ({name.removeprefix('retrain_')} {had}, now {value}):"
+                f" go on with it (poolwise resume {folder.path}) or give another --out"
+            )
+    if wanted != request["settings"]:
+        folder.save_request({**request, "settings": wanted})
 
 
 def report(folder: str | Path) -> Path:
@@ -172,12 +235,43 @@ def plan(problem: Problem) -> dict[str, Any]:
     }
 
 
+def plan_exhaustive(problem: Problem, poolings: Sequence[Pooling]) -> dict[str, Any]:
+    """Steps, multiply-adds, time and memory of stand-alone trainings, without doing them; as ``plan``."""
+    settings = problem.settings
+    costs = [problem.cost(pooling) for pooling in poolings]
+    batch = min(settings.batch_size, len(problem.training_images))
+    images = problem.retrain_steps * batch + len(problem.source.test) / 3
+    ratio = settings.retrain_seeds * sum(cost.macs_ratio for cost in costs)
+    held = 2 * (problem.source.train.images.nbytes + problem.source.test.images.nbytes)
+    each = max(cost.activation_bytes for cost in costs) * max(batch, settings.eval_batch_size // 4) + 400 * 2**20
+    return {
+        "steps": {"a training": problem.retrain_steps, "trainings": len(poolings) * settings.retrain_seeds},
+        "macs": {"exhaustive": int(3 * images * ratio * problem.cost(problem.default).macs)},
+        "seconds": {"exhaustive": round(images * ratio / batch * problem.calibration.step_seconds / problem.workers)},
+        "memory_bytes": each * problem.workers + held,
+        "precision": str(problem.precision),
+    }
+
+
 def _begin(
     settings: Settings, out: str | Path, stages: list[str], source: Source | None, listener: Listener | None
 ) -> RunFolder:
-    if settings.data.startswith("folder:"):  # a run is resumed from anywhere
-        path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
-        settings = dataclasses.replace(settings, data=f"folder:{path}")
+    folder, problem = _create(settings, out, stages, source, {})
+    return _stage_by_stage(folder, stages, source, listener, problem)
+
+
+def _rooted(settings: Settings) -> Settings:
+    """Settings whose image folder is an absolute path, so that a run is resumed from anywhere."""
+    if not settings.data.startswith("folder:"):
+        return settings
+    path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
+    return dataclasses.replace(settings, data=f"folder:{path}")
+
+
+def _create(
+    settings: Settings, out: str | Path, stages: list[str], source: Source | None, more: dict[str, Any]
+) -> tuple[RunFolder, Problem]:
+    settings = _rooted(settings)
     problem = Problem(settings, source)
     request = {
         "commands": [command_line()],
@@ -187,11 +281,11 @@ def _begin(
         "default": str(problem.default),
         "data": problem.describe_data(),
         "calibration": problem.calibration.to_json(),
+        **more,
         **environment(),
     }
     problem.search_steps  # noqa: B018 (a wrong length is told before the folder exists)
-    folder = RunFolder.create(Path(out), request)
-    return _stage_by_stage(folder, stages, source, listener, problem)
+    return RunFolder.create(Path(out), request), problem
 
 
 def _ask_for(folder: RunFolder, stage: str) -> None:
@@ -208,6 +302,7 @@ def _stage_by_stage(
     source: Source | None,
     listener: Listener | None,
     problem: Problem | None = None,
+    retry: bool = False,
 ) -> RunFolder:
     """Do the stages that are not done, in order, with the choices that the run has already made."""
     listener = listener or Listener()
@@ -216,8 +311,13 @@ def _stage_by_stage(
             continue
         if stage == "report":
             report(folder.path)
+            continue
+        problem = problem or _problem(folder, source)
+        if stage == "exhaustive":
+            asked = folder.request()["poolings"]
+            members = list(problem.space) if asked is None else [problem.space.parse(name) for name in asked]
+            train_everything(problem, folder, members, listener, retry)
         else:
-            problem = problem or _problem(folder, source)
             work = {"search": loop.search, "rank": ranking.rank, "retrain": standalone.retrain}[stage]
             work(problem, folder, listener)
     return folder

@@ -5,6 +5,7 @@ A job's numbers depend on its seed, the precision and the threads of its process
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -41,10 +42,22 @@ def each(
         return
     for job in jobs:
         try:
-            result = function(problem, listener, *job)
+            with _threads(problem.threads):
+                result = function(problem, listener, *job)
         except PoolwiseError as error:
             result = error
         yield job, result
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """As many CPU threads as were asked for, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _in_processes(

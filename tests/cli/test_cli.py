@@ -191,3 +191,19 @@ def test_a_folder_of_one_class(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "only" / "a.png")
     told = one_line(poolwise("run", *TINY, "--data", f"folder:{tmp_path / 'data'}", "--out", tmp_path / "run"), 2)
     assert "one class 'only'" in told
+
+
+def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
+    out, options = tmp_path / "run", ["--width", "2", "--steps", "3", "--seeds", "2", "--batch-size", "8"]
+    options += ["--image-size", "8", "--device", "cpu", "--precision", "float32", "--data", f"folder:{image_folder}"]
+    options += ["--poolings", "5-3-2,4-3-3", "--out", out]
+    assert "trainings 4" in poolwise("exhaustive", *options, "--plan").stdout
+    assert not out.exists()
+    first = poolwise("exhaustive", *options)
+    assert first.returncode == 0, first.stderr
+    assert "noise between seeds" in first.stdout
+    again = poolwise("exhaustive", *options, "--json", "--quiet")
+    assert json.loads(again.stdout) == json.loads((out / "exhaustive.json").read_text())
+    assert "5-3-2" in poolwise("resume", out).stdout
+    assert "another request" in one_line(poolwise("exhaustive", *options, "--seeds", "3"), 2)
+    assert "give one" in one_line(poolwise("exhaustive", *options, "--poolings-file", "x"), 2)

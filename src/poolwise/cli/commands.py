@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from poolwise import __version__
 from poolwise.cli import show
 from poolwise.cli.options import Sections, output_options, retrain_options, settings_options
-from poolwise.cli.progress import listener as make_listener
+from poolwise.cli.work import Stopped, work
 from poolwise.errors import PoolwiseError
-from poolwise.progress import Interrupted
 from poolwise.settings import Settings
 from poolwise.settings import preset as make_preset
 
@@ -50,29 +47,6 @@ def _settings(values: dict[str, Any]) -> Settings:
     return make_preset(values.pop("preset_name"), **values)
 
 
-def _work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
-    """Run ``do(listener)``; the first Ctrl-C stops at the next safe point, a second at once."""
-    listener = make_listener(quiet, Console(stderr=as_json))
-
-    def stop(*_: Any) -> None:
-        if listener.stopping:
-            raise KeyboardInterrupt
-        listener.stopping = True
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        return do(listener)
-    except (Interrupted, KeyboardInterrupt):
-        tell = f"go on with: poolwise resume {out}" if (out / "run.json").exists() else "nothing had been started"
-        raise _Stopped(f"stopped; {tell}") from None
-    finally:
-        listener.close()
-
-
-class _Stopped(Exception):
-    pass
-
-
 def _planned(settings: Settings, as_json: bool) -> None:
     from poolwise import api
     from poolwise.problem import Problem
@@ -98,7 +72,7 @@ def run(out: Path | None, plan: bool, quiet: bool, as_json: bool, **values: Any)
     settings, out = _settings(values), out or Path("runs/run")
     if plan:
         return _planned(settings, as_json)
-    _work(out, quiet, as_json, lambda listener: api.run(settings, out, listener=listener))
+    work(out, quiet, as_json, lambda listener: api.run(settings, out, listener=listener))
     show.result(out, as_json)
 
 
@@ -114,7 +88,7 @@ def search(out: Path | None, plan: bool, quiet: bool, as_json: bool, **values: A
     settings, out = _settings(values), out or Path("runs/search")
     if plan:
         return _planned(settings, as_json)
-    _work(out, quiet, as_json, lambda listener: api.search(settings, out, listener=listener))
+    work(out, quiet, as_json, lambda listener: api.search(settings, out, listener=listener))
     show.line({"run": str(out), "next": f"poolwise rank {out}"}, as_json, f"searched; next: poolwise rank {out}")
 
 
@@ -125,7 +99,7 @@ def rank(run: Path, quiet: bool, as_json: bool) -> None:
     """Score every configuration with a finished search and write ranking.json."""
     from poolwise import api
 
-    value = _work(run, quiet, as_json, lambda listener: api.rank(run, listener=listener))
+    value = work(run, quiet, as_json, lambda listener: api.rank(run, listener=listener))
     show.ranking(value, as_json, rows=None)
 
 
@@ -142,7 +116,7 @@ def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -
     if plan:
         settings = Settings.from_json(RunFolder.open(run).request()["settings"])
         return _planned(api.changed(settings, changes), as_json)
-    value = _work(run, quiet, as_json, lambda listener: api.retrain(run, listener=listener, **changes))
+    value = work(run, quiet, as_json, lambda listener: api.retrain(run, listener=listener, **changes))
     show.retrained(value, as_json)
 
 
@@ -153,7 +127,7 @@ def resume(run: Path, quiet: bool, as_json: bool) -> None:
     """Go on with a run that was stopped."""
     from poolwise import api
 
-    folder = _work(run, quiet, as_json, lambda listener: api.resume(run, listener=listener))
+    folder = work(run, quiet, as_json, lambda listener: api.resume(run, listener=listener))
     show.result(folder.path, as_json)
 
 
@@ -202,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         _end(str(error), error.exit_code)
-    except _Stopped as error:
+    except Stopped as error:
         _end(str(error), 130)
     except (KeyboardInterrupt, click.Abort):
         _end("stopped", 130)
