@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from poolwise.api import costs, exhaustive, model, rank, report, resume, retrain, run, search
+    from poolwise.api import compare, costs, exhaustive, model, rank, report, resume, retrain, run, search
     from poolwise.errors import PoolwiseError
     from poolwise.networks.switch import SwitchableNet, export
     from poolwise.settings import Settings, preset
@@ -23,6 +23,7 @@ _HOMES = {
     "preset": "settings",
     "SwitchableNet": "networks.switch",
     "export": "networks.switch",
+    "compare": "api",
     "costs": "api",
     "exhaustive": "api",
     "search": "api",
@@ -39,6 +40,7 @@ __all__ = [
     "PoolwiseError",
     "Settings",
     "SwitchableNet",
+    "compare",
     "costs",
     "exhaustive",
     "export",

@@ -18,9 +18,10 @@ import torch
 
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
+from poolwise.metrics.uncertainty import RESAMPLES
 from poolwise.networks import family
-from poolwise.networks.chain import batch_norm, create, running_norm
-from poolwise.networks.cost import Cost, CostModel
+from poolwise.networks.chain import create, running_norm
+from poolwise.networks.cost import Cost, family_costs
 from poolwise.networks.switch import export
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -48,11 +49,7 @@ def costs(
     model: str = "resnet20", *, width: int | None = None, image_size: int = 32, classes: int = 10
 ) -> dict[Pooling, Cost]:
     """Costs of every configuration of a family, in the order of its space, before any training."""
-    known = family(model)
-    arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
-    chain = create(known.build, Streams(0).torch("cost"), **arguments)
-    price = CostModel(chain, image_size, known.default)
-    return {pooling: price(pooling) for pooling in known.space}
+    return family_costs(model, width, image_size, classes)
 
 
 def search(
@@ -163,6 +160,44 @@ def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | N
             )
     if wanted != request["settings"]:
         folder.save_request({**request, "settings": wanted})
+
+
+def compare(
+    table: str | Path,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    columns: Sequence[str] | None = None,
+    names: Sequence[str] = ("macs", "productive", "receptive_field"),
+    seeds: Sequence[int] = (0, 1, 2),
+    resamples: int = RESAMPLES,
+    source: Source | None = None,
+) -> dict[str, Any]:
+    """Judge rankings against a table and write csv, json, figures and a page; returns the content of ``compare.json``.
+
+    Args:
+        table: name or folder of a table, see ``tables.load``.
+        columns: rankings that the table holds (all), as ``supernets4``.
+        names: controls; ``naswot`` and ``grad_norm`` need the images that the table was made with, one run a seed.
+        source: those images, where they are not the data set that the table names.
+
+    Raises RequestError for an unknown table, one that does not fit ``model``, an empty study, and whatever is given twice.
+    """
+    from poolwise.comparing import study
+    from poolwise.reporting import comparison
+
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise RequestError(f"seeds {', '.join(map(str, seeds)) or 'none'}: give at least one, each once")
+    path = Path(out)
+    study.check_out(path)
+    truth = tables.load(table)
+    known = study.check_model(truth, model)
+    problem = None if source is None else Problem(study.settings_of(truth, known), source)
+    entries = study.column_entries(truth, columns) + study.control_entries(truth, known, names, seeds, problem)
+    value = study.study(entries, truth, resamples)
+    study.write(value, path)
+    comparison.write(value, path)
+    return value
 
 
 def report(folder: str | Path) -> Path:

@@ -159,6 +159,27 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
         )
 
 
+def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Every method's agreement and regret, with intervals."""
+    if as_json:
+        return _json(value)
+    noise = "" if value["noise"] is None else f", noise {value['noise']:.2f} points"
+    ceiling = "" if value["ceiling"] is None else f", tau-b between seeds {value['ceiling']:.2f}"
+    table = Table("method", "smoothed", title=f"against {value['table']['name']}{noise}{ceiling}")
+    for heading in ("tau-a", "tau-b (95 %)", "Spearman", "sparse tau", "regret@1 (95 %)", "@3", "@5"):
+        table.add_column(heading, justify="right")
+    for row in value["summary"]:
+        spans = [
+            "{mean:.2f} ({low:.2f} to {high:.2f})".format(**row[name])
+            if name in ("tau_b", "regret@1")
+            else f"{row[name]['mean']:.2f}"
+            for name in ("tau_a", "tau_b", "spearman", "sparse_tau", "regret@1", "regret@3", "regret@5")
+        ]
+        table.add_row(escape(row["method"]), "yes" if row["smoothed"] else "no", *spans)
+    _print(table)
+    click.echo(f"page: {out / 'compare.html'}; all numbers: {out / 'compare.csv'}")
+
+
 def result(path: Path, as_json: bool) -> None:
     """Everything a run has come to."""
     values = {}

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError
-from poolwise.networks.chain import Chain
+from poolwise.networks.chain import Chain, batch_norm, create
+from poolwise.networks.registry import family
 from poolwise.networks.switch import check_fits
+from poolwise.rng import Streams
 from poolwise.space import Pooling
 
 _BATCH = 2  # images in the measuring pass; more than one so that batch statistics exist
@@ -106,6 +108,14 @@ class CostModel:
         held += self._table[depths[-1]][-1].activation_bytes
         macs = self._macs(pooling)
         return Cost(macs, macs / self._default_macs, self.parameters, held, receptive_field, productive)
+
+
+def family_costs(model: str, width: int | None, image_size: int, classes: int) -> dict[Pooling, Cost]:
+    """Costs of every configuration of a family, in the order of its space."""
+    known = family(model)
+    arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
+    price = CostModel(create(known.build, Streams(0).torch("cost"), **arguments), image_size, known.default)
+    return {pooling: price(pooling) for pooling in known.space}
 
 
 def _measure(chain: Chain, size: int) -> list[_LayerCost]:
