@@ -207,3 +207,27 @@ def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
     assert "5-3-2" in poolwise("resume", out).stdout
     assert "another request" in one_line(poolwise("exhaustive", *options, "--seeds", "3"), 2)
     assert "give one" in one_line(poolwise("exhaustive", *options, "--poolings-file", "x"), 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--table", "resnet20"], "did you mean 'resnet20-cifar10-published'"),
+        (["--table", "resnet20-cifar10-published", "--model", "resnt20"], "did you mean 'resnet20'"),
+        (["--table", "resnet20-cifar10-published", "--seeds", "1,1"], "each once"),
+        (["--table", "resnet20-cifar10-published", "--seeds", "one"], "whole numbers"),
+        (["--table", "resnet20-cifar10-published", "--controls", "none", "--columns", "none"], "nothing to compare"),
+    ],
+)
+def test_wrong_comparisons(arguments, told, tmp_path):
+    assert told in one_line(poolwise("compare", *arguments, cwd=tmp_path), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_with_the_published_table(tmp_path):
+    out = tmp_path / "out"
+    done = poolwise("compare", "--table", "resnet20-cifar10-published", "--resamples", "20", "--out", out)
+    assert done.returncode == 0, done.stderr
+    for told in ("0.15", "0.31", "0.60", "0.53", "0.49", "0.56"):
+        assert told in done.stdout
+    assert (out / "compare.html").exists()
