@@ -19,7 +19,7 @@ FLOORS = [
     {"calibration"},
     {"problem"},
     {"workers"},
-    {"searching", "truth", "controls"},
+    {"searching", "truth", "controls", "trialing"},
     {"comparing"},
     {"reporting"},
     {"api"},
@@ -52,6 +52,12 @@ def test_assignment_and_samplers_know_no_network():
     assert len(samplers) >= 3
     for path in [ROOT / "searching/assignment.py", *samplers]:
         assert not imports(path) & {"networks", "training", "problem"}
+        assert "import torch" not in path.read_text()
+
+
+def test_methods_of_trials_know_no_network():
+    for path in (ROOT / "trialing").glob("*.py"):
+        assert imports(path) <= {"errors", "metrics", "rng", "space", "trialing"}
         assert "import torch" not in path.read_text()
 
 

@@ -212,7 +212,7 @@ def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--table", "resnet20"], "did you mean 'resnet20-cifar10-published'"),
+        (["--table", "resnet20-cifar10"], "did you mean 'resnet20-cifar10-published'"),
         (["--table", "resnet20-cifar10-published", "--model", "resnt20"], "did you mean 'resnet20'"),
         (["--table", "resnet20-cifar10-published", "--seeds", "1,1"], "each once"),
         (["--table", "resnet20-cifar10-published", "--seeds", "one"], "whole numbers"),

@@ -5,7 +5,7 @@ Any scores can be smoothed, whatever made them; nothing but the space is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,3 +83,37 @@ def _every_width(positions_PS: np.ndarray, scores: np.ndarray, widths: np.ndarra
         predicted = np.where(alone, 0.0, (sum_BW - own) / np.where(alone, 1.0, others_BW))
         error_W += ((own - predicted) ** 2).sum(0)
     return smoothed_WP, error_W / P
+
+
+def fill(space: PoolingSpace, seen: Mapping[int, float], widths: Sequence[float] = WIDTHS) -> np.ndarray:
+    """scores_P: what was seen (place in the space -> score) as it is, everywhere else its kernel mean.
+
+    The kernel is that of ``smooth``, its width the one that predicts the seen from each other best. A mean is never above
+    the best that was seen, so the first place of a ranking stays with something seen. Zeros where nothing was seen.
+    """
+    if not seen:
+        return np.zeros(space.size)
+    places = np.array(sorted(seen))
+    values = np.array([seen[place] for place in places.tolist()], float)
+    all_PS = np.array([pooling.positions for pooling in space], float).reshape(space.size, -1)
+    squared_VV = ((all_PS[places, None] - all_PS[places]) ** 2).sum(-1)
+    errors = [
+        np.mean((values - _kernel_mean(squared_VV + np.diag([np.inf] * len(values)), values, h)) ** 2) for h in widths
+    ]
+    width = widths[int(np.argmin(errors))] if len(values) > 2 else 1.0
+    scores_P = np.empty(space.size)
+    for start in range(0, space.size, max(_CELLS // len(values), 1)):
+        block = all_PS[start : start + max(_CELLS // len(values), 1)]
+        squared = ((block[:, None] - all_PS[places]) ** 2).sum(-1)
+        scores_P[start : start + len(block)] = _kernel_mean(squared, values, width)
+    scores_P[places] = values
+    return scores_P
+
+
+def _kernel_mean(squared_NV: np.ndarray, values_V: np.ndarray, width: float) -> np.ndarray:
+    """Weighted mean of ``values_V``; weights are relative to the nearest, so that far ones never all vanish."""
+    nearest = squared_NV.min(1, keepdims=True)
+    gaps = squared_NV - np.where(np.isfinite(nearest), nearest, 0)
+    weights_NV = np.exp(-gaps / (2 * width**2))
+    mass = weights_NV.sum(1)
+    return np.where(mass > 0, weights_NV @ values_V / np.where(mass > 0, mass, 1), values_V.mean())
