@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from poolwise.api import costs, fit, model, plan, rank, report, resume, retrain, run, search
+    from poolwise.api import compare, costs, exhaustive, fit, model, plan, rank, report, resume, retrain, run, search
     from poolwise.errors import PoolwiseError
     from poolwise.networks.switch import SwitchableNet, export
     from poolwise.settings import Settings, preset
@@ -23,9 +23,11 @@ _HOMES = {
     "preset": "settings",
     "SwitchableNet": "networks.switch",
     "export": "networks.switch",
+    "compare": "api",
     "costs": "api",
     "plan": "api",
     "fit": "api",
+    "exhaustive": "api",
     "search": "api",
     "rank": "api",
     "retrain": "api",
@@ -40,7 +42,9 @@ __all__ = [
     "PoolwiseError",
     "Settings",
     "SwitchableNet",
+    "compare",
     "costs",
+    "exhaustive",
     "export",
     "fit",
     "model",

@@ -10,33 +10,30 @@ into the run folder, and ``resume`` goes on with whatever was asked for and is n
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from poolwise import planning, workers
+from poolwise import planning, stages
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
+from poolwise.metrics.uncertainty import RESAMPLES
 from poolwise.networks import family
-from poolwise.networks.chain import batch_norm, create, running_norm
-from poolwise.networks.cost import Cost, CostModel
+from poolwise.networks.chain import create, running_norm
+from poolwise.networks.cost import Cost, family_costs
 from poolwise.networks.switch import export
 from poolwise.planning import Plan
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder, Trials, command_line, environment
-from poolwise.searching import loop, ranking, samplers
+from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.truth import standalone
+from poolwise.stages import STAGES
+from poolwise.truth import standalone, tables
 
-STAGES = ("search", "rank", "retrain", "report")
-# what shows that a stage needs no more work; a finished search is restored in no time until it is ranked
-_OUTPUTS = {"search": "ranking.json", "rank": "ranking.json", "retrain": "retrain.json", "report": "report.html"}
 _RETRAIN_SETTINGS = ("top", "retrain_seeds", "retrain_epochs", "retrain_steps")
 
 
@@ -44,33 +41,31 @@ def costs(
     model: str = "resnet20", *, width: int | None = None, image_size: int = 32, classes: int = 10
 ) -> dict[Pooling, Cost]:
     """Costs of every configuration of a family, in the order of its space, before any training."""
-    known = family(model)
-    arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
-    chain = create(known.build, Streams(0).torch("cost"), **arguments)
-    price = CostModel(chain, image_size, known.default)
-    return {pooling: price(pooling) for pooling in known.space}
+    return family_costs(model, width, image_size, classes)
 
 
 def search(
     settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> RunFolder:
     """Train the mixture and keep it in the run folder ``out``."""
-    return _begin(settings, out, ["search"], source, listener)
+    folder, problem = stages.create(settings, out, ["search"], source)
+    return stages.carry_out(folder, ["search"], source, listener, problem)
 
 
 def run(
     settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> dict[str, Any]:
     """Search, rank, retrain and report in one go; returns the content of ``retrain.json``."""
-    folder = _begin(settings, out, list(STAGES), source, listener)
+    folder, problem = stages.create(settings, out, STAGES, source)
+    stages.carry_out(folder, STAGES, source, listener, problem)
     return folder.read("retrain.json", "")
 
 
 def rank(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> dict[str, Any]:
     """Score every configuration with a finished search; returns the content of ``ranking.json``."""
     opened = RunFolder.open(Path(folder))
-    _ask_for(opened, "rank")
-    return _stage_by_stage(opened, ["rank"], source, listener).read("ranking.json", "")
+    stages.ask_for(opened, "rank")
+    return stages.carry_out(opened, ["rank"], source, listener).read("ranking.json", "")
 
 
 def retrain(
@@ -85,14 +80,14 @@ def retrain(
     opened.read("ranking.json", f"rank it first, poolwise rank {folder}")
     request = opened.request()
     settings = changed(Settings.from_json(request["settings"]), changes)
-    problem = _problem(opened, source, settings)  # a wrong request is told before anything is touched
+    problem = stages.reopened(opened, source, settings)  # a wrong request is told before anything is touched
     if settings.to_json() != request["settings"] or not opened.has("retrain.json"):
         for name in ("retrain.json", "report.html"):  # what they say is no longer what was asked for
             (opened.path / name).unlink(missing_ok=True)
     opened.save_request({**request, "settings": settings.to_json()})
-    _ask_for(opened, "retrain")
-    stages = [stage for stage in STAGES[2:] if stage in opened.request()["stages"]]
-    return _stage_by_stage(opened, stages, source, listener, problem).read("retrain.json", "")
+    stages.ask_for(opened, "retrain")
+    left = [stage for stage in STAGES[2:] if stage in opened.request()["stages"]]
+    return stages.carry_out(opened, left, source, listener, problem).read("retrain.json", "")
 
 
 def changed(settings: Settings, changes: dict[str, int | None]) -> Settings:
@@ -106,20 +101,113 @@ def changed(settings: Settings, changes: dict[str, int | None]) -> Settings:
     return dataclasses.replace(settings, **given)
 
 
+def exhaustive(
+    settings: Settings,
+    out: str | Path,
+    *,
+    poolings: Sequence[Pooling | str] | None = None,
+    retry: bool = False,
+    table: str | Path | None = None,
+    source: Source | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Train every configuration (or the listed ``poolings``) stand-alone; returns the content of ``exhaustive.json``.
+
+    ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` of the settings say how many seeds and how long. On a
+    folder that holds the same request it goes on with what is not trained yet (``workers`` may differ); ``retry``
+    repeats the trainings that failed. ``table`` is a folder that gets the tabular benchmark, named after the folder.
+    Raises RequestError where the folder holds a different request.
+    """
+    space = family(settings.model).space
+    asked = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
+    if asked is not None and (not asked or len(set(asked)) < len(asked)):
+        twice = next((name for name in asked if asked.count(name) > 1), None)
+        raise RequestError(f"pooling {twice} is listed twice" if twice else "no pooling is listed: list at least one")
+    name = None if table is None else tables.check_name(Path(table).absolute().name)
+    if name and asked is not None and len(asked) < len(space):
+        raise RequestError(f"a table needs all {len(space)} configurations and {len(asked)} are listed")
+    path = Path(out)
+    if (path / "run.json").exists():
+        folder, problem = RunFolder.open(path), None
+        _same_request(folder, settings, asked)
+    else:
+        folder, problem = stages.create(settings, path, ["exhaustive"], source, asked)
+    if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
+        (folder.path / "exhaustive.json").unlink()
+    value = stages.carry_out(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
+    if table is not None and name:
+        tables.write(table, name, value, command=folder.request()["commands"][0])
+    return value
+
+
+def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | None) -> None:
+    """RequestError where the run was asked for something else; another number of workers is taken over."""
+    request, wanted = folder.request(), stages.rooted(settings).to_json()
+    if "exhaustive" not in request["stages"]:
+        raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
+    for name, value in {**wanted, "poolings": poolings}.items():
+        had = request.get("poolings") if name == "poolings" else request["settings"].get(name)
+        if value != had and name != "workers":
+            raise RequestError(
+                f"{folder.path} holds another request ({name.removeprefix('retrain_')} {had}, now {value}):"
+                f" go on with it (poolwise resume {folder.path}) or give another --out"
+            )
+    if wanted != request["settings"]:
+        folder.save_request({**request, "settings": wanted})
+
+
+def compare(
+    table: str | Path,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    columns: Sequence[str] | None = None,
+    names: Sequence[str] = ("macs", "productive", "receptive_field"),
+    seeds: Sequence[int] = (0, 1, 2),
+    resamples: int = RESAMPLES,
+    source: Source | None = None,
+) -> dict[str, Any]:
+    """Judge rankings against a table and write csv, json, figures and a page; returns the content of ``compare.json``.
+
+    Args:
+        table: name or folder of a table, see ``tables.load``.
+        columns: rankings that the table holds (all), as ``supernets4``.
+        names: controls; ``naswot`` and ``grad_norm`` need the images that the table was made with, one run a seed.
+        source: those images, where they are not the data set that the table names.
+
+    Raises RequestError for an unknown table, one that does not fit ``model``, an empty study, and whatever is given twice.
+    """
+    from poolwise.comparing import study
+    from poolwise.reporting import comparison
+
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise RequestError(f"seeds {', '.join(map(str, seeds)) or 'none'}: give at least one, each once")
+    path = Path(out)
+    study.check_out(path)
+    truth = tables.load(table)
+    known = study.check_model(truth, model)
+    problem = None if source is None else Problem(study.settings_of(truth, known), source)
+    entries = study.column_entries(truth, columns) + study.control_entries(truth, known, names, seeds, problem)
+    value = study.study(entries, truth, resamples)
+    study.write(value, path)
+    comparison.write(value, path)
+    return value
+
+
 def report(folder: str | Path) -> Path:
     """Write ``figures/`` and the self-contained page ``report.html`` from the files of a run; returns its path."""
     from poolwise.reporting import page
 
     opened = RunFolder.open(Path(folder))
     path = page.write(opened)
-    _ask_for(opened, "report")  # so that a later retraining renews it
+    stages.ask_for(opened, "report")  # so that a later retraining renews it
     return path
 
 
 def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> RunFolder:
     """Go on with everything that was asked of the run and is not done yet."""
     opened = RunFolder.open(Path(folder))
-    return _stage_by_stage(opened, opened.request()["stages"], source, listener)
+    return stages.carry_out(opened, opened.request()["stages"], source, listener)
 
 
 def model(folder: str | Path, pooling: Pooling | str, seed: int = 1) -> torch.nn.Sequential:
@@ -143,103 +231,31 @@ def model(folder: str | Path, pooling: Pooling | str, seed: int = 1) -> torch.nn
     return plain.eval()
 
 
-def plan(settings: Settings, stages: Sequence[str] = STAGES, *, source: Source | None = None) -> Plan:
-    """Steps, multiply-adds, time, memory and disk that ``stages`` would take on this machine, without doing them."""
-    problem = Problem(settings, source)
-    problem.parallel = workers.measured(problem, problem.rough_seconds)
-    return planning.plan(problem, stages)
+def plan(
+    settings: Settings,
+    asked: Sequence[str] = STAGES,
+    *,
+    poolings: Sequence[Pooling | str] | None = None,
+    source: Source | None = None,
+) -> Plan:
+    """Steps, multiply-adds, time, memory and disk that these stages would take on this machine, without doing them.
+
+    ``poolings`` are those of an ``exhaustive`` stage (None: all).
+    """
+    if "exhaustive" in asked:
+        space = family(settings.model).space
+        listed = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
+        return stages.plan_exhaustive(settings, listed, source)
+    return planning.plan(stages.measured(settings, source), asked)
 
 
 def fit(
     settings: Settings,
     seconds: float,
-    stages: Sequence[str] = STAGES,
+    asked: Sequence[str] = STAGES,
     kept: Iterable[str] = (),
     *,
     source: Source | None = None,
 ) -> Settings:
     """Settings with steps, M and images that fit the time on this machine; those named in ``kept`` stay."""
-    return planning.fit(settings, seconds, stages, kept, source)
-
-
-def _begin(
-    settings: Settings, out: str | Path, stages: list[str], source: Source | None, listener: Listener | None
-) -> RunFolder:
-    if settings.data.startswith("folder:"):  # a run is resumed from anywhere
-        path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
-        settings = dataclasses.replace(settings, data=f"folder:{path}")
-    settings = samplers.settled(settings)
-    problem = Problem(settings, source)
-    problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
-    problem.parallel = workers.measured(problem, problem.rough_seconds)
-    planned = planning.plan(problem, stages)
-    planning.check_memory(planned, problem)
-    request = {
-        "commands": [command_line()],
-        "settings": settings.to_json(),
-        "stages": stages,
-        "space": problem.space.to_json(),
-        "default": str(problem.default),
-        "data": problem.describe_data(),
-        "calibration": problem.describe_choices(),
-        "plan": planned.to_json(),
-        **environment(),
-    }
-    folder = RunFolder.create(Path(out), request)
-    return _stage_by_stage(folder, stages, source, listener, problem)
-
-
-def _ask_for(folder: RunFolder, stage: str) -> None:
-    request = folder.request()
-    commands, command = request["commands"], command_line()
-    if stage not in request["stages"]:
-        request["stages"] = [*request["stages"], stage]
-    folder.save_request({**request, "commands": commands if command in commands else [*commands, command]})
-
-
-def _stage_by_stage(
-    folder: RunFolder,
-    stages: list[str],
-    source: Source | None,
-    listener: Listener | None,
-    problem: Problem | None = None,
-) -> RunFolder:
-    """Do the stages that are not done, in order, with the choices that the run has already made."""
-    listener = listener or Listener()
-    left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
-    if any(stage != "report" for stage in left):
-        problem = problem or _problem(folder, source)
-        planned = planning.plan(problem, left)
-        for line in planned.lines():
-            listener.note(line)
-        listener.expect({stage.name: stage.seconds for stage in planned.stages})
-    for stage in left:
-        if stage == "report":
-            report(folder.path)
-            continue
-        assert problem is not None
-        if stage == "retrain":  # by now it is known what will be trained
-            known = standalone.roles_of(folder.read("ranking.json", ""), problem.settings.top)
-            trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in known]
-            planned = planning.plan(problem, ["retrain"], trainings)
-            listener.expect({"retrain": planned.seconds})
-        begin = time.monotonic()
-        work = {"search": loop.search, "rank": ranking.rank, "retrain": standalone.retrain}[stage]
-        work(problem, folder, listener)
-        seconds = round(time.monotonic() - begin, 1)
-        folder.log({"event": "stage", "stage": stage, "planned": planned.of(stage), "seconds": seconds})
-    return folder
-
-
-def _problem(folder: RunFolder, source: Source | None, settings: Settings | None = None) -> Problem:
-    """What a run is about, with the choices it has made; RequestError where its images have changed since."""
-    request = folder.request()
-    settings = settings or Settings.from_json(request["settings"])
-    problem = Problem(settings, source, request["calibration"])
-    found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
-    if found != expected:
-        raise RequestError(
-            f"the images of {problem.source.name} are not those that the run began with (fingerprint {found[:12]}, was"
-            f" {expected[:12]}): put them back or start a new run"
-        )
-    return problem
+    return planning.fit(settings, seconds, asked, kept, source)

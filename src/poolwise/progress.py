@@ -14,8 +14,8 @@ class Listener:
 
     stopping = False
 
-    def expect(self, seconds: dict[str, float]) -> None:
-        """Seconds that each stage should take, from the plan."""
+    def expect(self, stage: str, seconds: float) -> None:
+        """Seconds that a whole stage should take, from the plan."""
 
     def start(self, stage: str, total: int, done: int = 0) -> None:
         """A stage of ``total`` units begins, ``done`` of them already behind it."""

@@ -88,15 +88,20 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, request: dict[str, Any]) -> RunFolder:
         """Start a new run. RequestError where the folder holds another run or anything else."""
+        cls.check_free(path)
+        folder = cls(path)
+        folder.save_request({"format": FORMAT, **request})
+        return folder
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """RequestError where a new run cannot be started there."""
         if (path / "run.json").exists():
             raise RequestError(
                 f"{path} holds another run already: go on with it (poolwise resume {path}) or give another --out"
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RequestError(f"{path} exists and is not an empty folder: give another --out")
-        folder = cls(path)
-        folder.save_request({"format": FORMAT, **request})
-        return folder
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

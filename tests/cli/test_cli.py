@@ -201,3 +201,43 @@ def test_a_folder_of_one_class(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "only" / "a.png")
     told = one_line(poolwise("run", *TINY, "--data", f"folder:{tmp_path / 'data'}", "--out", tmp_path / "run"), 2)
     assert "one class 'only'" in told
+
+
+def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
+    out, options = tmp_path / "run", ["--width", "2", "--steps", "3", "--seeds", "2", "--batch-size", "8"]
+    options += ["--image-size", "8", "--device", "cpu", "--precision", "float32", "--data", f"folder:{image_folder}"]
+    options += ["--poolings", "5-3-2,4-3-3", "--out", out]
+    assert "trainings 4" in poolwise("exhaustive", *options, "--plan").stdout
+    assert not out.exists()
+    first = poolwise("exhaustive", *options)
+    assert first.returncode == 0, first.stderr
+    assert "noise between seeds" in first.stdout
+    again = poolwise("exhaustive", *options, "--json", "--quiet")
+    assert json.loads(again.stdout) == json.loads((out / "exhaustive.json").read_text())
+    assert "5-3-2" in poolwise("resume", out).stdout
+    assert "another request" in one_line(poolwise("exhaustive", *options, "--seeds", "3"), 2)
+    assert "give one" in one_line(poolwise("exhaustive", *options, "--poolings-file", "x"), 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--table", "resnet20-cifar10"], "did you mean 'resnet20-cifar10-published'"),
+        (["--table", "resnet20-cifar10-published", "--model", "resnt20"], "did you mean 'resnet20'"),
+        (["--table", "resnet20-cifar10-published", "--seeds", "1,1"], "each once"),
+        (["--table", "resnet20-cifar10-published", "--seeds", "one"], "whole numbers"),
+        (["--table", "resnet20-cifar10-published", "--controls", "none", "--columns", "none"], "nothing to compare"),
+    ],
+)
+def test_wrong_comparisons(arguments, told, tmp_path):
+    assert told in one_line(poolwise("compare", *arguments, cwd=tmp_path), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_with_the_published_table(tmp_path):
+    out = tmp_path / "out"
+    done = poolwise("compare", "--table", "resnet20-cifar10-published", "--resamples", "20", "--out", out)
+    assert done.returncode == 0, done.stderr
+    for told in ("0.15", "0.31", "0.60", "0.53", "0.49", "0.56"):
+        assert told in done.stdout
+    assert (out / "compare.html").exists()

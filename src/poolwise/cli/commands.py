@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from poolwise import __version__
 from poolwise.cli import show
 from poolwise.cli.options import Sections, output_options, retrain_options, settings_options
-from poolwise.cli.progress import listener as make_listener
+from poolwise.cli.work import Stopped, work
 from poolwise.errors import PoolwiseError, RequestError
-from poolwise.progress import Interrupted
 from poolwise.settings import Settings
 from poolwise.settings import preset as make_preset
 
@@ -58,29 +55,6 @@ def _settings(values: dict[str, Any]) -> Settings:
             f"method {settings.method} trains {settings.supernets} SuperNet and --supernets is {asked.supernets}: leave it out"
         )
     return settings
-
-
-def _work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
-    """Run ``do(listener)``; the first Ctrl-C stops at the next safe point, a second at once."""
-    listener = make_listener(quiet, Console(stderr=as_json))
-
-    def stop(*_: Any) -> None:
-        if listener.stopping:
-            raise KeyboardInterrupt
-        listener.stopping = True
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        return do(listener)
-    except (Interrupted, KeyboardInterrupt):
-        tell = f"go on with: poolwise resume {out}" if (out / "run.json").exists() else "nothing had been started"
-        raise _Stopped(f"stopped; {tell}") from None
-    finally:
-        listener.close()
-
-
-class _Stopped(Exception):
-    pass
 
 
 def _planned(settings: Settings, stages: Sequence[str], as_json: bool) -> None:
@@ -128,7 +102,7 @@ def run(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_j
     settings, out = _fitted(_settings(values), time_budget, api.STAGES, values), out or Path("runs/run")
     if plan:
         return _planned(settings, api.STAGES, as_json)
-    _work(out, quiet, as_json, lambda listener: api.run(settings, out, listener=listener))
+    work(out, quiet, as_json, lambda listener: api.run(settings, out, listener=listener))
     show.result(out, as_json)
 
 
@@ -145,7 +119,7 @@ def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, a
     settings, out = _fitted(_settings(values), time_budget, ["search"], values), out or Path("runs/search")
     if plan:
         return _planned(settings, ["search"], as_json)
-    _work(out, quiet, as_json, lambda listener: api.search(settings, out, listener=listener))
+    work(out, quiet, as_json, lambda listener: api.search(settings, out, listener=listener))
     show.line({"run": str(out), "next": f"poolwise rank {out}"}, as_json, f"searched; next: poolwise rank {out}")
 
 
@@ -160,7 +134,7 @@ def rank(run: Path, plan: bool, quiet: bool, as_json: bool) -> None:
 
     if plan:
         return _planned(Settings.from_json(RunFolder.open(run).request()["settings"]), ["rank"], as_json)
-    value = _work(run, quiet, as_json, lambda listener: api.rank(run, listener=listener))
+    value = work(run, quiet, as_json, lambda listener: api.rank(run, listener=listener))
     show.ranking(value, as_json, rows=None)
 
 
@@ -177,7 +151,7 @@ def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -
     if plan:
         settings = Settings.from_json(RunFolder.open(run).request()["settings"])
         return _planned(api.changed(settings, changes), ["retrain"], as_json)
-    value = _work(run, quiet, as_json, lambda listener: api.retrain(run, listener=listener, **changes))
+    value = work(run, quiet, as_json, lambda listener: api.retrain(run, listener=listener, **changes))
     show.retrained(value, as_json)
 
 
@@ -188,7 +162,7 @@ def resume(run: Path, quiet: bool, as_json: bool) -> None:
     """Go on with a run that was stopped."""
     from poolwise import api
 
-    folder = _work(run, quiet, as_json, lambda listener: api.resume(run, listener=listener))
+    folder = work(run, quiet, as_json, lambda listener: api.resume(run, listener=listener))
     show.result(folder.path, as_json)
 
 
@@ -237,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         _end(str(error), error.exit_code)
-    except _Stopped as error:
+    except Stopped as error:
         _end(str(error), 130)
     except (KeyboardInterrupt, click.Abort):
         _end("stopped", 130)

@@ -20,7 +20,7 @@ def _workers(_context: click.Context, _parameter: click.Parameter, value: str | 
     return int(value)
 
 
-_SETTINGS: list[Decorator] = [
+_PROBLEM: list[Decorator] = [
     click.option(
         "--preset", "preset_name", default="demo", show_default=True, help=f"Starting point: {', '.join(PRESETS)}."
     ),
@@ -32,29 +32,38 @@ _SETTINGS: list[Decorator] = [
     click.option(
         "--flip/--no-flip", default=None, help="Mirror images while training; off where that changes the class."
     ),
+]
+_SEARCH: list[Decorator] = [
     click.option(
         "--method", help="What is trained next: mixture (the balanced mixture of SuperNets), or another sampler."
     ),
+    click.option("--warm-up", type=float, help="Share of the search that draws uniformly first (boltzmann, mcts)."),
+    click.option("--block", type=int, help="Steps drawn with the same scores; 1 as published."),
+    click.option("--profile", is_flag=True, default=None, help="Measure where the time goes; the report shows it."),
     click.option("--supernets", type=int, help="M, the number of SuperNets; 1 is the single SuperNet."),
     click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
     click.option("--steps", type=int, help="Length of the search in steps; wins over --epochs."),
-    click.option("--batch-size", type=int, help="Images a training and scoring batch."),
     click.option("--eval-batch-size", type=int, help="Images a batch while ranking; part of the result."),
+    click.option("--temperature", type=float, help="Temperature of the assignment at the end of the search."),
+    click.option("--temperature-start", type=float, help="Temperature at its start."),
+    click.option("--draw", help="rounds (every configuration once a round) or iid (as published)."),
+]
+_TRAINING: list[Decorator] = [
+    click.option("--batch-size", type=int, help="Images a training and scoring batch."),
     click.option("--lr", type=float, help="Learning rate at the start."),
     click.option("--lr-end", type=float, help="Learning rate at the end."),
     click.option("--momentum", type=float),
     click.option("--weight-decay", type=float),
-    click.option("--temperature", type=float, help="Temperature of the assignment at the end of the search."),
-    click.option("--temperature-start", type=float, help="Temperature at its start."),
-    click.option("--draw", help="rounds (every configuration once a round) or iid (as published)."),
-    click.option("--warm-up", type=float, help="Share of the search that draws uniformly first (boltzmann, mcts)."),
     click.option("--seed", type=int, help="Root of all randomness."),
     click.option("--device", help="auto, cpu, cuda, cuda:1, mps."),
     click.option("--precision", help="auto (measured), float32, bfloat16, tf32, each alone or with +channels_last."),
-    click.option("--block", type=int, help="Steps drawn with the same scores; 1 as published."),
     click.option("--threads", type=int, help="CPU threads of each process (measured); part of the result's last bits."),
     click.option("--workers", callback=_workers, help="Processes at once: auto (measured) or a number; same results."),
-    click.option("--profile", is_flag=True, default=None, help="Measure where the time goes; the report shows it."),
+]
+_STANDALONE: list[Decorator] = [
+    click.option("--epochs", "retrain_epochs", type=int, help="Length of a training in passes over all images."),
+    click.option("--steps", "retrain_steps", type=int, help="The same in steps; wins over --epochs."),
+    click.option("--seeds", "retrain_seeds", type=int, help="Trainings of each configuration, seeds 1 to N."),
 ]
 _RETRAIN: list[Decorator] = [
     click.option("--top", type=int, help="How many of the ranking are retrained."),
@@ -82,7 +91,8 @@ def _all(decorators: list[Decorator]) -> Decorator:
     return decorate
 
 
-settings_options = _all(_SETTINGS)
+settings_options = _all([*_PROBLEM, *_SEARCH, *_TRAINING])
+standalone_options = _all([*_PROBLEM, *_STANDALONE, *_TRAINING])
 retrain_options = _all(_RETRAIN)
 output_options = _all(_OUTPUT)
 
@@ -92,7 +102,8 @@ class Sections(click.Group):
 
     SECTIONS: ClassVar[dict[str, tuple[str, ...]]] = {
         "Before training": ("space",),
-        "Training": ("run", "search", "rank", "retrain", "resume"),
+        "Training": ("run", "search", "rank", "retrain", "exhaustive", "resume"),
+        "Evidence": ("compare",),
         "Hand over": ("report", "data"),
     }
 

@@ -42,8 +42,8 @@ class Bars(Listener):
         self._live: Live | None = None
         self._best: list[tuple[str, float]] = []
 
-    def expect(self, seconds: dict[str, float]) -> None:
-        self._expected = seconds
+    def expect(self, stage: str, seconds: float) -> None:
+        self._expected[stage] = seconds
 
     def start(self, stage: str, total: int, done: int = 0) -> None:
         self._left = Left(total, done, self._expected.get(stage))
@@ -95,8 +95,8 @@ class Lines(Listener):
         self.console = console
         self._expected: dict[str, float] = {}
 
-    def expect(self, seconds: dict[str, float]) -> None:
-        self._expected = seconds
+    def expect(self, stage: str, seconds: float) -> None:
+        self._expected[stage] = seconds
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

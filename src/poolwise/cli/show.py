@@ -138,10 +138,56 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
     click.echo(f"verdict: {value['verdict']}")
 
 
+def exhaustive(value: dict[str, Any], as_json: bool) -> None:
+    """Stand-alone accuracies of every configuration, best first, and how far they can be told apart."""
+    if as_json:
+        return _json(value)
+    table = Table("rank", "pooling", title=f"stand-alone, {value['steps']} steps, {value['data']['test']} test images")
+    for heading in ("test accuracy %", "seeds"):
+        table.add_column(heading, justify="right")
+    done = [result for result in value["results"] if result["mean"] is not None]
+    for rank, result in enumerate(sorted(done, key=lambda result: -result["mean"]), 1):
+        std = f" ± {100 * result['std']:.2f}" if result["std"] is not None else ""
+        trained = sum(accuracy is not None for accuracy in result["accuracies"])
+        table.add_row(str(rank), result["pooling"], f"{100 * result['mean']:.2f}{std}", str(trained))
+    _print(table)
+    if value["noise"] is not None:
+        click.echo(f"noise between seeds: {value['noise']:.2f} points (standard deviation, pooled over configurations)")
+    if value["ceiling"] is not None:
+        click.echo(f"agreement between seeds (Kendall tau-b, the ceiling for any method): {value['ceiling']:.2f}")
+    for failure in value["failed"]:
+        click.echo(f"failed: {failure['pooling']}, seed {failure['seed']}: {failure['error']}", err=True)
+    if value["failed"]:
+        click.echo(
+            f"{len(value['failed'])} trainings failed: the same command with --retry-failed repeats them", err=True
+        )
+
+
+def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Every method's agreement and regret, with intervals."""
+    if as_json:
+        return _json(value)
+    noise = "" if value["noise"] is None else f", noise {value['noise']:.2f} points"
+    ceiling = "" if value["ceiling"] is None else f", tau-b between seeds {value['ceiling']:.2f}"
+    table = Table("method", "smoothed", title=f"against {value['table']['name']}{noise}{ceiling}")
+    for heading in ("tau-a", "tau-b (95 %)", "Spearman", "sparse tau", "regret@1 (95 %)", "@3", "@5"):
+        table.add_column(heading, justify="right")
+    for row in value["summary"]:
+        spans = [
+            "{mean:.2f} ({low:.2f} to {high:.2f})".format(**row[name])
+            if name in ("tau_b", "regret@1")
+            else f"{row[name]['mean']:.2f}"
+            for name in ("tau_a", "tau_b", "spearman", "sparse_tau", "regret@1", "regret@3", "regret@5")
+        ]
+        table.add_row(escape(row["method"]), "yes" if row["smoothed"] else "no", *spans)
+    _print(table)
+    click.echo(f"page: {out / 'compare.html'}; all numbers: {out / 'compare.csv'}")
+
+
 def result(path: Path, as_json: bool) -> None:
     """Everything a run has come to."""
     values = {}
-    for name in ("ranking", "retrain"):
+    for name in ("ranking", "retrain", "exhaustive"):
         file = path / f"{name}.json"
         if file.exists():
             values[name] = json.loads(file.read_text())
@@ -151,6 +197,8 @@ def result(path: Path, as_json: bool) -> None:
         ranking(values["ranking"], False, rows=None)
     if "retrain" in values:
         retrained(values["retrain"], False)
+    if "exhaustive" in values:
+        exhaustive(values["exhaustive"], False)
     if (path / "report.html").exists():
         click.echo(f"report: {path / 'report.html'}")
     asked = values.get("ranking", {}).get("settings", {})

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError
-from poolwise.networks.chain import Chain
+from poolwise.networks.chain import Chain, batch_norm, create
+from poolwise.networks.registry import family
 from poolwise.networks.switch import check_fits, check_operator, downsampled
+from poolwise.rng import Streams
 from poolwise.space import Pooling
 
 _Step = tuple[int, int, int]  # layer, halvings before it, halvings after it
@@ -147,6 +149,14 @@ class CostModel:
                 jump *= window.stride
         macs = self._macs(pooling)
         return Cost(macs, macs / self._default_macs, self.parameters, held, receptive_field, productive)
+
+
+def family_costs(model: str, width: int | None, image_size: int, classes: int) -> dict[Pooling, Cost]:
+    """Costs of every configuration of a family, in the order of its space."""
+    known = family(model)
+    arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
+    price = CostModel(create(known.build, Streams(0).torch("cost"), **arguments), image_size, known.default)
+    return {pooling: price(pooling) for pooling in known.space}
 
 
 def _steps(pooling: Pooling) -> list[_Step]:

@@ -12,6 +12,7 @@ from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
 from poolwise.truth import standalone
+from poolwise.truth.tables import seed_agreement
 from poolwise.workers import for_trainings
 
 
@@ -47,6 +48,9 @@ def exhaustive(
         "steps": steps,
         "results": results,
         "failed": [{"pooling": p, "seed": s, "error": rows[p, s]["error"]} for p, s in asked if rows[p, s]["error"]],
+        "width": problem.width,
+        "noise": _noise(results),
+        "ceiling": seed_agreement(_complete(results)),
         "settings": problem.settings.to_json(),
         "data": problem.describe_data(),
         "precision": str(problem.precision),
@@ -55,3 +59,15 @@ def exhaustive(
     }
     folder.write_json("exhaustive.json", value)
     return value
+
+
+def _noise(results: list[dict[str, Any]]) -> float | None:
+    """Standard deviation between seeds in points, pooled over configurations; None where none has two seeds."""
+    stds = [result["std"] for result in results if result["std"] is not None]
+    return 100 * float(np.sqrt(np.mean(np.square(stds)))) if stds else None
+
+
+def _complete(results: list[dict[str, Any]]) -> list[list[float]]:
+    """Accuracies seed by seed, of the configurations that have all seeds."""
+    whole = [result["accuracies"] for result in results if None not in result["accuracies"]]
+    return [list(column) for column in zip(*whole, strict=True)] if len(whole) > 1 else []

@@ -1,4 +1,4 @@
-"""Agreement of rankings and paired comparisons. Accuracies are shares (0 to 1); differences are told in points (x 100)."""
+"""A configuration against the default, paired by seed. Accuracies are shares (0 to 1); differences are told in points (x 100)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,6 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-
-
-def kendall_tau_a(x: Sequence[float], y: Sequence[float]) -> float:
-    """(concordant - discordant) / all pairs: ties count as neither, as in the published agreement figures."""
-    a, b = np.asarray(x, float), np.asarray(y, float)
-    pairs = np.triu_indices(len(a), 1)
-    signs = np.sign(a[:, None] - a)[pairs] * np.sign(b[:, None] - b)[pairs]
-    return float(signs.mean())
-
-
-def kendall_tau_b(x: Sequence[float], y: Sequence[float]) -> float:
-    """Kendall's tau with its correction for ties; 0 where one side is constant."""
-    tau = stats.kendalltau(x, y).statistic if len(set(x)) > 1 and len(set(y)) > 1 else 0.0
-    return float(tau)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Every method on one protocol, judged against a table of the truth."""

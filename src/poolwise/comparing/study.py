@@ -1,0 +1,145 @@
+"""A study: which rankings are judged against which table, and the files that come of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poolwise import controls
+from poolwise.comparing.judge import Entry, judge, measures, pairs, summary
+from poolwise.errors import RequestError, did_you_mean
+from poolwise.networks import family
+from poolwise.networks.cost import family_costs
+from poolwise.problem import Problem
+from poolwise.runs import FORMAT, command_line, environment, write_atomically
+from poolwise.settings import Settings, preset
+from poolwise.truth.tables import Table
+
+OUTPUT = "compare.json"
+CONTROLS = (*controls.COUNTED, *controls.UNTRAINED)
+
+
+def check_model(table: Table, model: str | None) -> str:
+    """The model of a study: the one that is asked for, or the table's. RequestError where the table does not fit it."""
+    name = model or table.about.get("model")
+    if name is None:
+        raise RequestError(f"table {table.name} does not say which network it is of: give --model")
+    space = family(name).space
+    if space != table.space:
+        raise RequestError(
+            f"table {table.name} does not fit {name}: it is of {table.space.layers} layers with {table.space.poolings}"
+            f" poolings, the network has {space.layers} with {space.poolings}"
+        )
+    return name
+
+
+def column_entries(table: Table, names: Sequence[str] | None = None) -> list[Entry]:
+    """Rankings that come with a table, as ``supernets4``: all of them, or those that are named."""
+    ranked = {
+        column.removesuffix("_mean"): column
+        for column in table.columns
+        if column.endswith("_mean") and column != table.truth
+    }
+    wanted = list(ranked) if names is None else names
+    _known(wanted, ranked, f"ranking of table {table.name}")
+    return [Entry(name, 0, None, np.asarray(table.column(ranked[name])), percent=True) for name in wanted]
+
+
+def control_entries(
+    table: Table, model: str, names: Sequence[str], seeds: Sequence[int], problem: Problem | None = None
+) -> list[Entry]:
+    """Rankings without training. Those that only count come once; zero-cost scores once a seed, on ``problem``'s images."""
+    _known(names, CONTROLS, "control")
+    entries = []
+    for name in names:
+        if name in controls.COUNTED:
+            size, classes = _shape(table)
+            costs = family_costs(model, table.about.get("width"), size, classes)
+            entries.append(Entry(name, 0, 0, controls.counted(name, costs.values())))
+            continue
+        problem = problem or Problem(settings_of(table, model))
+        for seed in seeds:
+            scores_P, macs = controls.untrained(problem, name, seed=seed)
+            entries.append(Entry(name, seed, macs, scores_P))
+    return entries
+
+
+def settings_of(table: Table, model: str) -> Settings:
+    """The request that a table was made with, as far as it says."""
+    recipe = table.about.get("recipe")
+    if recipe is not None:
+        return Settings.from_json({**recipe, "model": model})
+    return preset("paper", model=model, width=table.about.get("width"))
+
+
+def _shape(table: Table) -> tuple[int, int]:
+    data = table.about.get("data", {})
+    return int(data.get("image_size", 32)), len(data.get("classes", ())) or 10
+
+
+def _known(names: Sequence[str], allowed: Any, what: str) -> None:
+    for i, name in enumerate(names):
+        if name not in allowed:
+            raise RequestError(
+                f"unknown {what} {name!r}{did_you_mean(name, allowed)}. Known: {', '.join(allowed) or 'none'}"
+            )
+        if name in names[:i]:
+            raise RequestError(f"{what} {name} is given twice")
+
+
+def check_out(out: Path) -> None:
+    """RequestError where the folder holds something other than an earlier comparison."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / OUTPUT).exists())):
+        raise RequestError(f"{out} exists and is no folder of an earlier comparison: give another --out")
+
+
+def study(entries: Sequence[Entry], table: Table, resamples: int) -> dict[str, Any]:
+    """Everything that a comparison comes to, as plain values; what ``write`` writes and the page is made from."""
+    rows = judge(entries, table, resamples)
+    return {
+        "format": FORMAT,
+        "table": {"name": table.name, "truth": table.truth, "space": table.space.to_json(), **_about(table)},
+        "noise": table.noise(),
+        "ceiling": table.ceiling(),
+        "poolings": [str(pooling) for pooling in table.space],
+        "truth": table.column(table.truth),
+        "measures": list(measures(None)),
+        "entries": [
+            {
+                "method": entry.method,
+                "seed": entry.seed,
+                "budget_macs": entry.budget_macs,
+                "scores": [float(score) for score in entry.scores_P],
+            }
+            for entry in entries
+        ],
+        "rows": rows,
+        "summary": summary(rows),
+        "pairs": pairs(rows),
+        "resamples": resamples,
+        "command": command_line(),
+        **environment(),
+    }
+
+
+def _about(table: Table) -> dict[str, Any]:
+    return {key: table.about[key] for key in ("model", "width", "steps", "seeds", "source") if key in table.about}
+
+
+def write(value: dict[str, Any], out: Path) -> None:
+    """``compare.json`` and ``compare.csv`` (one line an entry, smoothing and measure)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "seed", "budget_macs", "smoothed", "width", "first", "measure", "value", "low", "high"])
+    for row in value["rows"]:
+        about = [row[key] for key in ("method", "seed", "budget_macs", "smoothed", "width", "first")]
+        for name in value["measures"]:
+            writer.writerow([*about, name, *(f"{row[name][part]:.6g}" for part in ("value", "low", "high"))])
+    write_atomically(out / "compare.csv", text.getvalue())
+    write_atomically(out / OUTPUT, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

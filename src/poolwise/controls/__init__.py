@@ -1,0 +1,9 @@
+"""Controls: rankings that need no training. A search is worth its compute where it says more than these.
+
+Every control gives scores_P, one for each configuration in the order of the space; higher is predicted to be better.
+"""
+
+from poolwise.controls.counted import COUNTED, counted
+from poolwise.controls.untrained import UNTRAINED, untrained
+
+__all__ = ["COUNTED", "UNTRAINED", "counted", "untrained"]

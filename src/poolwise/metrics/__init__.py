@@ -1,0 +1,28 @@
+"""What a ranking is worth: agreement with the truth, what its top holds, how sure that is, and smoothing. No torch."""
+
+from poolwise.metrics.agreement import kendall_tau_a, kendall_tau_b, sparse_tau, spearman
+from poolwise.metrics.picks import beats_random, best_rank, regret
+from poolwise.metrics.smoothing import Smoothed, fill, smooth
+from poolwise.metrics.uncertainty import Paired, bootstrap_interval, mean_interval, paired_test
+from poolwise.metrics.verdict import Comparison, compare_paired, cost_words, sentence
+
+__all__ = [
+    "Comparison",
+    "Paired",
+    "Smoothed",
+    "beats_random",
+    "best_rank",
+    "bootstrap_interval",
+    "compare_paired",
+    "cost_words",
+    "fill",
+    "kendall_tau_a",
+    "kendall_tau_b",
+    "mean_interval",
+    "paired_test",
+    "regret",
+    "sentence",
+    "smooth",
+    "sparse_tau",
+    "spearman",
+]

@@ -1,0 +1,70 @@
+"""Agreement of two rankings of the same P configurations; 1: the same order, 0: chance, -1: reversed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+_ROWS = 512  # rows of the P x P comparison in memory at once
+_SMALL = 300  # up to this P comparing all pairs is faster than sorting
+
+
+def kendall_tau_a(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
+    """(concordant - discordant) / all pairs: ties count as neither, as in the published agreement figures."""
+    concordant, _, _ = _pairs(np.asarray(x, float), np.asarray(y, float), 0.0, 0.0)
+    return concordant / (len(x) * (len(x) - 1))
+
+
+def kendall_tau_b(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
+    """Kendall's tau with its correction for ties; 0 where one side is constant."""
+    if len(x) <= _SMALL:
+        return _correlation(np.asarray(x, float), np.asarray(y, float), 0.0, 0.0)
+    tau = stats.kendalltau(x, y, method="asymptotic").statistic if len(set(x)) > 1 and len(set(y)) > 1 else 0.0
+    return float(tau)
+
+
+def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
+    """Spearman's rho, the correlation of ranks (ties share their mean rank); 0 where one side is constant."""
+    ranks = [stats.rankdata(side) - (len(x) + 1) / 2 for side in (x, y)]
+    spread = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
+    return float(ranks[0] @ ranks[1] / spread) if spread > 0 else 0.0
+
+
+def sparse_tau(
+    scores_P: Sequence[float] | np.ndarray,
+    truth_P: Sequence[float] | np.ndarray,
+    bin_width: float,
+    score_bin: float = 0.0,
+) -> float:
+    """Kendall's tau that does not ask for an order of what cannot be told apart.
+
+    Two configurations tie on a side where they differ by less than a bin: ``bin_width`` (the standard deviation between
+    seeds, in the unit of ``truth_P``) on the true side, ``score_bin`` on the other (0 where its scores have another unit).
+    The coefficient is sum(s t) / sqrt(sum(s^2) sum(t^2)) over the signs s, t of all pairs, which is tau-b for bins of 0.
+    After the sparse Kendall tau of Yu et al., "Evaluating the Search Phase of Neural Architecture Search" (ICLR 2020), and
+    Siems et al., "NAS-Bench-301" (2020), who round accuracies to 0.1 %; comparing pairs needs no edges of bins.
+    """
+    assert bin_width >= 0, "a bin cannot be narrower than nothing"
+    assert score_bin >= 0, "a bin cannot be narrower than nothing"
+    return _correlation(np.asarray(scores_P, float), np.asarray(truth_P, float), score_bin, bin_width)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray, x_bin: float, y_bin: float) -> float:
+    both, own, other = _pairs(x, y, x_bin, y_bin)
+    return both / float(own * other) ** 0.5 if own > 0 and other > 0 else 0.0
+
+
+def _pairs(x: np.ndarray, y: np.ndarray, x_bin: float, y_bin: float) -> tuple[float, float, float]:
+    """Sums over ordered pairs of sign(x) sign(y), sign(x)^2 and sign(y)^2; differences below a bin have sign 0."""
+    assert len(x) == len(y), "two rankings of the same configurations are needed"
+    sums = np.zeros(3)
+    for start in range(0, len(x), _ROWS):
+        signs = []
+        for side, width in ((x, x_bin), (y, y_bin)):
+            gaps = side[start : start + _ROWS, None] - side
+            signs.append(np.sign(gaps) * (np.abs(gaps) >= width) if width else np.sign(gaps))
+        a, b = signs
+        sums += np.vdot(a, b), np.count_nonzero(a), np.count_nonzero(b)
+    return float(sums[0]), float(sums[1]), float(sums[2])

@@ -1,0 +1,130 @@
+"""Figures and the self-contained page of a comparison, made from the content of ``compare.json`` alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from poolwise.reporting.figures import _STYLE, INK, MUTED, PICK, _axes, _svg
+from poolwise.runs import write_atomically
+from poolwise.space import Pooling
+
+PAGE = "compare.html"
+
+
+def write(value: dict[str, Any], out: Path) -> Path:
+    """Write ``figures/*.svg`` and ``compare.html``; returns the page's path."""
+    drawn = {
+        "agreement": intervals(value, "tau_b", "Kendall tau-b with the truth", value["ceiling"]),
+        "regret": intervals(value, "regret@1", "regret of the first choice, points", None),
+        "anytime": anytime(value),
+        "truth": truth_map(value),
+        "scatter": scatter(value),
+    }
+    for name, svg in drawn.items():
+        if svg:
+            write_atomically(out / "figures" / f"{name}.svg", svg)
+    environment = Environment(loader=PackageLoader("poolwise", "reporting"), autoescape=True, undefined=StrictUndefined)
+    html = environment.get_template("compare.html.j2").render(
+        value=value, figures={name: Markup(svg) if svg else None for name, svg in drawn.items()}
+    )
+    write_atomically(out / PAGE, html)
+    return out / PAGE
+
+
+def intervals(value: dict[str, Any], measure: str, label: str, ceiling: float | None) -> str:
+    """One measure of every method as a dot with its interval; hollow after smoothing."""
+    plain = [row for row in value["summary"] if not row["smoothed"]]
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(6.4, 1.1 + 0.34 * len(plain))
+        for row in value["summary"]:
+            place = next(i for i, other in enumerate(plain) if _same(row, other))
+            told, shift = row[measure], 0.16 if row["smoothed"] else -0.16
+            colour, fill = (PICK, "white") if row["smoothed"] else (INK, INK)
+            axes.plot([told["low"], told["high"]], [place + shift] * 2, color=colour, linewidth=1.4)
+            axes.plot([told["mean"]], [place + shift], "o", color=colour, markerfacecolor=fill, markersize=5)
+        axes.plot([], [], "o", color=INK, label="as it is")
+        axes.plot([], [], "o", color=PICK, markerfacecolor="white", label="smoothed over positions")
+        if ceiling is not None:
+            axes.axvline(ceiling, color=MUTED, linestyle="--", linewidth=1, label="between two seeds of the truth")
+        axes.set_yticks(range(len(plain)), [_name(row) for row in plain])
+        axes.invert_yaxis()
+        axes.set_xlabel(label)
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+        return _svg(figure)
+
+
+def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (row["method"], row["budget_macs"]) == (other["method"], other["budget_macs"])
+
+
+def _name(row: dict[str, Any]) -> str:
+    return row["method"] if not row["budget_macs"] else f"{row['method']}, {row['budget_macs']:.1e} MACs"
+
+
+def anytime(value: dict[str, Any]) -> str | None:
+    """Regret of the first choice over compute; None unless some method has several budgets."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for row in value["summary"]:
+        if not row["smoothed"] and row["budget_macs"]:
+            curves.setdefault(row["method"], []).append(row)
+    curves = {method: own for method, own in curves.items() if len(own) > 1}
+    if not curves:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(6.4, 4.0)
+        for i, (method, own) in enumerate(curves.items()):
+            own = sorted(own, key=lambda row: row["budget_macs"])
+            budgets, colour = [row["budget_macs"] for row in own], matplotlib.colormaps["tab10"](i % 10)
+            axes.plot(budgets, [row["regret@1"]["mean"] for row in own], "o-", color=colour, label=method, markersize=4)
+            bounds = ([row["regret@1"][end] for row in own] for end in ("low", "high"))
+            axes.fill_between(budgets, *bounds, color=colour, alpha=0.12, linewidth=0)
+        axes.set(xscale="log", xlabel="MACs of search, scoring and trials", ylabel="regret of the first choice, points")
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+        return _svg(figure)
+
+
+def truth_map(value: dict[str, Any]) -> str | None:
+    """Stand-alone accuracy over the two pooling positions; None for spaces with another number of poolings."""
+    layers, poolings = value["table"]["space"]["layers"], value["table"]["space"]["poolings"]
+    if poolings != 2:
+        return None
+    grid = np.full((layers, layers), np.nan)
+    for name, accuracy in zip(value["poolings"], value["truth"], strict=True):
+        grid[Pooling.parse(name).positions] = accuracy
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(5.4, 4.4)
+        shown = axes.imshow(grid[1:, 1:], cmap="viridis", origin="lower", aspect="auto")
+        axes.set_xticks(range(layers - 1), [str(i + 1) for i in range(1, layers)])
+        axes.set_yticks(range(layers - 1), [str(i + 1) for i in range(1, layers)])
+        axes.set(xlabel="second pooling stands before layer", ylabel="first pooling stands before layer")
+        figure.colorbar(shown, ax=axes, label="stand-alone test accuracy, %")
+        return _svg(figure)
+
+
+def scatter(value: dict[str, Any]) -> str:
+    """Score over truth of every configuration, one panel a method (its first seed and largest budget)."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for entry in sorted(value["entries"], key=lambda entry: (-(entry["budget_macs"] or 0), entry["seed"])):
+        chosen.setdefault(entry["method"], entry)
+    methods = list(dict.fromkeys(entry["method"] for entry in value["entries"]))
+    columns = min(len(methods), 4)
+    rows = -(-len(methods) // columns)
+    with matplotlib.rc_context(_STYLE):
+        figure = matplotlib.figure.Figure(figsize=(2.3 * columns, 2.1 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, method in zip(panels, methods, strict=False):
+            axes.scatter(chosen[method]["scores"], value["truth"], s=9, color=INK)
+            axes.set_title(method, fontsize=9)
+            axes.tick_params(labelsize=7)
+            axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
+        for axes in panels[len(methods) :]:
+            axes.set_axis_off()
+        figure.supxlabel("score", fontsize=9)
+        figure.supylabel("stand-alone accuracy, %", fontsize=9)
+        return _svg(figure)

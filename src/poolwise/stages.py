@@ -1,0 +1,173 @@
+"""The stages of a run, one after the other: what is asked for, what is left to do, and doing it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from poolwise import planning, workers
+from poolwise.errors import RequestError
+from poolwise.images.sources import Source
+from poolwise.networks import family
+from poolwise.planning import Plan
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.runs import RunFolder, command_line, environment
+from poolwise.searching import loop, ranking, samplers
+from poolwise.settings import Settings
+from poolwise.space import Pooling
+from poolwise.truth import standalone
+from poolwise.truth.exhaustive import exhaustive
+
+STAGES = ("search", "rank", "retrain", "report")
+# what shows that a stage needs no more work; a finished search is restored in no time until it is ranked
+_OUTPUTS = {
+    "search": "ranking.json",
+    "rank": "ranking.json",
+    "retrain": "retrain.json",
+    "report": "report.html",
+    "exhaustive": "exhaustive.json",
+}
+
+
+def rooted(settings: Settings) -> Settings:
+    """Settings whose image folder is an absolute path, so that a run is resumed from anywhere."""
+    if not settings.data.startswith("folder:"):
+        return settings
+    path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
+    return dataclasses.replace(settings, data=f"folder:{path}")
+
+
+def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> Problem:
+    """A new problem with what this machine does fastest; ``trainings`` where only that many are to be done."""
+    problem = Problem(samplers.settled(settings), source)
+    problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
+    rough = problem.rough_seconds
+    if trainings is not None:
+        rough = trainings * problem.retrain_steps * problem.calibration.step_seconds
+    problem.parallel = workers.measured(problem, rough)
+    return problem
+
+
+def create(
+    settings: Settings,
+    out: str | Path,
+    stages: Sequence[str],
+    source: Source | None,
+    poolings: Sequence[str] | None = None,
+) -> tuple[RunFolder, Problem]:
+    """A new run folder that holds the request. RequestError where the request is wrong or does not fit this machine.
+
+    ``poolings`` are the configurations of an exhaustive run (None: all).
+    """
+    RunFolder.check_free(Path(out))
+    settings = rooted(settings)
+    alone = "exhaustive" in stages
+    problem = measured(settings, source, _count(settings, poolings) if alone else None)
+    planned = planning.plan(problem, stages, _all_trainings(problem, poolings) if alone else None)
+    planning.check_memory(planned, problem)
+    request = {
+        "commands": [command_line()],
+        "settings": problem.settings.to_json(),
+        "stages": list(stages),
+        "space": problem.space.to_json(),
+        "default": str(problem.default),
+        "data": problem.describe_data(),
+        "calibration": problem.describe_choices(),
+        "plan": planned.to_json(),
+        **({"poolings": poolings} if alone else {}),
+        **environment(),
+    }
+    return RunFolder.create(Path(out), request), problem
+
+
+def ask_for(folder: RunFolder, stage: str) -> None:
+    """Add a stage to what is asked of a run."""
+    request = folder.request()
+    commands, command = request["commands"], command_line()
+    if stage not in request["stages"]:
+        request["stages"] = [*request["stages"], stage]
+    folder.save_request({**request, "commands": commands if command in commands else [*commands, command]})
+
+
+def reopened(folder: RunFolder, source: Source | None, settings: Settings | None = None) -> Problem:
+    """What a run is about, with the choices it has made; RequestError where its images have changed since."""
+    request = folder.request()
+    settings = settings or Settings.from_json(request["settings"])
+    problem = Problem(settings, source, request["calibration"])
+    found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
+    if found != expected:
+        raise RequestError(
+            f"the images of {problem.source.name} are not those that the run began with (fingerprint {found[:12]}, was"
+            f" {expected[:12]}): put them back or start a new run"
+        )
+    return problem
+
+
+def carry_out(
+    folder: RunFolder,
+    stages: Sequence[str],
+    source: Source | None,
+    listener: Listener | None,
+    problem: Problem | None = None,
+    retry: bool = False,
+) -> RunFolder:
+    """Do the stages that are not done, in order, with the choices that the run has already made.
+
+    ``retry`` repeats stand-alone trainings that failed.
+    """
+    listener = listener or Listener()
+    left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
+    if any(stage != "report" for stage in left):
+        problem = problem or reopened(folder, source)
+        for line in _planned(folder, problem, left).lines():
+            listener.note(line)
+    for stage in left:
+        if stage == "report":
+            from poolwise.reporting import page
+
+            page.write(folder)
+            continue
+        assert problem is not None
+        planned = _planned(folder, problem, [stage]).seconds
+        listener.expect(stage, planned)
+        begin = time.monotonic()
+        if stage == "exhaustive":
+            exhaustive(problem, folder, _members(problem, folder.request()["poolings"]), listener, retry)
+        else:
+            work = {"search": loop.search, "rank": ranking.rank, "retrain": standalone.retrain}[stage]
+            work(problem, folder, listener)
+        seconds = round(time.monotonic() - begin, 1)
+        folder.log({"event": "stage", "stage": stage, "planned": planned, "seconds": seconds})
+    return folder
+
+
+def _planned(folder: RunFolder, problem: Problem, stages: Sequence[str]) -> Plan:
+    """The plan by what is known by now: after ranking, which configurations are retrained."""
+    trainings = None
+    if "exhaustive" in stages:
+        trainings = _all_trainings(problem, folder.request()["poolings"])
+    elif "retrain" in stages and folder.has("ranking.json"):
+        known = standalone.roles_of(folder.read("ranking.json", ""), problem.settings.top)
+        trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in known]
+    return planning.plan(problem, stages, trainings)
+
+
+def _members(problem: Problem, poolings: Sequence[str] | None) -> list[Pooling]:
+    return list(problem.space) if poolings is None else [problem.space.parse(name) for name in poolings]
+
+
+def _all_trainings(problem: Problem, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
+    return [(pooling, problem.settings.retrain_seeds) for pooling in _members(problem, poolings)]
+
+
+def _count(settings: Settings, poolings: Sequence[str] | None) -> int:
+    return settings.retrain_seeds * (family(settings.model).space.size if poolings is None else len(poolings))
+
+
+def plan_exhaustive(settings: Settings, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
+    """What training the listed configurations (None: all) takes, without doing it."""
+    problem = measured(settings, source, _count(settings, poolings))
+    return planning.plan(problem, ["exhaustive"], _all_trainings(problem, poolings))

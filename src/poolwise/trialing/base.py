@@ -1,0 +1,148 @@
+"""The interface of all methods, their compute, and their registry."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from poolwise import metrics
+from poolwise.errors import RequestError, did_you_mean
+from poolwise.rng import Streams
+from poolwise.space import Pooling, PoolingSpace
+
+_SEEDS = 1000  # seeds of trainings that one study may use
+
+
+class Ask(NamedTuple):
+    """A stand-alone training: ``steps`` optimizer steps of ``pooling`` with ``seed``."""
+
+    pooling: Pooling
+    steps: int
+    seed: int
+
+
+class Method(ABC):
+    """Chooses trainings one after the other until its compute is spent.
+
+    Args:
+        space: where it chooses.
+        seed: root of its choices and, times 1000, of the seeds of its trainings; the n-th training of one configuration
+            at one length has the n-th seed.
+        macs: multiply-adds that all its trainings may take together.
+        steps: length of a full training.
+        cost: (pooling, steps) -> multiply-adds of such a training with its test.
+
+    Nothing but what was asked and told is state: a new object that is told the same (``replay``) goes on identically.
+    """
+
+    def __init__(
+        self, space: PoolingSpace, seed: int, macs: int, steps: int, cost: Callable[[Pooling, int], int]
+    ) -> None:
+        self.space, self.seed, self.macs, self.steps, self.cost = space, seed, macs, steps, cost
+        self.streams = Streams(seed).child(type(self).__name__)
+        self.spent = 0
+        self.told: dict[tuple[Pooling, int], list[float]] = {}
+        self._asked: Ask | None = None
+        self._over = False
+
+    def ask(self) -> Ask | None:
+        """The next training, None when none is left to do or the next one does not fit into what is left of the compute.
+
+        Asking again before the answer was told gives the same training.
+        """
+        if self._asked is None and not self._over:
+            proposed = self._next()
+            if proposed is None or self.spent + self.cost(*proposed) > self.macs:
+                self._over = True
+                return None
+            self.spent += self.cost(*proposed)
+            visits = len(self.told.get(proposed, ()))
+            self._asked = Ask(*proposed, self.seed * _SEEDS + visits + 1)
+        return self._asked
+
+    def tell(self, pooling: Pooling, steps: int, seed: int, accuracy: float) -> None:
+        """Accuracy (0 to 1) of the training that was asked for last; RequestError for any other."""
+        given = Ask(pooling, steps, seed)
+        if given != self._asked:
+            waiting = f"{self._asked.pooling}, seed {self._asked.seed}" if self._asked else "nothing"
+            raise RequestError(
+                f"told of {pooling}, seed {seed}, while {waiting} was asked for: tell what was asked, once"
+            )
+        self._asked = None
+        self.told.setdefault((pooling, steps), []).append(float(accuracy))
+        self._learn(pooling, steps, float(accuracy))
+
+    def replay(self, trials: Iterable[tuple[Pooling, int, int, float]]) -> None:
+        """Be told (pooling, steps, seed, accuracy) of an earlier object of the same arguments, in order."""
+        for trial in trials:
+            self.ask()
+            self.tell(*trial)
+
+    def ranking(self) -> np.ndarray:
+        """scores_P in the order of the space, higher is better; zeros before anything was told.
+
+        Trained configurations have the mean of their accuracies, all others the mean over trained ones in their
+        neighbourhood (``metrics.fill``), which is never above the best trained.
+        """
+        return metrics.fill(self.space, self.means(self.steps))
+
+    def means(self, steps: int) -> dict[int, float]:
+        """Place in the space -> mean accuracy of the trainings of this length."""
+        return {self.space.index(p): float(np.mean(own)) for (p, length), own in self.told.items() if length == steps}
+
+    def unseen(self, pooling: Pooling) -> bool:
+        """Whether no full training of this configuration was told."""
+        return (pooling, self.steps) not in self.told
+
+    def uniform(self, generator: np.random.Generator) -> Pooling:
+        """A uniform draw among what was never trained in full; among all where nothing is left."""
+        if sum(length == self.steps for _, length in self.told) < self.space.size:
+            while True:
+                (pooling,) = self.space.sample(generator)
+                if self.unseen(pooling):
+                    return pooling
+        return self.space.sample(generator)[0]
+
+    @abstractmethod
+    def _next(self) -> tuple[Pooling, int] | None:
+        """Configuration and length of the next training, whatever is left of the compute."""
+
+    def _learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:  # noqa: B027 (most have nothing to learn)
+        """Called with everything that is told."""
+
+
+_METHODS: dict[str, type[Method]] = {}
+
+
+def register(name: str) -> Callable[[type[Method]], type[Method]]:
+    """Decorator that adds a method to the registry under ``name``."""
+
+    def add(method: type[Method]) -> type[Method]:
+        assert name not in _METHODS, f"two methods are called {name}"
+        _METHODS[name] = method
+        return method
+
+    return add
+
+
+def available() -> dict[str, type[Method]]:
+    """Every method in the house, by name."""
+    package = importlib.import_module("poolwise.trialing")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"poolwise.trialing.{module.name}")
+    return dict(sorted(_METHODS.items()))
+
+
+def create(
+    name: str, space: PoolingSpace, *, seed: int, macs: int, steps: int, cost: Callable[[Pooling, int], int]
+) -> Method:
+    """The method called ``name``. RequestError with the known names otherwise, and where a package is missing."""
+    known = available()
+    if name not in known:
+        raise RequestError(f"unknown method {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}")
+    return known[name](space, seed, macs, steps, cost)

@@ -1,0 +1,14 @@
+"""Random search: uniform draws, none twice before all were drawn (Li and Talwalkar, UAI 2019, why it is a method)."""
+
+from __future__ import annotations
+
+from poolwise.space import Pooling
+from poolwise.trialing.base import Method, register
+
+
+@register("random")
+class RandomSearch(Method):
+    """Full trainings of uniform draws."""
+
+    def _next(self) -> tuple[Pooling, int] | None:
+        return self.uniform(self.streams["draw"]), self.steps

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+
+import poolwise
+from poolwise import api, tables
+from poolwise.errors import RequestError
+from poolwise.progress import Interrupted, Listener
+from poolwise.runs import RunFolder, Trials
+
+FEW = ["5-3-2", "4-3-3", "1-1-8"]
+
+
+class StopAfter(Listener):
+    def __init__(self, units):
+        self.left = units
+
+    def advance(self, units=1, **info):
+        self.left -= units
+        self.stopping = self.left <= 0
+
+
+@pytest.fixture
+def source(tiny_source):
+    return tiny_source
+
+
+def test_listed_poolings_stopped_and_begun_again(tmp_path, tiny_settings, source):
+    whole = api.exhaustive(tiny_settings, tmp_path / "whole", poolings=FEW, source=source)
+    assert [result["pooling"] for result in whole["results"]] == FEW
+    assert all(len(result["accuracies"]) == 2 for result in whole["results"])
+    assert len(Trials(RunFolder(tmp_path / "whole")).all()[0]["curve"]) == 6
+    path = tmp_path / "stopped"
+    with pytest.raises(Interrupted):
+        api.exhaustive(tiny_settings, path, poolings=FEW, source=source, listener=StopAfter(15))
+    assert len(Trials(RunFolder(path)).all()) == 2
+    assert api.exhaustive(tiny_settings, path, poolings=FEW, source=source) == whole
+    with pytest.raises(Interrupted):
+        api.exhaustive(tiny_settings, tmp_path / "other", poolings=FEW, source=source, listener=StopAfter(15))
+    api.resume(tmp_path / "other", source=source)
+    assert json.loads((tmp_path / "other" / "exhaustive.json").read_text()) == whole
+
+
+def test_another_request_on_the_same_folder(tmp_path, tiny_settings, source):
+    path, plain = tmp_path / "run", tiny_settings.to_json()
+    api.exhaustive(tiny_settings, path, poolings=FEW[:1], source=source)
+    with pytest.raises(RequestError, match=r"another request \(lr 0.05, now 0.1\)"):
+        api.exhaustive(poolwise.Settings(**{**plain, "lr": 0.1}), path, poolings=FEW[:1], source=source)
+    with pytest.raises(RequestError, match="another request \\(poolings"):
+        api.exhaustive(tiny_settings, path, poolings=FEW[:2], source=source)
+    api.exhaustive(poolwise.Settings(**{**plain, "workers": 2}), path, poolings=FEW[:1], source=source)
+    api.search(tiny_settings, tmp_path / "search", source=source)
+    with pytest.raises(RequestError, match="run of another kind"):
+        api.exhaustive(tiny_settings, tmp_path / "search", source=source)
+
+
+def test_wrong_lists(tmp_path, tiny_settings, source):
+    for listed, told in (([], "no pooling"), (FEW + FEW[:1], "twice"), (["5-5-5"], "not in the space")):
+        with pytest.raises(RequestError, match=told):
+            api.exhaustive(tiny_settings, tmp_path / "run", poolings=listed, source=source)
+    with pytest.raises(RequestError, match="needs all 36"):
+        api.exhaustive(tiny_settings, tmp_path / "run", poolings=FEW, source=source, table=tmp_path / "t")
+    assert not (tmp_path / "run").exists()
+
+
+def test_failures_are_kept_and_repeated_on_request(tmp_path, tiny_settings, source):
+    settings = poolwise.Settings(**{**tiny_settings.to_json(), "lr": 1e38, "retrain_seeds": 1})
+    value = api.exhaustive(settings, tmp_path / "run", poolings=FEW[:2], source=source)
+    assert [failure["pooling"] for failure in value["failed"]] == FEW[:2]
+    notes = []
+
+    class Notes(Listener):
+        def note(self, text):
+            notes.append(text)
+
+    api.exhaustive(settings, tmp_path / "run", poolings=FEW[:2], source=source, listener=Notes())
+    assert notes == []
+    api.exhaustive(settings, tmp_path / "run", poolings=FEW[:2], source=source, listener=Notes(), retry=True)
+    assert len(notes) == 2
+
+
+def test_table_of_all(tmp_path, tiny_settings, source):
+    threads = torch.get_num_threads()
+    settings = poolwise.Settings(**{**tiny_settings.to_json(), "retrain_steps": 2})
+    value = api.exhaustive(settings, tmp_path / "run", source=source, table=tmp_path / "mine")
+    table = tables.load(tmp_path / "mine")
+    assert (table.name, table.seeds, table.truth) == ("mine", [1, 2], "mean")
+    assert table.columns == ["seed1", "seed2", "mean", "std"]
+    assert table.query("5-3-2", 2) == pytest.approx(
+        100 * next(r["accuracies"][1] for r in value["results"] if r["pooling"] == "5-3-2"), abs=1e-4
+    )
+    assert table.noise() == pytest.approx(value["noise"], abs=1e-3)
+    assert table.ceiling() == pytest.approx(value["ceiling"])
+    assert {"recipe", "hardware", "versions", "seeds", "data", "command", "precision"} <= set(table.about)
+    assert table.about["width"] == 2
+    assert torch.get_num_threads() == threads
