@@ -1,0 +1,72 @@
+"""Ranking by shared prefixes against one configuration after the other, on the three spaces, to the same bits.
+
+Each repeat times both on the same batch and network, in turns, in float32 and in what the machine does fastest.
+
+    python benchmarks/ranking_speed.py --repeats 5
+"""
+
+from __future__ import annotations
+
+import time
+
+import click
+import torch
+from common import record, spread
+
+from poolwise.calibration import cpu_threads
+from poolwise.networks import family
+from poolwise.networks.chain import batch_norm, create
+from poolwise.networks.cost import CostModel
+from poolwise.networks.switch import SwitchableNet
+from poolwise.rng import Streams
+from poolwise.searching.ranking import count_correct
+from poolwise.training import Precision, correct
+
+CASES = (("resnet20", 16, 128), ("resnet18", 16, 64), ("resnet50", 8, 32))  # family, width, batch
+
+
+@click.command()
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--precisions", default="float32+channels_last,bfloat16+channels_last", show_default=True)
+def main(repeats: int, precisions: str) -> None:
+    rows = []
+    for name, width, batch in CASES:
+        known = family(name)
+        chain = create(known.build, Streams(0).torch("init"), classes=10, width=width, norm=batch_norm)
+        cost, poolings = CostModel(chain, 32, known.default), list(known.space)
+        saved = sum(cost(pooling).macs for pooling in poolings) / cost.prefix_macs(poolings)
+        images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        labels = torch.arange(batch) % 10
+        for text in precisions.split(","):
+            precision, network = Precision.parse(text), SwitchableNet(chain)
+            precision.place(network, torch.device("cpu"))
+
+            def one_by_one(network=network, poolings=poolings, precision=precision) -> list[int]:
+                passes = [correct(lambda x, p=pooling: network(x, p), images, labels, precision) for pooling in poolings]
+                return torch.stack(passes).tolist()
+
+            def shared(network=network, poolings=poolings, precision=precision) -> list[int]:
+                return count_correct(network, poolings, images, labels, precision)
+
+            assert shared() == one_by_one(), "the same counts, whatever the precision"
+            ratios, seconds = [], []
+            for _ in range(repeats):
+                times = []
+                for call in (one_by_one, shared):
+                    begin = time.perf_counter()
+                    call()
+                    times.append(time.perf_counter() - begin)
+                ratios.append(times[0] / times[1])
+                seconds.append(times[1])
+            row = {"family": name, "configurations": len(poolings), "width": width, "batch": batch, "precision": text}
+            row |= {"threads": cpu_threads(), "repeats": repeats, "fewer MACs": round(saved, 3)}
+            found = spread(ratios)
+            row |= {"what": "one by one / shared, time", **found}
+            row |= {"share of what MACs promise": round(found["median"] / saved, 3), "ms a batch": round(1000 * min(seconds), 1)}
+            rows.append(row)
+            click.echo(row)
+    record("ranking-speed", rows)
+
+
+if __name__ == "__main__":
+    main()

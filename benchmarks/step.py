@@ -1,0 +1,143 @@
+"""A search step against a bare PyTorch loop, and against the fastest that a convolution runs on this machine.
+
+Ours is the whole loop of ``search``: drawing, assigning, loading, augmenting, training, scoring, logging, checkpoints. Bare
+is forward, backward, optimizer step and scoring forward of the same configurations in the same precision and memory
+order, on batches that are ready, and nothing else. The two take turns in one process; a ratio belongs to one turn.
+
+    python benchmarks/step.py --repeats 7
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import torch
+import torch.nn.functional as F
+from common import record, spread
+
+import poolwise
+from poolwise.networks.chain import batch_norm
+from poolwise.networks.switch import SwitchableNet
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.rng import Streams
+from poolwise.runs import RunFolder
+from poolwise.searching.loop import SearchState, _train
+from poolwise.space import Pooling
+
+CASES = {
+    "demo": {"width": 8, "batch_size": 64, "supernets": 2},
+    "published": {"width": 16, "batch_size": 128, "supernets": 4},
+}
+
+
+class Ours:
+    """Turns of the real loop of a search on CIFAR-10."""
+
+    def __init__(self, problem: Problem, folder: Path):
+        self.state, self.end = SearchState(problem), 0
+        self.folder = RunFolder.create(folder, problem.settings.to_json())
+        self.asked: list[tuple[Pooling, int]] = []
+        ask = self.state.sampler.ask
+
+        def asking() -> tuple[Pooling, int]:
+            self.asked.append(ask())
+            return self.asked[-1]
+
+        self.state.sampler.ask = asking  # type: ignore[method-assign]  # to train the same in the bare loop
+
+    def turn(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        self.asked.clear()
+        whole, self.state.steps = self.state.steps, self.state.step + steps
+        begin = time.perf_counter()
+        _train(self.state, self.folder, Listener(), None)
+        seconds = time.perf_counter() - begin
+        self.state.steps = whole
+        return seconds
+
+
+class Bare:
+    """The least that a step takes."""
+
+    def __init__(self, problem: Problem):
+        self.precision, device = problem.precision, problem.device
+        self.networks = [
+            self.precision.place(SwitchableNet(problem.build(batch_norm, f"bare{m}", Streams(0))), device)
+            for m in range(problem.settings.supernets)
+        ]
+        self.optimizers = [torch.optim.SGD(n.parameters(), lr=0.05, momentum=0.9) for n in self.networks]
+        images_BCHW, self.labels_B, _ = problem.calibration_batch()
+        self.images_BCHW = self.precision.images(images_BCHW)
+
+    def turn(self, asked: list[tuple[Pooling, int]]) -> float:
+        """Seconds of one step for each of these configurations and SuperNets."""
+        bfloat16 = self.precision.dtype == "bfloat16"
+        begin = time.perf_counter()
+        for pooling, m in asked:
+            network, optimizer = self.networks[m], self.optimizers[m]
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                logits_BK = network(self.images_BCHW, pooling)
+            loss = F.cross_entropy(logits_BK.float(), self.labels_B)
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                network(self.images_BCHW, pooling)
+        return time.perf_counter() - begin
+
+
+def peak(problem: Problem) -> float:
+    """Multiply-adds a second of a 3x3 convolution of 64 channels at 32x32 in the chosen precision, forward."""
+    order = torch.channels_last if problem.precision.channels_last else torch.contiguous_format
+    number = torch.bfloat16 if problem.precision.dtype == "bfloat16" else torch.float32
+    images = torch.randn(problem.settings.batch_size, 64, 32, 32, dtype=number).contiguous(memory_format=order)
+    weight = torch.randn(64, 64, 3, 3, dtype=number).contiguous(memory_format=order)
+    seconds = []
+    with torch.no_grad():
+        for _ in range(12):
+            begin = time.perf_counter()
+            F.conv2d(images, weight, padding=1)
+            seconds.append(time.perf_counter() - begin)
+    return images.shape[0] * 32 * 32 * 64 * 64 * 9 / min(seconds)
+
+
+@click.command()
+@click.option("--repeats", default=7, show_default=True)
+@click.option("--steps", default=72, show_default=True, help="Steps a turn.")
+def main(repeats: int, steps: int) -> None:
+    rows = []
+    for case, changes in CASES.items():
+        settings = poolwise.preset("demo", steps=(repeats + 1) * steps, block=8, **changes)
+        problem = Problem(settings)
+        with tempfile.TemporaryDirectory() as folder:
+            ours, bare = Ours(problem, Path(folder) / "run"), Bare(problem)
+            ours.turn(8)
+            bare.turn(list(ours.asked))
+            ratios, each, macs = [], [], []
+            for _ in range(repeats):
+                seconds = ours.turn(steps)
+                asked = list(ours.asked)
+                ratios.append(seconds / bare.turn(asked))
+                each.append(seconds / steps)
+                passed = sum(problem.cost(pooling).macs for pooling, _ in asked) * 4 * settings.batch_size
+                macs.append(passed / seconds)
+        best = peak(problem)
+        told = {"case": case, "width": settings.width, "batch": settings.batch_size, "supernets": settings.supernets}
+        told |= {"precision": str(problem.precision), "threads": torch.get_num_threads(), "turns": repeats, "steps": steps}
+        for what, values, digits in (
+            ("ours / bare", ratios, 4),
+            ("ms a step", [1000 * value for value in each], 2),
+            ("GMACs a second", [value / 1e9 for value in macs], 1),
+            ("share of a convolution's peak", [value / best for value in macs], 3),
+        ):
+            rows.append({**told, "what": what, **spread(values, digits)})
+            click.echo(f"{case}: {what} {spread(values, digits)}")
+    record("step", rows)
+
+
+if __name__ == "__main__":
+    main()
