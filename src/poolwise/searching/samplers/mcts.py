@@ -66,7 +66,10 @@ class TreeSearch(Sampler):
         return {"nodes": float(len(self._nodes))}
 
     def _own_state(self) -> dict[str, Any]:
-        return {"nodes": [[list(path), value, visits] for path, (value, visits) in self._nodes.items()]}
+        return {"nodes": [["-".join(map(str, path)), *node] for path, node in self._nodes.items()]}
 
     def _restore_own(self, state: dict[str, Any]) -> None:
-        self._nodes = {tuple(path): (float(value), int(visits)) for path, value, visits in state["nodes"]}
+        self._nodes = {
+            tuple(map(int, path.split("-"))) if path else (): (float(value), int(visits))
+            for path, value, visits in state["nodes"]
+        }
