@@ -10,7 +10,7 @@ import poolwise
 ROOT = Path(poolwise.__file__).parent
 FLOORS = [
     {"errors"},
-    {"rng", "settings", "progress"},
+    {"rng", "settings", "progress", "stopwatch"},
     {"space", "runs"},
     {"images"},
     {"networks"},
@@ -18,6 +18,7 @@ FLOORS = [
     {"calibration"},
     {"problem"},
     {"workers"},
+    {"planning"},
     {"searching", "truth"},
     {"reporting"},
     {"api"},

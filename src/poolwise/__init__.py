@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from poolwise.api import costs, model, rank, report, resume, retrain, run, search
+    from poolwise.api import costs, fit, model, plan, rank, report, resume, retrain, run, search
     from poolwise.errors import PoolwiseError
     from poolwise.networks.switch import SwitchableNet, export
     from poolwise.settings import Settings, preset
@@ -24,6 +24,8 @@ _HOMES = {
     "SwitchableNet": "networks.switch",
     "export": "networks.switch",
     "costs": "api",
+    "plan": "api",
+    "fit": "api",
     "search": "api",
     "rank": "api",
     "retrain": "api",
@@ -40,7 +42,9 @@ __all__ = [
     "SwitchableNet",
     "costs",
     "export",
+    "fit",
     "model",
+    "plan",
     "preset",
     "rank",
     "report",

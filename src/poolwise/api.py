@@ -10,17 +10,21 @@ into the run folder, and ``resume`` goes on with whatever was asked for and is n
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from poolwise import planning, workers
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.networks import family
 from poolwise.networks.chain import batch_norm, create, running_norm
 from poolwise.networks.cost import Cost, CostModel
 from poolwise.networks.switch import export
+from poolwise.planning import Plan
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
@@ -139,37 +143,23 @@ def model(folder: str | Path, pooling: Pooling | str, seed: int = 1) -> torch.nn
     return plain.eval()
 
 
-def plan(problem: Problem) -> dict[str, Any]:
-    """Steps, multiply-adds, time and memory that a run would take, without doing it.
+def plan(settings: Settings, stages: Sequence[str] = STAGES, *, source: Source | None = None) -> Plan:
+    """Steps, multiply-adds, time, memory and disk that ``stages`` would take on this machine, without doing them."""
+    problem = Problem(settings, source)
+    problem.parallel = workers.measured(problem, problem.rough_seconds)
+    return planning.plan(problem, stages)
 
-    Time is a calibrated training step of the default times the MACs of what is to be done, relative to it; a scoring
-    pass counts as a third of a training step.
-    """
-    settings = samplers.settled(problem.settings)
-    poolings = list(problem.space)
-    ratio = sum(problem.cost(pooling).macs_ratio for pooling in poolings) / len(poolings)
-    macs = problem.cost(problem.default).macs
-    half, test = len(problem.halves[1]), len(problem.source.test)
-    batch = min(settings.batch_size, half)
-    search_images = problem.search_steps * batch * 4 / 3 * ratio
-    rank_images = half * len(poolings) * ratio / 3
-    trainings = (settings.top + 2) * settings.retrain_seeds
-    retrain_images = trainings * (problem.retrain_steps * batch + test / 3) * ratio
-    images = {"search": search_images, "rank": rank_images, "retrain": retrain_images}
-    largest = max(problem.cost(pooling).activation_bytes for pooling in poolings)
-    weights = 8 * problem.cost(problem.default).parameters * settings.supernets
-    held = 2 * (problem.source.train.images.nbytes + problem.source.test.images.nbytes)
-    return {
-        "steps": {
-            "search": problem.search_steps,
-            "retrain": problem.retrain_steps,
-            "trainings at most": trainings,
-        },
-        "macs": {name: int(3 * count * macs) for name, count in images.items()},
-        "seconds": {name: round(count / batch * problem.calibration.step_seconds) for name, count in images.items()},
-        "memory_bytes": largest * max(batch, settings.eval_batch_size // 4) + weights + held + 400 * 2**20,
-        "precision": str(problem.precision),
-    }
+
+def fit(
+    settings: Settings,
+    seconds: float,
+    stages: Sequence[str] = STAGES,
+    kept: Iterable[str] = (),
+    *,
+    source: Source | None = None,
+) -> Settings:
+    """Settings with steps, M and images that fit the time on this machine; those named in ``kept`` stay."""
+    return planning.fit(settings, seconds, stages, kept, source)
 
 
 def _begin(
@@ -180,6 +170,10 @@ def _begin(
         settings = dataclasses.replace(settings, data=f"folder:{path}")
     settings = samplers.settled(settings)
     problem = Problem(settings, source)
+    problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
+    problem.parallel = workers.measured(problem, problem.rough_seconds)
+    planned = planning.plan(problem, stages)
+    planning.check_memory(planned, problem)
     request = {
         "commands": [command_line()],
         "settings": settings.to_json(),
@@ -187,10 +181,10 @@ def _begin(
         "space": problem.space.to_json(),
         "default": str(problem.default),
         "data": problem.describe_data(),
-        "calibration": problem.calibration.to_json(),
+        "calibration": problem.describe_choices(),
+        "plan": planned.to_json(),
         **environment(),
     }
-    problem.search_steps  # noqa: B018 (a wrong length is told before the folder exists)
     folder = RunFolder.create(Path(out), request)
     return _stage_by_stage(folder, stages, source, listener, problem)
 
@@ -212,15 +206,28 @@ def _stage_by_stage(
 ) -> RunFolder:
     """Do the stages that are not done, in order, with the choices that the run has already made."""
     listener = listener or Listener()
-    for stage in stages:
-        if folder.has(_OUTPUTS[stage]):
-            continue
+    left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
+    if any(stage != "report" for stage in left):
+        problem = problem or _problem(folder, source)
+        planned = planning.plan(problem, left)
+        for line in planned.lines():
+            listener.note(line)
+        listener.expect({stage.name: stage.seconds for stage in planned.stages})
+    for stage in left:
         if stage == "report":
             report(folder.path)
-        else:
-            problem = problem or _problem(folder, source)
-            work = {"search": loop.search, "rank": ranking.rank, "retrain": standalone.retrain}[stage]
-            work(problem, folder, listener)
+            continue
+        assert problem is not None
+        if stage == "retrain":  # by now it is known what will be trained
+            known = standalone.roles_of(folder.read("ranking.json", ""), problem.settings.top)
+            trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in known]
+            planned = planning.plan(problem, ["retrain"], trainings)
+            listener.expect({"retrain": planned.seconds})
+        begin = time.monotonic()
+        work = {"search": loop.search, "rank": ranking.rank, "retrain": standalone.retrain}[stage]
+        work(problem, folder, listener)
+        seconds = round(time.monotonic() - begin, 1)
+        folder.log({"event": "stage", "stage": stage, "planned": planned.of(stage), "seconds": seconds})
     return folder
 
 
@@ -228,7 +235,7 @@ def _problem(folder: RunFolder, source: Source | None, settings: Settings | None
     """What a run is about, with the choices it has made; RequestError where its images have changed since."""
     request = folder.request()
     settings = settings or Settings.from_json(request["settings"])
-    problem = Problem(settings, source, request["calibration"]["precision"])
+    problem = Problem(settings, source, request["calibration"])
     found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
     if found != expected:
         raise RequestError(

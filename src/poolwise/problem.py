@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from poolwise import calibration
+from poolwise.calibration import Choice, Parallel, Timing, cpu_threads
 from poolwise.images.augment import Augmentation, Normalise
-from poolwise.images.batches import Batches
+from poolwise.images.batches import Batches, Shuffled
 from poolwise.images.sources import ImageSet, Source, load
 from poolwise.images.split import stratified_halves, stratified_subset
 from poolwise.networks import family
@@ -20,6 +22,7 @@ from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import export
 from poolwise.rng import Streams
 from poolwise.settings import Settings
+from poolwise.space import Pooling
 from poolwise.training import Precision, choose_device
 
 
@@ -29,16 +32,19 @@ class Problem:
     Args:
         settings: the request.
         source: a loaded data set; by default the one that the settings name.
-        precision: what an earlier part of the run chose; by default it is measured when first needed.
+        chosen: what an earlier part of the run measured and chose (``describe_choices``); by default it is measured
+            when first needed.
     """
 
-    def __init__(self, settings: Settings, source: Source | None = None, precision: str | None = None):
+    def __init__(self, settings: Settings, source: Source | None = None, chosen: dict[str, Any] | None = None):
         self.settings = settings
+        self._on_device: dict[int, tuple[ImageSet, Tensor, Tensor]] = {}
         self.device = choose_device(settings.device)
         self.family = family(settings.model)
         self.width = settings.width or self.family.width
         self.space, self.default = self.family.space, self.family.default
-        self._precision = precision or settings.precision
+        self._precision = chosen["precision"] if chosen else settings.precision
+        self.parallel = Parallel(**chosen["parallel"]) if chosen else Parallel(1, settings.threads or cpu_threads())
         if self._precision != "auto":
             Precision.parse(self._precision)
         self.source = source or load(settings.data, image_size=settings.image_size, seed=settings.seed)
@@ -59,11 +65,9 @@ class Problem:
         return train.subset(stratified_subset(train.labels, count, Streams(0)["images"]))
 
     @cached_property
-    def halves(self) -> tuple[ImageSet, ImageSet]:
-        """Training half and scoring half, disjoint and stratified."""
-        images = self.training_images
-        first, second = stratified_halves(images.labels, 0.5, Streams(self.settings.seed)["split"])
-        return images.subset(first), images.subset(second)
+    def halves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training half and scoring half of the training images, disjoint and stratified, as sorted indices."""
+        return stratified_halves(self.training_images.labels, 0.5, Streams(self.settings.seed)["split"])
 
     @cached_property
     def normalise(self) -> Normalise:
@@ -74,8 +78,14 @@ class Problem:
         flip = self.settings.flip if self.settings.flip is not None else self.source.flip
         return Augmentation(pad=max(self.source.image_size // 8, 1), flip=flip)
 
-    def batches(self, data: ImageSet, batch_size: int) -> Batches:
-        return Batches(data, batch_size, self.normalise, self.device)
+    def batches(self, data: ImageSet, batch_size: int, indices: np.ndarray | None = None) -> Batches:
+        """Batches of a set, or of its images at ``indices``; a set is brought to the device once."""
+        if id(data) not in self._on_device:
+            arrays = (np.ascontiguousarray(data.images), np.ascontiguousarray(data.labels))
+            images_NHWC, labels_N = (torch.from_numpy(array).to(self.device) for array in arrays)
+            self._on_device[id(data)] = (data, images_NHWC, labels_N)
+        _, images_NHWC, labels_N = self._on_device[id(data)]
+        return Batches(images_NHWC, labels_N, indices, batch_size, self.normalise)
 
     def build(self, norm: Norm, name: str, streams: Streams) -> Chain:
         """The network on the CPU with initial weights from the stream called ``name``."""
@@ -95,30 +105,62 @@ class Problem:
         )
 
     @property
-    def threads(self) -> int:
-        """CPU threads of each process."""
-        return self.settings.threads or torch.get_num_threads()
+    def block(self) -> int:
+        """Steps that are drawn with the same scores.
+
+        On CUDA the device is waited for once a block, and SuperNets in worker processes work side by side within one;
+        a single SuperNet on a CPU gains nothing by it.
+        """
+        many = 16 if self.device.type == "cuda" else 8 if self.settings.supernets > 1 else 1
+        return self.settings.block or many
 
     @property
-    def workers(self) -> int:
-        """Processes at once."""
-        return self.settings.workers or 1
+    def rough_seconds(self) -> float:
+        """Seconds that a whole run takes if every step costs what the default configuration's does."""
+        trainings = (self.settings.top + 2) * self.settings.retrain_seeds * self.retrain_steps
+        return (self.search_steps * 4 / 3 + trainings) * self.calibration.step_seconds
 
-    @cached_property
-    def calibration(self) -> calibration.Choice:
-        """Precision and time of a training step of the default configuration, measured once and cached."""
-        half = self.batches(self.halves[0], self.settings.batch_size)
-        images_BCHW, labels_B = next(half.ordered())
+    def calibration_batch(self) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """One training batch, and what a measurement with it depends on."""
+        half = self.batches(self.training_images, self.settings.batch_size, self.halves[0])
+        images_BHWC, labels_B = half.take(np.arange(half.batch_size))
+        images_BCHW = half.normalise(images_BHWC)
         what = {
             "model": self.settings.model,
             "width": self.width,
             "shape": list(images_BCHW.shape),
             "classes": len(self.source.classes),
         }
-        build: Callable[[], nn.Module] = lambda: export(  # noqa: E731
-            self.build(running_norm, "calibration", Streams(0)), self.default
+        return images_BCHW, labels_B, what
+
+    def plain(self, pooling: Pooling) -> nn.Module:
+        """A configuration as it is trained stand-alone, with the same arbitrary weights each time, for measurements."""
+        return export(self.build(running_norm, "calibration", Streams(0)), pooling)
+
+    @cached_property
+    def calibration(self) -> Choice:
+        """Precision and time of a training step of the default configuration, measured once and cached."""
+        return calibration.choose(lambda: self.plain(self.default), *self.calibration_batch(), self._precision)
+
+    @cached_property
+    def timing(self) -> Timing:
+        """What steps and passes cost by MACs, measured once and cached on the cheapest, default and dearest configuration."""
+        images_BCHW, labels_B, what = self.calibration_batch()
+        members = sorted(
+            {self.space[0], self.default, self.space[self.space.size - 1]}, key=lambda p: self.cost(p).macs
         )
-        return calibration.choose(build, images_BCHW, labels_B, what, self._precision)
+        networks = [(self.cost(p).macs, partial(self.plain, p)) for p in members]
+        half, batch = self.halves[0], self.settings.batch_size
+        order = Streams(0).child("calibration")
+        batches = self.batches(self.training_images, batch, half)
+        training = Shuffled(batches, order["order"], (self.augmentation, order["augment"]))
+        scoring = Shuffled(batches, order["score_order"])
+        load = lambda: (training.next(), scoring.next())  # noqa: E731
+        return calibration.timing(networks, images_BCHW, labels_B, self.precision, load, what)
+
+    def describe_choices(self) -> dict[str, Any]:
+        """What was measured and chosen, for run.json."""
+        return {**self.calibration.to_json(), "parallel": asdict(self.parallel), "block": self.block}
 
     @property
     def precision(self) -> Precision:

@@ -14,6 +14,9 @@ class Listener:
 
     stopping = False
 
+    def expect(self, seconds: dict[str, float]) -> None:
+        """Seconds that each stage should take, from the plan."""
+
     def start(self, stage: str, total: int, done: int = 0) -> None:
         """A stage of ``total`` units begins, ``done`` of them already behind it."""
 
@@ -33,3 +36,11 @@ class Listener:
         """Raise Interrupted where a stop was asked for. Called only at points that can be resumed from."""
         if self.stopping:
             raise Interrupted
+
+
+def time_words(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

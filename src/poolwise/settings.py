@@ -27,6 +27,7 @@ class Settings:
         batch_size, eval_batch_size: images a training and scoring batch; images a batch while ranking.
         lr, lr_end, momentum, weight_decay: SGD; the rate falls by half a cosine.
         temperature, temperature_start: end and start of the linear rise.
+        block: steps drawn at a time with the same scores (None: as the device needs it, ``Problem.block``); 1 as published.
         draw: ``rounds`` (every configuration once a round) or ``iid`` (independent, as published).
         warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that know it.
         top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
@@ -34,6 +35,7 @@ class Settings:
         seed, device, precision: root seed; where and in which number format.
         threads, workers: CPU threads a process and processes at once (None: what is measured to be fastest). Threads
             change the last bits of a result, workers never do.
+        profile: measure where the time goes.
     """
 
     preset: str = "paper"
@@ -56,6 +58,7 @@ class Settings:
     temperature: float = 100.0
     temperature_start: float = 1.0
     draw: str = "iid"
+    block: int | None = None
     warm_up: float = 0.0
     top: int = 1
     retrain_seeds: int = 5
@@ -66,9 +69,10 @@ class Settings:
     precision: str = "auto"
     threads: int | None = None
     workers: int | None = None
+    profile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("width", "image_size", "images", "steps", "retrain_steps", "threads", "workers"):
+        for name in ("width", "image_size", "images", "steps", "retrain_steps", "block", "threads", "workers"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
         for name in ("supernets", "epochs", "batch_size", "eval_batch_size", "top", "retrain_seeds", "retrain_epochs"):
@@ -118,7 +122,7 @@ def _number(name: str, value: Any, above: float | None = None) -> None:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
+    "paper": {"block": 1},
     "demo": {
         "width": 8,
         "images": 10_000,

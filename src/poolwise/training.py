@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, RunFailure
+from poolwise.stopwatch import IDLE, Stopwatch
 
 Forward = Callable[[Tensor], Tensor]
-PRECISIONS = ("auto", "float32", "bfloat16", "float32+channels_last", "bfloat16+channels_last")
+PRECISIONS = (
+    "auto",
+    "float32",
+    "bfloat16",
+    "tf32",
+    "float32+channels_last",
+    "bfloat16+channels_last",
+    "tf32+channels_last",
+)
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Number format of convolutions (weights stay float32) and memory order of images and weights."""
+    """Number format of convolutions (weights stay float32) and memory order of images and weights.
+
+    ``tf32`` is NVIDIA's: float32 in memory, products rounded to 10 bits. Elsewhere it is float32.
+    """
 
     dtype: str = "float32"
     channels_last: bool = False
@@ -45,8 +58,17 @@ class Precision:
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         return images_BCHW.contiguous(memory_format=order)
 
-    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
+    @contextmanager
+    def active(self, device: torch.device) -> Iterator[None]:
+        """Convolutions inside run in this number format."""
+        with self.kernels(device), torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            yield
+
+    def kernels(self, device: torch.device) -> AbstractContextManager[Any]:
+        """On CUDA: the same kernels each time, and TF32 only where it was asked for."""
+        if device.type != "cuda":
+            return nullcontext()
+        return torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=self.dtype == "tf32")
 
 
 def choose_device(name: str) -> torch.device:
@@ -77,7 +99,14 @@ def cosine(step: int, steps: int, start: float, end: float) -> float:
 
 
 class LossNotFinite(RunFailure):
-    """The loss became NaN or infinite; raised before the weights are touched."""
+    """The loss became NaN or infinite."""
+
+
+def check_finite(losses: Sequence[float]) -> None:
+    """Raise LossNotFinite where a loss is NaN or infinite."""
+    for value in losses:
+        if not math.isfinite(value):
+            raise LossNotFinite(f"the loss is {value}")
 
 
 def train_step(
@@ -87,34 +116,35 @@ def train_step(
     labels_B: Tensor,
     lr: float,
     precision: Precision,
-) -> float:
-    """One optimizer step on one batch; returns the loss in nats. Raises LossNotFinite."""
+    watch: Stopwatch = IDLE,
+) -> Tensor:
+    """One optimizer step on one batch; returns the loss in nats as a scalar on the device, which nothing waits for."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    with precision.autocast(images_BCHW.device):
-        logits_BK = forward(precision.images(images_BCHW))
-    loss = F.cross_entropy(logits_BK.float(), labels_B)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise LossNotFinite(f"the loss is {value}")
-    loss.backward()
-    optimizer.step()
-    return value
+    with watch("forward"):
+        with precision.active(images_BCHW.device):
+            logits_BK = forward(precision.images(images_BCHW))
+        loss = F.cross_entropy(logits_BK.float(), labels_B)
+    with watch("backward"), precision.kernels(images_BCHW.device):
+        loss.backward()
+    with watch("optimizer"):
+        optimizer.step()
+    return loss.detach()
 
 
 @torch.no_grad()
-def correct(forward: Forward, images_BCHW: Tensor, labels_B: Tensor, precision: Precision) -> int:
-    """How many images of the batch are classified rightly."""
-    with precision.autocast(images_BCHW.device):
+def correct(forward: Forward, images_BCHW: Tensor, labels_B: Tensor, precision: Precision) -> Tensor:
+    """How many images of the batch are classified rightly, as a scalar on the device, which nothing waits for."""
+    with precision.active(images_BCHW.device):
         logits_BK = forward(precision.images(images_BCHW))
-    return int((logits_BK.argmax(dim=1) == labels_B).sum())
+    return (logits_BK.argmax(dim=1) == labels_B).sum()
 
 
 def accuracy(forward: Forward, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> float:
     """Share of all images that are classified rightly, 0 to 1."""
-    right = total = 0
+    right, total = [], 0
     for images_BCHW, labels_B in batches:
-        right += correct(forward, images_BCHW, labels_B, precision)
+        right.append(correct(forward, images_BCHW, labels_B, precision))
         total += len(labels_B)
-    return right / total
+    return int(torch.stack(right).sum()) / total

@@ -7,62 +7,175 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
+from poolwise import calibration
+from poolwise.calibration import Parallel, cpu_threads
 from poolwise.errors import PoolwiseError, RunFailure
 from poolwise.images.sources import ImageSet, Source
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.settings import Settings
+from poolwise.training import sgd, train_step
 
 Job = tuple[Any, ...]
 _POLL_SECONDS = 0.2
+WORTHWHILE_SECONDS = 120.0  # runs shorter than this are not worth the measuring
+_TIMED_STEPS = 6
+
+
+def measured(problem: Problem, rough_seconds: float) -> Parallel:
+    """How many processes of how many threads train most on this machine, measured where the work is worth it.
+
+    Work of less than WORTHWHILE_SECONDS stays in one process, unless ``workers`` was asked for.
+    """
+    settings, alone = problem.settings, Parallel(1, problem.settings.threads or cpu_threads())
+    worth = settings.workers is not None or rough_seconds >= WORTHWHILE_SECONDS
+    if problem.device.type != "cpu" or settings.threads or not worth:
+        return alone
+    what = {
+        "model": settings.model,
+        "width": problem.width,
+        "batch": settings.batch_size,
+        "size": problem.source.image_size,
+    }
+    return calibration.parallel(
+        partial(_together, problem),
+        problem.timing.seconds("train", problem.cost(problem.default).macs),
+        cpu_threads(),
+        {**what, "precision": str(problem.precision)},
+    )
+
+
+def _together(problem: Problem, count: int, threads: int) -> float:
+    """Median seconds of a training step in each of ``count`` processes at work at once."""
+    with Crew(problem, count, threads) as crew:
+        return float(np.median([f.result() for f in [crew.submit(_time_steps, count) for _ in range(count)]]))
+
+
+def _time_steps(problem: Problem, listener: _Counting, _hold: None, count: int) -> float:
+    network = problem.precision.place(problem.plain(problem.default), problem.device)
+    optimizer = sgd(network, 0.01, 0.9, 0.0)
+    images_BCHW, labels_B, _ = problem.calibration_batch()
+    seconds = []
+    for step in range(_TIMED_STEPS):
+        if step == 1:  # kernels are prepared: wait for the others, a while
+            listener.advance()
+            patience = time.perf_counter() + 20
+            while listener.counter.value < count and time.perf_counter() < patience:
+                time.sleep(0.001)
+        begin = time.perf_counter()
+        train_step(network, optimizer, images_BCHW, labels_B, 0.01, problem.precision)
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds[1:]))
+
+
+def for_trainings(problem: Problem) -> Parallel:
+    """Processes and threads for stand-alone trainings. Threads do not depend on how many workers were asked for."""
+    found = problem.parallel
+    return _settled(problem, found.threads, found.slowdown)
+
+
+def for_search(problem: Problem) -> Parallel:
+    """Processes and threads for the SuperNets of a search, which work side by side within a block of draws."""
+    found, supernets = problem.parallel, problem.settings.supernets
+    useful = min(found.workers, supernets)
+    gain = useful / found.slowdown * calibration.share_of_use(supernets, problem.block, useful)
+    pays = problem.block > 1 and gain > 1.05
+    settled = _settled(problem, found.threads if pays else cpu_threads(), found.slowdown)
+    return settled if problem.block > 1 else replace(settled, workers=1)
+
+
+def _settled(problem: Problem, threads: int, slowdown: float) -> Parallel:
+    """What was asked for, and for the rest as many processes as fill the machine."""
+    threads = problem.settings.threads or threads
+    return Parallel(problem.settings.workers or max(cpu_threads() // threads, 1), threads, slowdown)
+
+
+class Crew:
+    """Worker processes that hold one problem; a context manager.
+
+    Args:
+        problem: rebuilt in each process, its images opened from shared memory.
+        count, threads: processes, and CPU threads of each.
+        hold: further tensors and modules in shared memory that jobs work on.
+
+    A function handed to ``submit`` must be importable by name; it is called as ``function(problem, listener, hold, *job)``.
+    """
+
+    def __init__(self, problem: Problem, count: int, threads: int, hold: Any = None):
+        context = multiprocessing.get_context("spawn")
+        self._counter, self._stop = context.Value("q", 0), context.Event()
+        settings = replace(
+            problem.settings, precision=str(problem.precision), device=str(problem.device), images=None, threads=threads
+        )
+        start = (settings, _shared(problem), self._counter, self._stop, hold)
+        self._executor = ProcessPoolExecutor(count, context, _begin, start)
+        self._told = 0
+
+    def submit(self, function: Callable[..., Any], *job: Any) -> Future[Any]:
+        return self._executor.submit(_call, function, job)
+
+    def advanced(self) -> int:
+        """Steps that the workers have told of since the last call."""
+        now, before = self._counter.value, self._told
+        self._told = now
+        return now - before
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._stop.set()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise RunFailure(
+                "a worker process died (out of memory, or killed; a script that uses workers needs its main part under"
+                " if __name__ == '__main__'): what is finished is kept; go on with fewer --workers"
+            ) from None
 
 
 def each(
-    problem: Problem, function: Callable[..., Any], jobs: Sequence[Job], listener: Listener, workers: int
+    problem: Problem, function: Callable[..., Any], jobs: Sequence[Job], listener: Listener, count: int, threads: int
 ) -> Iterator[tuple[Job, Any]]:
-    """Yield (job, ``function(problem, listener, *job)``) as jobs end, with at most ``workers`` of them at work.
+    """Yield (job, ``function(problem, listener, None, *job)``) as jobs end, with at most ``count`` of them at work.
 
-    A PoolwiseError of a job is yielded in place of its result. With one worker the jobs run here, in order. ``function``
-    must be importable by name. Raises Interrupted where the listener is asked to stop, RunFailure where a process dies.
+    A PoolwiseError of a job is yielded in place of its result. With one worker the jobs run here, in order, on as many
+    threads. Raises Interrupted where the listener is asked to stop, RunFailure where a process dies.
     """
-    workers = min(workers, len(jobs))
-    if workers > 1:
-        yield from _in_processes(problem, function, jobs, listener, workers)
+    count = min(count, len(jobs))
+    if count > 1:
+        yield from _in_processes(problem, function, jobs, listener, count, threads)
         return
     for job in jobs:
-        try:
-            result = function(problem, listener, *job)
-        except PoolwiseError as error:
-            result = error
+        with threads_here(threads):
+            try:
+                result = function(problem, listener, None, *job)
+            except PoolwiseError as error:
+                result = error
         yield job, result
 
 
 def _in_processes(
-    problem: Problem, function: Callable[..., Any], jobs: Sequence[Job], listener: Listener, workers: int
+    problem: Problem, function: Callable[..., Any], jobs: Sequence[Job], listener: Listener, count: int, threads: int
 ) -> Iterator[tuple[Job, Any]]:
-    context = multiprocessing.get_context("spawn")
-    counter, stop = context.Value("q", 0), context.Event()
-    settings = replace(problem.settings, precision=str(problem.precision), device=str(problem.device))
-    start = (settings, problem.threads, _shared(problem.source), counter, stop)
-    executor = ProcessPoolExecutor(workers, context, _begin, start)
-    told = 0
-    try:
-        running: dict[Future[Any], Job] = {executor.submit(_job, function, job): job for job in jobs}
+    with Crew(problem, count, threads) as crew:
+        running = {crew.submit(function, *job): job for job in jobs}
         while running:
             done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
-            if counter.value > told:
-                listener.advance(counter.value - told)
-                told = counter.value
+            listener.advance(crew.advanced())
             listener.check()
             for future in done:
                 job = running.pop(future)
@@ -70,23 +183,27 @@ def _in_processes(
                     yield job, future.result()
                 except PoolwiseError as error:
                     yield job, error
-    except BrokenProcessPool:
-        raise RunFailure(
-            "a worker process died (out of memory, or killed; a script that uses workers needs its main part under"
-            " if __name__ == '__main__'): what is finished is kept; go on with fewer --workers"
-        ) from None
+
+
+@contextmanager
+def threads_here(count: int) -> Iterator[None]:
+    """This process computes on ``count`` CPU threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
-        stop.set()
-        executor.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(before)
 
 
-def _shared(source: Source) -> dict[str, Any]:
-    """The source with its arrays as tensors in shared memory, which another process opens without a copy."""
+def _shared(problem: Problem) -> dict[str, Any]:
+    """The images in use as tensors in shared memory, which another process opens without a copy."""
+    source = problem.source
     arrays = {
         name: torch.from_numpy(array.copy()).share_memory_()
         for name, array in (
-            ("train_images", source.train.images),
-            ("train_labels", source.train.labels),
+            ("train_images", problem.training_images.images),
+            ("train_labels", problem.training_images.labels),
             ("test_images", source.test.images),
             ("test_labels", source.test.labels),
         )
@@ -116,16 +233,14 @@ class _Counting(Listener):
             raise Interrupted
 
 
-_here: dict[str, Any] = {}  # of this worker process: its problem and listener
+_here: list[Any] = []  # of this worker process: its problem, its listener and what it holds
 
 
-def _begin(settings: Settings, threads: int, shared: dict[str, Any], counter: Any, stop: Any) -> None:
-    import signal
-
+def _begin(settings: Settings, shared: dict[str, Any], counter: Any, stop: Any, hold: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    torch.set_num_threads(threads)
-    _here.update(problem=Problem(settings, _opened(shared)), listener=_Counting(counter, stop))
+    torch.set_num_threads(settings.threads or 1)
+    _here[:] = Problem(settings, _opened(shared)), _Counting(counter, stop), hold
 
 
 def _end_with(parent: int) -> None:
@@ -135,5 +250,5 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _job(function: Callable[..., Any], job: Job) -> Any:
-    return function(_here["problem"], _here["listener"], *job)
+def _call(function: Callable[..., Any], job: Job) -> Any:
+    return function(*_here, *job)

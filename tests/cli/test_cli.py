@@ -46,12 +46,18 @@ def test_help_has_the_commands_under_headings():
 
 
 def test_space_as_table_and_json():
-    assert "4-3-3" in poolwise("space").stdout
+    large = poolwise("space", "--model", "resnet50", "--width", "8").stdout
+    assert "4-4-6-3" in large
+    assert large.count("\n") > 560
     value = json.loads(poolwise("space", "--json").stdout)
     assert len(value["configurations"]) == 36
     ratios = {row["pooling"]: round(row["macs_ratio"], 2) for row in value["configurations"]}
     assert (ratios["7-1-2"], ratios["4-3-3"]) == (2.23, 1.0)
-    assert json.loads(poolwise("space", "--models", "--json").stdout)[0]["model"] == "resnet20"
+    models = {row["model"]: row for row in json.loads(poolwise("space", "--models", "--json").stdout)}
+    assert {name: row["configurations"] for name, row in models.items()} == {
+        "resnet18": 56, "resnet20": 36, "resnet50": 560,
+    }  # fmt: skip
+    assert (models["resnet20"]["operator"], models["resnet50"]["operator"]) == ("pool", "stride")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,10 @@ def test_stages_by_hand_and_quiet_json(tmp_path, image_folder):
     assert json.loads(retrained.stdout)["verdict"]
     assert retrained.stderr == ""
     assert "verdict" in poolwise("resume", out).stdout
-    assert "trainings at most 12" in poolwise("retrain", out, "--retrain-seeds", "4", "--plan").stdout
+    assert (
+        "retrain: 36 steps" in poolwise("retrain", out, "--retrain-seeds", "4", "--retrain-steps", "3", "--plan").stdout
+    )
+    assert poolwise("rank", out, "--plan").stdout.startswith("rank: ")
     assert json.loads((out / "run.json").read_text())["settings"]["retrain_seeds"] == 2
     assert Path(poolwise("report", out).stdout.strip()) == out / "report.html"
     commands = json.loads((out / "run.json").read_text())["commands"]
@@ -145,7 +154,8 @@ def test_stages_by_hand_and_quiet_json(tmp_path, image_folder):
 def test_plan_writes_nothing(tmp_path, image_folder):
     done = poolwise("run", *TINY, "--data", f"folder:{image_folder}", "--plan", cwd=tmp_path)
     assert done.returncode == 0
-    assert "steps: search 20" in done.stdout
+    assert done.stdout.startswith("search: 20 steps")
+    assert "GiB of memory" in done.stdout
     assert not (tmp_path / "runs").exists()
 
 

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from poolwise.errors import RequestError
 from poolwise.networks import available, family
 from poolwise.networks.chain import batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import SwitchableNet, export
-from poolwise.searching.ranking import count_correct
+from poolwise.networks.switch import OPERATORS, SwitchableNet, export
 from poolwise.space import Pooling
 from poolwise.training import Precision
 
@@ -19,26 +19,47 @@ NORMS = [batch_norm, running_norm]
 SIZE = 16
 
 
-def make(name, norm=batch_norm, width=4):
+def make(name, norm=batch_norm, width=2):
     generator = torch.Generator().manual_seed(0)
     return create(family(name).build, generator, classes=5, width=width, norm=norm)
+
+
+def takes(name, operator):
+    """Whether a family can be downsampled so; it always can as it was published."""
+    try:
+        return SwitchableNet(make(name), operator).operator == operator
+    except RequestError:
+        return operator == family(name).operator
+
+
+CASES = [(name, operator) for name in FAMILIES for operator in OPERATORS if takes(name, operator)]
 
 
 def images(batch=6, size=SIZE):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
+def some(name, count=8):
+    """About ``count`` configurations from all over the space, first, last and default among them."""
+    space = family(name).space
+    places = {round(i * (len(space) - 1) / (count - 1)) for i in range(count)}
+    return [space[i] for i in sorted(places | {space.index(family(name).default)})]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layers_are_those_of_the_space(name):
-    assert len(make(name)) == family(name).space.layers
-    assert family(name).default in family(name).space
+    known, chain = family(name), make(name)
+    assert len(chain) == known.space.layers
+    assert known.default in known.space
+    assert SwitchableNet(chain).operator == chain.operator == known.operator
+    assert all(m.stride == (1, 1) for m in chain.modules() if isinstance(m, torch.nn.Conv2d))
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", FAMILIES)
-def test_export_equals_the_switch_to_the_bit(name, norm):
-    network = SwitchableNet(make(name, norm))
-    for pooling in family(name).space:
+@pytest.mark.parametrize(("name", "operator"), CASES)
+def test_export_equals_the_switch_to_the_bit(name, operator, norm):
+    network = SwitchableNet(make(name, norm), operator)
+    for pooling in some(name):
         for training in (True, False):
             network.train(training)
             before = copy.deepcopy(network.state_dict())
@@ -49,6 +70,42 @@ def test_export_equals_the_switch_to_the_bit(name, norm):
             assert not any("poolwise.networks.switch" in type(part).__module__ for part in plain.modules())
 
 
+@pytest.mark.parametrize(("name", "operator"), CASES)
+def test_export_says_where_it_downsamples_and_leaves_the_network_alone(name, operator):
+    network = SwitchableNet(make(name), operator)
+    pooling = family(name).default
+    plain = export(network, pooling)
+    sizes, features = [], images()
+    for part in plain[:-1]:
+        features = part(features)
+        if not isinstance(part, torch.nn.MaxPool2d):
+            sizes.append(features.shape[-1])
+    assert sizes == [SIZE >> depth for depth in pooling.depths()]
+    strides = [max(m.stride for m in part.modules() if isinstance(m, torch.nn.Conv2d)) for part in plain[:-1]
+               if not isinstance(part, torch.nn.MaxPool2d)]  # fmt: skip
+    halved = [(2, 2) if i in pooling.positions else (1, 1) for i in range(pooling.layers)]
+    assert strides == (halved if operator == "stride" else [(1, 1)] * pooling.layers)
+    assert all(m.stride == (1, 1) for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+
+
+@pytest.mark.parametrize(("name", "operator"), CASES)
+def test_halvings_that_share_a_slot(name, operator):
+    network = SwitchableNet(make(name), operator)
+    pooling = Pooling((2, 0, len(network) - 2))
+    plain = export(network, pooling)
+    assert torch.equal(plain(images()), network(images(), pooling))
+    assert plain[:-1](images()).shape[-1] == SIZE // 4
+    assert CostModel(network.chain, SIZE, family(name).default, operator)(pooling).macs == flops(plain) / 2
+
+
+def flops(plain, batch=3, size=SIZE):
+    """Floating point operations for one image, by torch's own count."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        plain(images(batch, size))
+    return counter.get_total_flops() / batch
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_exported_gradients_equal_the_switch(name):
     pooling = family(name).default
@@ -57,47 +114,34 @@ def test_exported_gradients_equal_the_switch(name):
     network(images(), pooling).sum().backward()
     plain(images()).sum().backward()
     own = [p.grad for p in network.parameters()]
+    assert sum(float(grad.abs().sum()) for grad in own) > 0
     assert all(torch.equal(a, b.grad) for a, b in zip(own, plain.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradient_reaches_every_parameter_in_every_configuration(name):
     network = SwitchableNet(make(name))
-    for pooling in family(name).space:
+    for pooling in some(name, 24):
         network.zero_grad(set_to_none=True)
         torch.nn.functional.cross_entropy(network(images(), pooling), torch.arange(6) % 5).backward()
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_ranking_by_shared_prefixes_equals_one_by_one(name):
-    network, labels = SwitchableNet(make(name)), torch.arange(6) % 5
-    poolings = list(family(name).space)[::-1]
-    shared = count_correct(network, poolings, images(), labels, Precision())
-    plain = [int((network(images(), pooling).argmax(1) == labels).sum()) for pooling in poolings]
-    assert shared == plain
-    assert len(set(plain)) > 1
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_macs_equal_torch_own_counter(name):
-    from torch.utils.flop_counter import FlopCounterMode
-
+@pytest.mark.parametrize(("name", "operator"), CASES)
+def test_macs_equal_torch_own_counter(name, operator):
     chain = make(name)
-    price = CostModel(chain, SIZE, family(name).default)
-    for pooling in list(family(name).space)[::5]:
-        counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad():
-            SwitchableNet(chain)(images(batch=3), pooling)
-        assert price(pooling).macs * 2 * 3 == counter.get_total_flops()
+    price = CostModel(chain, SIZE, family(name).default, operator)
+    for pooling in some(name):
+        assert price(pooling).macs == flops(export(chain, pooling, operator)) / 2
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_activation_memory_is_what_autograd_keeps(name):
-    chain = make(name, running_norm)
-    price = CostModel(chain, SIZE, family(name).default)
+@pytest.mark.parametrize(("name", "operator"), CASES)
+@pytest.mark.parametrize("width", [2, 3])
+def test_activation_memory_is_what_autograd_keeps(name, operator, width):
+    chain = make(name, running_norm, width)
+    price = CostModel(chain, SIZE, family(name).default, operator)
     batch = images(batch=7)  # no layer has 7 channels
-    for pooling in list(family(name).space)[::5]:
+    for pooling in some(name):
         kept, alive = {}, []
 
         def pack(tensor, kept=kept, alive=alive):
@@ -107,9 +151,25 @@ def test_activation_memory_is_what_autograd_keeps(name):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            output = SwitchableNet(chain)(batch, pooling)
+            output = SwitchableNet(chain, operator)(batch, pooling)
         assert price(pooling).activation_bytes * 7 == pytest.approx(sum(kept.values()), rel=1e-9)
         assert output.shape == (7, 5)
+
+
+@pytest.mark.parametrize("name", [name for name, operator in CASES if operator == "stride"])
+def test_receptive_field_is_where_gradients_reach(name):
+    """One pixel before the head, back to the image: with positive weights and no norm every reached pixel has a gradient."""
+    chain = make(name, lambda channels: torch.nn.Identity()).double()
+    for parameter in chain.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+    pooling = Pooling((3, 2, len(chain) - 5))
+    reach = CostModel(chain, 256, pooling, "stride")(pooling).receptive_field
+    size = reach + 80
+    picture = torch.rand(1, 3, size, size, dtype=torch.float64, requires_grad=True)
+    features = export(chain, pooling, "stride")[:-1](picture)
+    features[0, 0, features.shape[2] // 2, features.shape[3] // 2].backward()
+    rows = (picture.grad.abs().sum(dim=(0, 1, 3)) > 0).nonzero().flatten()
+    assert int(rows[-1] - rows[0]) + 1 == reach
 
 
 @pytest.mark.parametrize("text", ["bfloat16", "bfloat16+channels_last", "float32+channels_last"])
@@ -119,9 +179,12 @@ def test_other_precisions_agree(name, text):
     network = SwitchableNet(make(name))
     expected = network(images(), pooling)
     precision.place(network, torch.device("cpu"))
-    with precision.autocast(torch.device("cpu")):
+    with precision.active(torch.device("cpu")):
         found = network(precision.images(images()), pooling)
-    assert torch.allclose(found.float(), expected, atol=0.15 if "bfloat16" in text else 1e-4)
+    error = (found.float() - expected).square().mean().sqrt() / expected.std()
+    assert error < (
+        0.3 if "bfloat16" in text else 1e-3
+    )  # bfloat16 keeps 8 bits, and the deepest family has 53 convolutions
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -138,6 +201,12 @@ def test_wrong_number_of_layers_is_refused(name):
     for call in (lambda: SwitchableNet(network)(images(), wrong), lambda: export(network, wrong)):
         with pytest.raises(RequestError, match="add up to"):
             call()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_unknown_operator_is_refused(name):
+    with pytest.raises(RequestError, match="unknown operator 'strides'; did you mean 'stride'"):
+        SwitchableNet(make(name), "strides")
 
 
 @pytest.mark.parametrize("name", FAMILIES)

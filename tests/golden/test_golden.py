@@ -28,7 +28,7 @@ def tiny_search() -> dict:
     """54 steps of ResNet20 of width 2 on tiny images, M = 3."""
     source = Source("tiny", draw_images(120, 8, 1), draw_images(30, 8, 2), ("red", "green", "blue"))
     settings = Settings(
-        width=2, supernets=3, steps=54, batch_size=20, lr=0.02, temperature=20, draw="rounds",
+        width=2, supernets=3, steps=54, batch_size=20, lr=0.02, temperature=20, draw="rounds", block=1,
         precision="float32", device="cpu", seed=11,
     )  # fmt: skip
     state = SearchState(Problem(settings, source))

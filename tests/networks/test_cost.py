@@ -1,9 +1,16 @@
 import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import poolwise
 from poolwise.errors import RequestError
 from poolwise.metrics import kendall_tau_a, kendall_tau_b
-from poolwise.networks import family
+from poolwise.networks import available, family
+from poolwise.networks.chain import batch_norm, create, running_norm
+from poolwise.networks.cost import CostModel
+from poolwise.networks.switch import export
 from poolwise.space import Pooling
 
 
@@ -48,3 +55,93 @@ def test_images_too_small_are_refused():
 def test_unknown_family_gets_a_hint():
     with pytest.raises(RequestError, match="did you mean 'resnet20'"):
         family("resnt20")
+
+
+def native(name, norm=batch_norm, width=64):
+    known = family(name)
+    return create(known.build, torch.Generator().manual_seed(0), classes=10, width=width, norm=norm)
+
+
+def flops(network):
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network.to("meta")(torch.zeros(1, 3, 32, 32, device="meta"))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", [f.name for f in available()])
+def test_macs_at_full_width_equal_torch_own_counter(name):
+    known, chain = family(name), native(name, width=family(name).width)
+    price = CostModel(chain, 32, known.default)
+    for pooling in [known.default, *list(known.space)[:: len(known.space) // 6]]:
+        assert price(pooling).macs * 2 == flops(export(chain, pooling))
+
+
+def cifar(name):
+    """torchvision's network with the stem that the families have."""
+    network = getattr(torchvision.models, name)(num_classes=10)
+    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    return network
+
+
+@pytest.mark.parametrize(("name", "macs"), [("resnet18", 555_422_720), ("resnet50", 1_297_829_888)])
+def test_native_placement_is_torchvisions_network(name, macs):
+    chain, theirs = native(name, running_norm), cifar(name)
+    price = CostModel(chain, 32, family(name).default)
+    cost = price(family(name).default)
+    assert cost.macs == macs
+    assert cost.parameters == sum(p.numel() for p in theirs.parameters())
+    ours = export(chain, family(name).default).eval()
+    names = zip(ours.state_dict(), theirs.eval().state_dict().values(), strict=True)  # both in the order of the layers
+    ours.load_state_dict(dict(names))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+    strides = [[m.stride for m in n.modules() if isinstance(m, nn.Conv2d)] for n in (ours, theirs)]
+    assert strides[0] == strides[1]
+    assert flops(theirs) == 2 * macs
+
+
+def test_bottleneck_by_hand():
+    """Layer 4 of 4-4-6-3 (128 planes, first of its group): 1x1 before the stride, 3x3 strided, both behind it 1x1."""
+    chain = native("resnet50")
+    price = CostModel(chain, 32, Pooling((4, 13)))
+    before, strided = price(Pooling((17,))), price(Pooling((16, 1)))
+    last = 32 * 32 * (2048 * 512) + 16 * 16 * (9 * 512 * 512 + 512 * 2048)
+    unstrided = 32 * 32 * (2 * 2048 * 512 + 9 * 512 * 512)
+    assert before.macs - strided.macs == unstrided - last
+    first = price(Pooling((4, 13))).macs - price(Pooling((5, 12))).macs
+    at_32 = 32 * 32 * (256 * 128 + 9 * 128 * 128 + 128 * 512 + 256 * 512)
+    at_16 = 32 * 32 * 256 * 128 + 16 * 16 * (9 * 128 * 128 + 128 * 512 + 256 * 512)
+    next_at_16 = 16 * 16 * (2 * 512 * 128 + 9 * 128 * 128)
+    next_strided = 32 * 32 * 512 * 128 + 16 * 16 * (9 * 128 * 128 + 128 * 512)
+    assert first == at_16 + next_at_16 - at_32 - next_strided
+
+
+def test_a_strided_convolution_reads_at_the_resolution_before():
+    """ResNet20, 4-3-3 by hand: 8 convolutions read at jump 1, 6 at 2, 5 at 4."""
+    chain = native("resnet20", width=4)
+    cost = CostModel(chain, 32, Pooling((4, 3, 3)), "stride")(Pooling((4, 3, 3)))
+    fields = [1]
+    for jump in [1] * 8 + [2] * 6 + [4] * 5:
+        fields.append(fields[-1] + 2 * jump)
+    assert cost.receptive_field == fields[-1]
+    assert cost.productive == sum(field < 32 for field in fields[:-1])
+
+
+def test_odd_sizes_round_as_the_operators_do():
+    chain = native("resnet18", width=2)
+    for operator in ("pool", "stride"):
+        price = CostModel(chain, 33, family("resnet18").default, operator)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            export(chain, "3-2-2-2", operator)(torch.zeros(2, 3, 33, 33))
+        assert price(Pooling((3, 2, 2, 2))).macs * 4 == counter.get_total_flops()
+
+
+def test_a_layer_that_cannot_stride_is_named():
+    chain = native("resnet20", width=2)
+    chain.layers[3] = nn.Identity()
+    with pytest.raises(RequestError, match="layer 'block3' cannot take a stride"):
+        CostModel(chain, 32, family("resnet20").default, "stride")

@@ -122,7 +122,7 @@ def augment(images, generator, pad=1):
 def restated(problem: Problem, initial: list[list[np.ndarray]]):
     """Steps 1 to 6. Returns draws, scores_PM, assignment_PM and the ranking's accuracy_P."""
     s, streams = problem.settings, Streams(problem.settings.seed).child("search")
-    training, scoring = problem.halves
+    training, scoring = (problem.training_images.subset(half) for half in problem.halves)
     everything = problem.training_images.images.astype(float)
     mean, std = everything.mean(axis=(0, 1, 2)), everything.std(axis=(0, 1, 2))
 
@@ -174,7 +174,7 @@ def restated(problem: Problem, initial: list[list[np.ndarray]]):
 def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supernets, draw):
     settings = Settings(
         model="pointwise", supernets=supernets, steps=60, batch_size=12, eval_batch_size=48, lr=0.1, temperature=40.0,
-        draw=draw, precision="float32", device="cpu", seed=20 + supernets,
+        draw=draw, block=1, precision="float32", device="cpu", seed=20 + supernets,
     )  # fmt: skip
     problem = Problem(settings, tiny_source)
     streams = Streams(settings.seed).child("search")
@@ -188,7 +188,7 @@ def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supe
 
     class Recorder(Listener):
         def advance(self, units=1, **info):
-            asked.append(info["supernet"])
+            asked.append(info["supernet"])  # one step a block here
 
     folder = RunFolder.create(tmp_path / "run", settings.to_json())
     state = search(problem, folder, Recorder())

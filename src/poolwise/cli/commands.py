@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,34 @@ class _Stopped(Exception):
     pass
 
 
-def _planned(settings: Settings, as_json: bool) -> None:
+def _planned(settings: Settings, stages: Sequence[str], as_json: bool) -> None:
     from poolwise import api
-    from poolwise.problem import Problem
 
-    show.plan(api.plan(Problem(settings)), as_json)
+    show.plan(api.plan(settings, stages), as_json)
+
+
+def _fitted(settings: Settings, budget: str | None, stages: Sequence[str], given: dict[str, Any]) -> Settings:
+    """Settings that fit ``--time-budget``; what was given by a flag stays."""
+    if budget is None:
+        return settings
+    from poolwise import api
+    from poolwise.planning import parse_time
+
+    kept = [name for name, value in given.items() if value is not None]
+    fitted = api.fit(settings, parse_time(budget), stages, kept)
+    chosen = {"steps": fitted.steps, "supernets": fitted.supernets, "images": fitted.images}
+    if "retrain" in stages:
+        chosen["retrain-steps"] = fitted.retrain_steps
+    flags = " ".join(f"--{name} {value}" for name, value in chosen.items() if value is not None)
+    click.echo(
+        f"time budget {budget}: {flags} (with these flags in its place the same run can be had anywhere)", err=True
+    )
+    return fitted
 
 
 _OUT = click.option("--out", type=click.Path(path_type=Path), default=None, help="Run folder to make (runs/<command>).")
 _PLAN = click.option("--plan", is_flag=True, help="Say steps, MACs, time and memory, and do nothing.")
+_BUDGET = click.option("--time-budget", help="Fit steps, M and images to a time, like 30m or 2h; flags given stay.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
@@ -99,14 +119,15 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 @retrain_options
 @_OUT
 @_PLAN
+@_BUDGET
 @output_options
-def run(out: Path | None, plan: bool, quiet: bool, as_json: bool, **values: Any) -> None:
+def run(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_json: bool, **values: Any) -> None:
     """Search, rank, retrain and report in one go."""
     from poolwise import api
 
-    settings, out = _settings(values), out or Path("runs/run")
+    settings, out = _fitted(_settings(values), time_budget, api.STAGES, values), out or Path("runs/run")
     if plan:
-        return _planned(settings, as_json)
+        return _planned(settings, api.STAGES, as_json)
     _work(out, quiet, as_json, lambda listener: api.run(settings, out, listener=listener))
     show.result(out, as_json)
 
@@ -115,25 +136,30 @@ def run(out: Path | None, plan: bool, quiet: bool, as_json: bool, **values: Any)
 @settings_options
 @_OUT
 @_PLAN
+@_BUDGET
 @output_options
-def search(out: Path | None, plan: bool, quiet: bool, as_json: bool, **values: Any) -> None:
+def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_json: bool, **values: Any) -> None:
     """Train the mixture of SuperNets."""
     from poolwise import api
 
-    settings, out = _settings(values), out or Path("runs/search")
+    settings, out = _fitted(_settings(values), time_budget, ["search"], values), out or Path("runs/search")
     if plan:
-        return _planned(settings, as_json)
+        return _planned(settings, ["search"], as_json)
     _work(out, quiet, as_json, lambda listener: api.search(settings, out, listener=listener))
     show.line({"run": str(out), "next": f"poolwise rank {out}"}, as_json, f"searched; next: poolwise rank {out}")
 
 
 @cli.command()
 @_RUN
+@_PLAN
 @output_options
-def rank(run: Path, quiet: bool, as_json: bool) -> None:
+def rank(run: Path, plan: bool, quiet: bool, as_json: bool) -> None:
     """Score every configuration with a finished search and write ranking.json."""
     from poolwise import api
+    from poolwise.runs import RunFolder
 
+    if plan:
+        return _planned(Settings.from_json(RunFolder.open(run).request()["settings"]), ["rank"], as_json)
     value = _work(run, quiet, as_json, lambda listener: api.rank(run, listener=listener))
     show.ranking(value, as_json, rows=None)
 
@@ -150,7 +176,7 @@ def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -
 
     if plan:
         settings = Settings.from_json(RunFolder.open(run).request()["settings"])
-        return _planned(api.changed(settings, changes), as_json)
+        return _planned(api.changed(settings, changes), ["retrain"], as_json)
     value = _work(run, quiet, as_json, lambda listener: api.retrain(run, listener=listener, **changes))
     show.retrained(value, as_json)
 

@@ -11,6 +11,15 @@ from poolwise.settings import PRESETS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+def _workers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None or value == "auto":
+        return None
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 1024:
+        raise click.BadParameter(f"{value!r}: 'auto' or a whole number from 1 to 1024 is allowed.")
+    return int(value)
+
+
 _SETTINGS: list[Decorator] = [
     click.option(
         "--preset", "preset_name", default="demo", show_default=True, help=f"Starting point: {', '.join(PRESETS)}."
@@ -41,7 +50,11 @@ _SETTINGS: list[Decorator] = [
     click.option("--warm-up", type=float, help="Share of the search that draws uniformly first (boltzmann, mcts)."),
     click.option("--seed", type=int, help="Root of all randomness."),
     click.option("--device", help="auto, cpu, cuda, cuda:1, mps."),
-    click.option("--precision", help="auto (measured), float32, bfloat16, either with +channels_last."),
+    click.option("--precision", help="auto (measured), float32, bfloat16, tf32, each alone or with +channels_last."),
+    click.option("--block", type=int, help="Steps drawn with the same scores; 1 as published."),
+    click.option("--threads", type=int, help="CPU threads of each process (measured); part of the result's last bits."),
+    click.option("--workers", callback=_workers, help="Processes at once: auto (measured) or a number; same results."),
+    click.option("--profile", is_flag=True, default=None, help="Measure where the time goes; the report shows it."),
 ]
 _RETRAIN: list[Decorator] = [
     click.option("--top", type=int, help="How many of the ranking are retrained."),

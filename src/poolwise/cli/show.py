@@ -18,6 +18,7 @@ from poolwise.space import Pooling
 if TYPE_CHECKING:
     from poolwise.networks import Family
     from poolwise.networks.cost import Cost
+    from poolwise.planning import Plan
 
 
 def _json(value: Any) -> None:
@@ -41,10 +42,15 @@ def line(value: dict[str, Any], as_json: bool, text: str) -> None:
 def families(known: Sequence[Family], as_json: bool) -> None:
     """The network families."""
     if as_json:
-        return _json([{"model": f.name, "default": str(f.default), "configurations": len(f.space)} for f in known])
-    table = Table("model", "default", "configurations", "what it is")
+        return _json(
+            [
+                {"model": f.name, "default": str(f.default), "configurations": len(f.space), "operator": f.operator}
+                for f in known
+            ]
+        )
+    table = Table("model", "default", "configurations", "downsamples by", "what it is")
     for f in known:
-        table.add_row(f.name, str(f.default), str(len(f.space)), f.summary)
+        table.add_row(f.name, str(f.default), str(len(f.space)), f.operator, f.summary)
     _print(table)
 
 
@@ -65,14 +71,12 @@ def costs(priced: dict[Pooling, Cost], default: Pooling, as_json: bool) -> None:
     _print(table)
 
 
-def plan(value: dict[str, Any], as_json: bool) -> None:
+def plan(value: Plan, as_json: bool) -> None:
     """What a run would take."""
     if as_json:
-        return _json(value)
-    click.echo("steps: " + ", ".join(f"{name} {count}" for name, count in value["steps"].items()))
-    click.echo("MACs: " + ", ".join(f"{name} {count:.2e}" for name, count in value["macs"].items()))
-    click.echo("seconds: " + ", ".join(f"{name} {count}" for name, count in value["seconds"].items()))
-    click.echo(f"memory: about {value['memory_bytes'] / 2**30:.1f} GiB; precision {value['precision']}")
+        return _json(value.to_json())
+    for text in value.lines():
+        click.echo(text)
 
 
 def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -20,21 +21,31 @@ class Augmentation:
     pad: int = 4
     flip: bool = True
 
-    def __call__(self, images_BHWC: Tensor, generator: np.random.Generator) -> Tensor:
-        """images_BHWC -> the same shape and dtype, one offset and one coin an image."""
-        batch, height, width, _ = images_BHWC.shape
-        device = images_BHWC.device
+    def draw(self, batch: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Vertical and horizontal offsets_2B (0 to 2 pad) and mirrored_B (bool) of one batch."""
         offsets_2B = generator.integers(0, 2 * self.pad + 1, size=(2, batch))
-        mirrored_B = generator.random(batch) < 0.5 if self.flip else np.zeros(batch, bool)
-        rows_BH = offsets_2B[0][:, None] + np.arange(height)
-        columns_BW = offsets_2B[1][:, None] + np.arange(width)
-        columns_BW = np.where(mirrored_B[:, None], columns_BW[:, ::-1], columns_BW)
-        padded = images_BHWC.new_zeros((batch, height + 2 * self.pad, width + 2 * self.pad, images_BHWC.shape[3]))
-        padded[:, self.pad : self.pad + height, self.pad : self.pad + width] = images_BHWC
-        rows = torch.from_numpy(np.ascontiguousarray(rows_BH)).to(device)
-        columns = torch.from_numpy(np.ascontiguousarray(columns_BW)).to(device)
-        images = torch.arange(batch, device=device)
-        return padded[images[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return offsets_2B, generator.random(batch) < 0.5 if self.flip else np.zeros(batch, bool)
+
+    def apply(self, images_BHWC: Tensor, offsets_2B: np.ndarray, mirrored_B: np.ndarray) -> Tensor:
+        """images_BHWC -> the same shape and dtype, cut out and mirrored as drawn."""
+        batch, height, width, channels = images_BHWC.shape
+        device, pad = images_BHWC.device, self.pad
+        padded = F.pad(images_BHWC, (0, 0, pad, pad, pad, pad))
+        # every row of every window of this width is a run of bytes, so a crop copies one run an image row
+        runs = padded.view(batch, height + 2 * pad, -1).unfold(2, width * channels, channels)
+        rows_BH = to_device(offsets_2B[0][:, None] + np.arange(height), device)
+        first_B1 = to_device(offsets_2B[1][:, None], device)
+        cut = runs[torch.arange(batch, device=device)[:, None], rows_BH, first_B1]
+        images_BHWC = cut.view(batch, height, width, channels)
+        mirrored = to_device(np.flatnonzero(mirrored_B), device)
+        images_BHWC[mirrored] = images_BHWC[mirrored].flip(2)
+        return images_BHWC
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array on the device; on CUDA through pinned memory, so that the copy never waits for the device."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Normalise:

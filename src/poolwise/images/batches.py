@@ -7,45 +7,52 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from poolwise.images.augment import Augmentation, Normalise
-from poolwise.images.sources import ImageSet
+from poolwise.images.augment import Augmentation, Normalise, to_device
+
+# indices_B, and offsets_2B and mirrored_B where images are augmented
+Draw = tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]
 
 
 class Batches:
-    """Batches of one image set.
+    """Batches of one image set or of some of its images.
 
     Args:
-        data: the images, copied to ``device`` once.
-        batch_size: images a batch; at most ``len(data)`` are used.
+        images_NHWC, labels_N: uint8 and int64 on the device; many Batches share them.
+        indices: which of them belong to it, sorted; None for all.
+        batch_size: images a batch; at most ``len(self)`` are used.
         normalise: made from the training images.
     """
 
-    def __init__(self, data: ImageSet, batch_size: int, normalise: Normalise, device: torch.device):
-        self.images_NHWC = torch.from_numpy(np.ascontiguousarray(data.images)).to(device)
-        self.labels_N = torch.from_numpy(np.ascontiguousarray(data.labels)).to(device)
-        self.batch_size = min(batch_size, len(data))
-        self.normalise = normalise
+    def __init__(
+        self, images_NHWC: Tensor, labels_N: Tensor, indices: np.ndarray | None, batch_size: int, normalise: Normalise
+    ):
+        self.images_NHWC, self.labels_N, self.normalise = images_NHWC, labels_N, normalise
+        self.indices = np.arange(len(labels_N)) if indices is None else indices
+        self.batch_size = min(batch_size, len(self))
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
     @property
     def parts(self) -> int:
         """Batches in one ordered pass."""
-        count = len(self.labels_N)
-        return min(-(-count // self.batch_size), max(count // 2, 1))  # never a batch of one image
+        return min(-(-len(self) // self.batch_size), max(len(self) // 2, 1))  # never a batch of one image
 
     def ordered(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once in order: images_BCHW float32, labels_B, in batches as even as possible.
 
         Even, since batch statistics of a last batch of a few images would be noise.
         """
-        edges = [len(self.labels_N) * i // self.parts for i in range(self.parts + 1)]
+        edges = [len(self) * i // self.parts for i in range(self.parts + 1)]
         for start, stop in pairwise(edges):
-            yield self.normalise(self.images_NHWC[start:stop]), self.labels_N[start:stop]
+            images_BHWC, labels_B = self.take(np.arange(start, stop))
+            yield self.normalise(images_BHWC), labels_B
 
-    def take(self, indices_B: Tensor) -> tuple[Tensor, Tensor]:
-        """The named images, raw: images_BHWC uint8, labels_B."""
+    def take(self, places_B: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The images at these places of the set, raw: images_BHWC uint8, labels_B."""
+        indices_B = to_device(self.indices[places_B], self.labels_N.device)
         return self.images_NHWC[indices_B], self.labels_N[indices_B]
 
 
@@ -67,19 +74,30 @@ class Shuffled:
         self._permutation = np.empty(0, np.int64)
         self._cursor = 0
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """images_BCHW float32 and labels_B of the next batch."""
+    def draw(self) -> Draw:
+        """Which images come next and how they are augmented: all that is random, so that any process can load them."""
         size = self.batches.batch_size
         if self._cursor + size > len(self._permutation):
-            self._permutation = self.order.permutation(len(self.batches.labels_N))
+            self._permutation = self.order.permutation(len(self.batches))
             self._cursor = 0
         indices = self._permutation[self._cursor : self._cursor + size]
         self._cursor += size
-        images_BHWC, labels_B = self.batches.take(torch.from_numpy(indices).to(self.batches.labels_N.device))
-        if self.augment is not None:
-            augmentation, generator = self.augment
-            images_BHWC = augmentation(images_BHWC, generator)
+        if self.augment is None:
+            return indices, None
+        augmentation, generator = self.augment
+        return indices, augmentation.draw(size, generator)
+
+    def load(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        """images_BCHW float32 and labels_B of a draw."""
+        indices, drawn = draw
+        images_BHWC, labels_B = self.batches.take(indices)
+        if self.augment is not None and drawn is not None:
+            images_BHWC = self.augment[0].apply(images_BHWC, *drawn)
         return self.batches.normalise(images_BHWC), labels_B
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """images_BCHW float32 and labels_B of the next batch."""
+        return self.load(self.draw())
 
     def state(self) -> dict[str, Any]:
         return {"permutation": self._permutation.tolist(), "cursor": self._cursor}

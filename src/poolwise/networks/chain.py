@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
@@ -25,6 +26,26 @@ def running_norm(channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels)
 
 
+class Strided(nn.Module):
+    """A layer whose stride can be given per call: ``layer(features_BCHW, stride)``, by default its own ``stride``.
+
+    The output has ceil(H / stride) x ceil(W / stride) pixels. At stride 1 the layer keeps the resolution.
+    """
+
+    stride: int = 1
+
+    def strided(self) -> list[nn.Conv2d]:
+        """The convolutions that run at the layer's stride."""
+        raise NotImplementedError
+
+
+def convolve(conv: nn.Conv2d, features_BCHW: Tensor, stride: int) -> Tensor:
+    """``conv`` at another stride than its own, without changing it. A module's hooks see its own stride only."""
+    if conv.stride == (stride, stride):
+        return conv(features_BCHW)
+    return F.conv2d(features_BCHW, conv.weight, conv.bias, stride, conv.padding, conv.dilation, conv.groups)
+
+
 class Chain(nn.Module):
     """Layers that run one after the other, none of which changes the resolution, then a head.
 
@@ -32,8 +53,11 @@ class Chain(nn.Module):
         layers: name and module of each, in order. On CIFAR the stem convolution is the first of them.
         head: features_BCHW -> logits_BK at any resolution.
 
+    ``operator`` names how ``switch`` downsamples this network where nothing else is asked for; a registered family sets it.
     ``forward(images_BCHW)`` runs at full resolution; downsampling is the business of ``switch`` alone.
     """
+
+    operator: str = "pool"
 
     def __init__(self, layers: Sequence[tuple[str, nn.Module]], head: nn.Module):
         super().__init__()

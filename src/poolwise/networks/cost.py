@@ -1,15 +1,19 @@
 """What every configuration costs, before any training.
 
-All costs are sums over layers of what a layer costs at its resolution, so a table of layers x resolutions, read off
-by one real forward pass of each layer at each resolution, prices any configuration of any space.
+All costs are sums over layers of what a layer costs between the resolution before it and the one after it, so a table of
+(layer, halvings before, halvings after), each entry read off one forward pass of the modules that ``export`` would hand
+out, prices any configuration of any space under either operator. The passes run on torch's meta device: shapes and
+autograd's bookkeeping without numbers, so they take no time at any image size.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,9 +21,10 @@ from torch import Tensor, nn
 
 from poolwise.errors import RequestError
 from poolwise.networks.chain import Chain
-from poolwise.networks.switch import check_fits
+from poolwise.networks.switch import check_fits, check_operator, downsampled
 from poolwise.space import Pooling
 
+_Step = tuple[int, int, int]  # layer, halvings before it, halvings after it
 _BATCH = 2  # images in the measuring pass; more than one so that batch statistics exist
 
 
@@ -50,28 +55,41 @@ class Cost:
 
 @dataclass
 class _LayerCost:
-    """One layer at one resolution."""
+    """One layer between two resolutions, its downsampling included."""
 
+    output: Tensor  # on the meta device: what the next layer is given
     macs: int = 0
     activation_bytes: int = 0
-    kernels: list[int] = field(default_factory=list)  # (kernel - 1) * dilation of each spatial convolution, in order
-    input_bytes: int = 0
+    windows: list[_Window] = field(default_factory=list)  # in the order in which they run
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A spatial convolution or a pooling: how far it reaches in its input, and its stride."""
+
+    reach: int  # (kernel - 1) * dilation
+    stride: int
+    convolution: bool
 
 
 class CostModel:
     """Prices configurations of one chain at one (square) image size.
 
     Args:
-        chain: on the CPU, stride-free; its weights do not matter.
+        chain: stride-free; its weights do not matter and it is not kept.
         image_size: pixels along one side.
         default: the configuration that ratios refer to.
+        operator: ``pool`` or ``stride`` (see ``switch``); by default the chain's own.
 
-    Raises RequestError where the image is too small for the default's number of poolings.
+    Raises RequestError where the image is too small for the default's number of poolings, or the chain cannot be
+    downsampled by the operator.
     """
 
-    def __init__(self, chain: Chain, image_size: int, default: Pooling):
+    def __init__(self, chain: Chain, image_size: int, default: Pooling, operator: str | None = None):
         check_fits(chain, default)
-        self.chain, self.image_size, self.default = chain, image_size, default
+        self.operator = check_operator(chain, operator)
+        self.chain = copy.deepcopy(chain).to("meta")
+        self.image_size, self.default = image_size, default
         self.parameters = sum(p.numel() for p in chain.parameters())
         smallest = 2**default.poolings
         if image_size < smallest:
@@ -79,47 +97,72 @@ class CostModel:
                 f"images of {image_size}x{image_size} pixels are too small for {default.poolings} poolings:"
                 f" at least {smallest}x{smallest} are needed; use larger images or fewer poolings"
             )
-        self._table = [_measure(chain, image_size >> depth) for depth in range(default.poolings + 1)]
+        self._images = torch.zeros(_BATCH, _input_channels(chain), image_size, image_size, device="meta")
+        self._table: dict[_Step, _LayerCost] = {}
         self._default_macs = self._macs(default)
 
+    def _entry(self, step: _Step) -> _LayerCost:
+        """Cost of a step, measured when it is first asked for; the head is the step behind the last layer."""
+        if step not in self._table:
+            i, before, after = step
+            last = i == len(self.chain)
+            parts = [self.chain.head] if last else downsampled(self.chain, i, after - before, self.operator)
+            self._table[step] = _measure(nn.Sequential(*parts), self._input(i, before))
+        return self._table[step]
+
+    def _input(self, i: int, depth: int) -> Tensor:
+        """What layer ``i`` sees after ``depth`` halvings, all of them taken at layer 1: where does not matter to shapes."""
+        if i == 0:
+            return self._images
+        return self._entry((i - 1, depth if i > 2 else 0, depth)).output
+
     def _macs(self, pooling: Pooling) -> int:
-        depths = pooling.depths()
-        return sum(self._table[depth][i].macs for i, depth in enumerate(depths)) + self._table[depths[-1]][-1].macs
+        return sum(self._entry(step).macs for step in _steps(pooling))
+
+    def prefix_macs(self, poolings: Iterable[Pooling]) -> int:
+        """Multiply-adds, for one image, of running all of ``poolings`` with each common prefix computed once.
+
+        This is what ranking them on one SuperNet takes (``searching.ranking.walk``); the sum of ``self(pooling).macs``
+        is what one forward pass a configuration takes.
+        """
+        prefixes: set[tuple[_Step, ...]] = set()
+        for pooling in poolings:
+            check_fits(self.chain, pooling)
+            steps = _steps(pooling)
+            prefixes.update(tuple(steps[: i + 1]) for i in range(len(steps)))
+        return sum(self._entry(prefix[-1]).macs for prefix in prefixes)
 
     def __call__(self, pooling: Pooling) -> Cost:
         """Cost of one configuration with at most as many poolings as the default."""
         check_fits(self.chain, pooling)
-        assert pooling.poolings < len(self._table), "more poolings than were measured"
-        depths = pooling.depths()
-        receptive_field, jump, productive, held, before = 1, 1, 0, self._table[0][0].input_bytes, 0
-        for i, depth in enumerate(depths):
-            for reached in range(before + 1, depth + 1):
-                receptive_field, jump = receptive_field + jump, jump * 2
-                # a max-pool keeps its output for the layer behind it and, for its gradient, an int64 index for each
-                held += self._table[reached][i].input_bytes * 3
-            before = depth
-            layer = self._table[depth][i]
-            held += layer.activation_bytes
-            for reach in layer.kernels:
-                productive += receptive_field < self.image_size
-                receptive_field += reach * jump
-        held += self._table[depths[-1]][-1].activation_bytes
+        assert pooling.poolings <= self.default.poolings, "more poolings than the image size was checked for"
+        receptive_field, jump, productive = 1, 1, 0
+        held = self._images[0].numel() * self._images.element_size()
+        for step in _steps(pooling):
+            entry = self._entry(step)
+            held += entry.activation_bytes
+            for window in entry.windows:
+                productive += int(window.convolution and receptive_field < self.image_size)
+                receptive_field += window.reach * jump
+                jump *= window.stride
         macs = self._macs(pooling)
         return Cost(macs, macs / self._default_macs, self.parameters, held, receptive_field, productive)
 
 
-def _measure(chain: Chain, size: int) -> list[_LayerCost]:
-    """Costs of every layer, and of the head as the last entry, at ``size`` x ``size`` features."""
-    features = torch.zeros(_BATCH, _input_channels(chain), size, size)
-    costs = []
-    for module in [*chain.layers, chain.head]:
-        cost = _LayerCost(input_bytes=features.numel() * features.element_size() // _BATCH)
-        features = features.detach().requires_grad_()
-        with _hooks(module, _counter(cost)), _saved_bytes(features) as saved:
-            features = module(features)
-        cost.activation_bytes = saved[0] // _BATCH
-        costs.append(cost)
-    return costs
+def _steps(pooling: Pooling) -> list[_Step]:
+    """(layer, halvings before, halvings after) of every layer, then of the head."""
+    depths = pooling.depths()
+    return [(i, before, after) for i, (before, after) in enumerate(pairwise([0, *depths, depths[-1]]))]
+
+
+def _measure(module: nn.Module, features_BCHW: Tensor) -> _LayerCost:
+    """Costs of one pass of ``module``, on the meta device."""
+    features_BCHW = features_BCHW.detach().requires_grad_()
+    cost = _LayerCost(features_BCHW)
+    with _hooks(module, _counter(cost)), _saved_bytes([features_BCHW, *module.parameters()]) as saved:
+        cost.output = module(features_BCHW).detach()
+    cost.activation_bytes = saved[0] // _BATCH
+    return cost
 
 
 def _input_channels(chain: Chain) -> int:
@@ -132,7 +175,10 @@ def _counter(cost: _LayerCost) -> Callable[[nn.Module, Any, Tensor], None]:
         if isinstance(module, nn.Conv2d):
             cost.macs += outputs * module.in_channels // module.groups * math.prod(module.kernel_size)
             if max(module.kernel_size) > 1:
-                cost.kernels.append((module.kernel_size[0] - 1) * module.dilation[0])
+                reach = (module.kernel_size[0] - 1) * module.dilation[0]
+                cost.windows.append(_Window(reach, module.stride[0], True))
+        elif isinstance(module, nn.MaxPool2d):
+            cost.windows.append(_Window(module.kernel_size - 1, module.stride, False))
         elif isinstance(module, nn.Linear):
             cost.macs += outputs * module.in_features
 
@@ -150,17 +196,16 @@ def _hooks(module: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
 
 
 @contextmanager
-def _saved_bytes(layer_input: Tensor) -> Iterator[list[int]]:
-    """Bytes that autograd keeps of the pass inside, weights, per-channel values and the pass's own input left out."""
-    total, seen = [0], {layer_input.untyped_storage().data_ptr()}
-    kept = []  # keep every tensor alive, so that no address is used twice
+def _saved_bytes(left_out: list[Tensor]) -> Iterator[list[int]]:
+    """Bytes that autograd keeps of the pass inside; per-channel values and what shares memory with ``left_out`` excluded."""
+    total = [0]
+    seen = {id(tensor.untyped_storage()): tensor for tensor in left_out}  # kept alive, so that no id is used twice
 
     def pack(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
-        if tensor.dim() > 1 and tensor.shape[0] == _BATCH and address not in seen and not tensor.is_leaf:
-            seen.add(address)
+        storage = id(tensor.untyped_storage())
+        if tensor.dim() > 1 and tensor.shape[0] == _BATCH and storage not in seen:
             total[0] += tensor.numel() * tensor.element_size()
-        kept.append(tensor)
+        seen[storage] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

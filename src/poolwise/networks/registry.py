@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.space import Pooling, PoolingSpace
@@ -25,7 +26,9 @@ class Family:
         name: what ``--model`` takes.
         default: the placement that everyone copies.
         width: base number of channels that the family's paper uses.
-        build: ``build(classes=, width=, norm=)`` returns a Chain with uninitialised weights.
+        build: ``build(classes=, width=, norm=)`` returns a Chain whose weights are still to be drawn.
+        summary: one line.
+        operator: how the network is downsampled, ``pool`` or ``stride`` (see ``switch``); its chains carry it along.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Family:
     width: int
     build: Build
     summary: str
+    operator: str = "pool"
 
     @property
     def space(self) -> PoolingSpace:
@@ -43,13 +47,20 @@ class Family:
 _FAMILIES: dict[str, Family] = {}
 
 
-def register(name: str, *, default: str, width: int, summary: str) -> Callable[[Build], Build]:
-    """Decorator that adds a build function to the registry under ``name``."""
+def register(name: str, *, default: str, width: int, summary: str, operator: str = "pool") -> Callable[[Build], Build]:
+    """Decorator that adds a build function to the registry under ``name`` and marks its chains with the operator."""
 
     def add(build: Build) -> Build:
         assert name not in _FAMILIES, f"two families are called {name}"
-        _FAMILIES[name] = Family(name, Pooling.parse(default), width, build, summary)
-        return build
+
+        @functools.wraps(build)
+        def marked(*args: Any, **kwargs: Any) -> Chain:
+            chain = build(*args, **kwargs)
+            chain.operator = operator
+            return chain
+
+        _FAMILIES[name] = Family(name, Pooling.parse(default), width, marked, summary, operator)
+        return marked
 
     return add
 

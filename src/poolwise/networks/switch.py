@@ -1,6 +1,11 @@
 """The only place where a Pooling becomes downsampling.
 
-``SwitchableNet`` runs any configuration on one set of weights; ``export`` hands out one of them as a plain module.
+``SwitchableNet`` runs any configuration on one set of weights; ``export`` hands out one of them as a plain module. Both
+know two operators (Javan, Toews, Pedersoli, AutoML 2023):
+
+- ``pool``: a 2x2 max-pool before the layer, as published for ResNet20;
+- ``stride``: the layer's 3x3 convolution and its shortcut take the stride, as published for ResNet18 and ResNet50. An
+  identity shortcut keeps every second row and column. Halvings that share a slot multiply: two of them are a stride of 4.
 """
 
 from __future__ import annotations
@@ -11,20 +16,27 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poolwise.errors import RequestError
-from poolwise.networks.chain import Chain
+from poolwise.errors import RequestError, did_you_mean
+from poolwise.networks.chain import Chain, Strided
 from poolwise.space import Pooling
+
+OPERATORS = ("pool", "stride")
 
 
 class SwitchableNet(nn.Module):
     """A SuperNet: one set of weights for every pooling configuration, which is given per call.
 
-    The operator is the published one: a 2x2 max-pool before the layer.
+    Args:
+        chain: the layers; they are used, not copied.
+        operator: one of OPERATORS; by default the chain's own.
+
+    Raises RequestError for an unknown operator, or where the layers cannot take a stride.
     """
 
-    def __init__(self, chain: Chain):
+    def __init__(self, chain: Chain, operator: str | None = None):
         super().__init__()
         self.chain = chain
+        self.operator = check_operator(chain, operator)
 
     def __len__(self) -> int:
         return len(self.chain)
@@ -39,10 +51,15 @@ class SwitchableNet(nn.Module):
         return self.chain.head(features_BCHW)
 
     def layer(self, i: int, features_BCHW: Tensor, halvings: int = 0) -> Tensor:
-        """Layer ``i`` after ``halvings`` downsamplings: the step that configurations with one prefix share."""
+        """Layer ``i`` with ``halvings`` downsamplings on it: the step that configurations with one prefix share."""
+        layer = self.chain.layers[i]
+        if not halvings:
+            return layer(features_BCHW)
+        if self.operator == "stride":
+            return layer(features_BCHW, 2**halvings)
         for _ in range(halvings):
             features_BCHW = F.max_pool2d(features_BCHW, 2)
-        return self.chain.layers[i](features_BCHW)
+        return layer(features_BCHW)
 
 
 def check_fits(chain: Chain, pooling: Pooling) -> None:
@@ -54,20 +71,55 @@ def check_fits(chain: Chain, pooling: Pooling) -> None:
         )
 
 
-def export(network: SwitchableNet | Chain, pooling: Pooling | str) -> nn.Sequential:
-    """One configuration as a plain ``nn.Sequential`` of the chain's layers, max-pools and head (weights copied).
+def check_operator(chain: Chain, operator: str | None = None) -> str:
+    """``operator``, by default the chain's own, if the chain can be downsampled so; RequestError otherwise."""
+    operator = operator or chain.operator
+    if operator not in OPERATORS:
+        hint = did_you_mean(operator, OPERATORS)
+        raise RequestError(f"unknown operator {operator!r}{hint}: {' and '.join(OPERATORS)} are allowed")
+    rigid = [name for name, layer in zip(chain.names[1:], chain.layers[1:], strict=True) if not _takes_stride(layer)]
+    if operator == "stride" and rigid:
+        raise RequestError(f"layer {rigid[0]!r} cannot take a stride: use the operator 'pool'")
+    return operator
 
-    Its output equals the SwitchableNet's to the bit; nothing of poolwise's switch stays in it.
+
+def _takes_stride(layer: nn.Module) -> bool:
+    return isinstance(layer, Strided)
+
+
+def downsampled(chain: Chain, i: int, halvings: int, operator: str) -> list[nn.Module]:
+    """Modules, to be run in order, of layer ``i`` with ``halvings`` downsamplings on it; the layer is copied.
+
+    Max-pools and the layer for ``pool``; for ``stride`` the layer alone, with the stride written into its convolutions.
+    """
+    layer = copy.deepcopy(chain.layers[i])
+    if not halvings:
+        return [layer]
+    if operator == "pool":
+        return [*(nn.MaxPool2d(2) for _ in range(halvings)), layer]
+    layer.stride = 2**halvings
+    for conv in layer.strided():
+        conv.stride = (layer.stride, layer.stride)
+    return [layer]
+
+
+def export(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str | None = None) -> nn.Sequential:
+    """One configuration as a plain ``nn.Sequential`` of layers, max-pools where the operator is one, and head.
+
+    Weights are copied. ``operator`` is by default the network's own. The output equals the SwitchableNet's to the bit;
+    nothing of poolwise's switch stays in it, and each convolution's ``stride`` says what it does.
     """
     chain = network.chain if isinstance(network, SwitchableNet) else network
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
     check_fits(chain, pooling)
+    operator = check_operator(chain, operator or network.operator)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     depth = 0
-    for name, layer, target in zip(chain.names, chain.layers, pooling.depths(), strict=True):
-        for step in range(depth, target):
-            parts[f"pool{step + 1}"] = nn.MaxPool2d(2)
-        parts[name] = copy.deepcopy(layer)
+    for i, target in enumerate(pooling.depths()):
+        *pools, layer = downsampled(chain, i, target - depth, operator)
+        for step, pool in enumerate(pools, start=depth + 1):
+            parts[f"pool{step}"] = pool
+        parts[chain.names[i]] = layer
         depth = target
     parts["head"] = copy.deepcopy(chain.head)
     return nn.Sequential(parts).train(network.training)

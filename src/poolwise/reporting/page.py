@@ -48,6 +48,8 @@ def write(folder: RunFolder) -> Path:
         figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},
         drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(ranking)],
         agreement=_agreement(ranking, request),
+        profile=folder.read("profile.json", "") if folder.has("profile.json") else None,
+        stages=folder.events("stage"),
         place=next(row["rank"] for row in ranking["ranking"] if row["pooling"] == ranking["default"]),
     )
     path = folder.path / "report.html"

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from poolwise.images.batches import Shuffled
-from poolwise.networks.chain import batch_norm
-from poolwise.networks.switch import SwitchableNet
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder
+from poolwise.runs import FORMAT, RunFolder
 from poolwise.searching import samplers
-from poolwise.space import Pooling
-from poolwise.training import LossNotFinite, correct, cosine, sgd, train_step
+from poolwise.searching.nets import Job, SuperNets, crew, run_parallel
+from poolwise.stopwatch import PARTS, Stopwatch
+from poolwise.training import LossNotFinite, check_finite, cosine
+from poolwise.workers import for_search, threads_here
 
+Run = Callable[[Sequence[Job], Stopwatch], list[tuple[float, float]]]
 CHECKPOINT = "search"
 CHECKPOINT_SECONDS = 120.0
 _LOGS, _SNAPSHOTS = 200, 40  # events in a whole search
@@ -44,109 +47,131 @@ class SearchState:
                 settings.warm_up,
             )
         )
-        self.precision = problem.precision
-        self.networks: list[SwitchableNet] = []
-        for m in range(self.sampler.supernets):
-            network = SwitchableNet(problem.build(batch_norm, f"init{m}", self.streams))
-            self.precision.place(network, problem.device)
-            self.networks.append(network)
-        self.optimizers = [sgd(n, settings.lr, settings.momentum, settings.weight_decay) for n in self.networks]
-        training, scoring = (problem.batches(half, settings.batch_size) for half in problem.halves)
-        self.training = Shuffled(training, self.streams["order"], (problem.augmentation, self.streams["augment"]))
-        self.scoring = Shuffled(scoring, self.streams["score_order"])
-
-    def lr(self) -> float:
-        return cosine(self.step, self.steps, self.problem.settings.lr, self.problem.settings.lr_end)
+        self.nets = SuperNets(problem, self.streams)
+        self.watch = Stopwatch(settings.profile)
 
     def save(self, folder: RunFolder) -> None:
         """Write everything into one atomic file."""
-        tensors = {}
-        for m, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
-            for name, parameter in network.named_parameters():
-                tensors[f"{m}.weight.{name}"] = parameter
-                if "momentum_buffer" in optimizer.state.get(parameter, {}):
-                    tensors[f"{m}.momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"]
         meta = {
             "step": self.step,
             "sampler": self.sampler.state(),
             "streams": self.streams.state(),
-            "training": self.training.state(),
-            "scoring": self.scoring.state(),
+            "training": self.nets.training.state(),
+            "scoring": self.nets.scoring.state(),
             "window": self.window.items,
+            "profile": self.watch.seconds,
         }
-        folder.save_checkpoint(CHECKPOINT, tensors, meta)
+        folder.save_checkpoint(CHECKPOINT, self._tensors(), meta)
 
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for m, (network, momenta) in enumerate(zip(self.nets.networks, self.nets.momenta(), strict=True)):
+            for (name, parameter), momentum in zip(network.named_parameters(), momenta, strict=True):
+                tensors[f"{m}.weight.{name}"] = parameter
+                tensors[f"{m}.momentum.{name}"] = momentum
+        return tensors
+
+    @torch.no_grad()
     def restore(self, folder: RunFolder) -> bool:
         """Go back to what ``save`` wrote; False where there is nothing yet."""
         loaded = folder.load_checkpoint(CHECKPOINT)
         if loaded is None:
             return False
-        tensors, meta = loaded
-        with torch.no_grad():
-            for m, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
-                for name, parameter in network.named_parameters():
-                    parameter.copy_(tensors[f"{m}.weight.{name}"])
-                    momentum = tensors.get(f"{m}.momentum.{name}")
-                    if momentum is not None:
-                        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+        saved, meta = loaded
+        for name, tensor in self._tensors().items():
+            tensor.copy_(saved[name])
         self.step = int(meta["step"])
         self.sampler.restore(meta["sampler"])
         self.streams.restore(meta["streams"])
-        self.training.restore(meta["training"])
-        self.scoring.restore(meta["scoring"])
+        self.nets.training.restore(meta["training"])
+        self.nets.scoring.restore(meta["scoring"])
         self.window.items = list(meta["window"])
+        self.watch.seconds = dict(meta["profile"])
         return True
 
-    def advance(self) -> dict[str, Any]:
-        """Steps 1 to 5 of the method, once. Returns what happened."""
-        lr, temperature = self.lr(), self.sampler.temperature
-        pooling, m = self.sampler.ask()
-        network = self.networks[m]
-        try:
-            loss = train_step(
-                lambda images: network(images, pooling), self.optimizers[m], *self.training.next(), lr, self.precision
-            )
-        except LossNotFinite as error:
-            raise self._not_finite(error, pooling, m, lr) from None
-        images_BCHW, labels_B = self.scoring.next()
-        accuracy = correct(lambda images: network(images, pooling), images_BCHW, labels_B, self.precision) / len(
-            labels_B
-        )
-        self.sampler.tell(pooling, m, accuracy)
-        self.step += 1
-        return {"loss": loss, "accuracy": accuracy, "lr": lr, "temperature": temperature, "supernet": m}
+    def advance(self, run: Run | None = None) -> list[dict[str, Any]]:
+        """Steps 1 to 5 of the method for one block; what happened at each step.
 
-    def _not_finite(self, error: LossNotFinite, pooling: Pooling, m: int, lr: float) -> LossNotFinite:
+        Draws within a block see the scores as they were at its start; results are told in the order of the draws.
+        ``run`` trains and scores (by default here, one after the other).
+        """
+        with self.watch("assignment"):
+            temperature = self.sampler.temperature
+            jobs = [self._job(self.step + i) for i in range(min(self.problem.block, self.steps - self.step))]
+        results = (run or self.nets.run_all)(jobs, self.watch)
+        for i, (job, (loss, _)) in enumerate(zip(jobs, results, strict=True)):
+            try:
+                check_finite([loss])
+            except LossNotFinite as error:
+                raise self._not_finite(error, self.step + i, job) from None
+        with self.watch("assignment"):
+            for job, (_, accuracy) in zip(jobs, results, strict=True):
+                self.sampler.tell(job.pooling, job.supernet, accuracy)
+        self.step += len(jobs)
+        return [
+            {"loss": loss, "accuracy": accuracy, "lr": job.lr, "temperature": temperature, "supernet": job.supernet}
+            for job, (loss, accuracy) in zip(jobs, results, strict=True)
+        ]
+
+    def _job(self, step: int) -> Job:
+        settings = self.problem.settings
+        lr = cosine(step, self.steps, settings.lr, settings.lr_end)
+        return Job(*self.sampler.ask(), lr, self.nets.training.draw(), self.nets.scoring.draw())
+
+    def _not_finite(self, error: LossNotFinite, step: int, job: Job) -> LossNotFinite:
         return LossNotFinite(
-            f"search stopped at step {self.step + 1} of {self.steps}: {error}, configuration {pooling}, SuperNet {m + 1},"
-            f" learning rate {lr:.4g}. The last checkpoint is kept; start anew with a smaller --lr"
+            f"search stopped at step {step + 1} of {self.steps}: {error}, configuration {job.pooling}, SuperNet"
+            f" {job.supernet + 1}, learning rate {job.lr:.4g}. The last checkpoint is kept; start anew with a smaller --lr"
         )
 
 
 def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchState:
     """Train the mixture from the last checkpoint (or from scratch) to the end. Raises Interrupted when asked to stop."""
-    state = SearchState(problem)
+    state, parallel = SearchState(problem), for_search(problem)
     if not state.restore(folder):
         state.save(folder)
     for kind in ("search", "assignment"):
         folder.forget_events(kind, state.step + 1)
     listener.start("search", state.steps, state.step)
-    saved, window = time.monotonic(), state.window
+    count = min(parallel.workers, problem.settings.supernets)
+    if count > 1:
+        with crew(problem, state.nets, count, parallel.threads) as workers:
+            _train(state, folder, listener, partial(run_parallel, workers))
+    else:
+        with threads_here(parallel.threads):
+            _train(state, folder, listener, None)
+    if state.watch.running:
+        seconds = {part: round(state.watch.seconds.get(part, 0.0), 3) for part in PARTS}
+        folder.write_json(
+            "profile.json", {"format": FORMAT, "stage": "search", "steps": state.steps, "seconds": seconds}
+        )
+    listener.finish()
+    return state
+
+
+def _train(state: SearchState, folder: RunFolder, listener: Listener, run: Run | None) -> None:
+    saved, window, watch = time.monotonic(), state.window, state.watch
     try:
         while state.step < state.steps:
             listener.check()
-            window.add(state.advance())
-            _log(folder, state, window)
-            listener.advance(best=_leaders(state) if state.step % 20 == 0 else None, **window.last)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                state.save(folder)
-                saved = time.monotonic()
+            before, happened = state.step, state.advance(run)
+            with watch("logging"):
+                window.add(happened)
+                _log(folder, state, window, before)
+                best = _leaders(state) if _crossed(before, state.step, 20) else None
+                listener.advance(len(happened), best=best, **window.last)
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    state.save(folder)
+                    saved = time.monotonic()
     except Interrupted:
         state.save(folder)
         raise
     state.save(folder)
-    listener.finish()
-    return state
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of ``every`` lies in (before, after]."""
+    return after // every > before // every
 
 
 class _Window:
@@ -156,9 +181,9 @@ class _Window:
         self.items: list[dict[str, Any]] = []
         self.last: dict[str, Any] = {}
 
-    def add(self, item: dict[str, Any]) -> None:
-        self.items.append(item)
-        self.last = item
+    def add(self, items: list[dict[str, Any]]) -> None:
+        self.items += items
+        self.last = items[-1]
 
     def means(self) -> dict[str, float]:
         names = ("loss", "accuracy")
@@ -167,16 +192,17 @@ class _Window:
         return means
 
 
-def _log(folder: RunFolder, state: SearchState, window: _Window) -> None:
+def _log(folder: RunFolder, state: SearchState, window: _Window, before: int) -> None:
     step, steps = state.step, state.steps
-    log_every, snapshot_every = max(steps // _LOGS, 1), max(steps // _SNAPSHOTS, 1)
-    if step % log_every and step != steps and step % snapshot_every:
+    curves = step == steps or _crossed(before, step, max(steps // _LOGS, 1))
+    snapshot = step == steps or _crossed(before, step, max(steps // _SNAPSHOTS, 1))
+    if not curves and not snapshot:
         return
-    if step % log_every == 0 or step == steps:
+    if curves:
         event = {**window.means(), "lr": window.last["lr"], **state.sampler.summary()}
         folder.log({"event": "search", "step": step, **event})
     space = state.problem.space
-    if space.size <= _SNAPSHOT_CONFIGURATIONS and (step % snapshot_every == 0 or step == steps):
+    if snapshot and space.size <= _SNAPSHOT_CONFIGURATIONS:
         assignment_PM = state.sampler.assignment_of(list(space))
         folder.log({"event": "assignment", "step": step, "assignment": assignment_PM.round(4).tolist()})
 

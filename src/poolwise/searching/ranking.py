@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poolwise.errors import RequestError
 from poolwise.metrics import kendall_tau_b
-from poolwise.networks.switch import SwitchableNet
+from poolwise.networks.switch import SwitchableNet, check_fits
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, environment
@@ -23,31 +23,45 @@ from poolwise.training import Precision
 RANKED_CONFIGURATIONS = 20_000  # of larger spaces, what the search visited is ranked
 
 
+def walk(
+    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Indices into ``poolings`` of equal configurations, and their logits_BK, for every one of them.
+
+    Walks the trie of prefixes depth first, so each prefix is computed once and one activation a level is alive. The
+    logits equal those of one forward pass a configuration to the bit, since the operations are the same. Gradients and
+    precision are the caller's; the order is that of the trie.
+    """
+    depths = [pooling.depths() for pooling in poolings]
+
+    def descend(
+        layer: int, features_BCHW: Tensor, depth: int, members: list[int]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        if layer == len(network):
+            yield members, network.chain.head(features_BCHW)
+            return
+        for reached, group in groupby(members, key=lambda a: depths[a][layer]):
+            # the activation has no name here, so it is gone before the next one of its level is computed
+            yield from descend(layer + 1, network.layer(layer, features_BCHW, reached - depth), reached, list(group))
+
+    for pooling in poolings:
+        check_fits(network.chain, pooling)
+    yield from descend(0, images_BCHW, 0, sorted(range(len(poolings)), key=lambda a: depths[a]))
+
+
 @torch.no_grad()
 def count_correct(
     network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor, labels_B: Tensor, precision: Precision
 ) -> list[int]:
-    """Rightly classified images of one batch under each configuration.
-
-    Walks the trie of prefixes depth first, so each prefix is computed once and one activation a level is alive. The
-    numbers equal those of one forward pass a configuration, since the operations are the same.
-    """
-    right = [0] * len(poolings)
-    depths = [pooling.depths() for pooling in poolings]
-    order = sorted(range(len(poolings)), key=lambda a: depths[a])
-
-    def walk(layer: int, features_BCHW: Tensor, depth: int, members: list[int]) -> None:
-        if layer == len(network):
-            logits_BK = network.chain.head(features_BCHW)
-            hits = int((logits_BK.argmax(dim=1) == labels_B).sum())
-            for a in members:
-                right[a] = hits
-            return
-        for reached, group in groupby(members, key=lambda a: depths[a][layer]):
-            walk(layer + 1, network.layer(layer, features_BCHW, reached - depth), reached, list(group))
-
-    with precision.autocast(images_BCHW.device):
-        walk(0, precision.images(images_BCHW), 0, order)
+    """Rightly classified images of one batch under each configuration, each prefix computed once."""
+    right, found = [0] * len(poolings), []
+    with precision.active(images_BCHW.device):
+        for members, logits_BK in walk(network, poolings, precision.images(images_BCHW)):
+            found.append((members, (logits_BK.argmax(dim=1) == labels_B).sum()))
+    hits = torch.stack([count for _, count in found]).tolist()  # the only wait for the device
+    for (members, _), count in zip(found, hits, strict=True):
+        for a in members:
+            right[a] = count
     return right
 
 
@@ -89,9 +103,9 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
             f"{len(poolings)} of {problem.space.size} configurations are ranked: those that the search visited, and the default"
         )
     supernet_P = state.sampler.supernet_of(poolings)
-    batches = problem.batches(problem.halves[1], problem.settings.eval_batch_size)
+    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
     listener.start("rank", batches.parts)
-    score_P = score_all(state.networks, poolings, supernet_P, batches.ordered(), state.precision, listener)
+    score_P = score_all(state.nets.networks, poolings, supernet_P, batches.ordered(), state.nets.precision, listener)
     listener.finish()
     value = describe(problem, state, poolings, score_P)
     folder.write_json("ranking.json", value)
@@ -131,11 +145,12 @@ def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], 
         "configurations": problem.space.size,
         "covered": len(poolings),
         "default": str(problem.default),
+        "operator": problem.family.operator,
         "picks": {"best": rows[0]["pooling"], "best_at_default_macs": cheap},
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
         "settings": problem.settings.to_json(),
-        "precision": str(state.precision),
+        "precision": str(state.nets.precision),
         "evaluation_batch": min(problem.settings.eval_batch_size, len(problem.halves[1])),
         "data": problem.describe_data(),
         **environment(),

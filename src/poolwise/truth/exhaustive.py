@@ -12,6 +12,7 @@ from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
 from poolwise.truth import standalone
+from poolwise.workers import for_trainings
 
 
 def exhaustive(
@@ -49,7 +50,7 @@ def exhaustive(
         "settings": problem.settings.to_json(),
         "data": problem.describe_data(),
         "precision": str(problem.precision),
-        "threads": problem.threads,
+        "threads": for_trainings(problem).threads,
         **environment(),
     }
     folder.write_json("exhaustive.json", value)

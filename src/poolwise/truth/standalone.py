@@ -21,7 +21,7 @@ from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
-from poolwise.training import LossNotFinite, accuracy, cosine, sgd, train_step
+from poolwise.training import LossNotFinite, accuracy, check_finite, cosine, sgd, train_step
 
 _CURVE = 60  # points of a training curve
 
@@ -48,21 +48,23 @@ def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener) -> 
     optimizer = sgd(model, settings.lr, settings.momentum, settings.weight_decay)
     images = problem.batches(problem.training_images, settings.batch_size)
     batches = Shuffled(images, streams["order"], (problem.augmentation, streams["augment"]))
-    losses: list[float] = []
+    losses: list[torch.Tensor] = []
     curve: list[tuple[int, float]] = []
     model.train()
     for step in range(steps):
         listener.check()
         lr = cosine(step, steps, settings.lr, settings.lr_end)
-        try:
-            losses.append(train_step(model, optimizer, *batches.next(), lr, problem.precision))
-        except LossNotFinite as error:
-            raise LossNotFinite(
-                f"stand-alone training of {pooling}, seed {seed}, stopped at step {step + 1} of {steps}: {error},"
-                f" learning rate {lr:.4g}. Finished trainings are kept; start anew with a smaller --lr"
-            ) from None
+        losses.append(train_step(model, optimizer, *batches.next(), lr, problem.precision))
         if (step + 1) % max(steps // _CURVE, 1) == 0 or step + 1 == steps:
-            curve.append((step + 1, float(np.mean(losses))))
+            values = torch.stack(losses).tolist()  # the only wait for the device
+            try:
+                check_finite(values)
+            except LossNotFinite as error:
+                raise LossNotFinite(
+                    f"stand-alone training of {pooling}, seed {seed}, stopped by step {step + 1} of {steps}: {error},"
+                    f" learning rate {lr:.4g}. Finished trainings are kept; start anew with a smaller --lr"
+                ) from None
+            curve.append((step + 1, float(np.mean(values))))
             losses = []
         listener.advance(loss=curve[-1][1] if curve else None, lr=lr)
     model.eval()
@@ -108,7 +110,10 @@ def train_all(
     todo = [pair for pair in asked if known.get(pair) not in ("done", *again)]
     listener.start(stage, len(asked) * steps, (len(asked) - len(todo)) * steps)
     jobs = [(pooling, seed, str(folder.path) if keep else None) for pooling, seed in todo]
-    for (pooling, seed, _), result in workers.each(problem, run_one, jobs, listener, problem.workers):
+    parallel = workers.for_trainings(problem)
+    for (pooling, seed, _), result in workers.each(
+        problem, run_one, jobs, listener, parallel.workers, parallel.threads
+    ):
         if isinstance(result, PoolwiseError):
             if keep:
                 raise result
@@ -122,7 +127,7 @@ def train_all(
 
 
 def run_one(
-    problem: Problem, listener: Listener, pooling: str, seed: int, folder: str | None
+    problem: Problem, listener: Listener, _hold: None, pooling: str, seed: int, folder: str | None
 ) -> tuple[float, list[tuple[int, float]], float]:
     """Accuracy, curve and seconds of one training; its weights go to ``folder`` where that is given."""
     begin = time.perf_counter()

@@ -5,6 +5,7 @@ Legend: N configurations that are asked about, M SuperNets.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ from poolwise.space import Pooling, PoolingSpace
 
 
 class OutOfTurn(RuntimeError):
-    """A mistake of the program that calls: ``ask`` and ``tell`` alternate, and ``tell`` answers the last ``ask``."""
+    """A mistake of the program that calls: every ``tell`` answers the earliest ``ask`` that has no answer yet."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Sampler:
         self.supernets = self.supernets_used(task.supernets)
         self.table = Scores(self.space.size, self.supernets)
         self._step = 0
-        self._asked: tuple[int, int] | None = None
+        self._asked: deque[tuple[int, int]] = deque()  # without an answer yet
 
     @classmethod
     def supernets_used(cls, asked: int) -> int:
@@ -87,19 +88,18 @@ class Sampler:
         return self._step < self.task.warm_up * self.task.steps
 
     def ask(self) -> tuple[Pooling, int]:
-        """The next configuration and SuperNet. Raises OutOfTurn where the last ``ask`` has no ``tell`` yet."""
-        if self._asked is not None:
-            raise OutOfTurn(f"ask: {self.space[self._asked[0]]} on SuperNet {self._asked[1]} waits for its tell")
-        self._asked = self._choose()
-        return self.space[self._asked[0]], self._asked[1]
+        """The next configuration and SuperNet. A block of asks without tells between them sees the same scores."""
+        self._asked.append(self._choose())
+        a, m = self._asked[-1]
+        return self.space[a], m
 
     def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
-        """Scoring accuracy (0 to 1) of what ``ask`` returned, after its training step. Raises OutOfTurn for anything else."""
-        if self._asked is None or (self.space[self._asked[0]], self._asked[1]) != (pooling, supernet):
-            raise OutOfTurn(f"tell: {pooling} on SuperNet {supernet} is not what the last ask returned")
-        self.table.update(*self._asked, accuracy)
-        self._learn(*self._asked, accuracy)
-        self._asked = None
+        """Scoring accuracy (0 to 1) after the training step of the earliest open ``ask``. Raises OutOfTurn for another."""
+        if not self._asked or (self.space[self._asked[0][0]], self._asked[0][1]) != (pooling, supernet):
+            raise OutOfTurn(f"tell: {pooling} on SuperNet {supernet} is not what the earliest open ask returned")
+        a, m = self._asked.popleft()
+        self.table.update(a, m, accuracy)
+        self._learn(a, m, accuracy)
         self._step += 1
 
     def supernet_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
@@ -131,7 +131,7 @@ class Sampler:
 
     def state(self) -> dict[str, Any]:
         """Everything that ``restore`` needs to go on identically, as plain JSON values (generators aside)."""
-        asked = None if self._asked is None else list(self._asked)
+        asked = [list(pair) for pair in self._asked]
         return {
             "method": self.name,
             "step": self._step,
@@ -148,7 +148,7 @@ class Sampler:
                 f" {self.name}: start it anew"
             )
         self._step = int(state["step"])
-        self._asked = None if state["asked"] is None else (int(state["asked"][0]), int(state["asked"][1]))
+        self._asked = deque((int(a), int(m)) for a, m in state["asked"])
         self.table.restore(state["scores"])
         self._restore_own(state)
 

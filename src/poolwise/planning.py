@@ -1,0 +1,276 @@
+"""What a run will take on this machine, before it begins; and settings that fit a given time.
+
+Seconds are the calibrated lines ``base + slope x MACs`` (``calibration.Timing``), averaged over the configurations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from poolwise import calibration, workers
+from poolwise.errors import RequestError
+from poolwise.images.sources import Source
+from poolwise.problem import Problem
+from poolwise.progress import time_words
+from poolwise.settings import Settings
+from poolwise.space import Pooling
+
+CREW_SECONDS = 5.0  # starting worker processes
+PROCESS_BYTES = 330 * 2**20  # an idle process with torch loaded
+_SAMPLE = 2000  # configurations that averages are taken over, evenly spread over larger spaces
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run: optimizer steps (or images, for ranking), multiply-adds, seconds and bytes of memory.
+
+    ``fixed_seconds`` of the seconds do not grow with the steps.
+    """
+
+    name: str
+    steps: int
+    macs: int
+    seconds: float
+    memory_bytes: int
+    fixed_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will take. ``disk_bytes`` is what its folder holds at the end."""
+
+    stages: tuple[Stage, ...]
+    disk_bytes: int
+    precision: str
+    parallel: str
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def memory_bytes(self) -> int:
+        return max(stage.memory_bytes for stage in self.stages)
+
+    def of(self, name: str) -> float | None:
+        """Seconds of one stage; None where it is not planned."""
+        return next((stage.seconds for stage in self.stages if stage.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": self.seconds, "memory_bytes": self.memory_bytes}
+
+    def lines(self) -> list[str]:
+        """For the user."""
+        told = [
+            f"{s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs, about {time_words(s.seconds)}"
+            for s in self.stages
+        ]
+        memory, disk = f"{self.memory_bytes / 2**30:.1f} GiB of memory", f"{_size(self.disk_bytes)} on disk"
+        needs = f"about {time_words(self.seconds)}, {memory}, {disk}"
+        return [*told, f"in all {needs}; {self.precision}, {self.parallel}"]
+
+
+def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pooling, int]] | None = None) -> Plan:
+    """What ``stages`` of ``search``, ``rank``, ``retrain``, ``exhaustive`` would take.
+
+    Args:
+        problem: its precision and parallel choice are those that the run will use.
+        trainings: stand-alone trainings by configuration and number of seeds, where they are known; otherwise the most
+            that retraining can need, at the average cost.
+    """
+    makers = {"search": _search, "rank": _rank}
+    planned = []
+    for name in stages:
+        if name in makers:
+            planned.append(makers[name](problem))
+        elif name in ("retrain", "exhaustive"):
+            planned.append(_trainings(problem, name, trainings))
+    settings, parameters = problem.settings, problem.cost(problem.default).parameters
+    kept = {"search": settings.supernets * 8, "retrain": 4 * (settings.top + 2) * settings.retrain_seeds}
+    disk = sum(kept.get(stage.name, 0) * parameters for stage in planned) + 2**20
+    return Plan(tuple(planned), disk, str(problem.precision), _parallel_words(problem, stages))
+
+
+def _search(problem: Problem) -> Stage:
+    settings, timing = problem.settings, problem.timing
+    macs = _mean_macs(problem)
+    step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
+    parallel = workers.for_search(problem)
+    count = min(parallel.workers, settings.supernets)
+    seconds, fixed = problem.search_steps * step, 0.0
+    if count > 1:
+        share = calibration.share_of_use(settings.supernets, problem.block, count)
+        seconds, fixed = seconds * parallel.slowdown / count / share, CREW_SECONDS
+    batch = min(settings.batch_size, len(problem.halves[0]))
+    weights = 12 * problem.cost(problem.default).parameters * settings.supernets
+    memory = _memory(problem, count, batch) + weights
+    return Stage(
+        "search", problem.search_steps, int(problem.search_steps * batch * 4 * macs), seconds + fixed, memory, fixed
+    )
+
+
+def _rank(problem: Problem) -> Stage:
+    settings, timing = problem.settings, problem.timing
+    poolings, images = _members(problem), len(problem.halves[1])
+    owner = np.random.Generator(np.random.PCG64(0)).integers(settings.supernets, size=len(poolings))
+    groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(settings.supernets)]
+    macs = sum(problem.cost.prefix_macs(group) for group in groups if group)
+    default = problem.cost(problem.default).macs
+    passes = macs / default  # forward passes of the default that cost as much
+    batch = min(settings.batch_size, len(problem.halves[0]))
+    seconds = images / batch * passes * timing.seconds("score", default)
+    evaluated = min(settings.eval_batch_size, images)
+    dearest = max(problem.cost(p).activation_bytes for p in poolings)
+    memory = _memory(problem, 1, 0) + evaluated * dearest // 2
+    return Stage("rank", images * len(poolings), int(images * macs), seconds, memory, seconds)
+
+
+def _trainings(problem: Problem, name: str, trainings: Sequence[tuple[Pooling, int]] | None) -> Stage:
+    settings, timing, steps = problem.settings, problem.timing, problem.retrain_steps
+    if trainings is None:
+        count, macs = (settings.top + 2) * settings.retrain_seeds, _mean_macs(problem)
+    else:
+        count = sum(seeds for _, seeds in trainings)
+        macs = sum(problem.cost(pooling).macs * seeds for pooling, seeds in trainings) / max(count, 1)
+    batch, test = min(settings.batch_size, len(problem.training_images)), len(problem.source.test)
+    trained, tested = (
+        steps * (timing.seconds("train", macs) + timing.data),
+        test / batch * timing.seconds("score", macs),
+    )
+    parallel = workers.for_trainings(problem)
+    at_once = min(parallel.workers, count)
+    rounds = count if at_once == 1 else -(-count // at_once) * parallel.slowdown
+    fixed = rounds * tested + (CREW_SECONDS if at_once > 1 else 0.0)
+    weights = 12 * problem.cost(problem.default).parameters
+    memory = _memory(problem, at_once, batch) + at_once * weights
+    total = int(count * (steps * batch * 3 + test) * macs)
+    return Stage(name, count * steps, total, rounds * trained + fixed, memory, fixed)
+
+
+def _members(problem: Problem) -> list[Pooling]:
+    size = problem.space.size
+    if size <= _SAMPLE:
+        return list(problem.space)
+    return [problem.space[size * i // _SAMPLE] for i in range(_SAMPLE)]
+
+
+def _mean_macs(problem: Problem) -> float:
+    return float(np.mean([problem.cost(pooling).macs for pooling in _members(problem)]))
+
+
+def _memory(problem: Problem, processes: int, batch: int) -> int:
+    """Bytes of processes, images and the activations of a training step of the dearest configuration in each process."""
+    dearest = max(problem.cost(pooling).activation_bytes for pooling in _members(problem))
+    images = problem.source.train.images.nbytes + problem.source.test.images.nbytes
+    shared = images * (2 if processes > 1 else 1)
+    extra = processes if processes > 1 else 0
+    return PROCESS_BYTES * (1 + extra) + shared + processes * batch * dearest
+
+
+def _parallel_words(problem: Problem, stages: Sequence[str]) -> str:
+    told = []
+    for name, choose in (("search", workers.for_search), ("trainings", workers.for_trainings)):
+        found, wanted = (
+            choose(problem),
+            name in stages or (name == "trainings" and {"retrain", "exhaustive"} & set(stages)),
+        )
+        count = min(found.workers, problem.settings.supernets) if name == "search" else found.workers
+        if wanted:
+            told.append(f"{name} in {count} process{'' if count == 1 else 'es'} of {found.threads} threads")
+    return ", ".join(told) or "one process"
+
+
+def check_memory(planned: Plan, problem: Problem) -> None:
+    """RequestError where the run needs clearly more memory than is free, with what would make it fit."""
+    free = _free_bytes(problem.device)
+    if planned.memory_bytes > free:
+        raise RequestError(
+            f"this needs about {planned.memory_bytes / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free:"
+            f" use a smaller --batch-size (now {problem.settings.batch_size}) or --eval-batch-size"
+            f" (now {problem.settings.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images"
+        )
+
+
+def _free_bytes(device: torch.device) -> int:
+    import psutil
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def parse_time(text: str) -> float:
+    """Seconds of ``90s``, ``30m``, ``2h`` or ``1h30m``. RequestError for anything else."""
+    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", text.strip().lower(), flags=re.ASCII)
+    if not match or not any(match.groups()):
+        raise RequestError(f"time {text[:40]!r}: write it like 30m, 2h, 1h30m or 90s")
+    hours, minutes, seconds = (int(group or 0) for group in match.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    if total < 1:
+        raise RequestError(f"time {text[:40]!r}: at least one second is needed")
+    return float(total)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
+
+
+RESERVE = 0.95  # of the time is planned for
+STEPS_A_SUPERNET = 1000  # fewer steps leave the assignment to chance (docs/algorithm.md)
+
+
+def fit(
+    settings: Settings, seconds: float, stages: Sequence[str], kept: Iterable[str], source: Source | None = None
+) -> Settings:
+    """Settings whose ``stages`` take about ``seconds`` on this machine.
+
+    Ranking gets at most a quarter of the time (by fewer images), the search three fifths of the rest and retraining two;
+    M is lowered until each SuperNet has STEPS_A_SUPERNET steps. What is in ``kept`` stays as it is. RequestError where
+    nothing is left to fit, or the time does not allow even a few steps.
+    """
+    keep = {{"epochs": "steps", "retrain_epochs": "retrain_steps"}.get(name, name) for name in kept}
+    free = [n for n in ("steps", "retrain_steps", "supernets", "images") if n not in keep]
+    if not free:
+        raise RequestError(
+            "--time-budget has nothing to choose: leave out --steps, --retrain-steps, --supernets or --images"
+        )
+    available = RESERVE * seconds
+    problem = _measured(settings, source)
+    planned = plan(problem, stages)
+    fixed = planned.of("rank") or 0.0
+    if "images" in free and fixed > available / 4:
+        least = 4 * len(problem.source.classes) * 4
+        images = max(int(len(problem.training_images) * available / 4 / fixed), least)
+        settings = replace(settings, images=min(images, len(problem.training_images)))
+        problem = _measured(settings, problem.source)
+        planned = plan(problem, stages)
+    left = available - sum(stage.fixed_seconds for stage in planned.stages)
+    shares = {"search": 3.0, "retrain": 2.0, "exhaustive": 2.0}
+    weight = sum(shares[stage.name] for stage in planned.stages if stage.name in shares)
+    for stage in planned.stages:
+        name = {"search": "steps", "retrain": "retrain_steps", "exhaustive": "retrain_steps"}.get(stage.name)
+        if name in free:
+            asked = problem.search_steps if name == "steps" else problem.retrain_steps
+            steps = int(asked * left * shares[stage.name] / weight / (stage.seconds - stage.fixed_seconds))
+            if steps < 10:
+                raise RequestError(
+                    f"{time_words(seconds)} allow {max(steps, 0)} steps of {stage.name}: give more time, or use a smaller"
+                    " --width, fewer --images or fewer --retrain-seeds"
+                )
+            settings = replace(settings, steps=steps) if name == "steps" else replace(settings, retrain_steps=steps)
+    if "supernets" in free and "search" in stages:
+        most = max((settings.steps or problem.search_steps) // STEPS_A_SUPERNET, 1)
+        settings = replace(settings, supernets=min(settings.supernets, most))
+    return settings
+
+
+def _measured(settings: Settings, source: Source | None) -> Problem:
+    problem = Problem(settings, source)
+    problem.parallel = workers.measured(problem, problem.rough_seconds)
+    return problem

@@ -1,0 +1,141 @@
+"""The M SuperNets with their optimizers and batches: steps 3 and 4 of the method, in this process or in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poolwise.images.batches import Draw, Shuffled
+from poolwise.networks.chain import batch_norm
+from poolwise.networks.switch import SwitchableNet
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.rng import Streams
+from poolwise.space import Pooling
+from poolwise.stopwatch import IDLE, Stopwatch
+from poolwise.training import correct, sgd, train_step
+from poolwise.workers import Crew
+
+
+@dataclass(frozen=True)
+class Job:
+    """One step: which configuration on which SuperNet, at which learning rate, with which images."""
+
+    pooling: Pooling
+    supernet: int
+    lr: float
+    training: Draw
+    scoring: Draw
+
+
+class SuperNets:
+    """M weight-sharing networks and what trains and scores them.
+
+    Args:
+        problem: family, images, device and precision.
+        streams: of the search; decide initial weights and batches.
+        networks: SuperNets whose tensors are to be worked on; by default they are made anew.
+        momenta: their momentum buffers, one list a SuperNet in the order of its parameters.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        streams: Streams,
+        networks: list[SwitchableNet] | None = None,
+        momenta: list[list[Tensor]] | None = None,
+    ):
+        settings, self.precision = problem.settings, problem.precision
+        self.networks = networks or [_placed(problem, f"init{m}", streams) for m in range(settings.supernets)]
+        self.optimizers = [sgd(n, settings.lr, settings.momentum, settings.weight_decay) for n in self.networks]
+        for m, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
+            for i, parameter in enumerate(network.parameters()):
+                # zeros from the start are what the first step would leave, and can be shared and saved at any time
+                buffer = momenta[m][i] if momenta else torch.zeros_like(parameter)
+                optimizer.state[parameter]["momentum_buffer"] = buffer
+        training, scoring = (problem.batches(problem.training_images, settings.batch_size, i) for i in problem.halves)
+        self.training = Shuffled(training, streams["order"], (problem.augmentation, streams["augment"]))
+        self.scoring = Shuffled(scoring, streams["score_order"])
+
+    def momenta(self) -> list[list[Tensor]]:
+        """momentum buffers, one list a SuperNet in the order of its parameters."""
+        return [
+            [optimizer.state[parameter]["momentum_buffer"] for parameter in network.parameters()]
+            for network, optimizer in zip(self.networks, self.optimizers, strict=True)
+        ]
+
+    def run(self, job: Job, watch: Stopwatch = IDLE) -> tuple[Tensor, Tensor]:
+        """One optimizer step, then a scoring batch: loss (nats) and rightly classified images, both on the device."""
+        network = self.networks[job.supernet]
+
+        def forward(images_BCHW: Tensor) -> Tensor:
+            return network(images_BCHW, job.pooling)
+
+        with watch("data"):
+            images_BCHW, labels_B = self.training.load(job.training)
+        optimizer = self.optimizers[job.supernet]
+        loss = train_step(forward, optimizer, images_BCHW, labels_B, job.lr, self.precision, watch)
+        with watch("data"):
+            images_BCHW, labels_B = self.scoring.load(job.scoring)
+        with watch("scoring"):
+            return loss, correct(forward, images_BCHW, labels_B, self.precision)
+
+    def run_all(self, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[tuple[float, float]]:
+        """Run jobs in order: loss and accuracy (0 to 1) of each. The device is waited for once, at their end."""
+        results = [self.run(job, watch) for job in jobs]
+        with watch("scoring"):  # where a device that was not waited for is waited for
+            losses, hits = (torch.stack(values).tolist() for values in zip(*results, strict=True))
+        return [(loss, count / self.scoring.batches.batch_size) for loss, count in zip(losses, hits, strict=True)]
+
+
+def _placed(problem: Problem, name: str, streams: Streams) -> SwitchableNet:
+    network = SwitchableNet(problem.build(batch_norm, name, streams))
+    problem.precision.place(network, problem.device)
+    return network
+
+
+def crew(problem: Problem, nets: SuperNets, workers: int, threads: int) -> Crew:
+    """Worker processes that work on these very SuperNets, whose weights and momenta move to shared memory."""
+    momenta = nets.momenta()
+    for network, buffers in zip(nets.networks, momenta, strict=True):
+        network.share_memory()
+        for buffer in buffers:
+            buffer.share_memory_()
+    return Crew(problem, workers, threads, (nets.networks, momenta))
+
+
+_mine: list[SuperNets] = []  # of a worker process: made at its first job
+
+
+def run_chain(
+    problem: Problem, _listener: Listener, hold: Any, jobs: Sequence[Job], profile: bool
+) -> tuple[list[tuple[float, float]], dict[str, float]]:
+    """In a worker: the jobs of one SuperNet in order. Their results, and the seconds of each part if asked for."""
+    if not _mine:
+        _mine.append(SuperNets(problem, Streams(0), *hold))
+    watch = Stopwatch(profile)
+    return _mine[0].run_all(jobs, watch), watch.seconds
+
+
+def run_parallel(crew: Crew, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[tuple[float, float]]:
+    """Like ``SuperNets.run_all`` with the SuperNets at work at once; the order of jobs on each is kept.
+
+    The longest chain is handed out first, so that the crew ends at about the same time.
+    """
+    chains: dict[int, list[int]] = {}
+    for i, job in enumerate(jobs):
+        chains.setdefault(job.supernet, []).append(i)
+    handed = [
+        (own, crew.submit(run_chain, [jobs[i] for i in own], watch.running))
+        for own in sorted(chains.values(), key=len, reverse=True)
+    ]
+    results: dict[int, tuple[float, float]] = {}
+    for own, future in handed:
+        values, seconds = future.result()
+        watch.add(seconds)
+        results.update(zip(own, values, strict=True))
+    return [results[i] for i in range(len(jobs))]

@@ -1,0 +1,150 @@
+"""The walk over shared prefixes: the same bits as one forward pass a configuration, each prefix once, little memory."""
+
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from poolwise.errors import RequestError
+from poolwise.networks import available, family
+from poolwise.networks.chain import batch_norm, create
+from poolwise.networks.cost import CostModel
+from poolwise.networks.switch import OPERATORS, SwitchableNet
+from poolwise.progress import Listener
+from poolwise.searching.ranking import count_correct, score_all, walk
+from poolwise.space import Pooling
+from poolwise.training import Precision
+
+FAMILIES = [f.name for f in available()]
+CPU = torch.device("cpu")
+
+
+def make(name, seed=0, operator=None, norm=batch_norm):
+    generator = torch.Generator().manual_seed(seed)
+    return SwitchableNet(create(family(name).build, generator, classes=3, width=2, norm=norm), operator)
+
+
+def images(seed=1, batch=6, size=8):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def nodes(poolings):
+    """Prefixes of all configurations: what has to be computed at least."""
+    return {tuple(pooling.depths()[: i + 1]) for pooling in poolings for i in range(pooling.layers)}
+
+
+class Watched(SwitchableNet):
+    """Counts the layers it computes and the activations alive while it does."""
+
+    def __init__(self, network):
+        super().__init__(network.chain, network.operator)
+        self.calls, self.most, self.alive = 0, 0, weakref.WeakSet()
+
+    def layer(self, i, features_BCHW, halvings=0):
+        features_BCHW = super().layer(i, features_BCHW, halvings)
+        self.calls += 1
+        self.alive.add(features_BCHW)
+        self.most = max(self.most, len(self.alive))
+        return features_BCHW
+
+
+@pytest.mark.parametrize("text", ["float32", "float32+channels_last"])
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_logits_of_the_whole_space_equal_plain_forwards_to_the_bit(name, text):
+    precision, network = Precision.parse(text), make(name)
+    precision.place(network, CPU)
+    batch, poolings = precision.images(images()), list(family(name).space)[::-1]
+    seen = []
+    for members, logits in walk(network, poolings, batch):
+        seen += members
+        for a in members:
+            assert torch.equal(logits, network(batch, poolings[a]))
+    assert sorted(seen) == list(range(len(poolings)))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_either_operator_and_shared_slots(name, operator):
+    network = make(name, operator=operator)
+    layers = len(network)
+    poolings = [Pooling((2, 0, layers - 2)), Pooling((2, layers - 2)), Pooling((2, 1, layers - 3)), Pooling((layers,))]
+    for members, logits in walk(network, poolings, images()):
+        assert torch.equal(logits, network(images(), poolings[members[0]]))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_prefix_once_and_one_activation_a_level(name):
+    network, poolings = Watched(make(name)), list(family(name).space)
+    right = count_correct(network, poolings, images(), torch.arange(6) % 3, Precision())
+    assert network.calls == len(nodes(poolings))
+    assert network.most <= len(network)
+    assert not network.alive
+    assert len(set(right)) > 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_counts_are_those_of_one_by_one(name):
+    network, labels = make(name), torch.arange(6) % 3
+    poolings = list(family(name).space)[::7]
+    plain = [int((network(images(), pooling).argmax(1) == labels).sum()) for pooling in poolings]
+    assert count_correct(network, poolings, images(), labels, Precision()) == plain
+    assert count_correct(network, poolings * 2, images(), labels, Precision()) == plain * 2
+
+
+@pytest.mark.parametrize("text", ["bfloat16", "bfloat16+channels_last"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bfloat16_runs(name, text):
+    precision, network, labels = Precision.parse(text), make(name), torch.arange(6) % 3
+    precision.place(network, CPU)
+    poolings = list(family(name).space)[::11]
+    right = count_correct(network, poolings, images(), labels, precision)
+    with precision.active(CPU), torch.no_grad():
+        plain = [network(precision.images(images()), pooling) for pooling in poolings]
+    assert all(logits.dtype == torch.bfloat16 for logits in plain)
+    assert right == [int((logits.argmax(1) == labels).sum()) for logits in plain]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_over_batches_and_supernets_each_prefix_once_where_it_is_needed(name):
+    poolings = list(family(name).space)[::5]
+    supernet_P = np.arange(len(poolings)) % 3  # the fourth SuperNet has nothing to do
+    networks = [Watched(make(name, seed)) for seed in range(4)]
+    batches = [(images(seed), torch.arange(6) % 3) for seed in (1, 2)]
+    accuracy_P = score_all(networks, poolings, supernet_P, batches, Precision(), Listener())
+    own = [[p for p, m in zip(poolings, supernet_P, strict=True) if m == n] for n in range(4)]
+    assert [network.calls for network in networks] == [2 * len(nodes(poolings)) for poolings in own]
+    for a in (0, len(poolings) // 2, len(poolings) - 1):
+        network = networks[supernet_P[a]]
+        right = sum(int((network(batch, poolings[a]).argmax(1) == labels).sum()) for batch, labels in batches)
+        assert accuracy_P[a] == right / 12
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize(("name", "ratio"), [("resnet20", 2.0), ("resnet18", 1.9), ("resnet50", 4.3)])
+def test_what_sharing_saves(name, ratio, operator):
+    known = family(name)
+    chain = create(known.build, torch.Generator().manual_seed(0), classes=10, width=16, norm=batch_norm)
+    price, poolings = CostModel(chain, 32, known.default, operator), list(known.space)
+    one_by_one = sum(price(pooling).macs for pooling in poolings)
+    assert one_by_one / price.prefix_macs(poolings) == pytest.approx(ratio, rel=0.05)
+    assert price.prefix_macs(poolings[:1] * 3) == price(poolings[0]).macs
+
+
+def test_prefix_macs_are_what_the_walk_computes():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for name in FAMILIES:
+        network, poolings = make(name), list(family(name).space)[::9]
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            list(walk(network, poolings, images()))
+        price = CostModel(network.chain, 8, family(name).default)
+        assert price.prefix_macs(poolings) * 2 * 6 == counter.get_total_flops()
+
+
+def test_other_lengths_are_refused():
+    with pytest.raises(RequestError, match="add up to"):
+        list(walk(make("resnet20"), [Pooling((4, 3, 3)), Pooling((4, 3))], images()))

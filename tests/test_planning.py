@@ -1,0 +1,77 @@
+"""Plans, time budgets and what does not fit into memory."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poolwise import planning
+from poolwise.calibration import Timing
+from poolwise.errors import RequestError
+from poolwise.planning import fit, parse_time, plan
+from poolwise.problem import Problem
+
+STAGES = ("search", "rank", "retrain")
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(1, 59))
+def test_times_are_read_back(hours, minutes, seconds):
+    assert parse_time(f"{hours}h{minutes}m{seconds}s") == 3600 * hours + 60 * minutes + seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "-5m", "1.5h", "0s", "5 minutes", "٣m", "m" * 100])
+def test_other_times_are_refused(text):
+    with pytest.raises(RequestError, match="time"):
+        parse_time(text)
+
+
+@pytest.fixture
+def slow_machine(monkeypatch):
+    """Every step takes half a second, every scoring pass a tenth, whatever it is."""
+    timing = Timing((0.5, 0.0), (0.1, 0.0), 0.0)
+    monkeypatch.setattr(Problem, "timing", timing)
+
+
+def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_machine):
+    problem = Problem(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
+    planned = plan(problem, STAGES)
+    assert planned.of("search") == pytest.approx(30 * 0.6)
+    one = 6 * 0.5 + 48 / 16 * 0.1  # steps, then the test set
+    assert planned.of("retrain") == pytest.approx(3 * 2 * one)
+    poolings = list(problem.space)
+    known = plan(problem, ["retrain"], [(poolings[0], 2), (poolings[5], 3)])
+    assert known.seconds == pytest.approx(5 * one)
+    assert planned.of("rank") < 48 / 16 * 36 * 0.1  # less than one by one, since prefixes are shared
+    assert planned.of("report") is None
+
+
+@pytest.mark.parametrize("seconds", [100, 1000, 20_000])
+def test_a_budget_is_kept_and_used(tiny_settings, tiny_source, slow_machine, seconds):
+    settings = dataclasses.replace(tiny_settings, threads=1, workers=1)
+    fitted = fit(settings, seconds, STAGES, [], tiny_source)
+    planned = plan(Problem(fitted, tiny_source), STAGES)
+    assert 0.7 * seconds < planned.seconds <= seconds
+    assert fitted.supernets == max(min(2, fitted.steps // planning.STEPS_A_SUPERNET), 1)
+
+
+def test_a_budget_changes_nothing_that_was_given(tiny_settings, tiny_source, slow_machine):
+    settings = dataclasses.replace(tiny_settings, threads=1, workers=1, steps=77)
+    fitted = fit(settings, 500, STAGES, ["steps", "supernets", "images"], tiny_source)
+    assert fitted == dataclasses.replace(settings, retrain_steps=fitted.retrain_steps)
+    with pytest.raises(RequestError, match="nothing to choose"):
+        fit(settings, 500, STAGES, ["epochs", "supernets", "images", "retrain_steps"], tiny_source)
+
+
+def test_too_little_time_is_told(tiny_settings, tiny_source, slow_machine):
+    with pytest.raises(RequestError, match="allow"):
+        fit(dataclasses.replace(tiny_settings, threads=1, workers=1), 12, STAGES, [], tiny_source)
+
+
+def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, slow_machine, monkeypatch):
+    problem = Problem(tiny_settings, tiny_source)
+    planned = plan(problem, STAGES)
+    planning.check_memory(planned, problem)
+    monkeypatch.setattr(planning, "_free_bytes", lambda device: planned.memory_bytes - 1)
+    with pytest.raises(RequestError, match="--batch-size \\(now 16\\)"):
+        planning.check_memory(planned, problem)

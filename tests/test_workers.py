@@ -1,0 +1,106 @@
+"""Workers change nothing but the time: the same bytes with one process and with two."""
+
+import dataclasses
+import json
+import sqlite3
+
+import pytest
+
+import poolwise
+from poolwise import calibration
+from poolwise.calibration import Parallel
+from poolwise.errors import RunFailure
+from poolwise.problem import Problem
+from poolwise.progress import Interrupted, Listener
+from poolwise.runs import RunFolder
+from poolwise.workers import each, for_search, for_trainings
+
+
+def results(path):
+    """Everything that a run has computed, times left out."""
+    checkpoints = {file.name: file.read_bytes() for file in sorted((path / "checkpoints").iterdir())}
+    with sqlite3.connect(path / "trials.sqlite") as connection:
+        trials = connection.execute("SELECT pooling, seed, accuracy, curve FROM trials ORDER BY 1, 2").fetchall()
+    ranking = json.loads((path / "ranking.json").read_text())
+    retrain = json.loads((path / "retrain.json").read_text())
+    return checkpoints, trials, ranking["ranking"], retrain["results"]
+
+
+def test_one_worker_and_two_give_the_same_bytes(tiny_settings, tiny_source, tmp_path):
+    for workers in (1, 2):
+        settings = dataclasses.replace(tiny_settings, supernets=3, block=8, workers=workers, threads=1)
+        poolwise.run(settings, tmp_path / str(workers), source=tiny_source)
+    one, two = results(tmp_path / "1"), results(tmp_path / "2")
+    assert len(one[0]) > 2
+    assert one == two
+
+
+class StopsAt(Listener):
+    def __init__(self, steps):
+        self.left = steps
+
+    def advance(self, units=1, **info):
+        self.left -= units
+        self.stopping = self.left <= 0
+
+
+def test_a_search_stopped_with_two_workers_goes_on_with_one(tiny_settings, tiny_source, tmp_path):
+    settings = dataclasses.replace(tiny_settings, block=4, workers=2, threads=1)
+    with pytest.raises(Interrupted):
+        poolwise.run(settings, tmp_path / "stopped", source=tiny_source, listener=StopsAt(13))
+    folder = RunFolder.open(tmp_path / "stopped")
+    request = folder.request()
+    request["settings"]["workers"] = 1
+    folder.save_request(request)
+    poolwise.resume(tmp_path / "stopped", source=tiny_source)
+    poolwise.run(dataclasses.replace(settings, workers=1), tmp_path / "undisturbed", source=tiny_source)
+    stopped, undisturbed = results(tmp_path / "stopped"), results(tmp_path / "undisturbed")
+    assert stopped[1:] == undisturbed[1:]
+
+
+def dies(problem, listener, hold, number):
+    import os
+
+    os._exit(9)
+
+
+def test_a_dead_worker_is_told_in_one_line(tiny_settings, tiny_source):
+    problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    with pytest.raises(RunFailure, match="a worker process died"):
+        list(each(problem, dies, [(1,), (2,)], Listener(), 2, 1))
+
+
+def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_source, monkeypatch):
+    monkeypatch.setattr("poolwise.workers.cpu_threads", lambda: 8)
+    monkeypatch.setattr("poolwise.calibration.cpu_threads", lambda: 8)
+    for workers in (None, 1, 2, 4):
+        settings = dataclasses.replace(tiny_settings, supernets=4, block=8, workers=workers)
+        problem = Problem(settings, tiny_source)
+        problem.parallel = Parallel(4, 2, 1.3)
+        assert for_trainings(problem).threads == for_search(problem).threads == 2
+        assert for_trainings(problem).workers == (workers or 4)
+        problem.settings = dataclasses.replace(settings, block=1)  # nothing can go on side by side within one step
+        assert for_search(problem).workers == 1
+        problem.parallel = Parallel(4, 2, 3.9)  # four at once are hardly faster than one on all threads
+        problem.settings = settings
+        assert for_search(problem).threads == 8
+
+
+def test_more_workers_are_chosen_only_where_they_are_faster(monkeypatch, tmp_path):
+    monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibration, "cpu_threads", lambda: 4)
+    seconds = {(2, 2): 0.15, (4, 1): 0.25}
+    found = calibration.parallel(lambda w, t: seconds[w, t], 0.1, 8, {"case": 1})
+    assert (found.workers, found.threads) == (4, 1)  # 4 / 2.5 beats 2 / 1.5 and 1
+    assert found.slowdown == pytest.approx(2.5)
+    again = calibration.parallel(lambda w, t: 1 / 0, 0.1, 8, {"case": 1})
+    assert again == found  # remembered, not measured anew
+    slow = calibration.parallel(lambda w, t: 0.1 * w, 0.1, 8, {"case": 2})
+    assert slow.workers == 1
+
+
+def test_share_of_use_is_that_of_the_longest_chain():
+    assert calibration.share_of_use(4, 16, 1) == pytest.approx(1.0)
+    two = calibration.share_of_use(2, 2, 2)  # both on one net or one on each: 2 or 1 steps long, half of the time each
+    assert two == pytest.approx(2 / 2 / 1.5, abs=0.05)
+    assert calibration.share_of_use(8, 8, 2) > calibration.share_of_use(2, 8, 2)
