@@ -156,17 +156,40 @@ def test_out_of_turn_is_an_error(method):
     one, _ = make(method, SPACES[0])
     with pytest.raises(OutOfTurn, match="tell"):
         one.tell(SPACES[0][0], 0, 0.5)
-    pooling, m = one.ask()
-    with pytest.raises(OutOfTurn, match="waits"):
-        one.ask()
+    asks = [one.ask() for _ in range(3)]
+    pooling, m = asks[0]
     other = SPACES[0][(SPACES[0].index(pooling) + 1) % 36]
     for wrong in ((other, m), (pooling, m + 1), (Pooling((4, 6)), m)):
-        with pytest.raises(OutOfTurn, match="last ask"):
+        with pytest.raises(OutOfTurn, match="earliest open ask"):
             one.tell(*wrong, 0.5)
-    one.tell(pooling, m, 0.5)
-    with pytest.raises(OutOfTurn, match="last ask"):
-        one.tell(pooling, m, 0.5)
+    for ask in asks:
+        one.tell(*ask, 0.5)
+    with pytest.raises(OutOfTurn, match="earliest open ask"):
+        one.tell(*asks[-1], 0.5)
     play(one, 3)
+
+
+@pytest.mark.parametrize("warm_up", [0.0, 0.3])
+@pytest.mark.parametrize("method", METHODS)
+def test_blocks_of_asks(method, warm_up):
+    """Saved within a block and restored goes on identically; every answer is counted."""
+    one, streams = make(method, SPACES[0], warm_up=warm_up)
+    again, other = make(method, SPACES[0], warm_up=warm_up, seed=7)
+    for _ in range(12):
+        asks = [one.ask() for _ in range(8)]
+        for ask in asks[:3]:
+            one.tell(*ask, accuracy(one, *ask))
+        saved = json.loads(json.dumps([one.state(), streams.state()]))
+        again.restore(saved[0])
+        other.restore(saved[1])
+        for sampled in (one, again):
+            for ask in asks[3:]:
+                sampled.tell(*ask, accuracy(sampled, *ask))
+        assert json.dumps(again.state()) == json.dumps(one.state())
+        last = one.ask()
+        assert again.ask() == last
+        one.tell(*last, 0.5)
+    assert one.state()["step"] == 12 * 9
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -308,6 +331,21 @@ def test_tree_search_follows_uct():
         children = [node for node in visits if len(node) == len(path) + 1 and node[: len(path)] == path]
         path = max(children, key=lambda n: values[n] + np.sqrt(np.log(visits[n[:-1]]) / visits[n]))
     assert one.ask()[0].stages[:2] == path
+
+
+def test_tree_search_spreads_the_asks_of_a_block():
+    one, _ = make("mcts", SPACES[0], steps=2000)
+    firsts = [one.ask() for _ in range(8)]
+    assert sorted(pooling[0] for pooling, _ in firsts) == list(range(1, 9))
+    for ask in firsts:
+        one.tell(*ask, planted(one, *ask))
+    for _ in range(60):
+        block = [one.ask() for _ in range(16)]
+        for ask in block:
+            one.tell(*ask, planted(one, *ask))
+    assert len(set(block)) > 4
+    assert np.mean([pooling[0] == 4 for pooling, _ in block]) > 0.4
+    assert not one._open
 
 
 def test_tree_search_tries_every_child_first():
