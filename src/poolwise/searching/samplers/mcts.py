@@ -19,10 +19,10 @@ class TreeSearch(Sampler):
     """Descends from the first pooling position to the last and takes at each level the child of highest UCT.
 
     ``UCT = Q + C sqrt(ln N_parent / N)`` with C = 1 (Kocsis and Szepesvári, ECML 2006). Children without a visit come
-    first, in random order. Every node of the path of what was trained is updated: N counts, Q is the first accuracy and then
-    the moving average ``0.9 Q + 0.1 accuracy`` (a moving average because the weights, and so the accuracies, change;
-    Su et al., CVPR 2021). The first ``warm_up`` share of the steps draws uniformly and updates the tree as well. The tree
-    holds nodes that were visited and no others.
+    first, in random order. Every node on the path of what was trained is updated: N counts, Q is the first accuracy and
+    then the moving average ``0.9 Q + 0.1 accuracy``, because the weights change and old accuracies with them. The
+    first ``warm_up`` share of the steps draws uniformly and updates the tree as well. The tree holds nodes that were
+    visited and no others. Javan, Toews, Pedersoli (AutoML 2023) compare with tree search, with and without the start.
 
     Asks that wait for their answer count as visits in both N of UCT, though their accuracy is not known yet, so that the
     asks of a block spread out (WU-UCT: Liu et al., *Watch the Unobserved*, ICLR 2020).
