@@ -124,3 +124,13 @@ def test_wrong_spaces_are_refused():
 def test_no_torch_comes_with_the_space():
     code = "import sys, poolwise; poolwise.PoolingSpace(10, 2); assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@given(spaces(most_layers=9))
+def test_next_stages_walk_to_every_member_once(space):
+    def walk(begun):
+        if len(begun) == space.poolings + 1:
+            return [Pooling(begun)]
+        return [pooling for stage in space.next_stages(begun) for pooling in walk((*begun, stage))]
+
+    assert walk(()) == list(space)

@@ -83,3 +83,58 @@ def test_schedules_and_averages():
     assert soft.entropy(np.full((3, 4), 0.25)) == pytest.approx(np.log(4))
     assert soft.entropy(np.eye(4)) == 0
     assert soft.imbalance(np.array([[1.0, 0.0], [1.0, 0.0]])) == pytest.approx(np.log(2))
+
+
+@settings(deadline=None)
+@given(scores(), temperatures, st.data())
+def test_a_weight_is_as_good_as_repeated_rows(scores_RM, temperature, data):
+    repeats_R = data.draw(st.lists(st.integers(1, 5), min_size=len(scores_RM), max_size=len(scores_RM)))
+    weighted_RM = soft.balance(scores_RM, temperature, np.array(repeats_R, np.float64))
+    repeated_PM = soft.balance(np.repeat(scores_RM, repeats_R, axis=0), temperature)
+    assert np.allclose(np.repeat(weighted_RM, repeats_R, axis=0), repeated_PM, atol=1e-8)
+    assert soft.imbalance(weighted_RM, repeats_R) == pytest.approx(soft.imbalance(repeated_PM), abs=1e-12)
+    assert soft.imbalance(weighted_RM, repeats_R) <= soft.TOLERANCE
+    assert soft.entropy(weighted_RM, repeats_R) == pytest.approx(soft.entropy(repeated_PM), abs=1e-8)
+
+
+@settings(deadline=None)
+@given(scores(), temperatures)
+def test_a_row_of_weight_zero_changes_nothing(scores_RM, temperature):
+    more_RM = np.vstack([np.ones((1, scores_RM.shape[1])), scores_RM])
+    weights_R = np.array([0.0] + [1.0] * len(scores_RM))
+    assert np.allclose(
+        soft.balance(more_RM, temperature, weights_R)[1:], soft.balance(scores_RM, temperature), atol=1e-8
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(scores(), temperatures, st.integers(0, 2**32 - 1), st.sampled_from([0.01, 1.0, 50.0]))
+def test_from_near_potentials_as_from_none(scores_RM, temperature, seed, how_far):
+    cold_M = soft.potentials(scores_RM, temperature)
+    start_M = cold_M + how_far * np.random.default_rng(seed).normal(size=len(cold_M))
+    warm_RM = soft.softmax(temperature * scores_RM + soft.potentials(scores_RM, temperature, start_M=start_M))
+    assert soft.imbalance(warm_RM) <= soft.TOLERANCE
+    assert np.allclose(warm_RM, soft.softmax(temperature * scores_RM + cold_M), atol=2e-3)
+
+
+def test_one_row_may_stand_for_a_million():
+    scores_RM = np.vstack([np.ones((1, 4)), np.random.default_rng(0).random((50, 4))])
+    weights_R = np.array([1e6] + [1.0] * 50)
+    assignment_RM = soft.balance(scores_RM, 300, weights_R)
+    assert soft.imbalance(assignment_RM, weights_R) <= soft.TOLERANCE
+    assert np.allclose(assignment_RM[0], 0.25, atol=1e-4)
+
+
+def test_following_a_search_step_by_step_stays_balanced_and_warm(monkeypatch):
+    """One score of 36 x 4 changes a step while T rises to 300, as in a search."""
+    generator, scores_RM, potentials_M, warm = np.random.default_rng(0), np.ones((36, 4)), np.zeros(4), []
+    original = soft._warm
+    monkeypatch.setattr(soft, "_warm", lambda *arguments: warm.append(original(*arguments)) or warm[-1])
+    for step in range(1000):
+        temperature = soft.temperature(step, 1000, 1, 300)
+        potentials_M = soft.potentials(scores_RM, temperature, start_M=potentials_M)
+        assert soft.imbalance(soft.softmax(temperature * scores_RM + potentials_M)) <= soft.TOLERANCE
+        a, m = generator.integers(36), generator.integers(4)
+        scores_RM[a, m] = soft.moving_average(scores_RM[a, m], generator.random())
+    assert len(warm) == 1000
+    assert sum(found_M is None for found_M in warm) < 20

@@ -17,9 +17,9 @@ from poolwise.space import uniform_below
 class Boltzmann(Sampler):
     """Draws a configuration with ``p(a) ~ exp(T scores[a])``; the first ``warm_up`` share of the steps is uniform.
 
-    Boltzmann exploration (Sutton, 1990; Cesa-Bianchi, Gentile, Lugosi, Neu, NeurIPS 2017) over whole configurations, a
-    control of Javan, Toews, Pedersoli (AutoML 2023). All unvisited configurations have the score 1, so they are one
-    entry of the softmax with their number as weight, and within it uniform.
+    Boltzmann exploration (Cesa-Bianchi, Gentile, Lugosi, Neu, NeurIPS 2017) over whole configurations; Javan, Toews,
+    Pedersoli (AutoML 2023) compare with it, with and without the uniform start. All unvisited configurations have the
+    score 1, so they are one entry of the softmax with their number as weight, and within it uniform.
     """
 
     single = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 from poolwise.searching import assignment as soft
@@ -18,10 +19,13 @@ class TreeSearch(Sampler):
     """Descends from the first pooling position to the last and takes at each level the child of highest UCT.
 
     ``UCT = Q + C sqrt(ln N_parent / N)`` with C = 1 (Kocsis and Szepesvári, ECML 2006). Children without a visit come
-    first, in random order. Every node of the path of what was trained is updated: N counts, Q is the first accuracy and then
-    the moving average ``0.9 Q + 0.1 accuracy`` (a moving average because the weights, and so the accuracies, change;
-    Su et al., CVPR 2021). The first ``warm_up`` share of the steps draws uniformly and updates the tree as well. The tree
-    holds nodes that were visited and no others.
+    first, in random order. Every node on the path of what was trained is updated: N counts, Q is the first accuracy and
+    then the moving average ``0.9 Q + 0.1 accuracy``, because the weights change and old accuracies with them. The
+    first ``warm_up`` share of the steps draws uniformly and updates the tree as well. The tree holds nodes that were
+    visited and no others. Javan, Toews, Pedersoli (AutoML 2023) compare with tree search, with and without the start.
+
+    Asks that wait for their answer count as visits in both N of UCT, though their accuracy is not known yet, so that the
+    asks of a block spread out (WU-UCT: Liu et al., *Watch the Unobserved*, ICLR 2020).
     """
 
     single = True
@@ -30,43 +34,60 @@ class TreeSearch(Sampler):
     def __init__(self, task: Task):
         super().__init__(task)
         self._nodes: dict[tuple[int, ...], tuple[float, int]] = {}  # first stages -> Q, N
+        self._open: Counter[tuple[int, ...]] = Counter()  # asks without an answer that pass a node
 
     def _choose(self) -> tuple[int, int]:
         if self.warming:
-            return uniform_below(self.task.draws, self.space.size), 0
-        path: tuple[int, ...] = ()
-        while len(path) <= self.space.poolings:
-            path = (*path, self._child(path))
-        return self.space.index(Pooling(path)), 0
+            a = uniform_below(self.task.draws, self.space.size)
+        else:
+            path: tuple[int, ...] = ()
+            while len(path) <= self.space.poolings:
+                path = (*path, self._child(path))
+            a = self.space.index(Pooling(path))
+        self._open.update(self._passed(a))
+        return a, 0
+
+    def _passed(self, a: int) -> list[tuple[int, ...]]:
+        """Nodes on the path to a configuration, from the root; the last stage follows from the others."""
+        stages = self.space[a].stages
+        return [stages[:level] for level in range(self.space.poolings + 1)]
 
     def _child(self, path: tuple[int, ...]) -> int:
         choices = self.space.next_stages(path)
         if len(choices) == 1:
             return choices[0]
         fresh = [stage for stage in choices if (*path, stage) not in self._nodes]
-        if fresh:
-            return fresh[uniform_below(self.task.draws, len(fresh))]
-        log_visits = math.log(self._nodes[path][1])
+        untried = [stage for stage in fresh if (*path, stage) not in self._open]
+        if untried or len(fresh) == len(choices):
+            among = untried or fresh
+            return among[uniform_below(self.task.draws, len(among))]
+        log_visits = math.log(self._nodes[path][1] + self._open[path])
 
         def uct(stage: int) -> float:
             child = (*path, stage)
             value, visits = self._nodes[child]
-            return value + EXPLORATION * math.sqrt(log_visits / visits)
+            return value + EXPLORATION * math.sqrt(log_visits / (visits + self._open[child]))
 
-        return max(choices, key=uct)
+        return max((stage for stage in choices if (*path, stage) in self._nodes), key=uct)
 
     def _learn(self, a: int, m: int, accuracy: float) -> None:
-        stages = self.space[a].stages
-        for level in range(self.space.poolings + 1):
-            value, visits = self._nodes.get(stages[:level], (accuracy, 0))
-            self._nodes[stages[:level]] = (soft.moving_average(value, accuracy), visits + 1)
+        for node in self._passed(a):
+            value, visits = self._nodes.get(node, (accuracy, 0))
+            self._nodes[node] = (soft.moving_average(value, accuracy), visits + 1)
+            self._open[node] -= 1
+            if not self._open[node]:
+                del self._open[node]
 
     def summary(self) -> dict[str, float]:
         """How many nodes the tree has."""
         return {"nodes": float(len(self._nodes))}
 
     def _own_state(self) -> dict[str, Any]:
-        return {"nodes": [[list(path), value, visits] for path, (value, visits) in self._nodes.items()]}
+        return {"nodes": [["-".join(map(str, path)), *node] for path, node in self._nodes.items()]}
 
     def _restore_own(self, state: dict[str, Any]) -> None:
-        self._nodes = {tuple(path): (float(value), int(visits)) for path, value, visits in state["nodes"]}
+        self._nodes = {
+            tuple(map(int, path.split("-"))) if path else (): (float(value), int(visits))
+            for path, value, visits in state["nodes"]
+        }
+        self._open = Counter(node for a, _ in self._asked for node in self._passed(a))

@@ -12,7 +12,7 @@ from poolwise.searching.samplers.registry import register
 class UnbalancedMixture(BalancedMixture):
     """``p(m|a) = softmax_m(T scores[a,m])``: the mixture with all potentials at 0.
 
-    The control of Javan, Toews, Pedersoli (AutoML 2023): nothing keeps one SuperNet from being chosen always.
+    A control for balancing, ours: nothing keeps one SuperNet from being chosen always.
     """
 
     def _potentials(self) -> np.ndarray:

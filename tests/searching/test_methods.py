@@ -1,0 +1,68 @@
+"""Every sampler in the loop: search, ranking and report; and spaces that are too large to be ranked whole."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import poolwise
+from poolwise.errors import RequestError
+from poolwise.progress import Listener
+from poolwise.searching import loop, ranking, samplers
+
+METHODS = [method.name for method in samplers.available()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_search_rank_and_report(method, tmp_path, tiny_settings, tiny_source):
+    known = samplers.sampler(method)
+    settings = dataclasses.replace(tiny_settings, method=method, steps=20, warm_up=0.3 if known.warms_up else 0.0)
+    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    value = poolwise.rank(folder.path, source=tiny_source)
+    used = known.supernets_used(2)
+    assert folder.request()["settings"]["supernets"] == used
+    assert value["covered"] == value["configurations"] == len(value["ranking"]) == 36
+    assert all(len(row["scores"]) == len(row["assignment"]) == used for row in value["ranking"])
+    assert all(row["supernet"] == int(np.argmax(row["assignment"])) for row in value["ranking"])
+    assert all({"loss", "accuracy", "lr"} <= set(event) for event in folder.events("search"))
+    assert folder.events("search")[-1]["step"] == 20
+    page = poolwise.report(folder.path).read_text()
+    assert ("a balanced mixture of 2" if method == "mixture" else f"method {method} with {used}") in page
+
+
+def test_of_a_large_space_what_was_visited_is_ranked(tmp_path, tiny_settings, tiny_source, monkeypatch):
+    monkeypatch.setattr(ranking, "RANKED_CONFIGURATIONS", 10)
+    monkeypatch.setattr(loop, "_SNAPSHOT_CONFIGURATIONS", 10)
+    notes = []
+
+    class Notes(Listener):
+        def note(self, text):
+            notes.append(text)
+
+    settings = dataclasses.replace(tiny_settings, steps=12)
+    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    value = poolwise.rank(folder.path, source=tiny_source, listener=Notes())
+    found = {row["pooling"] for row in value["ranking"]}
+    assert len(found) == value["covered"] in (12, 13)  # the default may be among the visited
+    assert value["default"] in found
+    assert value["configurations"] == 36
+    assert f"{len(found)} of 36 configurations are ranked: those that the search visited, and the default" in notes
+    assert folder.events("assignment") == []
+    assert poolwise.report(folder.path).exists()
+
+
+def test_a_wrong_method_is_told_before_there_is_a_folder(tmp_path, tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, method="mctss")
+    with pytest.raises(RequestError, match="did you mean 'mcts'"):
+        poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path, tiny_settings, tiny_source):
+    folder = poolwise.search(dataclasses.replace(tiny_settings, steps=4), tmp_path / "run", source=tiny_source)
+    tensors, meta = folder.load_checkpoint(loop.CHECKPOINT)
+    meta["sampler"] = {"scores": [[1.0, 1.0]] * 36, "round": [], "step": 4}
+    folder.save_checkpoint(loop.CHECKPOINT, tensors, json.loads(json.dumps(meta)))
+    with pytest.raises(RequestError, match="an earlier version of poolwise"):
+        poolwise.rank(folder.path, source=tiny_source)
