@@ -142,7 +142,7 @@ def exhaustive(
         (folder.path / "exhaustive.json").unlink()
     value = _stage_by_stage(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
     if table is not None and name:
-        tables.write(table, name, value, command=folder.request()["commands"][0])
+        tables.write(table, name, value, command="; ".join(folder.request()["commands"]))
     return value
 
 
