@@ -136,7 +136,7 @@ def exhaustive(
         (folder.path / "exhaustive.json").unlink()
     value = stages.carry_out(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
     if table is not None and name:
-        tables.write(table, name, value, command=folder.request()["commands"][0])
+        tables.write(table, name, value, command="; ".join(folder.request()["commands"]))
     return value
 
 

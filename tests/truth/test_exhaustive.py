@@ -95,3 +95,15 @@ def test_table_of_all(tmp_path, tiny_settings, source):
     assert {"recipe", "hardware", "versions", "seeds", "data", "command", "precision"} <= set(table.about)
     assert table.about["width"] == 2
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_numbers(tmp_path, tiny_settings, source):
+    settings = poolwise.Settings(**{**tiny_settings.to_json(), "threads": 1})
+    one = api.exhaustive(settings, tmp_path / "one", poolings=FEW, source=source)
+    parallel = poolwise.Settings(**{**settings.to_json(), "workers": 2})
+    path = tmp_path / "two"
+    with pytest.raises(Interrupted):
+        api.exhaustive(parallel, path, poolings=FEW, source=source, listener=StopAfter(7))
+    two = api.exhaustive(parallel, path, poolings=FEW, source=source)
+    assert two["results"] == one["results"]

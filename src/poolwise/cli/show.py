@@ -151,9 +151,9 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
         trained = sum(accuracy is not None for accuracy in result["accuracies"])
         table.add_row(str(rank), result["pooling"], f"{100 * result['mean']:.2f}{std}", str(trained))
     _print(table)
-    if value["noise"] is not None:
+    if value.get("noise") is not None:
         click.echo(f"noise between seeds: {value['noise']:.2f} points (standard deviation, pooled over configurations)")
-    if value["ceiling"] is not None:
+    if value.get("ceiling") is not None:
         click.echo(f"agreement between seeds (Kendall tau-b, the ceiling for any method): {value['ceiling']:.2f}")
     for failure in value["failed"]:
         click.echo(f"failed: {failure['pooling']}, seed {failure['seed']}: {failure['error']}", err=True)

@@ -27,9 +27,16 @@ def kendall_tau_b(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarr
 
 def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Spearman's rho, the correlation of ranks (ties share their mean rank); 0 where one side is constant."""
-    ranks = [stats.rankdata(side) - (len(x) + 1) / 2 for side in (x, y)]
+    ranks = [_centred_ranks(np.asarray(side, float)) for side in (x, y)]
     spread = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
     return float(ranks[0] @ ranks[1] / spread) if spread > 0 else 0.0
+
+
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks with mean 0; ties share their mean rank."""
+    ordered = np.sort(values)
+    below, up_to = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
+    return (below + up_to - len(values)) / 2
 
 
 def sparse_tau(

@@ -67,8 +67,9 @@ class SuccessiveHalving(Method):
         )
 
     def ranking(self) -> np.ndarray:
-        """scores_P: rung that was reached (0, 1, 2) plus mean accuracy there; others -1 plus the neighbourhood's at rung 0."""
-        scores_P = metrics.fill(self.space, self.means(self.lengths[0])) - 1
+        """scores_P: rung that was reached (0, 1, 2) plus mean accuracy there; what was not trained has rung 0 and the mean
+        of its neighbourhood there."""
+        scores_P = metrics.fill(self.space, self.means(self.lengths[0]))
         for rung, length in enumerate(self.lengths):
             for place, mean in self.means(length).items():
                 scores_P[place] = rung + mean
