@@ -42,7 +42,9 @@ def main(repeats: int, precisions: str) -> None:
             precision.place(network, torch.device("cpu"))
 
             def one_by_one(network=network, poolings=poolings, precision=precision) -> list[int]:
-                passes = [correct(lambda x, p=pooling: network(x, p), images, labels, precision) for pooling in poolings]
+                passes = [
+                    correct(lambda x, p=pooling: network(x, p), images, labels, precision) for pooling in poolings
+                ]
                 return torch.stack(passes).tolist()
 
             def shared(network=network, poolings=poolings, precision=precision) -> list[int]:
@@ -62,7 +64,10 @@ def main(repeats: int, precisions: str) -> None:
             row |= {"threads": cpu_threads(), "repeats": repeats, "fewer MACs": round(saved, 3)}
             found = spread(ratios)
             row |= {"what": "one by one / shared, time", **found}
-            row |= {"share of what MACs promise": round(found["median"] / saved, 3), "ms a batch": round(1000 * min(seconds), 1)}
+            row |= {
+                "share of what MACs promise": round(found["median"] / saved, 3),
+                "ms a batch": round(1000 * min(seconds), 1),
+            }
             rows.append(row)
             click.echo(row)
     record("ranking-speed", rows)

@@ -127,7 +127,12 @@ def main(repeats: int, steps: int) -> None:
                 macs.append(passed / seconds)
         best = peak(problem)
         told = {"case": case, "width": settings.width, "batch": settings.batch_size, "supernets": settings.supernets}
-        told |= {"precision": str(problem.precision), "threads": torch.get_num_threads(), "turns": repeats, "steps": steps}
+        told |= {
+            "precision": str(problem.precision),
+            "threads": torch.get_num_threads(),
+            "turns": repeats,
+            "steps": steps,
+        }
         for what, values, digits in (
             ("ours / bare", ratios, 4),
             ("ms a step", [1000 * value for value in each], 2),

@@ -1,0 +1,70 @@
+"""Peak memory of a whole process: M = 8 ResNet20 searched at batch 128, ResNet50's 560 configurations ranked at batch 64.
+
+Each case runs in a process of its own; its peak resident memory is what the system reports, beside what the plan said.
+
+    python benchmarks/memory.py
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from common import record
+
+import poolwise
+from poolwise import planning
+from poolwise.problem import Problem
+from poolwise.settings import Settings
+
+CASES = {
+    "search of ResNet20, M = 8, batch 128": (Settings(steps=64, supernets=8, block=8, workers=1), ["search"]),
+    "ranking of ResNet50, 560 configurations, batch 64": (
+        Settings(model="resnet50", images=1000, steps=8, supernets=1, eval_batch_size=64, batch_size=32, workers=1),
+        ["rank"],
+    ),
+}
+
+
+def measure(case: str) -> dict:
+    """Peak and planned bytes of one case, in this process."""
+    from poolwise.networks.chain import batch_norm
+    from poolwise.networks.switch import SwitchableNet
+    from poolwise.rng import Streams
+    from poolwise.searching.ranking import count_correct
+
+    settings, stages = CASES[case]
+    problem = Problem(settings)
+    planned = planning.plan(problem, stages).memory_bytes
+    if stages == ["search"]:
+        with tempfile.TemporaryDirectory() as folder:
+            poolwise.search(settings, Path(folder) / "run", source=problem.source)
+    else:  # one batch of the ranking: every other takes the same
+        network = SwitchableNet(problem.build(batch_norm, "init0", Streams(0)))
+        problem.precision.place(network, problem.device)
+        batches = problem.batches(problem.training_images, settings.eval_batch_size, problem.halves[1])
+        count_correct(network, list(problem.space), *next(batches.ordered()), problem.precision)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"case": case, "precision": str(problem.precision), "peak MiB": peak >> 20, "planned MiB": planned >> 20}
+
+
+@click.command()
+@click.argument("case", required=False)
+def main(case: str | None) -> None:
+    if case:
+        return print(json.dumps(measure(case)))
+    rows = []
+    for name in CASES:
+        done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        click.echo(rows[-1])
+    record("memory", rows)
+
+
+if __name__ == "__main__":
+    main()

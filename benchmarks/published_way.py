@@ -1,0 +1,148 @@
+"""poolwise against the published way of doing the same search, end to end: so many steps, then all 36 ranked.
+
+The published way is restated here in plain PyTorch from the paper's description: images through PIL transforms in a
+DataLoader with workers, float32 in contiguous order, the assignment by plain Sinkhorn iteration, the scoring pass with its
+autograd graph, configurations ranked one after the other. Network, images, batch, M and steps are the same. Both ways
+run alone, in turns; start-up of processes and everything else is part of the time, loading CIFAR-10 from disk is not.
+
+    python benchmarks/published_way.py --repeats 3
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import record, spread
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+import poolwise
+from poolwise.images import sources
+from poolwise.networks.chain import batch_norm
+from poolwise.networks.switch import SwitchableNet
+from poolwise.problem import Problem
+from poolwise.rng import Streams
+from poolwise.settings import Settings
+
+
+class Pictures(Dataset):
+    """Images as PIL pictures through a transform."""
+
+    def __init__(self, images_NHWC: np.ndarray, labels_N: np.ndarray, transform: transforms.Compose):
+        self.images_NHWC, self.labels_N, self.transform = images_NHWC, labels_N, transform
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images_NHWC[i])), int(self.labels_N[i])
+
+
+def endless(loader: DataLoader):
+    """Batches without end."""
+    while True:
+        yield from loader
+
+
+def sinkhorn(scores_PM: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Rows and columns normalised in turn until the columns are even, at most 1,000 times."""
+    chances_PM = torch.softmax(temperature * scores_PM, dim=1)
+    for _ in range(1000):
+        columns_M = chances_PM.mean(dim=0) * scores_PM.shape[1]
+        if (columns_M - 1).abs().max() < 1e-3:
+            break
+        chances_PM = chances_PM / columns_M
+        chances_PM = chances_PM / chances_PM.sum(dim=1, keepdim=True)
+    return chances_PM
+
+
+def published(problem: Problem) -> np.ndarray:
+    """Search and ranking; accuracy_P of every configuration."""
+    s, source = problem.settings, problem.training_images
+    normal = transforms.Normalize((problem.normalise.mean / 255).tolist(), (problem.normalise.std / 255).tolist())
+    moved = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    training = transforms.Compose([*moved, transforms.ToTensor(), normal])
+    plain = transforms.Compose([transforms.ToTensor(), normal])
+    first, second = (source.subset(half) for half in problem.halves)
+    loaders = [
+        DataLoader(Pictures(part.images, part.labels, t), size, shuffle=shuffle, num_workers=2, drop_last=shuffle)
+        for part, t, size, shuffle in (
+            (first, training, s.batch_size, True),
+            (second, plain, s.batch_size, True),
+            (second, plain, s.eval_batch_size, False),
+        )
+    ]
+    train, score = endless(loaders[0]), endless(loaders[1])
+    networks = [SwitchableNet(problem.build(batch_norm, f"published{m}", Streams(0))) for m in range(s.supernets)]
+    optimizers = [torch.optim.SGD(n.parameters(), lr=s.lr, momentum=s.momentum) for n in networks]
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, s.steps, s.lr_end) for o in optimizers]
+    poolings = list(problem.space)
+    scores_PM = torch.ones(len(poolings), s.supernets)
+    for step in range(s.steps):
+        a = int(torch.randint(len(poolings), ()))
+        temperature = s.temperature_start + (s.temperature - s.temperature_start) * step / max(s.steps - 1, 1)
+        m = int(torch.multinomial(sinkhorn(scores_PM, temperature)[a], 1))
+        images_BCHW, labels_B = next(train)
+        optimizers[m].zero_grad()
+        loss = F.cross_entropy(networks[m](images_BCHW, poolings[a]), labels_B)
+        loss.backward()
+        optimizers[m].step()
+        for schedule in schedules:
+            schedule.step()
+        images_BCHW, labels_B = next(score)
+        logits_BK = networks[m](images_BCHW, poolings[a])  # the graph is built and thrown away
+        accuracy = (logits_BK.argmax(dim=1) == labels_B).float().mean().item()
+        scores_PM[a, m] = 0.9 * scores_PM[a, m] + 0.1 * accuracy
+    owner_P = sinkhorn(scores_PM, s.temperature).argmax(dim=1)
+    found = []
+    for a, pooling in enumerate(poolings):
+        right = 0
+        for images_BCHW, labels_B in loaders[2]:
+            right += int((networks[int(owner_P[a])](images_BCHW, pooling).argmax(dim=1) == labels_B).sum())
+        found.append(right / len(second))
+    return np.array(found)
+
+
+@click.command()
+@click.option("--repeats", default=3, show_default=True)
+@click.option("--steps", default=240, show_default=True)
+@click.option("--images", default=10_000, show_default=True)
+@click.option(
+    "--precision", default="auto", show_default=True, help="float32+channels_last: as without bfloat16 units."
+)
+def main(repeats: int, steps: int, images: int, precision: str) -> None:
+    settings = Settings(steps=steps, images=images, supernets=4, precision=precision, block=8)
+    source = sources.load("cifar10")
+    problem = Problem(settings, source)
+    poolwise.plan(settings, ["search", "rank"], source=source)  # calibrates: once a machine, not once a run
+    ratios, ours, theirs = [], [], []
+    for repeat in range(repeats):
+        begin = time.perf_counter()
+        published(problem)
+        theirs.append(time.perf_counter() - begin)
+        with tempfile.TemporaryDirectory() as folder:
+            begin = time.perf_counter()
+            poolwise.search(dataclasses.replace(settings, seed=repeat), Path(folder) / "run", source=source)
+            poolwise.rank(Path(folder) / "run", source=source)
+            ours.append(time.perf_counter() - begin)
+        ratios.append(theirs[-1] / ours[-1])
+        click.echo(f"published {theirs[-1]:.1f} s, ours {ours[-1]:.1f} s, {ratios[-1]:.2f} times")
+    told = {"width": 16, "batch": settings.batch_size, "supernets": 4, "steps": steps, "images": images}
+    told |= {"precision": str(problem.precision), "repeats": repeats}
+    rows = [
+        {**told, "what": what, **spread(values)}
+        for what, values in (("published / ours, time", ratios), ("published, s", theirs), ("ours, s", ours))
+    ]
+    record("published-way", rows)
+
+
+if __name__ == "__main__":
+    main()
