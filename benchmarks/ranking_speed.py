@@ -20,9 +20,18 @@ from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import SwitchableNet
 from poolwise.rng import Streams
 from poolwise.searching.ranking import count_correct
+from poolwise.space import Pooling
 from poolwise.training import Precision, correct
 
 CASES = (("resnet20", 16, 128), ("resnet18", 16, 64), ("resnet50", 8, 32))  # family, width, batch
+
+
+def one_by_one(
+    network: SwitchableNet, poolings: list[Pooling], images: torch.Tensor, labels: torch.Tensor, precision: Precision
+) -> list[int]:
+    """One forward pass a configuration."""
+    passes = [correct(lambda x, p=pooling: network(x, p), images, labels, precision) for pooling in poolings]
+    return torch.stack(passes).tolist()
 
 
 @click.command()
@@ -41,22 +50,14 @@ def main(repeats: int, precisions: str) -> None:
             precision, network = Precision.parse(text), SwitchableNet(chain)
             precision.place(network, torch.device("cpu"))
 
-            def one_by_one(network=network, poolings=poolings, precision=precision) -> list[int]:
-                passes = [
-                    correct(lambda x, p=pooling: network(x, p), images, labels, precision) for pooling in poolings
-                ]
-                return torch.stack(passes).tolist()
-
-            def shared(network=network, poolings=poolings, precision=precision) -> list[int]:
-                return count_correct(network, poolings, images, labels, precision)
-
-            assert shared() == one_by_one(), "the same counts, whatever the precision"
+            given = (network, poolings, images, labels, precision)
+            assert count_correct(*given) == one_by_one(*given), "the same counts, whatever the precision"
             ratios, seconds = [], []
             for _ in range(repeats):
                 times = []
-                for call in (one_by_one, shared):
+                for call in (one_by_one, count_correct):
                     begin = time.perf_counter()
-                    call()
+                    call(*given)
                     times.append(time.perf_counter() - begin)
                 ratios.append(times[0] / times[1])
                 seconds.append(times[1])
