@@ -108,7 +108,7 @@ class CostModel:
         if step not in self._table:
             i, before, after = step
             last = i == len(self.chain)
-            parts = [self.chain.head] if last else downsampled(self.chain, i, after - before, self.operator)
+            parts = [self.chain.head] if last else downsampled(self.chain.layers[i], after - before, self.operator)
             self._table[step] = _measure(nn.Sequential(*parts), self._input(i, before))
         return self._table[step]
 

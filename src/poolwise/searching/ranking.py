@@ -32,21 +32,19 @@ def walk(
     logits equal those of one forward pass a configuration to the bit, since the operations are the same. Gradients and
     precision are the caller's; the order is that of the trie.
     """
-    depths = [pooling.depths() for pooling in poolings]
+    depths = [tuple(pooling.depths()) for pooling in poolings]
 
-    def descend(
-        layer: int, features_BCHW: Tensor, depth: int, members: list[int]
-    ) -> Iterator[tuple[list[int], Tensor]]:
+    def descend(layer: int, features_BCHW: Tensor, members: list[int]) -> Iterator[tuple[list[int], Tensor]]:
         if layer == len(network):
             yield members, network.chain.head(features_BCHW)
             return
-        for reached, group in groupby(members, key=lambda a: depths[a][layer]):
+        for prefix, group in groupby(members, key=lambda a: depths[a][: layer + 1]):
             # the activation has no name here, so it is gone before the next one of its level is computed
-            yield from descend(layer + 1, network.layer(layer, features_BCHW, reached - depth), reached, list(group))
+            yield from descend(layer + 1, network.layer(prefix, features_BCHW), list(group))
 
     for pooling in poolings:
         check_fits(network.chain, pooling)
-    yield from descend(0, images_BCHW, 0, sorted(range(len(poolings)), key=lambda a: depths[a]))
+    yield from descend(0, images_BCHW, sorted(range(len(poolings)), key=lambda a: depths[a]))
 
 
 @torch.no_grad()
