@@ -9,6 +9,8 @@ from typing import Any
 from poolwise.errors import RequestError, did_you_mean
 
 DRAWS = ("rounds", "iid")
+NORMS = ("batch", "affine", "recalibrated")
+SHARINGS = ("full", "resolution")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Settings:
         temperature, temperature_start: end and start of the linear rise.
         block: steps drawn at a time with the same scores (None: as the device needs it, ``Problem.block``); 1 as published.
         draw: ``rounds`` (every configuration once a round) or ``iid`` (independent, as published).
+        norm: BatchNorm of the search, one of NORMS (``poolwise.networks.variants``); ``batch`` as published.
+        sharing: ``full`` (one set of weights for all) or ``resolution`` (one for each number of downsamplings passed).
         warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that know it.
         top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
         retrain_epochs, retrain_steps: length of a stand-alone training.
@@ -59,6 +63,8 @@ class Settings:
     temperature_start: float = 1.0
     draw: str = "iid"
     block: int | None = None
+    norm: str = "batch"
+    sharing: str = "full"
     warm_up: float = 0.0
     top: int = 1
     retrain_seeds: int = 5
@@ -91,10 +97,11 @@ class Settings:
             raise RequestError(
                 f"lr_end {self.lr_end} is above lr {self.lr}: the rate falls; give a smaller --lr-end as well"
             )
-        if self.draw not in DRAWS:
-            raise RequestError(
-                f"unknown draw {self.draw!r}{did_you_mean(self.draw, DRAWS)}. Allowed are {', '.join(DRAWS)}"
-            )
+        for name, allowed in (("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                hint = did_you_mean(str(value), allowed)
+                raise RequestError(f"unknown {name} {value!r}{hint}. Allowed are {', '.join(allowed)}")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

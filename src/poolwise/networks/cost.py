@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError
-from poolwise.networks.chain import Chain, batch_norm, create
+from poolwise.networks.chain import Chain, PerDepth, batch_norm, create
 from poolwise.networks.registry import family
 from poolwise.networks.switch import check_fits, check_operator, downsampled
 from poolwise.rng import Streams
@@ -78,7 +78,8 @@ class CostModel:
     """Prices configurations of one chain at one (square) image size.
 
     Args:
-        chain: stride-free; its weights do not matter and it is not kept.
+        chain: stride-free and without copies by depth, which cost what the plain network does; its weights do not
+            matter and it is not kept.
         image_size: pixels along one side.
         default: the configuration that ratios refer to.
         operator: ``pool`` or ``stride`` (see ``switch``); by default the chain's own.
@@ -89,6 +90,8 @@ class CostModel:
 
     def __init__(self, chain: Chain, image_size: int, default: Pooling, operator: str | None = None):
         check_fits(chain, default)
+        if any(isinstance(layer, PerDepth) for layer in chain.layers):
+            raise RequestError("costs are those of the plain network: give a chain without copies by depth")
         self.operator = check_operator(chain, operator)
         self.chain = copy.deepcopy(chain).to("meta")
         self.image_size, self.default = image_size, default

@@ -115,7 +115,8 @@ def export(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str
 
     Weights are copied; where layers have copies for each depth (``variants``), those that the configuration uses.
     ``operator`` is by default the network's own. The output equals the SwitchableNet's to the bit;
-    nothing of poolwise's switch stays in it, and each convolution's ``stride`` says what it does.
+    nothing of poolwise's switch stays in it, and each convolution's ``stride`` says what it does. Norms are copied as they
+    are: those of a search use batch statistics, and averages of ``networks.recalibration`` are not among them.
     """
     chain = network.chain if isinstance(network, SwitchableNet) else network
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling

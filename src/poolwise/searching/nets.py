@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from poolwise.images.batches import Draw, Shuffled
-from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -93,7 +92,7 @@ class SuperNets:
 
 
 def _placed(problem: Problem, name: str, streams: Streams) -> SwitchableNet:
-    network = SwitchableNet(problem.build(batch_norm, name, streams))
+    network = problem.supernet(name, streams)
     problem.precision.place(network, problem.device)
     return network
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from poolwise.errors import RequestError
 from poolwise.metrics import kendall_tau_b
+from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import SwitchableNet, check_fits
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -84,6 +86,27 @@ def score_all(
     return right_P / total
 
 
+@torch.no_grad()
+def recalibrate(
+    networks: Sequence[SwitchableNet],
+    poolings: Sequence[Pooling],
+    supernet_P: np.ndarray,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    precision: Precision,
+    listener: Listener,
+) -> list[Recalibrated]:
+    """The SuperNets with running averages for the configurations that ``supernet_P`` gives them, over all batches."""
+    views = [Recalibrated(network) for network in networks]
+    for images_BCHW, _ in batches:
+        for m, view in enumerate(views):
+            listener.check()
+            own = [pooling for pooling, owner in zip(poolings, supernet_P, strict=True) if owner == m]
+            with view.collecting(), precision.active(images_BCHW.device):
+                deque(walk(view, own, precision.images(images_BCHW)), maxlen=0)
+        listener.advance()
+    return views
+
+
 def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Score the finished search's configurations and write ``ranking.json``. RequestError where it is not finished.
 
@@ -101,9 +124,16 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
             f"{len(poolings)} of {problem.space.size} configurations are ranked: those that the search visited, and the default"
         )
     supernet_P = state.sampler.supernet_of(poolings)
-    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
-    listener.start("rank", batches.parts)
-    score_P = score_all(state.nets.networks, poolings, supernet_P, batches.ordered(), state.nets.precision, listener)
+    batches, calibration = (
+        problem.batches(problem.training_images, problem.settings.eval_batch_size, indices)
+        for indices in (problem.halves[1], problem.recalibration_images)
+    )
+    networks: Sequence[SwitchableNet] = state.nets.networks
+    shared = (poolings, supernet_P)
+    listener.start("rank", batches.parts + (calibration.parts if len(calibration) else 0))
+    if len(calibration):
+        networks = recalibrate(networks, *shared, calibration.ordered(), state.nets.precision, listener)
+    score_P = score_all(networks, *shared, batches.ordered(), state.nets.precision, listener)
     listener.finish()
     value = describe(problem, state, poolings, score_P)
     folder.write_json("ranking.json", value)
@@ -150,9 +180,17 @@ def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], 
         "settings": problem.settings.to_json(),
         "precision": str(state.nets.precision),
         "evaluation_batch": min(problem.settings.eval_batch_size, len(problem.halves[1])),
+        **_recalibration(problem),
         "data": problem.describe_data(),
         **environment(),
     }
+
+
+def _recalibration(problem: Problem) -> dict[str, Any]:
+    """How many images recalibrated norms were averaged over, and about how many at a time."""
+    images = len(problem.recalibration_images)
+    batch = min(problem.settings.eval_batch_size, images)
+    return {"recalibration": {"images": images, "batch": batch}} if images else {}
 
 
 def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
