@@ -26,7 +26,7 @@ from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.training import Precision, choose_device
 
-RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images; 1,000 images are enough by Yu and Huang (ICCV 2019)
+RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
 
 
 class Problem:
