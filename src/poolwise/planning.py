@@ -120,17 +120,25 @@ def _search(problem: Problem) -> Stage:
 
 def _rank(problem: Problem) -> Stage:
     settings, timing = problem.settings, problem.timing
-    poolings, images = _members(problem), len(problem.halves[1]) + len(problem.recalibration_images)
+    poolings, images = _members(problem), len(problem.halves[1])
+    calibrated = len(problem.calibration_batches or ())
     owner = np.random.Generator(np.random.PCG64(0)).integers(settings.supernets, size=len(poolings))
     groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(settings.supernets)]
     macs = sum(problem.cost.prefix_macs(group) for group in groups if group)
     default = problem.cost(problem.default).macs
     passes = macs / default  # forward passes of the default that cost as much
     batch = min(settings.batch_size, len(problem.halves[0]))
-    seconds = images / batch * passes * timing.seconds("score", default)
+    parallel = workers.for_ranking(problem)
+    count = min(parallel.workers, -(-images // settings.eval_batch_size))
+    each = passes * timing.seconds("score", default) / batch  # seconds of an image
+    seconds = images * each
+    if count > 1:
+        seconds = seconds * parallel.slowdown / count + CREW_SECONDS
+    seconds += calibrated * each  # in one process
     evaluated = min(settings.eval_batch_size, images)
     dearest = max(problem.cost(p).activation_bytes for p in poolings)
-    memory = _memory(problem, 1, 0) + evaluated * dearest // 2
+    memory = _memory(problem, count, 0) + count * evaluated * dearest // 2
+    images += calibrated
     return Stage("rank", images * len(poolings), int(images * macs), seconds, memory, seconds)
 
 

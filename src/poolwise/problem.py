@@ -113,11 +113,13 @@ class Problem:
         return variants.supernet(build, self.space, self.settings.norm, self.settings.sharing)
 
     @cached_property
-    def recalibration_images(self) -> np.ndarray:
-        """Sorted indices of the images of the training half that recalibrated norms are averaged over; else none."""
-        half = self.halves[0]
-        count = RECALIBRATION_BATCHES * self.settings.eval_batch_size if self.settings.norm == "recalibrated" else 0
-        return np.sort(Streams(self.settings.seed)["recalibration"].permutation(half)[:count])
+    def calibration_batches(self) -> Batches | None:
+        """Images of the training half, drawn once, that recalibrated norms are averaged over; None for other norms."""
+        if self.settings.norm != "recalibrated":
+            return None
+        size, half = self.settings.eval_batch_size, self.halves[0]
+        drawn = Streams(self.settings.seed)["recalibration"].permutation(half)[: RECALIBRATION_BATCHES * size]
+        return self.batches(self.training_images, size, np.sort(drawn))
 
     @property
     def search_steps(self) -> int:

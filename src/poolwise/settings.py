@@ -11,6 +11,7 @@ from poolwise.errors import RequestError, did_you_mean
 DRAWS = ("rounds", "iid")
 NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
+COMPILES = ("off", "default", "cuda-graphs")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Settings:
         seed, device, precision: root seed; where and in which number format.
         threads, workers: CPU threads a process and processes at once (None: what is measured to be fastest). Threads
             change the last bits of a result, workers never do.
+        compile: ``off``, or torch.compile of each layer (``default``), on CUDA with graphs of it (``cuda-graphs``).
         profile: measure where the time goes.
     """
 
@@ -75,6 +77,7 @@ class Settings:
     precision: str = "auto"
     threads: int | None = None
     workers: int | None = None
+    compile: str = "off"
     profile: bool = False
 
     def __post_init__(self) -> None:
@@ -97,11 +100,18 @@ class Settings:
             raise RequestError(
                 f"lr_end {self.lr_end} is above lr {self.lr}: the rate falls; give a smaller --lr-end as well"
             )
-        for name, allowed in (("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS)):
+        named = (("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS), ("compile", COMPILES))
+        for name, allowed in named:
             value = getattr(self, name)
             if value not in allowed:
-                hint = did_you_mean(str(value), allowed)
-                raise RequestError(f"unknown {name} {value!r}{hint}. Allowed are {', '.join(allowed)}")
+                raise RequestError(
+                    f"unknown {name} {value!r}{did_you_mean(str(value), allowed)}. Allowed are {', '.join(allowed)}"
+                )
+        if self.norm == "recalibrated" and self.compile != "off":
+            raise RequestError(
+                f"norm recalibrated changes norms while ranking and compile is {self.compile}: set one of them back"
+                " (--compile off, or --norm affine)"
+            )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,5 +1,6 @@
 """What configurations share: norms and weights by depth, running averages by prefix; each against a plain restatement."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 import poolwise
+from poolwise import workers as processes
+from poolwise.calibration import Parallel
 from poolwise.errors import RequestError
 from poolwise.networks import family
 from poolwise.networks.chain import PerDepth, create
@@ -22,8 +25,9 @@ from poolwise.problem import RECALIBRATION_BATCHES, Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
+from poolwise.searching import ranking
 from poolwise.searching.nets import SuperNets
-from poolwise.searching.ranking import recalibrate, score_all, walk
+from poolwise.searching.ranking import count_all, recalibrate, walk
 from poolwise.settings import NORMS, SHARINGS, Settings
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.training import Precision, sgd, train_step
@@ -182,17 +186,30 @@ def alone(network, pooling, batches):
     return plain.eval()
 
 
+class Calibrated:
+    """As much of a Problem as recalibration asks for: three batches of six images."""
+
+    precision = Precision()
+
+    def __init__(self, seeds):
+        self.seeds, self.calibration_batches = seeds, self
+
+    def ordered(self):
+        return ((images(seed), torch.arange(6) % 3) for seed in self.seeds)
+
+
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_recalibration_along_prefixes_equals_one_by_one_to_the_bit(name, sharing):
+def test_recalibration_along_prefixes_equals_one_by_one_to_the_bit(name, sharing, monkeypatch):
+    monkeypatch.setattr(ranking, "for_ranking", lambda problem: Parallel(1, torch.get_num_threads()))
     network, poolings = make(name, "recalibrated", sharing), some(name, 3)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     seeds = (3, 4, 5)
-    batches = [(images(seed), torch.arange(6) % 3) for seed in seeds]
     owner_P = np.arange(len(poolings)) % 2
     nets = [network, make(name, "recalibrated", sharing)]
-    views = recalibrate(nets, poolings, owner_P, batches, Precision(), Listener())
+    views = recalibrate(Calibrated(seeds), nets, poolings, owner_P, Listener())
+    views[1] = copy.deepcopy(views[1])  # packed and unpacked, as for another process
     expected = [alone(network, pooling, [images(seed) for seed in seeds]) for pooling in poolings]
     logits = [plain(images(7)) for plain in expected]
     for pooling, owner, found in zip(poolings, owner_P, logits, strict=True):
@@ -203,8 +220,8 @@ def test_recalibration_along_prefixes_equals_one_by_one_to_the_bit(name, sharing
         for members, found in walk(views[m], [poolings[a] for a in own], images(7)):
             assert all(torch.equal(found, logits[own[a]]) for a in members)
     labels = torch.arange(6) % 3
-    score_P = score_all(views, poolings, owner_P, [(images(7), labels)], Precision(), Listener())
-    assert score_P.tolist() == [int((found.argmax(1) == labels).sum()) / 6 for found in logits]
+    right_P = count_all(views, poolings, owner_P, images(7), labels, Precision())
+    assert right_P.tolist() == [int((found.argmax(1) == labels).sum()) for found in logits]
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
@@ -272,9 +289,11 @@ def test_search_and_rank_resume_to_the_same_bytes(norm, sharing, tiny_settings, 
     assert {f"{m}.{part}.{name}" for m in (0, 1) for part in ("weight", "momentum") for name in names} == set(loaded[0])
 
 
-def test_one_worker_and_two_give_the_same_bytes(tiny_settings, tiny_source, tmp_path):
+@pytest.mark.parametrize(("norm", "sharing"), [("affine", "full"), ("recalibrated", "resolution")])
+def test_one_worker_and_two_give_the_same_bytes(norm, sharing, tiny_settings, tiny_source, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "SMALL_RANKING_MACS", 0)  # ranking in processes too
     for workers in (1, 2):
-        settings = shorter(tiny_settings, norm="affine", sharing="full", workers=workers)
+        settings = shorter(tiny_settings, norm=norm, sharing=sharing, workers=workers)
         poolwise.search(settings, tmp_path / str(workers), source=tiny_source)
         poolwise.rank(tmp_path / str(workers), source=tiny_source)
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
@@ -298,6 +317,7 @@ def test_plans_count_the_copies(tiny_settings, tiny_source):
     ("wrong", "told"),
     [
         ({"norm": "afine"}, "unknown norm 'afine'; did you mean 'affine'"),
+        ({"norm": "recalibrated", "compile": "default"}, "--compile off"),
         ({"norm": None}, "unknown norm None"),
         ({"sharing": "resolutions"}, "unknown sharing 'resolutions'; did you mean 'resolution'"),
     ],

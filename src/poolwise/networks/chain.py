@@ -102,6 +102,11 @@ class Chain(nn.Module):
         layer = self.layers[i]
         return layer.at(depth) if isinstance(layer, PerDepth) else layer
 
+    def every_layer(self) -> list[nn.Module]:
+        """The layers with all their copies, those that are called when the chain runs."""
+        places = [list(one.copies.values()) if isinstance(one, PerDepth) else [one] for one in self.layers]
+        return [layer for copies in places for layer in copies]
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         features_BCHW = images_BCHW
         for i in range(len(self)):

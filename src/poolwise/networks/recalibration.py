@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from poolwise.networks.switch import SwitchableNet
 
 Averages = tuple[Tensor, Tensor]  # mean_C, var_C
+Prefix = tuple[int, ...]
 
 
 class Recalibrated(SwitchableNet):
@@ -27,7 +29,7 @@ class Recalibrated(SwitchableNet):
 
     def __init__(self, network: SwitchableNet):
         super().__init__(network.chain, network.operator)
-        self._averages: dict[tuple[int, ...], list[Averages]] = {}
+        self._averages: dict[Prefix, list[Averages]] = {}
         self._batches = 0
         self._collecting = False
 
@@ -44,13 +46,35 @@ class Recalibrated(SwitchableNet):
     def layer(self, prefix: Sequence[int], features_BCHW: Tensor) -> Tensor:
         """As in ``SwitchableNet``, with batch statistics while ``collecting``, with the prefix's averages otherwise."""
         key = tuple(prefix)
-        norms = [m for m in self.chain.at(len(key) - 1, key[-1]).modules() if isinstance(m, nn.BatchNorm2d)]
+        norms = self._norms(key)
         if self._collecting and key not in self._averages:
             self._averages[key] = [_fresh(norm, features_BCHW.device) for norm in norms]
         assert key in self._averages, f"no averages were collected for layers of depths {key}"
         share = 1.0 / self._batches if self._collecting else None
         with _using(norms, self._averages[key], share):
             return super().layer(prefix, features_BCHW)
+
+    def _norms(self, prefix: Prefix) -> list[nn.BatchNorm2d]:
+        layer = self.chain.at(len(prefix) - 1, prefix[-1])
+        return [module for module in layer.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """All averages as one tensor: each tensor that is handed to another process takes a file descriptor."""
+        averages = [value_C for own in self._averages.values() for pair in own for value_C in pair]
+        self._handed = torch.cat(averages) if averages else torch.empty(0)  # must live until it is opened there
+        network = SwitchableNet(self.chain, self.operator)
+        return _unpacked, (network, list(self._averages), self._handed, self._batches)
+
+
+def _unpacked(network: SwitchableNet, prefixes: Sequence[Prefix], flat: Tensor, batches: int) -> Recalibrated:
+    view, start = Recalibrated(network), 0
+    for prefix in prefixes:
+        view._averages[prefix] = own = []
+        for norm in view._norms(prefix):
+            mean_C, var_C = flat[start : (start := start + 2 * norm.num_features)].split(norm.num_features)
+            own.append((mean_C, var_C))
+    view._batches = batches
+    return view
 
 
 def _fresh(norm: nn.BatchNorm2d, device: torch.device) -> Averages:

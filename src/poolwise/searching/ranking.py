@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolwise.errors import RequestError
+from poolwise.errors import PoolwiseError, RequestError
 from poolwise.metrics import kendall_tau_b
 from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import SwitchableNet, check_fits
@@ -21,6 +21,7 @@ from poolwise.runs import FORMAT, RunFolder, environment
 from poolwise.searching.loop import SearchState
 from poolwise.space import Pooling
 from poolwise.training import Precision
+from poolwise.workers import each, for_ranking, threads_here
 
 RANKED_CONFIGURATIONS = 20_000  # of larger spaces, what the search visited is ranked
 
@@ -65,46 +66,83 @@ def count_correct(
     return right
 
 
-def score_all(
+def count_all(
     networks: Sequence[SwitchableNet],
     poolings: Sequence[Pooling],
-    supernet_P: np.ndarray,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    supernet_P: Sequence[int],
+    images_BCHW: Tensor,
+    labels_B: Tensor,
     precision: Precision,
+) -> np.ndarray:
+    """right_P: rightly classified images of one batch under each configuration, on the SuperNet that it is scored by."""
+    right_P = np.zeros(len(poolings), np.int64)
+    for m, network in enumerate(networks):
+        own = [a for a in range(len(poolings)) if supernet_P[a] == m]
+        if own:
+            right_P[own] = count_correct(network, [poolings[a] for a in own], images_BCHW, labels_B, precision)
+    return right_P
+
+
+def _score_batch(
+    problem: Problem, listener: Listener, networks: Any, i: int, poolings: Sequence[Pooling], supernet_P: Sequence[int]
+) -> np.ndarray:
+    """right_P of the i-th batch of the scoring half, here or in a worker."""
+    listener.check()
+    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
+    right_P = count_all(networks, poolings, supernet_P, *batches.part(i), problem.precision)
+    listener.advance()
+    return right_P
+
+
+def _given(result: Any) -> np.ndarray:
+    """The result of a job, or the error that it ended with."""
+    if isinstance(result, PoolwiseError):
+        raise result
+    return result
+
+
+def score_all(
+    problem: Problem,
+    networks: list[SwitchableNet],
+    poolings: Sequence[Pooling],
+    supernet_P: np.ndarray,
     listener: Listener,
 ) -> np.ndarray:
-    """accuracy_P (0 to 1) of each configuration on the SuperNet that ``supernet_P`` names, over all batches."""
-    right_P, total = np.zeros(len(poolings), np.int64), 0
-    members = {m: [a for a in range(len(poolings)) if supernet_P[a] == m] for m in range(len(networks))}
-    for images_BCHW, labels_B in batches:
-        for m, own in members.items():
-            listener.check()
-            if own:
-                right_P[own] += count_correct(networks[m], [poolings[a] for a in own], images_BCHW, labels_B, precision)
-        total += len(labels_B)
-        listener.advance()
-    return right_P / total
+    """accuracy_P (0 to 1) of each configuration on the whole scoring half; batches are shared out to the workers."""
+    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
+    jobs = [(i, list(poolings), supernet_P.tolist()) for i in range(batches.parts)]
+    parallel = for_ranking(problem)
+    for network in networks if parallel.workers > 1 else ():
+        network.share_memory()
+    results = each(problem, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
+    return np.sum([_given(result) for _, result in results], axis=0) / len(batches)
 
 
 @torch.no_grad()
 def recalibrate(
-    networks: Sequence[SwitchableNet],
+    problem: Problem,
+    networks: list[SwitchableNet],
     poolings: Sequence[Pooling],
     supernet_P: np.ndarray,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    precision: Precision,
     listener: Listener,
-) -> list[Recalibrated]:
-    """The SuperNets with running averages for the configurations that ``supernet_P`` gives them, over all batches."""
+) -> list[SwitchableNet]:
+    """The SuperNets with running averages for the configurations that ``supernet_P`` gives them.
+
+    As they are where ``norm`` is not ``recalibrated``. Runs in this process, on as many threads as the scoring.
+    """
+    batches = problem.calibration_batches
+    if batches is None:
+        return networks
     views = [Recalibrated(network) for network in networks]
-    for images_BCHW, _ in batches:
-        for m, view in enumerate(views):
-            listener.check()
-            own = [pooling for pooling, owner in zip(poolings, supernet_P, strict=True) if owner == m]
-            with view.collecting(), precision.active(images_BCHW.device):
-                deque(walk(view, own, precision.images(images_BCHW)), maxlen=0)
-        listener.advance()
-    return views
+    members = [[p for p, owner in zip(poolings, supernet_P, strict=True) if owner == m] for m in range(len(views))]
+    with threads_here(for_ranking(problem).threads):
+        for images_BCHW, _ in batches.ordered():
+            for view, own in zip(views, members, strict=True):
+                listener.check()
+                with view.collecting(), problem.precision.active(images_BCHW.device):
+                    deque(walk(view, own, problem.precision.images(images_BCHW)), maxlen=0)
+            listener.advance()
+    return list(views)
 
 
 def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
@@ -124,16 +162,11 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
             f"{len(poolings)} of {problem.space.size} configurations are ranked: those that the search visited, and the default"
         )
     supernet_P = state.sampler.supernet_of(poolings)
-    batches, calibration = (
-        problem.batches(problem.training_images, problem.settings.eval_batch_size, indices)
-        for indices in (problem.halves[1], problem.recalibration_images)
-    )
-    networks: Sequence[SwitchableNet] = state.nets.networks
-    shared = (poolings, supernet_P)
-    listener.start("rank", batches.parts + (calibration.parts if len(calibration) else 0))
-    if len(calibration):
-        networks = recalibrate(networks, *shared, calibration.ordered(), state.nets.precision, listener)
-    score_P = score_all(networks, *shared, batches.ordered(), state.nets.precision, listener)
+    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
+    calibration = problem.calibration_batches
+    listener.start("rank", batches.parts + (calibration.parts if calibration else 0))
+    networks = recalibrate(problem, state.nets.networks, poolings, supernet_P, listener)
+    score_P = score_all(problem, networks, poolings, supernet_P, listener)
     listener.finish()
     value = describe(problem, state, poolings, score_P)
     folder.write_json("ranking.json", value)
@@ -187,10 +220,9 @@ def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], 
 
 
 def _recalibration(problem: Problem) -> dict[str, Any]:
-    """How many images recalibrated norms were averaged over, and about how many at a time."""
-    images = len(problem.recalibration_images)
-    batch = min(problem.settings.eval_batch_size, images)
-    return {"recalibration": {"images": images, "batch": batch}} if images else {}
+    """How many images recalibrated norms were averaged over, and at most how many at a time."""
+    batches = problem.calibration_batches
+    return {"recalibration": {"images": len(batches), "batch": batches.batch_size}} if batches else {}
 
 
 def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
