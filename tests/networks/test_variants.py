@@ -289,14 +289,21 @@ def test_search_and_rank_resume_to_the_same_bytes(norm, sharing, tiny_settings, 
     assert {f"{m}.{part}.{name}" for m in (0, 1) for part in ("weight", "momentum") for name in names} == set(loaded[0])
 
 
-@pytest.mark.parametrize(("norm", "sharing"), [("affine", "full"), ("recalibrated", "resolution")])
-def test_one_worker_and_two_give_the_same_bytes(norm, sharing, tiny_settings, tiny_source, tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "SMALL_RANKING_MACS", 0)  # ranking in processes too
+def test_one_worker_and_two_search_to_the_same_bytes(tiny_settings, tiny_source, tmp_path):
     for workers in (1, 2):
-        settings = shorter(tiny_settings, norm=norm, sharing=sharing, workers=workers)
+        settings = shorter(tiny_settings, norm="affine", sharing="full", workers=workers)  # copies that share modules
         poolwise.search(settings, tmp_path / str(workers), source=tiny_source)
         poolwise.rank(tmp_path / str(workers), source=tiny_source)
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
+
+
+def test_two_workers_rank_with_the_same_averages(tiny_settings, tiny_source, tmp_path, monkeypatch):
+    settings = shorter(tiny_settings, norm="recalibrated", sharing="resolution")
+    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    alone = poolwise.rank(folder.path, source=tiny_source)
+    problem = Problem(dataclasses.replace(settings, workers=2), tiny_source, folder.request()["calibration"])
+    monkeypatch.setattr(processes, "SMALL_RANKING_MACS", 0)
+    assert ranking.rank(problem, folder, Listener())["ranking"] == alone["ranking"]
 
 
 def test_plans_count_the_copies(tiny_settings, tiny_source):

@@ -168,8 +168,9 @@ def _steps(pooling: Pooling) -> list[_Step]:
     return [(i, before, after) for i, (before, after) in enumerate(pairwise([0, *depths, depths[-1]]))]
 
 
+@torch.enable_grad()
 def _measure(module: nn.Module, features_BCHW: Tensor) -> _LayerCost:
-    """Costs of one pass of ``module``, on the meta device."""
+    """Costs of one pass of ``module``, on the meta device, also where the caller wants no gradients."""
     features_BCHW = features_BCHW.detach().requires_grad_()
     cost = _LayerCost(features_BCHW)
     with _hooks(module, _counter(cost)), _saved_bytes([features_BCHW, *module.parameters()]) as saved:
