@@ -76,6 +76,8 @@ def test_space_as_table_and_json():
         (["run", "--lr", "nan"], "lr is nan"),
         (["run", "--supernets", "x"], "not a valid integer"),
         (["run", "--draw", "rnds"], "did you mean 'rounds'"),
+        (["run", "--norm", "afine"], "did you mean 'affine'"),
+        (["search", "--sharing", "none"], "unknown sharing 'none'"),
         (["run", "--method", "mixtur"], "did you mean 'mixture'"),
         (["run", "--method", "spos", "--supernets", "3"], "--supernets is 3: leave it out"),
         (["search", "--warm-up", "0.5"], "method mixture has no warm-up"),
