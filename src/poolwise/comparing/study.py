@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from poolwise import controls
-from poolwise.comparing.judge import Entry, judge, measures, pairs, summary
+from poolwise.comparing.judge import TESTED, Entry, anytime, judge, measures, pairs, summary
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
 from poolwise.networks.cost import family_costs
@@ -122,6 +122,7 @@ def study(entries: Sequence[Entry], table: Table, resamples: int) -> dict[str, A
         "rows": rows,
         "summary": summary(rows),
         "pairs": pairs(rows),
+        "anytime": anytime(entries, table),
         "resamples": resamples,
         "command": command_line(),
         **environment(),
@@ -133,13 +134,21 @@ def _about(table: Table) -> dict[str, Any]:
 
 
 def write(value: dict[str, Any], out: Path) -> None:
-    """``compare.json`` and ``compare.csv`` (one line an entry, smoothing and measure)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "seed", "budget_macs", "smoothed", "width", "first", "measure", "value", "low", "high"])
-    for row in value["rows"]:
-        about = [row[key] for key in ("method", "seed", "budget_macs", "smoothed", "width", "first")]
-        for name in value["measures"]:
-            writer.writerow([*about, name, *(f"{row[name][part]:.6g}" for part in ("value", "low", "high"))])
-    write_atomically(out / "compare.csv", text.getvalue())
+    """``compare.json``, ``compare.csv`` (one line an entry, smoothing and measure) and ``anytime.csv`` (one a point)."""
+    about = ["method", "seed", "budget", "budget_macs", "spent_macs", "smoothed", "width", "first"]
+    lines = [
+        [*(row[key] for key in about), name, *(f"{row[name][part]:.6g}" for part in ("value", "low", "high"))]
+        for row in value["rows"]
+        for name in value["measures"]
+    ]
+    _write_csv(out / "compare.csv", [*about, "measure", "value", "low", "high"], lines)
+    about = ["method", "seed", "budget", "spent_macs"]
+    lines = [[*(p[key] for key in about), *(f"{p[name]:.6g}" for name in TESTED)] for p in value["anytime"]]
+    _write_csv(out / "anytime.csv", [*about, *TESTED], lines)
     write_atomically(out / OUTPUT, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_csv(path: Path, header: list[str], lines: list[list[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    write_atomically(path, text.getvalue())
