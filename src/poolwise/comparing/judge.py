@@ -144,7 +144,14 @@ def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             first, second = ([side[seed][name]["value"] for seed in seeds] for side in (mine, theirs))
             test = metrics.paired_test(first, second)
             budget = own[0]["budget"]
-            about = {"first": one[0], "second": two[0], "budget": budget, "budget_macs": one[1], "smoothed": one[2], "measure": name}
+            about = {
+                "first": one[0],
+                "second": two[0],
+                "budget": budget,
+                "budget_macs": one[1],
+                "smoothed": one[2],
+                "measure": name,
+            }
             told.append({**about, **test.to_json()})
     return told
 

@@ -55,7 +55,7 @@ def control_entries(
     table: Table, model: str, names: Sequence[str], seeds: Sequence[int], problem: Problem | None = None
 ) -> list[Entry]:
     """Rankings without training. Those that only count come once; zero-cost scores once a seed, on ``problem``'s images."""
-    _known(names, CONTROLS, "control")
+    check_controls(names)
     entries = []
     for name in names:
         if name in controls.COUNTED:
@@ -68,6 +68,11 @@ def control_entries(
             scores_P, macs = controls.untrained(problem, name, seed=seed)
             entries.append(Entry(name, seed, macs, scores_P))
     return entries
+
+
+def check_controls(names: Sequence[str]) -> None:
+    """RequestError for unknown controls and for what comes twice."""
+    _known(names, CONTROLS, "control")
 
 
 def settings_of(table: Table, model: str) -> Settings:
@@ -94,13 +99,17 @@ def _known(names: Sequence[str], allowed: Any, what: str) -> None:
 
 
 def check_out(out: Path) -> None:
-    """RequestError where the folder holds something other than an earlier comparison."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / OUTPUT).exists())):
+    """RequestError where the folder holds something other than an earlier comparison, finished or not."""
+    ours = any((out / name).exists() for name in (OUTPUT, "study.json"))
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not ours)):
         raise RequestError(f"{out} exists and is no folder of an earlier comparison: give another --out")
 
 
-def study(entries: Sequence[Entry], table: Table, resamples: int) -> dict[str, Any]:
-    """Everything that a comparison comes to, as plain values; what ``write`` writes and the page is made from."""
+def study(entries: Sequence[Entry], table: Table, resamples: int, failed: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything that a comparison comes to, as plain values; what ``write`` writes and the page is made from.
+
+    ``failed`` has one line for each entry that was trained for and has no ranking.
+    """
     rows = judge(entries, table, resamples)
     return {
         "format": FORMAT,
@@ -110,11 +119,14 @@ def study(entries: Sequence[Entry], table: Table, resamples: int) -> dict[str, A
         "poolings": [str(pooling) for pooling in table.space],
         "truth": table.column(table.truth),
         "measures": list(measures(None)),
+        "failed": list(failed),
         "entries": [
             {
                 "method": entry.method,
                 "seed": entry.seed,
+                "budget": entry.budget,
                 "budget_macs": entry.budget_macs,
+                "spent_macs": entry.spent_macs,
                 "scores": [float(score) for score in entry.scores_P],
             }
             for entry in entries

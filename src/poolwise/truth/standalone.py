@@ -28,7 +28,7 @@ _CURVE = 60  # points of a training curve
 
 @dataclass(frozen=True)
 class Outcome:
-    """One stand-alone training: accuracy (0 to 1) on the test set or the scoring part, curve of [step, loss], the plain trained model."""
+    """One stand-alone training: accuracy (0 to 1), curve of [step, loss], the plain trained model."""
 
     accuracy: float
     curve: list[tuple[int, float]]
