@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from conftest import draw_images
 from poolwise import api, tables, trialing
 from poolwise.comparing import contenders, entries
 from poolwise.comparing.compute import Compute
@@ -19,11 +20,12 @@ from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder, Trials
 from poolwise.searching import samplers
-from tests.conftest import draw_images
+from poolwise.settings import Settings
 
 METHODS = ["mixture@supernets=2", "fairnas", "random", "short-all"]
 ASKED = {
-    "methods": METHODS, "budgets": [60], "seeds": [1, 2], "names": ["macs"], "resamples": 20, "machine": {"workers": 1, "threads": 1},
+    "methods": METHODS, "budgets": [40], "seeds": [1, 2], "names": ["macs"], "resamples": 20,
+    "machine": {"workers": 1, "threads": 1},
 }  # fmt: skip
 
 
@@ -36,7 +38,8 @@ def source():
 def recipe(source):
     """What a table says of itself."""
     settings = {
-        "width": 2, "batch_size": 16, "eval_batch_size": 24, "retrain_steps": 12, "lr": 0.05, "precision": "float32", "device": "cpu",
+        "width": 2, "batch_size": 16, "eval_batch_size": 24, "retrain_steps": 12, "lr": 0.05,
+        "precision": "float32", "device": "cpu",
     }  # fmt: skip
     return {"preset": "paper", "model": "resnet20", **settings}
 
@@ -82,11 +85,11 @@ def test_every_method_is_judged(study):
     told = {(row["method"], row["smoothed"]): row for row in value["summary"]}
     assert {method for method, _ in told} == {*METHODS, "macs"}
     for method in METHODS:
-        assert (told[method, False]["n"], told[method, False]["budget"]) == (2, 60)
+        assert (told[method, False]["n"], told[method, False]["budget"]) == (2, 40)
     assert len(value["pairs"]) == 6 * 2 * 2  # pairs of methods x smoothing x measures
     assert value["failed"] == []
     page = (out / "compare.html").read_text()
-    assert "Budget 60 steps" in page
+    assert "Budget 40 steps" in page
     assert page.count("<svg") == 6
     assert (out / "figures" / "anytime_agreement.svg").exists()
 
@@ -94,11 +97,11 @@ def test_every_method_is_judged(study):
 def test_nobody_spends_more_than_the_budget(study, table, source):
     out, value = study
     asked = Protocol(
-        tables.load(table), "resnet20", METHODS, [60], [1, 2], out, machine=ASKED["machine"], source=source
+        tables.load(table), "resnet20", METHODS, [40], [1, 2], out, machine=ASKED["machine"], source=source
     )
     macs, dearest = asked.compute.macs, max(asked.compute.macs.values())
     spent = {(entry["method"], entry["seed"]): entry["spent_macs"] for entry in value["entries"] if entry["budget"]}
-    budget = asked.compute.budget(60)
+    budget = asked.compute.budget(40)
     for work in asked.works:
         own = spent[work.contender.label, work.seed]
         if work.contender.trials:
@@ -115,19 +118,19 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
             assert (work.settings.steps + 1) * asked.problem.step_macs(1) * mean + ranking > budget
             assert own <= work.settings.steps * asked.problem.step_macs(dearest) + ranking
     steps = {work.contender.label: work.settings.steps for work in asked.works if not work.contender.trials}
-    assert steps["fairnas"] == 60  # the budget is defined by a single SuperNet
-    assert 40 < steps["mixture@supernets=2"] < 60
+    assert steps["fairnas"] == 40  # the budget is defined by a single SuperNet
+    assert 25 < steps["mixture@supernets=2"] < 40
     assert asked.left == []
 
 
 def test_the_count_of_a_search_is_what_it_trained(study):
     out, _ = study
-    folder = RunFolder.open(out / "runs" / "fairnas-60-1")
+    folder = RunFolder.open(out / "runs" / "fairnas-40-1")
     told = folder.read("ranking.json", "")
     macs = [row["macs"] for row in told["ranking"]]
     assert told["spent"]["rank_macs"] < 48 * sum(macs)
     rounds = 36 * (3 * 16 + 16) * np.mean(macs)
-    rest = 24 * (3 * 16 + 16)
+    rest = 4 * (3 * 16 + 16)
     assert rounds + rest * min(macs) < told["spent"]["search_macs"] < rounds + rest * max(macs)
 
 
@@ -145,7 +148,7 @@ def test_anytime_has_a_point_a_trial(study):
     assert float(last["tau_b"]) == pytest.approx(whole["tau_b"]["value"], abs=1e-5)
 
 
-@pytest.mark.parametrize("checks", [30, 90, 200, 700])
+@pytest.mark.parametrize("checks", [60, 200])
 def test_it_goes_on_after_a_stop_to_the_same_bytes(study, tmp_path, table, source, checks):
     out = tmp_path / "out"
     with pytest.raises(Interrupted):
@@ -154,7 +157,7 @@ def test_it_goes_on_after_a_stop_to_the_same_bytes(study, tmp_path, table, sourc
     assert not (out / "compare.json").exists()
     for done in (study[0] / "runs").glob("*-2"):  # seed 2 was done elsewhere
         shutil.copytree(done, out / "runs" / done.name)
-    (out / "runs" / "short-all-60-1").mkdir(exist_ok=True)  # killed at its very beginning, or somewhere in it
+    (out / "runs" / "short-all-40-1").mkdir(exist_ok=True)  # killed at its very beginning, or somewhere in it
     api.compare(table, out, source=source, **ASKED)
     for name in ("compare.csv", "anytime.csv"):
         assert (out / name).read_bytes() == (study[0] / name).read_bytes()
@@ -163,7 +166,7 @@ def test_it_goes_on_after_a_stop_to_the_same_bytes(study, tmp_path, table, sourc
 def test_trials_that_are_done_are_not_trained_again(study, tmp_path, table, source, monkeypatch):
     out = tmp_path / "out"
     shutil.copytree(study[0], out)
-    (out / "runs" / "random-60-1" / "trials.json").unlink()
+    (out / "runs" / "random-40-1" / "trials.json").unlink()
     monkeypatch.setattr(entries.standalone, "train", lambda *_: pytest.fail("trained again"))
     api.compare(table, out, source=source, **ASKED)
     assert (out / "compare.csv").read_bytes() == (study[0] / "compare.csv").read_bytes()
@@ -171,7 +174,7 @@ def test_trials_that_are_done_are_not_trained_again(study, tmp_path, table, sour
 
 def test_trials_never_see_the_test_set(study, tmp_path, table, source):
     asked = Protocol(
-        tables.load(table), "resnet20", METHODS, [60], [1], tmp_path, machine=ASKED["machine"], source=source
+        tables.load(table), "resnet20", METHODS[1:3], [40], [1], tmp_path, machine=ASKED["machine"], source=source
     )
     other = dataclasses.replace(source, test=draw_images(48, 8, 77))
     for work in asked.works:
@@ -204,8 +207,6 @@ def test_full_trainings_have_the_epochs_of_the_truth(recipe, source):
         "retrain_steps": None,
         "retrain_epochs": 7,
     }
-    from poolwise.settings import Settings
-
     compute = Compute(Problem(Settings.from_json(settings), source))
     assert (compute.training, compute.full_steps) == (48, 7 * (48 // 20))
     steps = {**settings, "retrain_steps": 7 * (96 // 20)}
@@ -273,7 +274,7 @@ def test_what_contradicts_an_earlier_study(study, tmp_path, table, source):
         (renamed / f"mine.{suffix}").rename(renamed / f"other.{suffix}")
     with pytest.raises(RequestError, match="against table mine"):
         api.compare(renamed, out, source=source, **ASKED)
-    with pytest.raises(RequestError, match="another precision|another device|precision of the recipe"):
+    with pytest.raises(RequestError, match="another precision of the recipe"):
         api.compare(table, out, source=source, **{**ASKED, "machine": {"precision": "bfloat16", "threads": 1}})
     other = dataclasses.replace(source, train=draw_images(96, 8, 5))
     with pytest.raises(RequestError, match="not those that table mine was made with"):
@@ -284,9 +285,10 @@ def test_what_contradicts_an_earlier_study(study, tmp_path, table, source):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_bytes(study, tmp_path, table, source):
     options = {**ASKED, "machine": {"workers": 2, "threads": 1}, "methods": ["fairnas", "random"]}
     api.compare(table, tmp_path / "out", source=source, **options)
-    for name in ("fairnas-60-1/ranking.json", "random-60-2/trials.json"):
+    for name in ("fairnas-40-1/ranking.json", "random-40-2/trials.json"):
         one, two = (json.loads((out / "runs" / name).read_text()) for out in (study[0], tmp_path / "out"))
         assert {**one, "hardware": 0} == {**two, "hardware": 0}
