@@ -124,10 +124,14 @@ def _rank(problem: Problem) -> Stage:
     default = problem.cost(problem.default).macs
     passes = macs / default  # forward passes of the default that cost as much
     batch = min(settings.batch_size, len(problem.halves[0]))
+    parallel = workers.for_ranking(problem)
+    count = min(parallel.workers, -(-images // settings.eval_batch_size))
     seconds = images / batch * passes * timing.seconds("score", default)
+    if count > 1:
+        seconds = seconds * parallel.slowdown / count + CREW_SECONDS
     evaluated = min(settings.eval_batch_size, images)
     dearest = max(problem.cost(p).activation_bytes for p in poolings)
-    memory = _memory(problem, 1, 0) + evaluated * dearest // 2
+    memory = _memory(problem, count, 0) + count * evaluated * dearest // 2
     return Stage("rank", images * len(poolings), int(images * macs), seconds, memory, seconds)
 
 

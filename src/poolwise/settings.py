@@ -9,6 +9,7 @@ from typing import Any
 from poolwise.errors import RequestError, did_you_mean
 
 DRAWS = ("rounds", "iid")
+COMPILES = ("off", "default", "cuda-graphs")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Settings:
         seed, device, precision: root seed; where and in which number format.
         threads, workers: CPU threads a process and processes at once (None: what is measured to be fastest). Threads
             change the last bits of a result, workers never do.
+        compile: ``off``, or torch.compile of each layer (``default``), on CUDA with graphs of it (``cuda-graphs``).
         profile: measure where the time goes.
     """
 
@@ -69,6 +71,7 @@ class Settings:
     precision: str = "auto"
     threads: int | None = None
     workers: int | None = None
+    compile: str = "off"
     profile: bool = False
 
     def __post_init__(self) -> None:
@@ -91,10 +94,12 @@ class Settings:
             raise RequestError(
                 f"lr_end {self.lr_end} is above lr {self.lr}: the rate falls; give a smaller --lr-end as well"
             )
-        if self.draw not in DRAWS:
-            raise RequestError(
-                f"unknown draw {self.draw!r}{did_you_mean(self.draw, DRAWS)}. Allowed are {', '.join(DRAWS)}"
-            )
+        for name, allowed in (("draw", DRAWS), ("compile", COMPILES)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise RequestError(
+                    f"unknown {name} {value!r}{did_you_mean(str(value), allowed)}. Allowed are {', '.join(allowed)}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -34,6 +34,7 @@ Job = tuple[Any, ...]
 _POLL_SECONDS = 0.2
 WORTHWHILE_SECONDS = 120.0  # runs shorter than this are not worth the measuring
 _TIMED_STEPS = 6
+SMALL_RANKING_MACS = 2e12
 
 
 def measured(problem: Problem, rough_seconds: float) -> Parallel:
@@ -98,6 +99,15 @@ def for_search(problem: Problem) -> Parallel:
     return settled if problem.block > 1 else replace(settled, workers=1)
 
 
+def for_ranking(problem: Problem) -> Parallel:
+    """Processes and threads for ranking all configurations; what is soon done stays in this process."""
+    poolings = problem.space if problem.space.size <= 20_000 else ()
+    macs = problem.cost.prefix_macs(poolings) * len(problem.halves[1]) if poolings else float("inf")
+    if macs < SMALL_RANKING_MACS:
+        return Parallel(1, problem.settings.threads or cpu_threads())
+    return for_trainings(problem)
+
+
 def _settled(problem: Problem, threads: int, slowdown: float) -> Parallel:
     """What was asked for, and for the rest as many processes as fill the machine."""
     threads = problem.settings.threads or threads
@@ -148,30 +158,42 @@ class Crew:
 
 
 def each(
-    problem: Problem, function: Callable[..., Any], jobs: Sequence[Job], listener: Listener, count: int, threads: int
+    problem: Problem,
+    function: Callable[..., Any],
+    jobs: Sequence[Job],
+    listener: Listener,
+    count: int,
+    threads: int,
+    hold: Any = None,
 ) -> Iterator[tuple[Job, Any]]:
-    """Yield (job, ``function(problem, listener, None, *job)``) as jobs end, with at most ``count`` of them at work.
+    """Yield (job, ``function(problem, listener, hold, *job)``) as jobs end, with at most ``count`` of them at work.
 
     A PoolwiseError of a job is yielded in place of its result. With one worker the jobs run here, in order, on as many
     threads. Raises Interrupted where the listener is asked to stop, RunFailure where a process dies.
     """
     count = min(count, len(jobs))
     if count > 1:
-        yield from _in_processes(problem, function, jobs, listener, count, threads)
+        yield from _in_processes(problem, function, jobs, listener, count, threads, hold)
         return
     for job in jobs:
         with threads_here(threads):
             try:
-                result = function(problem, listener, None, *job)
+                result = function(problem, listener, hold, *job)
             except PoolwiseError as error:
                 result = error
         yield job, result
 
 
 def _in_processes(
-    problem: Problem, function: Callable[..., Any], jobs: Sequence[Job], listener: Listener, count: int, threads: int
+    problem: Problem,
+    function: Callable[..., Any],
+    jobs: Sequence[Job],
+    listener: Listener,
+    count: int,
+    threads: int,
+    hold: Any,
 ) -> Iterator[tuple[Job, Any]]:
-    with Crew(problem, count, threads) as crew:
+    with Crew(problem, count, threads, hold) as crew:
         running = {crew.submit(function, *job): job for job in jobs}
         while running:
             done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)

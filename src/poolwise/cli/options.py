@@ -59,6 +59,9 @@ _TRAINING: list[Decorator] = [
 _MACHINE: list[Decorator] = [
     click.option("--device", help="auto, cpu, cuda, cuda:1, mps."),
     click.option("--precision", help="auto (measured), float32, bfloat16, tf32, each alone or with +channels_last."),
+    click.option(
+        "--compile", help="off, default (torch.compile of each layer) or cuda-graphs; not part of the measuring."
+    ),
     click.option("--threads", type=int, help="CPU threads of each process (measured); part of the result's last bits."),
     click.option("--workers", callback=_workers, help="Processes at once: auto (measured) or a number; same results."),
 ]

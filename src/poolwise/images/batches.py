@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,10 +44,13 @@ class Batches:
 
         Even, since batch statistics of a last batch of a few images would be noise.
         """
-        edges = [len(self) * i // self.parts for i in range(self.parts + 1)]
-        for start, stop in pairwise(edges):
-            images_BHWC, labels_B = self.take(np.arange(start, stop))
-            yield self.normalise(images_BHWC), labels_B
+        return (self.part(i) for i in range(self.parts))
+
+    def part(self, i: int) -> tuple[Tensor, Tensor]:
+        """The i-th batch of ``ordered``."""
+        start, stop = len(self) * i // self.parts, len(self) * (i + 1) // self.parts
+        images_BHWC, labels_B = self.take(np.arange(start, stop))
+        return self.normalise(images_BHWC), labels_B
 
     def take(self, places_B: np.ndarray) -> tuple[Tensor, Tensor]:
         """The images at these places of the set, raw: images_BHWC uint8, labels_B."""

@@ -17,7 +17,7 @@ from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.space import Pooling
 from poolwise.stopwatch import IDLE, Stopwatch
-from poolwise.training import correct, sgd, train_step
+from poolwise.training import compiled, correct, sgd, train_step
 from poolwise.workers import Crew
 
 
@@ -51,6 +51,8 @@ class SuperNets:
     ):
         settings, self.precision = problem.settings, problem.precision
         self.networks = networks or [_placed(problem, f"init{m}", streams) for m in range(settings.supernets)]
+        for network in self.networks:
+            compiled(network, network.chain.layers, settings.compile)
         self.optimizers = [sgd(n, settings.lr, settings.momentum, settings.weight_decay) for n in self.networks]
         for m, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
             for i, parameter in enumerate(network.parameters()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolwise.errors import RequestError
+from poolwise.errors import PoolwiseError, RequestError
 from poolwise.metrics import kendall_tau_b
 from poolwise.networks.switch import SwitchableNet, check_fits
 from poolwise.problem import Problem
@@ -19,6 +19,7 @@ from poolwise.runs import FORMAT, RunFolder, environment
 from poolwise.searching.loop import SearchState
 from poolwise.space import Pooling
 from poolwise.training import Precision
+from poolwise.workers import each, for_ranking
 
 RANKED_CONFIGURATIONS = 20_000  # of larger spaces, what the search visited is ranked
 
@@ -65,25 +66,56 @@ def count_correct(
     return right
 
 
-def score_all(
+def count_all(
     networks: Sequence[SwitchableNet],
     poolings: Sequence[Pooling],
-    supernet_P: np.ndarray,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    supernet_P: Sequence[int],
+    images_BCHW: Tensor,
+    labels_B: Tensor,
     precision: Precision,
+) -> np.ndarray:
+    """right_P: rightly classified images of one batch under each configuration, on the SuperNet that it is scored by."""
+    right_P = np.zeros(len(poolings), np.int64)
+    for m, network in enumerate(networks):
+        own = [a for a in range(len(poolings)) if supernet_P[a] == m]
+        if own:
+            right_P[own] = count_correct(network, [poolings[a] for a in own], images_BCHW, labels_B, precision)
+    return right_P
+
+
+def _score_batch(
+    problem: Problem, listener: Listener, networks: Any, i: int, poolings: Sequence[Pooling], supernet_P: Sequence[int]
+) -> np.ndarray:
+    """right_P of the i-th batch of the scoring half, here or in a worker."""
+    listener.check()
+    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
+    right_P = count_all(networks, poolings, supernet_P, *batches.part(i), problem.precision)
+    listener.advance()
+    return right_P
+
+
+def _given(result: Any) -> np.ndarray:
+    """The result of a job, or the error that it ended with."""
+    if isinstance(result, PoolwiseError):
+        raise result
+    return result
+
+
+def score_all(
+    problem: Problem,
+    networks: list[SwitchableNet],
+    poolings: Sequence[Pooling],
+    supernet_P: np.ndarray,
     listener: Listener,
 ) -> np.ndarray:
-    """accuracy_P (0 to 1) of each configuration on the SuperNet that ``supernet_P`` names, over all batches."""
-    right_P, total = np.zeros(len(poolings), np.int64), 0
-    members = {m: [a for a in range(len(poolings)) if supernet_P[a] == m] for m in range(len(networks))}
-    for images_BCHW, labels_B in batches:
-        for m, own in members.items():
-            listener.check()
-            if own:
-                right_P[own] += count_correct(networks[m], [poolings[a] for a in own], images_BCHW, labels_B, precision)
-        total += len(labels_B)
-        listener.advance()
-    return right_P / total
+    """accuracy_P (0 to 1) of each configuration on the whole scoring half; batches are shared out to the workers."""
+    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
+    jobs = [(i, list(poolings), supernet_P.tolist()) for i in range(batches.parts)]
+    parallel = for_ranking(problem)
+    for network in networks if parallel.workers > 1 else ():
+        network.share_memory()
+    results = each(problem, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
+    return np.sum([_given(result) for _, result in results], axis=0) / len(batches)
 
 
 def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
@@ -105,7 +137,7 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
     supernet_P = state.sampler.supernet_of(poolings)
     batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
     listener.start("rank", batches.parts)
-    score_P = score_all(state.nets.networks, poolings, supernet_P, batches.ordered(), state.nets.precision, listener)
+    score_P = score_all(problem, state.nets.networks, poolings, supernet_P, listener)
     listener.finish()
     value = describe(problem, state, poolings, score_P)
     folder.write_json("ranking.json", value)

@@ -21,7 +21,7 @@ from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
-from poolwise.training import LossNotFinite, accuracy, check_finite, cosine, sgd, train_step
+from poolwise.training import LossNotFinite, accuracy, check_finite, compiled, cosine, sgd, train_step
 
 _CURVE = 60  # points of a training curve
 
@@ -61,6 +61,7 @@ def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, par
     streams = Streams(settings.seed).child(f"{'standalone' if part is None else part.stream}{seed}")
     model = export(problem.build(running_norm, "init", streams), pooling)
     problem.precision.place(model, problem.device)
+    compiled(model, model.children(), settings.compile)
     optimizer = sgd(model, settings.lr, settings.momentum, settings.weight_decay)
     images = problem.batches(problem.training_images, settings.batch_size, None if part is None else part.training)
     batches = Shuffled(images, streams["order"], (problem.augmentation, streams["augment"]))
