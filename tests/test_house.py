@@ -21,9 +21,9 @@ FLOORS = [
     {"workers"},
     {"planning"},
     {"searching", "truth", "controls", "trialing"},
-    {"comparing"},
     {"reporting"},
     {"stages"},
+    {"comparing"},
     {"api"},
     {"cli"},
 ]

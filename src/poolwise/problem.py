@@ -126,6 +126,11 @@ class Problem:
         half = len(self.halves[0])
         return self.settings.steps or self.settings.epochs * max(half // min(self.settings.batch_size, half), 1)
 
+    def step_macs(self, macs: int) -> int:
+        """Multiply-adds of a search step at ``macs`` an image: a training batch counts three passes, a scoring batch one."""
+        training, scoring = (min(self.settings.batch_size, len(half)) for half in self.halves)
+        return (3 * training + scoring) * macs
+
     @property
     def retrain_steps(self) -> int:
         images = len(self.training_images)

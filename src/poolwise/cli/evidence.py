@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from poolwise.cli import show
-from poolwise.cli.options import output_options, standalone_options
+from poolwise.cli.options import machine_options, output_options, standalone_options
 from poolwise.cli.work import work
 from poolwise.errors import RequestError
 from poolwise.settings import preset
@@ -70,15 +71,48 @@ def _names(text: str) -> list[str]:
     return [] if text == "none" else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _seeds(text: str) -> list[int]:
-    if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise RequestError(f"seeds {text!r}: whole numbers like 0,1,2 are allowed")
-    return [int(part) for part in text.split(",")]
+def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[int]]:
+    """Callback for a list of whole numbers."""
+
+    def parse(_context: click.Context, _parameter: click.Parameter, text: str) -> list[int]:
+        parts = [part.strip() for part in text.split(",")]
+        if not all(part.isascii() and part.isdecimal() and len(part) < 16 for part in parts):
+            raise RequestError(f"{what} {text!r}: whole numbers like 0,1,2 are allowed")
+        return [int(part) for part in parts]
+
+    return parse
 
 
 @click.command()
 @click.option("--table", required=True, help="The truth: a table of the package, or the folder of one.")
 @click.option("--model", help="Network family (the table's).")
+@click.option(
+    "--methods",
+    default="none",
+    help="What is trained at equal compute: samplers and methods of stand-alone trials, or all. Variants of a sampler:"
+    " mixture@supernets=8;draw=rounds.",
+)
+@click.option(
+    "--budgets",
+    callback=_numbers("budgets"),
+    default="1500",
+    show_default=True,
+    help="Compute of each method: what so many steps of a single SuperNet and its ranking take in MACs.",
+)
+@click.option(
+    "--seeds",
+    callback=_numbers("seeds"),
+    default="0,1,2",
+    show_default=True,
+    help="Each gives its own split, initial weights and draws; paired tests are over them.",
+)
+@click.option(
+    "--supernets",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="M of samplers that train several SuperNets.",
+)
 @click.option("--columns", help="Rankings that the table holds, like supernets1,supernets4, or none (all).")
 @click.option(
     "--controls",
@@ -86,28 +120,42 @@ def _seeds(text: str) -> list[int]:
     show_default=True,
     help="Rankings without training, or none; naswot and grad_norm run on training images.",
 )
-@click.option("--seeds", default="0,1,2", show_default=True, help="Seeds of what is random, for paired tests.")
+@click.option("--recipe", help="Preset that the table's networks were trained with, for tables that do not say it.")
+@machine_options
 @click.option("--resamples", type=click.IntRange(min=20), default=1000, show_default=True, help="Bootstrap draws.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, help="Folder to make."
 )
+@click.option("--plan", is_flag=True, help="Say what would be trained, MACs and time, and do nothing.")
 @output_options
 def compare(
     table: str,
-    model: str | None,
+    methods: str,
     columns: str | None,
     controls: str,
-    seeds: str,
-    resamples: int,
     out: Path,
+    plan: bool,
     quiet: bool,
     as_json: bool,
+    **values: Any,
 ) -> None:
-    """Judge rankings against a table of stand-alone accuracies: agreement, regret, intervals; csv, figures and a page."""
+    """Judge rankings by a table of stand-alone accuracies; train methods at equal compute first.
+
+    Without --methods, what the table holds and what needs no training is judged. With it, every method is trained on the
+    table's network, images and recipe, for the same multiply-adds, with every seed and budget; the same command again goes
+    on with what is not done. Agreement, regret, intervals and paired tests come as csv, figures and a page.
+    """
     from poolwise import api
 
-    named = None if columns is None else _names(columns)
-    value = api.compare(
-        table, out, model=model, columns=named, names=_names(controls), seeds=_seeds(seeds), resamples=resamples
-    )
+    machine = {name: values.pop(name) for name in ("device", "precision", "threads", "workers")}
+    asked = {
+        "columns": None if columns is None else _names(columns),
+        "names": _names(controls),
+        "methods": _names(methods),
+        "machine": machine,
+        **values,
+    }
+    if plan:
+        return show.planned_comparison(api.compare(table, out, plan=True, **asked), as_json)
+    value = work(out, quiet, as_json, lambda listener: api.compare(table, out, listener=listener, **asked))
     show.compared(value, out, as_json)

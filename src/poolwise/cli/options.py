@@ -57,6 +57,8 @@ _TRAINING: list[Decorator] = [
     click.option("--momentum", type=float),
     click.option("--weight-decay", type=float),
     click.option("--seed", type=int, help="Root of all randomness."),
+]
+_MACHINE: list[Decorator] = [
     click.option("--device", help="auto, cpu, cuda, cuda:1, mps."),
     click.option("--precision", help="auto (measured), float32, bfloat16, tf32, each alone or with +channels_last."),
     click.option(
@@ -96,8 +98,9 @@ def _all(decorators: list[Decorator]) -> Decorator:
     return decorate
 
 
-settings_options = _all([*_PROBLEM, *_SEARCH, *_TRAINING])
-standalone_options = _all([*_PROBLEM, *_STANDALONE, *_TRAINING])
+settings_options = _all([*_PROBLEM, *_SEARCH, *_TRAINING, *_MACHINE])
+standalone_options = _all([*_PROBLEM, *_STANDALONE, *_TRAINING, *_MACHINE])
+machine_options = _all(_MACHINE)
 retrain_options = _all(_RETRAIN)
 output_options = _all(_OUTPUT)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from poolwise.progress import time_words
 from poolwise.settings import DEMONSTRATION
 from poolwise.space import Pooling
 
@@ -167,9 +168,11 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
     """Every method's agreement and regret, with intervals."""
     if as_json:
         return _json(value)
+    for failure in value["failed"]:
+        click.echo(f"failed: {failure}")
     noise = "" if value["noise"] is None else f", noise {value['noise']:.2f} points"
     ceiling = "" if value["ceiling"] is None else f", tau-b between seeds {value['ceiling']:.2f}"
-    table = Table("method", "smoothed", title=f"against {value['table']['name']}{noise}{ceiling}")
+    table = Table("method", "budget", "smoothed", title=f"against {value['table']['name']}{noise}{ceiling}")
     for heading in ("tau-a", "tau-b (95 %)", "Spearman", "sparse tau", "regret@1 (95 %)", "@3", "@5"):
         table.add_column(heading, justify="right")
     for row in value["summary"]:
@@ -179,9 +182,31 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
             else f"{row[name]['mean']:.2f}"
             for name in ("tau_a", "tau_b", "spearman", "sparse_tau", "regret@1", "regret@3", "regret@5")
         ]
-        table.add_row(escape(row["method"]), "yes" if row["smoothed"] else "no", *spans)
+        table.add_row(escape(row["method"]), str(row["budget"] or ""), "yes" if row["smoothed"] else "no", *spans)
     _print(table)
     click.echo(f"page: {out / 'compare.html'}; all numbers: {out / 'compare.csv'}")
+
+
+def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
+    """What a comparison would train."""
+    if as_json:
+        return _json(value)
+    table = Table("method", "budget", "trains", title=f"against {value['table']}")
+    for heading in ("steps", "MACs", "seeds", "done"):
+        table.add_column(heading, justify="right")
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for entry in value["entries"]:
+        groups.setdefault(tuple(entry[k] for k in ("method", "budget", "trains", "steps", "macs")), []).append(entry)
+    for (method, budget, trains, steps, macs), own in groups.items():
+        seeds = ", ".join(str(entry["seed"]) for entry in own)
+        told = f"up to {steps} each" if trains == "stand-alone" else str(steps)
+        done = sum(entry["done"] for entry in own)
+        table.add_row(escape(method), str(budget), trains, told, f"{macs:.2e}", seeds, f"{done} of {len(own)}")
+    _print(table)
+    click.echo(
+        f"left: {value['macs']:.2e} MACs, about {time_words(value['seconds'])} in {value['workers']} process(es) of"
+        f" {value['threads']} thread(s), {value['precision']}"
+    )
 
 
 def result(path: Path, as_json: bool) -> None:

@@ -29,7 +29,11 @@ def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
     try:
         return do(listener)
     except (Interrupted, KeyboardInterrupt):
-        tell = f"go on with: poolwise resume {out}" if (out / "run.json").exists() else "nothing had been started"
+        tell = "nothing had been started"
+        if (out / "run.json").exists():
+            tell = f"go on with: poolwise resume {out}"
+        elif (out / "study.json").exists():
+            tell = "what is finished is kept; go on with the same command"
         raise Stopped(f"stopped; {tell}") from None
     finally:
         listener.close()

@@ -29,6 +29,9 @@ class Entry:
         budget_macs: multiply-adds that it was allowed, search, scoring and trials together; None where that is not known.
         scores_P: one score a configuration, in the order of the table's space; higher is predicted to be better.
         percent: whether scores are accuracies in percent, so that the noise of the truth is a measure for them as well.
+        budget: the same allowance in steps of a single SuperNet; None for what does not train.
+        spent_macs: what it took.
+        points: (spent_macs, scores_P) on the way there, in order; empty where only the end has a ranking.
     """
 
     method: str
@@ -36,6 +39,9 @@ class Entry:
     budget_macs: int | None
     scores_P: np.ndarray
     percent: bool = False
+    budget: int | None = None
+    spent_macs: int | None = None
+    points: tuple[tuple[int, np.ndarray], ...] = ()
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -86,7 +92,9 @@ def _judged(entry: Entry, table: Table, resamples: int) -> Iterator[dict[str, An
         yield {
             "method": entry.method,
             "seed": entry.seed,
+            "budget": entry.budget,
             "budget_macs": entry.budget_macs,
+            "spent_macs": entry.budget_macs if entry.spent_macs is None else entry.spent_macs,
             "smoothed": width is not None,
             "width": width,
             "first": str(table.space[int(np.argmax(scores_P))]),
@@ -111,7 +119,15 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             interval = metrics.mean_interval(values) or (own[0][name]["low"], own[0][name]["high"])
             std = float(np.std(values, ddof=1)) if len(values) > 1 else None
             figures[name] = {"mean": float(np.mean(values)), "std": std, "low": interval[0], "high": interval[1]}
-        about = {"method": method, "budget_macs": budget, "smoothed": smoothed, "n": len(own)}
+        spent = [row["spent_macs"] for row in own]
+        about = {
+            "method": method,
+            "budget": own[0]["budget"],
+            "budget_macs": budget,
+            "spent_macs": None if None in spent else float(np.mean(spent)),
+            "smoothed": smoothed,
+            "n": len(own),
+        }
         told.append({**about, "interval": "seeds" if len(own) > 1 else "configurations", **figures})
     return told
 
@@ -127,9 +143,29 @@ def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in TESTED:
             first, second = ([side[seed][name]["value"] for seed in seeds] for side in (mine, theirs))
             test = metrics.paired_test(first, second)
-            about = {"first": one[0], "second": two[0], "budget_macs": one[1], "smoothed": one[2], "measure": name}
+            budget = own[0]["budget"]
+            about = {
+                "first": one[0],
+                "second": two[0],
+                "budget": budget,
+                "budget_macs": one[1],
+                "smoothed": one[2],
+                "measure": name,
+            }
             told.append({**about, **test.to_json()})
     return told
+
+
+def anytime(entries: Sequence[Entry], table: Table) -> list[dict[str, Any]]:
+    """tau-b and regret of the first choice over what was spent: one row a trial, or one row at the end of an entry."""
+    truth_P, told = np.asarray(table.column(table.truth)), measures(None)
+    rows = []
+    for entry in entries:
+        spent = entry.budget_macs if entry.spent_macs is None else entry.spent_macs
+        for macs, scores_P in entry.points or ([(spent, entry.scores_P)] if spent else []):
+            about = {"method": entry.method, "seed": entry.seed, "budget": entry.budget, "spent_macs": macs}
+            rows.append({**about, **{name: float(told[name](scores_P, truth_P)) for name in TESTED}})
+    return rows
 
 
 def _groups(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int | None, bool], list[dict[str, Any]]]:

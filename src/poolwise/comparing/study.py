@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from poolwise import controls
-from poolwise.comparing.judge import Entry, judge, measures, pairs, summary
+from poolwise.comparing.judge import TESTED, Entry, anytime, judge, measures, pairs, summary
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
 from poolwise.networks.cost import family_costs
@@ -55,7 +55,7 @@ def control_entries(
     table: Table, model: str, names: Sequence[str], seeds: Sequence[int], problem: Problem | None = None
 ) -> list[Entry]:
     """Rankings without training. Those that only count come once; zero-cost scores once a seed, on ``problem``'s images."""
-    _known(names, CONTROLS, "control")
+    check_controls(names)
     entries = []
     for name in names:
         if name in controls.COUNTED:
@@ -68,6 +68,11 @@ def control_entries(
             scores_P, macs = controls.untrained(problem, name, seed=seed)
             entries.append(Entry(name, seed, macs, scores_P))
     return entries
+
+
+def check_controls(names: Sequence[str]) -> None:
+    """RequestError for unknown controls and for what comes twice."""
+    _known(names, CONTROLS, "control")
 
 
 def settings_of(table: Table, model: str) -> Settings:
@@ -94,13 +99,17 @@ def _known(names: Sequence[str], allowed: Any, what: str) -> None:
 
 
 def check_out(out: Path) -> None:
-    """RequestError where the folder holds something other than an earlier comparison."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / OUTPUT).exists())):
+    """RequestError where the folder holds something other than an earlier comparison, finished or not."""
+    ours = any((out / name).exists() for name in (OUTPUT, "study.json"))
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not ours)):
         raise RequestError(f"{out} exists and is no folder of an earlier comparison: give another --out")
 
 
-def study(entries: Sequence[Entry], table: Table, resamples: int) -> dict[str, Any]:
-    """Everything that a comparison comes to, as plain values; what ``write`` writes and the page is made from."""
+def study(entries: Sequence[Entry], table: Table, resamples: int, failed: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything that a comparison comes to, as plain values; what ``write`` writes and the page is made from.
+
+    ``failed`` has one line for each entry that was trained for and has no ranking.
+    """
     rows = judge(entries, table, resamples)
     return {
         "format": FORMAT,
@@ -110,11 +119,14 @@ def study(entries: Sequence[Entry], table: Table, resamples: int) -> dict[str, A
         "poolings": [str(pooling) for pooling in table.space],
         "truth": table.column(table.truth),
         "measures": list(measures(None)),
+        "failed": list(failed),
         "entries": [
             {
                 "method": entry.method,
                 "seed": entry.seed,
+                "budget": entry.budget,
                 "budget_macs": entry.budget_macs,
+                "spent_macs": entry.spent_macs,
                 "scores": [float(score) for score in entry.scores_P],
             }
             for entry in entries
@@ -122,6 +134,7 @@ def study(entries: Sequence[Entry], table: Table, resamples: int) -> dict[str, A
         "rows": rows,
         "summary": summary(rows),
         "pairs": pairs(rows),
+        "anytime": anytime(entries, table),
         "resamples": resamples,
         "command": command_line(),
         **environment(),
@@ -133,13 +146,21 @@ def _about(table: Table) -> dict[str, Any]:
 
 
 def write(value: dict[str, Any], out: Path) -> None:
-    """``compare.json`` and ``compare.csv`` (one line an entry, smoothing and measure)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "seed", "budget_macs", "smoothed", "width", "first", "measure", "value", "low", "high"])
-    for row in value["rows"]:
-        about = [row[key] for key in ("method", "seed", "budget_macs", "smoothed", "width", "first")]
-        for name in value["measures"]:
-            writer.writerow([*about, name, *(f"{row[name][part]:.6g}" for part in ("value", "low", "high"))])
-    write_atomically(out / "compare.csv", text.getvalue())
+    """``compare.json``, ``compare.csv`` (one line an entry, smoothing and measure) and ``anytime.csv`` (one a point)."""
+    about = ["method", "seed", "budget", "budget_macs", "spent_macs", "smoothed", "width", "first"]
+    lines = [
+        [*(row[key] for key in about), name, *(f"{row[name][part]:.6g}" for part in ("value", "low", "high"))]
+        for row in value["rows"]
+        for name in value["measures"]
+    ]
+    _write_csv(out / "compare.csv", [*about, "measure", "value", "low", "high"], lines)
+    about = ["method", "seed", "budget", "spent_macs"]
+    lines = [[*(p[key] for key in about), *(f"{p[name]:.6g}" for name in TESTED)] for p in value["anytime"]]
+    _write_csv(out / "anytime.csv", [*about, *TESTED], lines)
     write_atomically(out / OUTPUT, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_csv(path: Path, header: list[str], lines: list[list[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    write_atomically(path, text.getvalue())

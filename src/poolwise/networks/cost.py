@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -124,18 +125,19 @@ class CostModel:
     def _macs(self, pooling: Pooling) -> int:
         return sum(self._entry(step).macs for step in _steps(pooling))
 
-    def prefix_macs(self, poolings: Iterable[Pooling]) -> int:
+    def prefix_macs(self, poolings: Iterable[Pooling], supernets: int = 1) -> int:
         """Multiply-adds, for one image, of running all of ``poolings`` with each common prefix computed once.
 
         This is what ranking them on one SuperNet takes (``searching.ranking.walk``); the sum of ``self(pooling).macs``
-        is what one forward pass a configuration takes.
+        is what one forward pass a configuration takes. With several ``supernets`` it is the most that ranking can take,
+        however the configurations are divided among them: each prefix on as many SuperNets as can need it.
         """
-        prefixes: set[tuple[_Step, ...]] = set()
+        prefixes: Counter[tuple[_Step, ...]] = Counter()
         for pooling in poolings:
             check_fits(self.chain, pooling)
             steps = _steps(pooling)
             prefixes.update(tuple(steps[: i + 1]) for i in range(len(steps)))
-        return sum(self._entry(prefix[-1]).macs for prefix in prefixes)
+        return sum(self._entry(prefix[-1]).macs * min(count, supernets) for prefix, count in prefixes.items())
 
     def __call__(self, pooling: Pooling) -> Cost:
         """Cost of one configuration with at most as many poolings as the default."""

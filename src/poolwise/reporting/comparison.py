@@ -22,7 +22,8 @@ def write(value: dict[str, Any], out: Path) -> Path:
     drawn = {
         "agreement": intervals(value, "tau_b", "Kendall tau-b with the truth", value["ceiling"]),
         "regret": intervals(value, "regret@1", "regret of the first choice, points", None),
-        "anytime": anytime(value),
+        "anytime": anytime(value, "regret@1", "regret of the first choice, points"),
+        "anytime_agreement": anytime(value, "tau_b", "Kendall tau-b with the truth"),
         "truth": truth_map(value),
         "scatter": scatter(value),
     }
@@ -64,29 +65,55 @@ def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _name(row: dict[str, Any]) -> str:
+    if row["budget"]:
+        return f"{row['method']}, {row['budget']} steps"
     return row["method"] if not row["budget_macs"] else f"{row['method']}, {row['budget_macs']:.1e} MACs"
 
 
-def anytime(value: dict[str, Any]) -> str | None:
-    """Regret of the first choice over compute; None unless some method has several budgets."""
-    curves: dict[str, list[dict[str, Any]]] = {}
-    for row in value["summary"]:
-        if not row["smoothed"] and row["budget_macs"]:
-            curves.setdefault(row["method"], []).append(row)
-    curves = {method: own for method, own in curves.items() if len(own) > 1}
-    if not curves:
+def anytime(value: dict[str, Any], measure: str, label: str) -> str | None:
+    """One measure over what was spent, means over seeds; None unless some method has several points."""
+    curves = {method: _curve(own, measure) for method, own in _by(value["anytime"], "method").items()}
+    if all(len(spent) < 2 for spent, _ in curves.values()):
         return None
+    colours = matplotlib.colormaps["tab20"]
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes(6.4, 4.0)
-        for i, (method, own) in enumerate(curves.items()):
-            own = sorted(own, key=lambda row: row["budget_macs"])
-            budgets, colour = [row["budget_macs"] for row in own], matplotlib.colormaps["tab10"](i % 10)
-            axes.plot(budgets, [row["regret@1"]["mean"] for row in own], "o-", color=colour, label=method, markersize=4)
-            bounds = ([row["regret@1"][end] for row in own] for end in ("low", "high"))
-            axes.fill_between(budgets, *bounds, color=colour, alpha=0.12, linewidth=0)
-        axes.set(xscale="log", xlabel="MACs of search, scoring and trials", ylabel="regret of the first choice, points")
-        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+        figure, axes = _axes(6.4, 4.0 + 0.18 * -(-len(curves) // 3))
+        for i, (method, (spent, told)) in enumerate(curves.items()):
+            dots = "o" if len(spent) < 8 else ","
+            axes.plot(spent, told, f"{dots}-", color=colours((2 * i + i // 10) % 20), label=method, markersize=4)
+        axes.set(xscale="log", xlabel="MACs of search, scoring, ranking and trials", ylabel=label)
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=7)
         return _svg(figure)
+
+
+def _by(rows: list[dict[str, Any]], key: str) -> dict[Any, list[dict[str, Any]]]:
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
+
+
+def _curve(rows: list[dict[str, Any]], measure: str) -> tuple[list[float], list[float]]:
+    """What was spent, and the mean of the measure over seeds, of one method.
+
+    A method with points on the way is shown within its largest budget, each seed keeping its last value until its next
+    point, from where all seeds have one; any other by its ends, one a budget.
+    """
+    budgets = {budget: list(_by(own, "seed").values()) for budget, own in _by(rows, "budget").items()}
+    if all(len(points) == 1 for seeds in budgets.values() for points in seeds) and len(rows) > 1:
+        ends = [[points[0] for points in seeds] for seeds in budgets.values()]
+        if len(ends) == 1 and rows[0]["budget"] is None:  # budgets are told apart by their MACs alone
+            ends = list(_by(rows, "spent_macs").values())
+        told = sorted((np.mean([p["spent_macs"] for p in own]), np.mean([p[measure] for p in own])) for own in ends)
+        return [float(spent) for spent, _ in told], [float(mean) for _, mean in told]
+    seeds = budgets[max(budgets, key=lambda budget: budget or 0)]
+    grid = sorted({point["spent_macs"] for points in seeds for point in points})
+    grid = [macs for macs in grid if macs >= max(points[0]["spent_macs"] for points in seeds)]
+    means = []
+    for macs in grid:
+        last = [[p[measure] for p in points if p["spent_macs"] <= macs][-1] for points in seeds]
+        means.append(float(np.mean(last)))
+    return [float(macs) for macs in grid], means
 
 
 def truth_map(value: dict[str, Any]) -> str | None:

@@ -32,6 +32,7 @@ class SearchState:
 
     def __init__(self, problem: Problem):
         settings, self.problem, self.step = problem.settings, problem, 0
+        self.macs = 0  # of the training steps and scoring passes so far
         self.window = _Window()
         self.steps = problem.search_steps
         self.streams = Streams(settings.seed).child("search")
@@ -54,6 +55,7 @@ class SearchState:
         """Write everything into one atomic file."""
         meta = {
             "step": self.step,
+            "macs": self.macs,
             "sampler": self.sampler.state(),
             "streams": self.streams.state(),
             "training": self.nets.training.state(),
@@ -80,7 +82,7 @@ class SearchState:
         saved, meta = loaded
         for name, tensor in self._tensors().items():
             tensor.copy_(saved[name])
-        self.step = int(meta["step"])
+        self.step, self.macs = int(meta["step"]), int(meta["macs"])
         self.sampler.restore(meta["sampler"])
         self.streams.restore(meta["streams"])
         self.nets.training.restore(meta["training"])
@@ -108,6 +110,7 @@ class SearchState:
             for job, (_, accuracy) in zip(jobs, results, strict=True):
                 self.sampler.tell(job.pooling, job.supernet, accuracy)
         self.step += len(jobs)
+        self.macs += sum(self.problem.step_macs(self.problem.cost(job.pooling).macs) for job in jobs)
         return [
             {"loss": loss, "accuracy": accuracy, "lr": job.lr, "temperature": temperature, "supernet": job.supernet}
             for job, (loss, accuracy) in zip(jobs, results, strict=True)

@@ -212,6 +212,7 @@ def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], 
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
         "settings": problem.settings.to_json(),
         "precision": str(state.nets.precision),
+        "spent": {"search_macs": state.macs, "rank_macs": _macs(problem, poolings, supernet_P)},
         "evaluation_batch": min(problem.settings.eval_batch_size, len(problem.halves[1])),
         **_recalibration(problem),
         "data": problem.describe_data(),
@@ -223,6 +224,12 @@ def _recalibration(problem: Problem) -> dict[str, Any]:
     """How many images recalibrated norms were averaged over, and at most how many at a time."""
     batches = problem.calibration_batches
     return {"recalibration": {"images": len(batches), "batch": batches.batch_size}} if batches else {}
+
+
+def _macs(problem: Problem, poolings: Sequence[Pooling], supernet_P: np.ndarray) -> int:
+    """Multiply-adds of ``score_all``: the whole scoring half, each SuperNet computing its own prefixes once."""
+    groups = [[p for p, m in zip(poolings, supernet_P, strict=True) if m == net] for net in set(supernet_P.tolist())]
+    return len(problem.halves[1]) * sum(problem.cost.prefix_macs(group) for group in groups)
 
 
 def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:

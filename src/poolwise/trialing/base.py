@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -38,7 +38,10 @@ class Method(ABC):
         cost: (pooling, steps) -> multiply-adds of such a training with its test.
 
     Nothing but what was asked and told is state: a new object that is told the same (``replay``) goes on identically.
+    ``accuracies`` says whether the scores of ``ranking`` are accuracies.
     """
+
+    accuracies: ClassVar[bool] = True
 
     def __init__(
         self, space: PoolingSpace, seed: int, macs: int, steps: int, cost: Callable[[Pooling, int], int]

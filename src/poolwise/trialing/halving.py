@@ -24,6 +24,8 @@ _MOST = 2048  # configurations of one bracket
 class SuccessiveHalving(Method):
     """Brackets of three rungs."""
 
+    accuracies = False
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.lengths = [max(self.steps // ETA**rung, 1) for rung in reversed(range(RUNGS))]

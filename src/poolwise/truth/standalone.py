@@ -28,26 +28,42 @@ _CURVE = 60  # points of a training curve
 
 @dataclass(frozen=True)
 class Outcome:
-    """One stand-alone training: test accuracy (0 to 1), curve of [step, loss], the plain trained model."""
+    """One stand-alone training: accuracy (0 to 1), curve of [step, loss], the plain trained model."""
 
     accuracy: float
     curve: list[tuple[int, float]]
     model: torch.nn.Module
 
 
-def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener) -> Outcome:
-    """Train one configuration on the full training set and test it on the test set.
+@dataclass(frozen=True)
+class Part:
+    """What a training has in place of all training images, the test set and the length of a retraining.
+
+    Attributes:
+        training, scoring: indices into the training images: what is trained on, and what accuracy is measured on.
+        steps: optimizer steps, with a whole learning rate schedule of that length.
+        stream: name of the random streams, so that nothing is drawn as in trainings of another purpose.
+    """
+
+    training: np.ndarray
+    scoring: np.ndarray
+    steps: int
+    stream: str
+
+
+def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, part: Part | None = None) -> Outcome:
+    """Train one configuration on the full training set and test it on the test set, or on a ``part`` of the images.
 
     The same ``seed`` gives every configuration the same initial weights, batches and augmentations, so that accuracies
-    can be compared in pairs. The test set is used once, at the end.
+    can be compared in pairs. The test set is used once, at the end; with a ``part`` it is not used at all.
     """
-    settings, steps = problem.settings, problem.retrain_steps
-    streams = Streams(settings.seed).child(f"standalone{seed}")
+    settings, steps = problem.settings, problem.retrain_steps if part is None else part.steps
+    streams = Streams(settings.seed).child(f"{'standalone' if part is None else part.stream}{seed}")
     model = export(problem.build(running_norm, "init", streams), pooling)
     problem.precision.place(model, problem.device)
     compiled(model, model.children(), settings.compile)
     optimizer = sgd(model, settings.lr, settings.momentum, settings.weight_decay)
-    images = problem.batches(problem.training_images, settings.batch_size)
+    images = problem.batches(problem.training_images, settings.batch_size, None if part is None else part.training)
     batches = Shuffled(images, streams["order"], (problem.augmentation, streams["augment"]))
     losses: list[torch.Tensor] = []
     curve: list[tuple[int, float]] = []
@@ -69,7 +85,8 @@ def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener) -> 
             losses = []
         listener.advance(loss=curve[-1][1] if curve else None, lr=lr)
     model.eval()
-    test = problem.batches(problem.source.test, settings.eval_batch_size)
+    judged = problem.source.test if part is None else problem.training_images
+    test = problem.batches(judged, settings.eval_batch_size, None if part is None else part.scoring)
     return Outcome(accuracy(model, test.ordered(), problem.precision), curve, model)
 
 

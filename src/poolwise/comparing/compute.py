@@ -1,0 +1,59 @@
+"""What a budget is: multiply-adds of training, scoring, ranking and trials, counted alike for every method."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from poolwise.problem import Problem
+from poolwise.space import Pooling
+from poolwise.truth.standalone import Part
+
+STREAM = "trial"  # random streams of trials share nothing with those of the truth
+
+
+class Compute:
+    """Prices of one problem in multiply-adds (MACs).
+
+    A training step counts three forward passes of its batch and a scoring batch one. Ranking counts every configuration on
+    the whole scoring half, with what equal prefixes share counted once a SuperNet.
+    """
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        self.training, self.scoring = (len(half) for half in problem.halves)
+        self.batch = min(problem.settings.batch_size, self.training)
+
+    @cached_property
+    def macs(self) -> dict[Pooling, int]:
+        """Multiply-adds of one image, forward, of every configuration in the order of the space."""
+        return {pooling: self.problem.cost(pooling).macs for pooling in self.problem.space}
+
+    def ranking(self, supernets: int = 1) -> int:
+        """MACs of ranking all configurations once; the most that it can take where several SuperNets divide them."""
+        return self.scoring * self.problem.cost.prefix_macs(self.macs, supernets)
+
+    def budget(self, steps: int) -> int:
+        """MACs of ``steps`` steps of a single SuperNet at the mean MACs over the space, and of its ranking."""
+        total = steps * self.problem.step_macs(sum(self.macs.values()))
+        return -(-total // len(self.macs)) + self.ranking()
+
+    def search_steps(self, macs: int, supernets: int) -> int:
+        """Steps of a search (at the mean MACs over the space) that leave the ranking paid; below 1 where none is left."""
+        left = macs - self.ranking(supernets)
+        return left * len(self.macs) // self.problem.step_macs(sum(self.macs.values()))
+
+    def trial(self, pooling: Pooling, steps: int) -> int:
+        """MACs of a stand-alone training on the training half with its pass over the scoring half."""
+        return (3 * steps * self.batch + self.scoring) * self.macs[pooling]
+
+    @property
+    def full_steps(self) -> int:
+        """Steps of a full training on the training half: as many epochs as the truth was trained for."""
+        images = len(self.problem.training_images)
+        whole = images // min(self.problem.settings.batch_size, images)  # batches in an epoch, as training counts them
+        return max(round(self.problem.retrain_steps * (self.training // self.batch) / whole), 1)
+
+    def part(self, steps: int) -> Part:
+        """What a trial trains on and is judged by."""
+        training, scoring = self.problem.halves
+        return Part(training, scoring, steps, STREAM)

@@ -1,0 +1,179 @@
+"""One entry of a comparison: a method with a seed and a budget, in a folder of its own, resumable at any moment."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poolwise import stages, trialing
+from poolwise.comparing.compute import Compute
+from poolwise.comparing.contenders import Contender
+from poolwise.comparing.judge import Entry
+from poolwise.errors import RequestError
+from poolwise.images.sources import Source
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.runs import FORMAT, RunFolder, Trials, environment
+from poolwise.settings import Settings
+from poolwise.space import PoolingSpace
+from poolwise.training import LossNotFinite
+from poolwise.truth import standalone
+
+TRIALS = "trials.json"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done for one entry.
+
+    Attributes:
+        budget, macs: what it may take, in steps of a single SuperNet and in multiply-adds.
+        settings: of its search, or of its stand-alone trainings.
+        folder: where it is kept.
+    """
+
+    contender: Contender
+    seed: int
+    budget: int
+    macs: int
+    settings: Settings
+    folder: Path
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / (TRIALS if self.contender.trials else "ranking.json")).exists()
+
+    def request(self) -> dict[str, Any]:
+        """What its folder must have been asked for."""
+        own: dict[str, Any] = {"settings": self.settings.to_json()}
+        return {**own, "method": self.contender.method, "macs": self.macs} if self.contender.trials else own
+
+    def check(self) -> None:
+        """RequestError where its folder holds something else."""
+        if not (self.folder / "run.json").exists():
+            return
+        had = RunFolder.open(self.folder).request()
+        for name, value in self.request().items():
+            if had.get(name) != value:
+                raise RequestError(f"{self.folder} holds another request (its {name} differs): give another --out")
+
+
+class Share(Listener):
+    """Tells the progress of one entry in ``units`` of the whole."""
+
+    def __init__(self, listener: Listener, units: int):
+        self.listener, self.units = listener, units
+        self.rate = 0.0  # units a step
+        self._gone, self._told = 0.0, 0
+
+    def start(self, stage: str, total: int, done: int = 0) -> None:
+        self.rate = self.units / total if stage == "search" else 0.0
+        self.advance(done)
+
+    def advance(self, units: int = 1, **info: Any) -> None:
+        self.add(units * self.rate)
+
+    def add(self, units: float) -> None:
+        """``units`` of the whole are done."""
+        self._gone += units
+        whole = min(int(self._gone), self.units) - self._told
+        if whole > 0:
+            self._told += whole
+            self.listener.advance(whole)
+
+    def check(self) -> None:
+        self.listener.check()
+
+
+def carry_out(problem: Problem, listener: Listener, _hold: None, work: Work) -> None:
+    """Do what is not done yet of one entry on ``problem``'s images. Raises Interrupted where it is asked to stop."""
+    share = Share(listener, work.budget)
+    if not (work.folder / "run.json").exists() and work.folder.exists():
+        shutil.rmtree(work.folder)  # killed before anything was asked for
+    (_trials if work.contender.trials else _search)(work, problem.source, share)
+    share.add(work.budget)
+
+
+def _search(work: Work, source: Source, share: Share) -> None:
+    asked, made = ["search", "rank"], None
+    if (work.folder / "run.json").exists():
+        folder = RunFolder.open(work.folder)
+    else:
+        folder, made = stages.create(work.settings, work.folder, asked, source)
+    stages.carry_out(folder, asked, source, share, made)
+
+
+def method_of(work: Work, compute: Compute) -> trialing.Method:
+    """The method of a trial entry at its beginning. RequestError where it needs a package that is not there."""
+    space, steps = compute.problem.space, compute.full_steps
+    return trialing.create(
+        work.contender.method, space, seed=work.seed, macs=work.macs, steps=steps, cost=compute.trial
+    )
+
+
+def _trials(work: Work, source: Source, share: Share) -> None:
+    """Train what the method asks for; a training that is in trials.sqlite is told from there."""
+    if (work.folder / "run.json").exists():
+        folder = RunFolder.open(work.folder)
+    else:
+        folder = RunFolder.create(work.folder, {**work.request(), **environment()})
+    problem = Problem(work.settings, source)
+    compute, trials = Compute(problem), Trials(folder)
+    method = method_of(work, compute)
+    known = {(t["pooling"], t["budget"], t["seed"]): t["accuracy"] or 0.0 for t in trials.all()}
+    points: list[dict[str, Any]] = []
+    while (asked := method.ask()) is not None:
+        name = (str(asked.pooling), asked.steps, asked.seed)
+        share.rate = work.budget / work.macs * compute.trial(asked.pooling, asked.steps) / asked.steps
+        if name in known:
+            share.advance(asked.steps)
+        else:
+            share.check()
+            known[name] = _train(problem, compute, asked, trials, share)
+        method.tell(*asked, known[name])
+        points.append({"spent_macs": method.spent, "scores": method.ranking().tolist()})
+    assert method.spent <= work.macs, "a method of trials spent more than it was given"
+    value = {
+        "format": FORMAT,
+        "poolings": [str(pooling) for pooling in problem.space],
+        "scores": method.ranking().tolist(),
+        "accuracies": method.accuracies,
+        "spent_macs": method.spent,
+        "points": points,
+        **environment(),
+    }
+    folder.write_json(TRIALS, value)
+
+
+def _train(problem: Problem, compute: Compute, asked: trialing.Ask, trials: Trials, share: Share) -> float:
+    """Accuracy (0 to 1) on the scoring half; a training that fails is recorded so and counts as 0."""
+    begin = time.perf_counter()
+    try:
+        found = standalone.train(problem, asked.pooling, asked.seed, share, compute.part(asked.steps))
+    except LossNotFinite as error:
+        trials.record_failure(str(asked.pooling), asked.seed, asked.steps, str(error))
+        return 0.0
+    seconds = time.perf_counter() - begin
+    trials.record(str(asked.pooling), asked.seed, asked.steps, found.accuracy, found.curve, seconds)
+    return found.accuracy
+
+
+def read(work: Work, space: PoolingSpace) -> Entry:
+    """The ranking that a finished entry came to; accuracies in percent, what it spent, and its points on the way."""
+    folder, label = RunFolder.open(work.folder), work.contender.label
+    if work.contender.trials:
+        value = folder.read(TRIALS, "go on with the same command")
+        unit = 100.0 if value["accuracies"] else 1.0
+        points = tuple((point["spent_macs"], unit * np.array(point["scores"])) for point in value["points"])
+        scores_P, spent, percent = unit * np.array(value["scores"]), value["spent_macs"], value["accuracies"]
+    else:
+        value = folder.read("ranking.json", "go on with the same command")
+        told = {row["pooling"]: row["score"] for row in value["ranking"]}
+        scores_P, points, percent = np.array([100 * told[str(pooling)] for pooling in space]), (), True
+        spent = sum(value["spent"].values())
+    return Entry(label, work.seed, work.macs, scores_P, percent, work.budget, spent, points)

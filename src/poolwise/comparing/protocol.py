@@ -1,0 +1,260 @@
+"""The protocol: every method on one network, split and recipe at equal compute, several budgets and seeds.
+
+Everything that can be wrong with a request is told before anything is written. Each entry has a folder of its own under
+``runs/``; the same request again goes on with what is not done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from poolwise import stages, workers
+from poolwise.comparing import contenders, entries
+from poolwise.comparing.compute import Compute
+from poolwise.comparing.contenders import Contender
+from poolwise.comparing.entries import Work
+from poolwise.comparing.judge import Entry
+from poolwise.errors import PoolwiseError, RequestError
+from poolwise.images.sources import Source
+from poolwise.problem import Problem
+from poolwise.progress import Listener, time_words
+from poolwise.runs import FORMAT, command_line, environment, read_json, write_atomically
+from poolwise.searching.ranking import RANKED_CONFIGURATIONS
+from poolwise.settings import Settings, preset
+from poolwise.truth.tables import Table
+
+REQUEST = "study.json"
+MACHINE = ("device", "precision", "threads", "workers")
+
+
+def recipe_of(table: Table, model: str, named: str | None = None) -> Settings:
+    """The request that a table was made with, from its JSON or from the preset ``named`` where it holds none.
+
+    RequestError where it says nothing and nothing is named, and where both speak.
+    """
+    held = table.about.get("recipe")
+    if held is None and named is None:
+        raise RequestError(
+            f"table {table.name} does not say how its networks were trained (images, epochs, batch size, learning rate), so"
+            " nothing can be trained against it: say it with --recipe paper, or make a table with poolwise exhaustive --table"
+        )
+    if held is not None and named is not None:
+        raise RequestError(f"table {table.name} holds the recipe that it was trained with: leave --recipe out")
+    if held is not None:
+        return stages.rooted(Settings.from_json({**held, "model": model}))
+    assert named is not None
+    return preset(named, model=model, width=table.about.get("width"))
+
+
+class Protocol:
+    """A checked request.
+
+    Args:
+        table: the truth; its recipe, or the preset called ``recipe``, is that of all trainings.
+        model: network family.
+        methods: as ``contenders.parse`` takes them.
+        budgets: in steps of a single SuperNet at the table's batch (``Compute.budget``).
+        seeds: each gives its own split, initial weights and draws.
+        out: folder of the study.
+        supernets: M of samplers that do not say it.
+        machine: ``device``, ``precision``, ``threads``, ``workers`` where they are not to be the table's or measured.
+        source: the table's images, where they are not the data set that it names.
+
+    Raises RequestError for whatever is wrong with the request, and where ``out`` holds a study that contradicts it.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        model: str,
+        methods: Sequence[str],
+        budgets: Sequence[int],
+        seeds: Sequence[int],
+        out: Path,
+        *,
+        supernets: int = 4,
+        recipe: str | None = None,
+        machine: dict[str, Any] | None = None,
+        source: Source | None = None,
+    ):
+        self.table, self.out = table, out
+        self.contenders = contenders.parse(methods, supernets)
+        _check_numbers(budgets, seeds)
+        earlier = read_json(out / REQUEST) if (out / REQUEST).exists() else {}
+        asked = {name: value for name, value in (machine or {}).items() if value is not None}
+        self.problem = Problem(self._recipe(recipe_of(table, model, recipe), asked, earlier), source)
+        self._check_images()
+        if len(table.space) > RANKED_CONFIGURATIONS:
+            raise RequestError(f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations")
+        self.compute = Compute(self.problem)
+        rough = len(self.contenders) * len(seeds) * sum(budgets) * 4 / 3 * self.problem.calibration.step_seconds
+        self.problem.parallel = workers.measured(self.problem, rough)
+        self.parallel = workers.for_trainings(self.problem)
+        threads = asked.get("threads") or earlier.get("threads") or self.parallel.threads
+        self.settings = replace(
+            self.problem.settings, precision=str(self.problem.precision), threads=threads, workers=1, profile=False
+        )
+        self.request = self._request()
+        _check_same(out, earlier, self.request)
+        self.works = [self._work(c, budget, seed) for budget in budgets for seed in seeds for c in self.contenders]
+        for work in self.works:
+            work.check()
+
+    def _recipe(self, recipe: Settings, asked: dict[str, Any], earlier: dict[str, Any]) -> Settings:
+        """The recipe on this machine: what is asked, what the study began with, what the table was made with."""
+        about, precision = self.table.about, recipe.precision
+        if precision == "auto":
+            precision = about.get("precision", "auto")
+        chosen = {"precision": precision, "threads": None, "workers": None}
+        chosen |= {name: earlier[name] for name in ("precision", "threads") if name in earlier}
+        return replace(recipe, **{**chosen, **asked})
+
+    def _check_images(self) -> None:
+        expected, found = self.table.about.get("data", {}).get("fingerprint"), self.problem.source.fingerprint()
+        if expected not in (None, found):
+            raise RequestError(
+                f"the images of {self.problem.source.name} are not those that table {self.table.name} was made with"
+                f" (fingerprint {found[:12]}, was {expected[:12]})"
+            )
+
+    def _request(self) -> dict[str, Any]:
+        told = json.dumps(self.table.column(self.table.truth)).encode()
+        return {
+            "format": FORMAT,
+            "table": self.table.name,
+            "truth": hashlib.sha256(told).hexdigest(),
+            "recipe": self.settings.to_json(),
+            "precision": self.settings.precision,
+            "threads": self.settings.threads,
+            "images": self.problem.source.fingerprint(),
+        }
+
+    def _work(self, contender: Contender, budget: int, seed: int) -> Work:
+        macs = self.compute.budget(budget)
+        folder = self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', contender.label)}-{budget}-{seed}"
+        if contender.trials:
+            work = Work(contender, seed, budget, macs, replace(self.settings, seed=seed), folder)
+            entries.method_of(work, self.compute)  # a package that is missing is told now
+            return work
+        settings = contenders.search_settings(contender, self.settings, seed, 1)
+        steps = self.compute.search_steps(macs, settings.supernets)
+        if steps < 1:
+            raise RequestError(
+                f"budget {budget} is too small for {contender.label}: ranking the configurations alone takes more; give more"
+            )
+        return Work(contender, seed, budget, macs, replace(settings, steps=steps), folder)
+
+    @property
+    def left(self) -> list[Work]:
+        """Entries that are not done."""
+        return [work for work in self.works if not work.done]
+
+    def seconds(self) -> float:
+        """Seconds that what is left should take, by the calibrated time of a step on one SuperNet."""
+        with workers.threads_here(self.settings.threads or 1):
+            timing, macs = self.problem.timing, sum(self.compute.macs.values()) / len(self.compute.macs)
+            step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
+        count = min(self.parallel.workers, max(len(self.left), 1))
+        return sum(work.budget for work in self.left) * step * (self.parallel.slowdown if count > 1 else 1.0) / count
+
+    def plan(self) -> dict[str, Any]:
+        """What would be run, as plain values."""
+        return {
+            "table": self.table.name,
+            "methods": [contender.label for contender in self.contenders],
+            "entries": [
+                {
+                    "method": work.contender.label,
+                    "seed": work.seed,
+                    "budget": work.budget,
+                    "macs": work.macs,
+                    "steps": self.compute.full_steps if work.contender.trials else work.settings.steps,
+                    "trains": "stand-alone" if work.contender.trials else f"{work.settings.supernets} SuperNets",
+                    "done": work.done,
+                }
+                for work in self.works
+            ],
+            "macs": sum(work.macs for work in self.left),
+            "seconds": self.seconds(),
+            "workers": min(self.parallel.workers, max(len(self.left), 1)),
+            "threads": self.settings.threads,
+            "precision": self.settings.precision,
+        }
+
+    def run(self, listener: Listener) -> tuple[list[Entry], list[str]]:
+        """Do what is left; the rankings of all finished entries, and one line for each entry that failed.
+
+        Raises Interrupted where the listener is asked to stop; what is finished is kept.
+        """
+        self._save()
+        left, seconds = self.left, self.seconds()
+        total = sum(work.budget for work in self.works)
+        listener.note(f"{len(left)} of {len(self.works)} entries to do, about {time_words(seconds)}")
+        listener.expect("compare", seconds)
+        listener.start("compare", total, total - sum(work.budget for work in left))
+        failed = []
+        with_images = self._images()
+        jobs = [(work,) for work in left]
+        found = workers.each(
+            with_images, entries.carry_out, jobs, listener, self.parallel.workers, self.settings.threads or 1
+        )
+        for (work,), error in found:
+            name = f"{work.contender.label}, budget {work.budget}, seed {work.seed}"
+            if isinstance(error, PoolwiseError):
+                failed.append(f"{name}: {error}")
+            listener.note(f"failed: {failed[-1]}" if error else f"done: {name}")
+        listener.finish()
+        done = [work for work in self.works if work.done]
+        return [entries.read(work, self.table.space) for work in done], failed
+
+    def _images(self) -> Problem:
+        """The problem with nothing but the images in use, which is what worker processes have."""
+        source = self.problem.source
+        if len(self.problem.training_images) < len(source.train):
+            source = replace(source, train=self.problem.training_images)
+        return Problem(self.settings, source)
+
+    def _save(self) -> None:
+        earlier = read_json(self.out / REQUEST) if (self.out / REQUEST).exists() else {}
+        commands, command = earlier.get("commands", []), command_line()
+        commands = commands if command in commands else [*commands, command]
+        value = {**self.request, "commands": commands, **environment()}
+        write_atomically(self.out / REQUEST, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_numbers(budgets: Sequence[int], seeds: Sequence[int]) -> None:
+    for name, values, least in (("budgets", budgets, 1), ("seeds", seeds, 0)):
+        told = ", ".join(map(str, values)) or "none"
+        if not values or len(set(values)) < len(values):
+            raise RequestError(f"{name} {told}: give at least one, each once")
+        if min(values) < least:
+            raise RequestError(f"{name} {told}: whole numbers of at least {least} are allowed")
+
+
+def _check_same(out: Path, earlier: dict[str, Any], request: dict[str, Any]) -> None:
+    """RequestError where a folder holds a study that cannot be gone on with."""
+    for name, value in request.items():
+        if earlier and earlier.get(name) != value:
+            detail = ""
+            if isinstance(value, dict):
+                had = earlier.get(name, {})
+                name = next(field for field in value if value[field] != had.get(field))
+                value, detail = value[name], " of the recipe"
+                earlier = {name: had.get(name)}
+            raise RequestError(
+                f"{out} holds a study with another {name}{detail} ({earlier.get(name)}, now {value}): give another --out"
+            )
+
+
+def check_out(out: Path, table: Table) -> None:
+    """RequestError where the folder holds a study against another table."""
+    if (out / REQUEST).exists():
+        held = read_json(out / REQUEST).get("table")
+        if held != table.name:
+            raise RequestError(f"{out} holds a study against table {held}: give another --out")

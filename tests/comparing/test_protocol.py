@@ -1,0 +1,294 @@
+"""Methods that train, at equal compute, against a table: on the smallest network, eight-pixel images."""
+
+import csv
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from conftest import draw_images
+from poolwise import api, tables, trialing
+from poolwise.comparing import contenders, entries
+from poolwise.comparing.compute import Compute
+from poolwise.comparing.protocol import Protocol
+from poolwise.errors import RequestError
+from poolwise.images.sources import Source
+from poolwise.networks import family
+from poolwise.problem import Problem
+from poolwise.progress import Interrupted, Listener
+from poolwise.runs import RunFolder, Trials
+from poolwise.searching import samplers
+from poolwise.settings import Settings
+
+METHODS = ["mixture@supernets=2", "fairnas", "random", "short-all"]
+ASKED = {
+    "methods": METHODS, "budgets": [40], "seeds": [1, 2], "names": ["macs"], "resamples": 20,
+    "machine": {"workers": 1, "threads": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source():
+    return Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
+
+
+@pytest.fixture(scope="module")
+def recipe(source):
+    """What a table says of itself."""
+    settings = {
+        "width": 2, "batch_size": 16, "eval_batch_size": 24, "retrain_steps": 12, "lr": 0.05,
+        "precision": "float32", "device": "cpu",
+    }  # fmt: skip
+    return {"preset": "paper", "model": "resnet20", **settings}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory, recipe, source):
+    """A table by hand: dearer configurations are better, with noise."""
+    space, generator = family("resnet20").space, np.random.default_rng(0)
+    costs = api.costs(width=2, image_size=8, classes=3)
+    rows = []
+    for pooling in space:
+        own = (0.5 + 0.1 * costs[pooling].macs_ratio + generator.normal(0, 0.02, 2)).tolist()
+        rows.append(
+            {"pooling": str(pooling), "accuracies": own, "mean": np.mean(own), "std": float(np.std(own, ddof=1))}
+        )
+    data = {"name": "tiny", "fingerprint": source.fingerprint(), "image_size": 8, "classes": list(source.classes)}
+    measured = {
+        "space": space.to_json(), "seeds": [1, 2], "results": rows, "failed": [], "settings": recipe, "data": data, "steps": 12,
+    }  # fmt: skip
+    return tables.write(tmp_path_factory.mktemp("table"), "mine", measured).parent
+
+
+class Stopping(Listener):
+    """Asks to stop after so many checks."""
+
+    def __init__(self, checks):
+        self.left = checks
+
+    def check(self):
+        self.left -= 1
+        if self.left < 0:
+            raise Interrupted
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, table, source):
+    out = tmp_path_factory.mktemp("study") / "out"
+    return out, api.compare(table, out, source=source, **ASKED)
+
+
+def test_every_method_is_judged(study):
+    out, value = study
+    told = {(row["method"], row["smoothed"]): row for row in value["summary"]}
+    assert {method for method, _ in told} == {*METHODS, "macs"}
+    for method in METHODS:
+        assert (told[method, False]["n"], told[method, False]["budget"]) == (2, 40)
+    assert len(value["pairs"]) == 6 * 2 * 2  # pairs of methods x smoothing x measures
+    assert value["failed"] == []
+    page = (out / "compare.html").read_text()
+    assert "Budget 40 steps" in page
+    assert page.count("<svg") == 6
+    assert (out / "figures" / "anytime_agreement.svg").exists()
+
+
+def test_nobody_spends_more_than_the_budget(study, table, source):
+    out, value = study
+    asked = Protocol(
+        tables.load(table), "resnet20", METHODS, [40], [1, 2], out, machine=ASKED["machine"], source=source
+    )
+    macs, dearest = asked.compute.macs, max(asked.compute.macs.values())
+    spent = {(entry["method"], entry["seed"]): entry["spent_macs"] for entry in value["entries"] if entry["budget"]}
+    budget = asked.compute.budget(40)
+    for work in asked.works:
+        own = spent[work.contender.label, work.seed]
+        if work.contender.trials:
+            assert 0.5 * budget < own <= budget
+            trials = Trials(RunFolder(work.folder)).all()
+            assert own == sum(
+                (3 * 16 * t["budget"] + 48) * asked.problem.cost(asked.table.space.parse(t["pooling"])).macs
+                for t in trials
+            )
+        else:
+            mean = sum(macs.values()) / 36
+            ranking = asked.compute.ranking(work.settings.supernets)
+            assert work.settings.steps * asked.problem.step_macs(1) * mean + ranking <= budget + 1
+            assert (work.settings.steps + 1) * asked.problem.step_macs(1) * mean + ranking > budget
+            assert own <= work.settings.steps * asked.problem.step_macs(dearest) + ranking
+    steps = {work.contender.label: work.settings.steps for work in asked.works if not work.contender.trials}
+    assert steps["fairnas"] == 40  # the budget is defined by a single SuperNet
+    assert 25 < steps["mixture@supernets=2"] < 40
+    assert asked.left == []
+
+
+def test_the_count_of_a_search_is_what_it_trained(study):
+    out, _ = study
+    folder = RunFolder.open(out / "runs" / "fairnas-40-1")
+    told = folder.read("ranking.json", "")
+    macs = [row["macs"] for row in told["ranking"]]
+    assert told["spent"]["rank_macs"] < 48 * sum(macs)
+    rounds = 36 * (3 * 16 + 16) * np.mean(macs)
+    rest = 4 * (3 * 16 + 16)
+    assert rounds + rest * min(macs) < told["spent"]["search_macs"] < rounds + rest * max(macs)
+
+
+def test_anytime_has_a_point_a_trial(study):
+    out, value = study
+    with (out / "anytime.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for method, count in (("short-all", 36), ("fairnas", 1), ("mixture@supernets=2", 1)):
+        assert len([row for row in rows if row["method"] == method and row["seed"] == "1"]) == count
+    own = [int(row["spent_macs"]) for row in rows if row["method"] == "random" and row["seed"] == "2"]
+    assert own == sorted(set(own))
+    assert len(own) > 3
+    last = [row for row in rows if row["method"] == "random" and row["seed"] == "2"][-1]
+    whole = next(r for r in value["rows"] if r["method"] == "random" and r["seed"] == 2 and not r["smoothed"])
+    assert float(last["tau_b"]) == pytest.approx(whole["tau_b"]["value"], abs=1e-5)
+
+
+@pytest.mark.parametrize("checks", [60, 200])
+def test_it_goes_on_after_a_stop_to_the_same_bytes(study, tmp_path, table, source, checks):
+    out = tmp_path / "out"
+    with pytest.raises(Interrupted):
+        api.compare(table, out, source=source, listener=Stopping(checks), **{**ASKED, "seeds": [1]})
+    assert (out / "study.json").exists()
+    assert not (out / "compare.json").exists()
+    for done in (study[0] / "runs").glob("*-2"):  # seed 2 was done elsewhere
+        shutil.copytree(done, out / "runs" / done.name)
+    (out / "runs" / "short-all-40-1").mkdir(exist_ok=True)  # killed at its very beginning, or somewhere in it
+    api.compare(table, out, source=source, **ASKED)
+    for name in ("compare.csv", "anytime.csv"):
+        assert (out / name).read_bytes() == (study[0] / name).read_bytes()
+
+
+def test_trials_that_are_done_are_not_trained_again(study, tmp_path, table, source, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(study[0], out)
+    (out / "runs" / "random-40-1" / "trials.json").unlink()
+    monkeypatch.setattr(entries.standalone, "train", lambda *_: pytest.fail("trained again"))
+    api.compare(table, out, source=source, **ASKED)
+    assert (out / "compare.csv").read_bytes() == (study[0] / "compare.csv").read_bytes()
+
+
+def test_trials_never_see_the_test_set(study, tmp_path, table, source):
+    asked = Protocol(
+        tables.load(table), "resnet20", METHODS[1:3], [40], [1], tmp_path, machine=ASKED["machine"], source=source
+    )
+    other = dataclasses.replace(source, test=draw_images(48, 8, 77))
+    for work in asked.works:
+        entries.carry_out(Problem(work.settings, other), Listener(), None, work)
+        again = entries.read(work, asked.table.space)
+        first = next(e for e in study[1]["entries"] if (e["method"], e["seed"]) == (work.contender.label, 1))
+        assert again.scores_P.tolist() == first["scores"]
+
+
+def test_a_failed_training_counts_as_nothing(tmp_path, table, source):
+    folder = shutil.copytree(table, tmp_path / "mine")
+    about = json.loads((folder / "mine.json").read_text())
+    about["recipe"]["lr"] = 1e38
+    (folder / "mine.json").write_text(json.dumps(about))
+    options = {**ASKED, "methods": ["random", "spos@lr=1e38"], "budgets": [20], "seeds": [1]}
+    value = api.compare(folder, tmp_path / "out", source=source, **options)
+    assert [entry["method"] for entry in value["entries"]] == ["random", "macs"]
+    assert len(value["failed"]) == 1
+    assert "spos@lr=1e+38, budget 20, seed 1" in value["failed"][0]
+    trials = Trials(RunFolder(tmp_path / "out" / "runs" / "random-20-1")).all()
+    assert {trial["state"] for trial in trials} == {"failed"}
+
+
+def test_full_trainings_have_the_epochs_of_the_truth(recipe, source):
+    settings = {
+        "preset": "paper",
+        "model": "resnet20",
+        "width": 2,
+        "batch_size": 20,
+        "retrain_steps": None,
+        "retrain_epochs": 7,
+    }
+    compute = Compute(Problem(Settings.from_json(settings), source))
+    assert (compute.training, compute.full_steps) == (48, 7 * (48 // 20))
+    steps = {**settings, "retrain_steps": 7 * (96 // 20)}
+    assert Compute(Problem(Settings.from_json(steps), source)).full_steps == 7 * (48 // 20)
+
+
+def test_the_plan_does_nothing(tmp_path, table, source):
+    value = api.compare(table, tmp_path / "out", source=source, plan=True, **ASKED)
+    assert len(value["entries"]) == 8
+    assert value["macs"] == sum(entry["macs"] for entry in value["entries"])
+    assert value["seconds"] > 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_and_variants():
+    told = contenders.parse(
+        ["mixture", "mixture@draw=rounds;supernets=8", "boltzmann@warm_up=0.3", "tpe", "fairnas"], 4
+    )
+    assert [contender.label for contender in told] == [
+        "mixture@supernets=4", "mixture@supernets=8;draw=rounds", "boltzmann@warm_up=0.3", "tpe", "fairnas",
+    ]  # fmt: skip
+    every = contenders.parse(["all"], 4)
+    assert [contender.method for contender in every] == [*(s.name for s in samplers.available()), *trialing.available()]
+    assert contenders.parse(["spos@lr=0.1"], 4)[0].label == "spos"  # as published anyway
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"methods": ["mixtur"]}, "did you mean 'mixture'"),
+        ({"methods": ["mixture", "mixture@supernets=4"]}, "mixture@supernets=4 is given twice"),
+        ({"methods": ["random", "all"]}, "random is given twice"),
+        ({"methods": ["mixture@supernet=4"]}, "did you mean 'supernets'"),
+        ({"methods": ["mixture@lr"]}, "field=value"),
+        ({"methods": ["mixture@lr=x"]}, "lr cannot be 'x'"),
+        ({"methods": ["mixture@lr=-1"]}, "lr is -1.0"),
+        ({"methods": ["mixture@batch_size=8"]}, "the same for all methods"),
+        ({"methods": ["mixture@warm_up=0.5"]}, "no warm-up"),
+        ({"methods": ["spos@supernets=4"]}, "trains one SuperNet"),
+        ({"methods": ["random@lr=1"]}, "variants are of samplers"),
+        ({"seeds": [1, 1]}, "each once"),
+        ({"seeds": [-1]}, "at least 0"),
+        ({"budgets": [0]}, "at least 1"),
+        ({"budgets": [5, 5]}, "each once"),
+        ({"budgets": []}, "at least one"),
+        ({"methods": ["mixture@supernets=36"], "budgets": [1]}, "too small for mixture@supernets=36"),
+        ({"recipe": "paper"}, "leave --recipe out"),
+        ({"methods": [], "names": []}, "nothing to compare"),
+        ({"methods": [], "plan": True}, "nothing to plan"),
+        ({"names": ["mac"]}, "did you mean 'macs'"),
+    ],
+)
+def test_wrong_requests(tmp_path, table, source, change, told):
+    with pytest.raises(RequestError, match=told):
+        api.compare(table, tmp_path / "out", source=source, **{**ASKED, **change})
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_contradicts_an_earlier_study(study, tmp_path, table, source):
+    out, _ = study
+    before = (out / "study.json").read_bytes()
+    renamed = tmp_path / "other"
+    shutil.copytree(table, renamed)
+    for suffix in ("csv", "json"):
+        (renamed / f"mine.{suffix}").rename(renamed / f"other.{suffix}")
+    with pytest.raises(RequestError, match="against table mine"):
+        api.compare(renamed, out, source=source, **ASKED)
+    with pytest.raises(RequestError, match="another precision of the recipe"):
+        api.compare(table, out, source=source, **{**ASKED, "machine": {"precision": "bfloat16", "threads": 1}})
+    other = dataclasses.replace(source, train=draw_images(96, 8, 5))
+    with pytest.raises(RequestError, match="not those that table mine was made with"):
+        api.compare(table, out, source=other, **ASKED)
+    with pytest.raises(RequestError, match="does not say how its networks were trained"):
+        api.compare("resnet20-cifar10-published", tmp_path / "new", methods=["mixture"])
+    assert (out / "study.json").read_bytes() == before
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_same_bytes(study, tmp_path, table, source):
+    options = {**ASKED, "machine": {"workers": 2, "threads": 1}, "methods": ["fairnas", "random"]}
+    api.compare(table, tmp_path / "out", source=source, **options)
+    for name in ("fairnas-40-1/ranking.json", "random-40-2/trials.json"):
+        one, two = (json.loads((out / "runs" / name).read_text()) for out in (study[0], tmp_path / "out"))
+        assert {**one, "hardware": 0} == {**two, "hardware": 0}
