@@ -250,6 +250,11 @@ def plan(
     return planning.plan(stages.measured(settings, source), asked)
 
 
+def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | None:
+    """What ``resume`` would still do, without doing it; None where nothing is left to train or rank."""
+    return stages.plan_left(RunFolder.open(Path(folder)), source)
+
+
 def fit(
     settings: Settings,
     seconds: float,
