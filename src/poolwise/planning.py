@@ -111,8 +111,9 @@ def _search(problem: Problem) -> Stage:
         share = calibration.share_of_use(settings.supernets, problem.block, count)
         seconds, fixed = seconds * parallel.slowdown / count / share, CREW_SECONDS
     batch = min(settings.batch_size, len(problem.halves[0]))
-    # a weight and a momentum of every SuperNet, gradients of those at work
-    weights = 4 * problem.supernet_parameters * (2 * settings.supernets + count)
+    parameters = problem.cost(problem.default).parameters
+    # weights and momentum of all copies; gradients of those in use
+    weights = 8 * problem.supernet_parameters * settings.supernets + 4 * parameters * count
     memory = _memory(problem, count, batch) + weights
     return Stage(
         "search", problem.search_steps, int(problem.search_steps * batch * 4 * macs), seconds + fixed, memory, fixed
