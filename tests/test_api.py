@@ -198,3 +198,19 @@ def test_a_strided_family_from_search_to_plain_model(tmp_path, tiny_settings, ti
     test = problem.batches(tiny_source.test, settings.eval_batch_size)
     recorded = next(r for r in retrained["results"] if r["pooling"] == "3-2-2-2")["accuracies"]
     assert accuracy(plain, test.ordered(), problem.precision) in recorded
+
+
+def test_a_plan_of_what_is_left(tmp_path, tiny_settings, tiny_source):
+    class Stops(Listener):
+        def finish(self):
+            self.stopping = True  # after the search
+
+    with pytest.raises(Interrupted):
+        api.run(tiny_settings, tmp_path / "run", source=tiny_source, listener=Stops())
+    left = api.plan_left(tmp_path / "run", source=tiny_source)
+    assert [stage.name for stage in left.stages][-1] == "retrain"
+    api.resume(tmp_path / "run", source=tiny_source)
+    assert api.plan_left(tmp_path / "run", source=tiny_source) is None
+    stages = {event["stage"]: event for event in RunFolder.open(tmp_path / "run").events("stage")}
+    assert set(stages) >= {"search", "retrain"}
+    assert all(event["planned"] > 0 and event["seconds"] >= 0 for event in stages.values())

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 
 import poolwise
 from poolwise import calibration
 from poolwise.calibration import Parallel
-from poolwise.errors import RunFailure
+from poolwise.errors import RequestError, RunFailure
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder
@@ -68,6 +69,13 @@ def dies(problem, listener, hold, number):
 def test_a_dead_worker_is_told_in_one_line(tiny_settings, tiny_source):
     problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     with pytest.raises(RunFailure, match="a worker process died"):
+        list(each(problem, dies, [(1,), (2,)], Listener(), 2, 1))
+
+
+def test_too_little_shared_memory_is_told(monkeypatch, tiny_settings, tiny_source):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    with pytest.raises(RequestError, match="--shm-size"):
         list(each(problem, dies, [(1,), (2,)], Listener(), 2, 1))
 
 

@@ -81,7 +81,7 @@ def retrain(
     request = opened.request()
     settings = changed(Settings.from_json(request["settings"]), changes)
     problem = stages.reopened(opened, source, settings)  # a wrong request is told before anything is touched
-    if settings.to_json() != request["settings"] or not opened.has("retrain.json"):
+    if settings != Settings.from_json(request["settings"]) or not opened.has("retrain.json"):
         for name in ("retrain.json", "report.html"):  # what they say is no longer what was asked for
             (opened.path / name).unlink(missing_ok=True)
     opened.save_request({**request, "settings": settings.to_json()})
@@ -143,10 +143,11 @@ def exhaustive(
 def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | None) -> None:
     """RequestError where the run was asked for something else; another number of workers is taken over."""
     request, wanted = folder.request(), stages.rooted(settings).to_json()
+    kept = Settings.from_json(request["settings"]).to_json()  # a run begun before a setting was there has its default
     if "exhaustive" not in request["stages"]:
         raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
     for name, value in {**wanted, "poolings": poolings}.items():
-        had = request.get("poolings") if name == "poolings" else request["settings"].get(name)
+        had = request.get("poolings") if name == "poolings" else kept.get(name)
         if value != had and name != "workers":
             raise RequestError(
                 f"{folder.path} holds another request ({name.removeprefix('retrain_')} {had}, now {value}):"
@@ -273,6 +274,11 @@ def plan(
         listed = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
         return stages.plan_exhaustive(settings, listed, source)
     return planning.plan(stages.measured(settings, source), asked)
+
+
+def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | None:
+    """What ``resume`` would still do, without doing it; None where nothing is left to train or rank."""
+    return stages.plan_left(RunFolder.open(Path(folder)), source)
 
 
 def fit(

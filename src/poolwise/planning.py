@@ -92,8 +92,11 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
         elif name in ("retrain", "exhaustive"):
             planned.append(_trainings(problem, name, trainings))
     settings, parameters = problem.settings, problem.cost(problem.default).parameters
-    kept = {"search": settings.supernets * 8, "retrain": 4 * (settings.top + 2) * settings.retrain_seeds}
-    disk = sum(kept.get(stage.name, 0) * parameters for stage in planned) + 2**20
+    kept = {
+        "search": 8 * settings.supernets * problem.supernet_parameters,
+        "retrain": 4 * (settings.top + 2) * settings.retrain_seeds * parameters,
+    }
+    disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
     return Plan(tuple(planned), disk, str(problem.precision), _parallel_words(problem, stages))
 
 
@@ -108,7 +111,8 @@ def _search(problem: Problem) -> Stage:
         share = calibration.share_of_use(settings.supernets, problem.block, count)
         seconds, fixed = seconds * parallel.slowdown / count / share, CREW_SECONDS
     batch = min(settings.batch_size, len(problem.halves[0]))
-    weights = 12 * problem.cost(problem.default).parameters * settings.supernets
+    # a weight and a momentum of every SuperNet, gradients of those at work
+    weights = 4 * problem.supernet_parameters * (2 * settings.supernets + count)
     memory = _memory(problem, count, batch) + weights
     return Stage(
         "search", problem.search_steps, int(problem.search_steps * batch * 4 * macs), seconds + fixed, memory, fixed
@@ -118,6 +122,7 @@ def _search(problem: Problem) -> Stage:
 def _rank(problem: Problem) -> Stage:
     settings, timing = problem.settings, problem.timing
     poolings, images = _members(problem), len(problem.halves[1])
+    calibrated = len(problem.calibration_batches or ())
     owner = np.random.Generator(np.random.PCG64(0)).integers(settings.supernets, size=len(poolings))
     groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(settings.supernets)]
     macs = sum(problem.cost.prefix_macs(group) for group in groups if group)
@@ -126,12 +131,15 @@ def _rank(problem: Problem) -> Stage:
     batch = min(settings.batch_size, len(problem.halves[0]))
     parallel = workers.for_ranking(problem)
     count = min(parallel.workers, -(-images // settings.eval_batch_size))
-    seconds = images / batch * passes * timing.seconds("score", default)
+    each = passes * timing.seconds("score", default) / batch  # seconds of an image
+    seconds = images * each
     if count > 1:
         seconds = seconds * parallel.slowdown / count + CREW_SECONDS
+    seconds += calibrated * each  # in one process
     evaluated = min(settings.eval_batch_size, images)
     dearest = max(problem.cost(p).activation_bytes for p in poolings)
     memory = _memory(problem, count, 0) + count * evaluated * dearest // 2
+    images += calibrated
     return Stage("rank", images * len(poolings), int(images * macs), seconds, memory, seconds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any
@@ -16,14 +17,16 @@ from poolwise.images.augment import Augmentation, Normalise
 from poolwise.images.batches import Batches, Shuffled
 from poolwise.images.sources import ImageSet, Source, load
 from poolwise.images.split import stratified_halves, stratified_subset
-from poolwise.networks import family
+from poolwise.networks import family, variants
 from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import export
+from poolwise.networks.switch import SwitchableNet, export
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.training import Precision, choose_device
+
+RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
 
 
 class Problem:
@@ -91,6 +94,32 @@ class Problem:
         """The network on the CPU with initial weights from the stream called ``name``."""
         arguments: dict[str, Any] = {"classes": len(self.source.classes), "width": self.width, "norm": norm}
         return create(self.family.build, streams.torch(name), **arguments)
+
+    def supernet(self, name: str, streams: Streams) -> SwitchableNet:
+        """A SuperNet of the kind that the settings ask for, on the CPU, initial weights as in ``build``."""
+        return self._varied(lambda norm: self.build(norm, name, streams))
+
+    @cached_property
+    def supernet_parameters(self) -> int:
+        """Trainable numbers of one SuperNet, all copies counted."""
+
+        def build(norm: Norm) -> Chain:
+            with torch.device("meta"):
+                return self.family.build(classes=len(self.source.classes), width=self.width, norm=norm)
+
+        return sum(parameter.numel() for parameter in self._varied(build).parameters())
+
+    def _varied(self, build: Callable[[Norm], Chain]) -> SwitchableNet:
+        return variants.supernet(build, self.space, self.settings.norm, self.settings.sharing)
+
+    @cached_property
+    def calibration_batches(self) -> Batches | None:
+        """Images of the training half, drawn once, that recalibrated norms are averaged over; None for other norms."""
+        if self.settings.norm != "recalibrated":
+            return None
+        size, half = self.settings.eval_batch_size, self.halves[0]
+        drawn = Streams(self.settings.seed)["recalibration"].permutation(half)[: RECALIBRATION_BATCHES * size]
+        return self.batches(self.training_images, size, np.sort(drawn))
 
     @property
     def search_steps(self) -> int:

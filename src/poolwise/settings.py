@@ -9,6 +9,8 @@ from typing import Any
 from poolwise.errors import RequestError, did_you_mean
 
 DRAWS = ("rounds", "iid")
+NORMS = ("batch", "affine", "recalibrated")
+SHARINGS = ("full", "resolution")
 COMPILES = ("off", "default", "cuda-graphs")
 
 
@@ -30,6 +32,8 @@ class Settings:
         temperature, temperature_start: end and start of the linear rise.
         block: steps drawn at a time with the same scores (None: as the device needs it, ``Problem.block``); 1 as published.
         draw: ``rounds`` (every configuration once a round) or ``iid`` (independent, as published).
+        norm: BatchNorm of the search, one of NORMS (``poolwise.networks.variants``); ``batch`` as published.
+        sharing: ``full`` (one set of weights for all) or ``resolution`` (one for each number of downsamplings passed).
         warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that know it.
         top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
         retrain_epochs, retrain_steps: length of a stand-alone training.
@@ -61,6 +65,8 @@ class Settings:
     temperature_start: float = 1.0
     draw: str = "iid"
     block: int | None = None
+    norm: str = "batch"
+    sharing: str = "full"
     warm_up: float = 0.0
     top: int = 1
     retrain_seeds: int = 5
@@ -94,12 +100,18 @@ class Settings:
             raise RequestError(
                 f"lr_end {self.lr_end} is above lr {self.lr}: the rate falls; give a smaller --lr-end as well"
             )
-        for name, allowed in (("draw", DRAWS), ("compile", COMPILES)):
+        named = (("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS), ("compile", COMPILES))
+        for name, allowed in named:
             value = getattr(self, name)
             if value not in allowed:
                 raise RequestError(
                     f"unknown {name} {value!r}{did_you_mean(str(value), allowed)}. Allowed are {', '.join(allowed)}"
                 )
+        if self.norm == "recalibrated" and self.compile != "off":
+            raise RequestError(
+                f"norm recalibrated changes norms while ranking and compile is {self.compile}: set one of them back"
+                " (--compile off, or --norm affine)"
+            )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

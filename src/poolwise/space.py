@@ -212,6 +212,15 @@ class PoolingSpace:
         free = self._free - used
         return range(least[later] + (free if later == self.poolings else 0), least[later] + free + 1)
 
+    def depths_at(self, layer: int) -> list[int]:
+        """Numbers of downsamplings that members may have passed when ``layer`` runs, those before it included."""
+        least = self._least
+        return [
+            depth
+            for depth in range(self.poolings + 1)
+            if sum(least[:depth]) <= layer < self.layers - sum(least[depth + 1 :])
+        ]
+
     def sample(self, generator: np.random.Generator, n: int = 1) -> list[Pooling]:
         """``n`` independent uniform draws (with replacement), without enumerating the space."""
         return [self[uniform_below(generator, self.size)] for _ in range(n)]

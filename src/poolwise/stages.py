@@ -122,7 +122,9 @@ def carry_out(
     left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
     if any(stage != "report" for stage in left):
         problem = problem or reopened(folder, source)
-        for line in _planned(folder, problem, left).lines():
+        whole = _planned(folder, problem, left)
+        planning.check_memory(whole, problem)
+        for line in whole.lines():
             listener.note(line)
     for stage in left:
         if stage == "report":
@@ -165,6 +167,12 @@ def _all_trainings(problem: Problem, poolings: Sequence[str] | None) -> list[tup
 
 def _count(settings: Settings, poolings: Sequence[str] | None) -> int:
     return settings.retrain_seeds * (family(settings.model).space.size if poolings is None else len(poolings))
+
+
+def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
+    """What is left to do of a run; None where that is nothing but the report."""
+    left = [stage for stage in folder.request()["stages"] if stage != "report" and not folder.has(_OUTPUTS[stage])]
+    return _planned(folder, reopened(folder, source), left) if left else None
 
 
 def plan_exhaustive(settings: Settings, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:

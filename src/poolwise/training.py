@@ -135,7 +135,6 @@ def train_step(
     """One optimizer step on one batch; returns the loss in nats as a scalar on the device, which nothing waits for."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-    optimizer.zero_grad(set_to_none=True)
     with watch("forward"):
         with precision.active(images_BCHW.device):
             logits_BK = forward(precision.images(images_BCHW))
@@ -144,6 +143,7 @@ def train_step(
         loss.backward()
     with watch("optimizer"):
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # of M SuperNets, one at a time has gradients in memory
     return loss.detach()
 
 

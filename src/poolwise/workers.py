@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -23,7 +24,7 @@ import torch
 
 from poolwise import calibration
 from poolwise.calibration import Parallel, cpu_threads
-from poolwise.errors import PoolwiseError, RunFailure
+from poolwise.errors import PoolwiseError, RequestError, RunFailure
 from poolwise.images.sources import ImageSet, Source
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
@@ -220,17 +221,30 @@ def threads_here(count: int) -> Iterator[None]:
 
 def _shared(problem: Problem) -> dict[str, Any]:
     """The images in use as tensors in shared memory, which another process opens without a copy."""
-    source = problem.source
+    source, images = problem.source, problem.training_images
+    _check_shared_memory(sum(a.nbytes for part in (images, source.test) for a in (part.images, part.labels)))
     arrays = {
         name: torch.from_numpy(array.copy()).share_memory_()
         for name, array in (
-            ("train_images", problem.training_images.images),
-            ("train_labels", problem.training_images.labels),
+            ("train_images", images.images),
+            ("train_labels", images.labels),
             ("test_images", source.test.images),
             ("test_labels", source.test.labels),
         )
     }
     return {**arrays, "name": source.name, "classes": source.classes, "flip": source.flip, "note": source.note}
+
+
+def _check_shared_memory(needed: int) -> None:
+    """RequestError where the system's shared memory (small in many containers) cannot hold the images."""
+    if not os.path.isdir("/dev/shm"):
+        return
+    free = shutil.disk_usage("/dev/shm").free
+    if needed > free:
+        raise RequestError(
+            f"worker processes share {needed >> 20} MiB of images and /dev/shm has {free >> 20} MiB free: use --workers 1,"
+            " fewer --images, or give the container more shared memory (docker: --shm-size)"
+        )
 
 
 def _opened(shared: dict[str, Any]) -> Source:

@@ -76,6 +76,8 @@ def test_space_as_table_and_json():
         (["run", "--lr", "nan"], "lr is nan"),
         (["run", "--supernets", "x"], "not a valid integer"),
         (["run", "--draw", "rnds"], "did you mean 'rounds'"),
+        (["run", "--norm", "afine"], "did you mean 'affine'"),
+        (["search", "--sharing", "none"], "unknown sharing 'none'"),
         (["run", "--method", "mixtur"], "did you mean 'mixture'"),
         (["run", "--method", "spos", "--supernets", "3"], "--supernets is 3: leave it out"),
         (["search", "--warm-up", "0.5"], "method mixture has no warm-up"),
@@ -141,6 +143,7 @@ def test_stages_by_hand_and_quiet_json(tmp_path, image_folder):
     assert json.loads(retrained.stdout)["verdict"]
     assert retrained.stderr == ""
     assert "verdict" in poolwise("resume", out).stdout
+    assert "nothing is left" in poolwise("resume", out, "--plan").stdout
     assert (
         "retrain: 36 steps" in poolwise("retrain", out, "--retrain-seeds", "4", "--retrain-steps", "3", "--plan").stdout
     )
@@ -211,7 +214,7 @@ def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
     out, options = tmp_path / "run", ["--width", "2", "--steps", "3", "--seeds", "2", "--batch-size", "8"]
     options += ["--image-size", "8", "--device", "cpu", "--precision", "float32", "--data", f"folder:{image_folder}"]
     options += ["--poolings", "5-3-2,4-3-3", "--out", out]
-    assert "trainings 4" in poolwise("exhaustive", *options, "--plan").stdout
+    assert "exhaustive: 12 steps" in poolwise("exhaustive", *options, "--plan").stdout
     assert not out.exists()
     first = poolwise("exhaustive", *options)
     assert first.returncode == 0, first.stderr

@@ -145,3 +145,11 @@ def test_a_layer_that_cannot_stride_is_named():
     chain.layers[3] = nn.Identity()
     with pytest.raises(RequestError, match="layer 'block3' cannot take a stride"):
         CostModel(chain, 32, family("resnet20").default, "stride")
+
+
+def test_costs_do_not_depend_on_whether_the_caller_wants_gradients():
+    chain = create(family("resnet20").build, torch.Generator().manual_seed(0), classes=3, width=2, norm=batch_norm)
+    pooling = family("resnet20").default
+    with torch.no_grad():
+        found = CostModel(chain, 8, pooling)(pooling)
+    assert found == CostModel(chain, 8, pooling)(pooling)

@@ -40,8 +40,8 @@ class Watched(SwitchableNet):
         super().__init__(network.chain, network.operator)
         self.calls, self.most, self.alive = 0, 0, weakref.WeakSet()
 
-    def layer(self, i, features_BCHW, halvings=0):
-        features_BCHW = super().layer(i, features_BCHW, halvings)
+    def layer(self, prefix, features_BCHW):
+        features_BCHW = super().layer(prefix, features_BCHW)
         self.calls += 1
         self.alive.add(features_BCHW)
         self.most = max(self.most, len(self.alive))

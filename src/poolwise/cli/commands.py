@@ -157,11 +157,17 @@ def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -
 
 @cli.command()
 @_RUN
+@_PLAN
 @output_options
-def resume(run: Path, quiet: bool, as_json: bool) -> None:
+def resume(run: Path, plan: bool, quiet: bool, as_json: bool) -> None:
     """Go on with a run that was stopped."""
     from poolwise import api
 
+    if plan:
+        left = api.plan_left(run)
+        return (
+            show.plan(left, as_json) if left else show.line({"left": []}, as_json, "nothing is left to train or rank")
+        )
     folder = work(run, quiet, as_json, lambda listener: api.resume(run, listener=listener))
     show.result(folder.path, as_json)
 

@@ -46,6 +46,8 @@ _SEARCH: list[Decorator] = [
     click.option("--eval-batch-size", type=int, help="Images a batch while ranking; part of the result."),
     click.option("--temperature", type=float, help="Temperature of the assignment at the end of the search."),
     click.option("--temperature-start", type=float, help="Temperature at its start."),
+    click.option("--norm", help="BatchNorm: batch (as published), affine (its own by depth) or recalibrated."),
+    click.option("--sharing", help="full (one set of weights for all) or resolution (one by depth)."),
     click.option("--draw", help="rounds (every configuration once a round) or iid (as published)."),
 ]
 _TRAINING: list[Decorator] = [

@@ -6,12 +6,14 @@ Shapes: images_BCHW, features_BCHW, logits_BK (B batch, C channels, H, W resolut
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from poolwise.errors import RequestError
 
 Norm = Callable[[int], nn.Module]
 
@@ -19,6 +21,11 @@ Norm = Callable[[int], nn.Module]
 def batch_norm(channels: int) -> nn.Module:
     """BatchNorm of the search: batch statistics, no affine parameters, no running averages (as published)."""
     return nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
+
+
+def affine_norm(channels: int) -> nn.Module:
+    """BatchNorm of the search's variants: batch statistics, affine parameters, no running averages."""
+    return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
 def running_norm(channels: int) -> nn.Module:
@@ -46,11 +53,33 @@ def convolve(conv: nn.Conv2d, features_BCHW: Tensor, stride: int) -> Tensor:
     return F.conv2d(features_BCHW, conv.weight, conv.bias, stride, conv.padding, conv.dilation, conv.groups)
 
 
+class PerDepth(nn.Module):
+    """One place of a chain with a layer of its own for each number of downsamplings passed (its *depth*).
+
+    Args:
+        copies: depth -> layer; they may have modules in common, and cost the same.
+    """
+
+    def __init__(self, copies: Mapping[int, nn.Module]):
+        super().__init__()
+        self.copies = nn.ModuleDict({str(depth): layer for depth, layer in copies.items()})
+
+    def at(self, depth: int) -> nn.Module:
+        """The layer of this depth. RequestError where there is none."""
+        if str(depth) not in self.copies:
+            raise RequestError(
+                f"a layer has weights of its own after {' or '.join(self.copies)} downsamplings and {depth} are asked for:"
+                " only configurations of the space that the network was made for can run"
+            )
+        return self.copies[str(depth)]
+
+
 class Chain(nn.Module):
     """Layers that run one after the other, none of which changes the resolution, then a head.
 
     Args:
-        layers: name and module of each, in order. On CIFAR the stem convolution is the first of them.
+        layers: name and module of each, in order. On CIFAR the stem convolution is the first of them. A module may be a
+            ``PerDepth`` (see ``variants``).
         head: features_BCHW -> logits_BK at any resolution.
 
     ``operator`` names how ``switch`` downsamples this network where nothing else is asked for; a registered family sets it.
@@ -68,10 +97,20 @@ class Chain(nn.Module):
     def __len__(self) -> int:
         return len(self.layers)
 
+    def at(self, i: int, depth: int = 0) -> nn.Module:
+        """Layer ``i`` as it runs when ``depth`` downsamplings are passed, those before it included."""
+        layer = self.layers[i]
+        return layer.at(depth) if isinstance(layer, PerDepth) else layer
+
+    def every_layer(self) -> list[nn.Module]:
+        """The layers with all their copies, those that are called when the chain runs."""
+        places = [list(one.copies.values()) if isinstance(one, PerDepth) else [one] for one in self.layers]
+        return [layer for copies in places for layer in copies]
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         features_BCHW = images_BCHW
-        for layer in self.layers:
-            features_BCHW = layer(features_BCHW)
+        for i in range(len(self)):
+            features_BCHW = self.at(i)(features_BCHW)
         return self.head(features_BCHW)
 
 

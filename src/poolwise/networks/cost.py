@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError
-from poolwise.networks.chain import Chain, batch_norm, create
+from poolwise.networks.chain import Chain, PerDepth, batch_norm, create
 from poolwise.networks.registry import family
 from poolwise.networks.switch import check_fits, check_operator, downsampled
 from poolwise.rng import Streams
@@ -79,7 +79,8 @@ class CostModel:
     """Prices configurations of one chain at one (square) image size.
 
     Args:
-        chain: stride-free; its weights do not matter and it is not kept.
+        chain: stride-free and without copies by depth, which cost what the plain network does; its weights do not
+            matter and it is not kept.
         image_size: pixels along one side.
         default: the configuration that ratios refer to.
         operator: ``pool`` or ``stride`` (see ``switch``); by default the chain's own.
@@ -90,6 +91,8 @@ class CostModel:
 
     def __init__(self, chain: Chain, image_size: int, default: Pooling, operator: str | None = None):
         check_fits(chain, default)
+        if any(isinstance(layer, PerDepth) for layer in chain.layers):
+            raise RequestError("costs are those of the plain network: give a chain without copies by depth")
         self.operator = check_operator(chain, operator)
         self.chain = copy.deepcopy(chain).to("meta")
         self.image_size, self.default = image_size, default
@@ -109,7 +112,7 @@ class CostModel:
         if step not in self._table:
             i, before, after = step
             last = i == len(self.chain)
-            parts = [self.chain.head] if last else downsampled(self.chain, i, after - before, self.operator)
+            parts = [self.chain.head] if last else downsampled(self.chain.layers[i], after - before, self.operator)
             self._table[step] = _measure(nn.Sequential(*parts), self._input(i, before))
         return self._table[step]
 
@@ -167,8 +170,9 @@ def _steps(pooling: Pooling) -> list[_Step]:
     return [(i, before, after) for i, (before, after) in enumerate(pairwise([0, *depths, depths[-1]]))]
 
 
+@torch.enable_grad()
 def _measure(module: nn.Module, features_BCHW: Tensor) -> _LayerCost:
-    """Costs of one pass of ``module``, on the meta device."""
+    """Costs of one pass of ``module``, on the meta device, also where the caller wants no gradients."""
     features_BCHW = features_BCHW.detach().requires_grad_()
     cost = _LayerCost(features_BCHW)
     with _hooks(module, _counter(cost)), _saved_bytes([features_BCHW, *module.parameters()]) as saved:

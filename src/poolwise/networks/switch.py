@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.networks.chain import Chain, Strided
+from poolwise.networks.chain import Chain, PerDepth, Strided
 from poolwise.space import Pooling
 
 OPERATORS = ("pool", "stride")
@@ -44,15 +45,19 @@ class SwitchableNet(nn.Module):
     def forward(self, images_BCHW: Tensor, pooling: Pooling) -> Tensor:
         """images_BCHW -> logits_BK under ``pooling``. Raises RequestError where its layers do not fit."""
         check_fits(self.chain, pooling)
-        features_BCHW, depth = images_BCHW, 0
-        for i, target in enumerate(pooling.depths()):
-            features_BCHW = self.layer(i, features_BCHW, halvings=target - depth)
-            depth = target
+        features_BCHW, depths = images_BCHW, tuple(pooling.depths())
+        for i in range(len(depths)):
+            features_BCHW = self.layer(depths[: i + 1], features_BCHW)
         return self.chain.head(features_BCHW)
 
-    def layer(self, i: int, features_BCHW: Tensor, halvings: int = 0) -> Tensor:
-        """Layer ``i`` with ``halvings`` downsamplings on it: the step that configurations with one prefix share."""
-        layer = self.chain.layers[i]
+    def layer(self, prefix: Sequence[int], features_BCHW: Tensor) -> Tensor:
+        """The last layer of ``prefix``, with its downsamplings: the step that configurations with one prefix share.
+
+        ``prefix`` holds the depths of the first layers up to this one: how many downsamplings are passed when each runs.
+        """
+        depth = prefix[-1]
+        halvings = depth - (prefix[-2] if len(prefix) > 1 else 0)
+        layer = self.chain.at(len(prefix) - 1, depth)
         if not halvings:
             return layer(features_BCHW)
         if self.operator == "stride":
@@ -84,19 +89,21 @@ def check_operator(chain: Chain, operator: str | None = None) -> str:
 
 
 def _takes_stride(layer: nn.Module) -> bool:
-    return isinstance(layer, Strided)
+    copies = layer.copies.values() if isinstance(layer, PerDepth) else [layer]
+    return all(isinstance(own, Strided) for own in copies)
 
 
-def downsampled(chain: Chain, i: int, halvings: int, operator: str) -> list[nn.Module]:
-    """Modules, to be run in order, of layer ``i`` with ``halvings`` downsamplings on it; the layer is copied.
+def downsampled(layer: nn.Module, halvings: int, operator: str) -> list[nn.Module]:
+    """Modules, to be run in order, of a layer with ``halvings`` downsamplings on it; the layer is copied.
 
     Max-pools and the layer for ``pool``; for ``stride`` the layer alone, with the stride written into its convolutions.
     """
-    layer = copy.deepcopy(chain.layers[i])
+    layer = copy.deepcopy(layer)
     if not halvings:
         return [layer]
     if operator == "pool":
         return [*(nn.MaxPool2d(2) for _ in range(halvings)), layer]
+    assert isinstance(layer, Strided)
     layer.stride = 2**halvings
     for conv in layer.strided():
         conv.stride = (layer.stride, layer.stride)
@@ -106,8 +113,10 @@ def downsampled(chain: Chain, i: int, halvings: int, operator: str) -> list[nn.M
 def export(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str | None = None) -> nn.Sequential:
     """One configuration as a plain ``nn.Sequential`` of layers, max-pools where the operator is one, and head.
 
-    Weights are copied. ``operator`` is by default the network's own. The output equals the SwitchableNet's to the bit;
-    nothing of poolwise's switch stays in it, and each convolution's ``stride`` says what it does.
+    Weights are copied; where layers have copies for each depth (``variants``), those that the configuration uses.
+    ``operator`` is by default the network's own. The output equals the SwitchableNet's to the bit;
+    nothing of poolwise's switch stays in it, and each convolution's ``stride`` says what it does. Norms are copied as they
+    are: those of a search use batch statistics, and averages of ``networks.recalibration`` are not among them.
     """
     chain = network.chain if isinstance(network, SwitchableNet) else network
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
@@ -116,7 +125,7 @@ def export(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     depth = 0
     for i, target in enumerate(pooling.depths()):
-        *pools, layer = downsampled(chain, i, target - depth, operator)
+        *pools, layer = downsampled(chain.at(i, target), target - depth, operator)
         for step, pool in enumerate(pools, start=depth + 1):
             parts[f"pool{step}"] = pool
         parts[chain.names[i]] = layer

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from poolwise.images.batches import Draw, Shuffled
-from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -52,7 +51,7 @@ class SuperNets:
         settings, self.precision = problem.settings, problem.precision
         self.networks = networks or [_placed(problem, f"init{m}", streams) for m in range(settings.supernets)]
         for network in self.networks:
-            compiled(network, network.chain.layers, settings.compile)
+            compiled(network, network.chain.every_layer(), settings.compile)
         self.optimizers = [sgd(n, settings.lr, settings.momentum, settings.weight_decay) for n in self.networks]
         for m, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
             for i, parameter in enumerate(network.parameters()):
@@ -95,7 +94,7 @@ class SuperNets:
 
 
 def _placed(problem: Problem, name: str, streams: Streams) -> SwitchableNet:
-    network = SwitchableNet(problem.build(batch_norm, name, streams))
+    network = problem.supernet(name, streams)
     problem.precision.place(network, problem.device)
     return network
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.metrics import kendall_tau_b
+from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import SwitchableNet, check_fits
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -19,7 +21,7 @@ from poolwise.runs import FORMAT, RunFolder, environment
 from poolwise.searching.loop import SearchState
 from poolwise.space import Pooling
 from poolwise.training import Precision
-from poolwise.workers import each, for_ranking
+from poolwise.workers import each, for_ranking, threads_here
 
 RANKED_CONFIGURATIONS = 20_000  # of larger spaces, what the search visited is ranked
 
@@ -33,21 +35,19 @@ def walk(
     logits equal those of one forward pass a configuration to the bit, since the operations are the same. Gradients and
     precision are the caller's; the order is that of the trie.
     """
-    depths = [pooling.depths() for pooling in poolings]
+    depths = [tuple(pooling.depths()) for pooling in poolings]
 
-    def descend(
-        layer: int, features_BCHW: Tensor, depth: int, members: list[int]
-    ) -> Iterator[tuple[list[int], Tensor]]:
+    def descend(layer: int, features_BCHW: Tensor, members: list[int]) -> Iterator[tuple[list[int], Tensor]]:
         if layer == len(network):
             yield members, network.chain.head(features_BCHW)
             return
-        for reached, group in groupby(members, key=lambda a: depths[a][layer]):
+        for prefix, group in groupby(members, key=lambda a: depths[a][: layer + 1]):
             # the activation has no name here, so it is gone before the next one of its level is computed
-            yield from descend(layer + 1, network.layer(layer, features_BCHW, reached - depth), reached, list(group))
+            yield from descend(layer + 1, network.layer(prefix, features_BCHW), list(group))
 
     for pooling in poolings:
         check_fits(network.chain, pooling)
-    yield from descend(0, images_BCHW, 0, sorted(range(len(poolings)), key=lambda a: depths[a]))
+    yield from descend(0, images_BCHW, sorted(range(len(poolings)), key=lambda a: depths[a]))
 
 
 @torch.no_grad()
@@ -118,6 +118,33 @@ def score_all(
     return np.sum([_given(result) for _, result in results], axis=0) / len(batches)
 
 
+@torch.no_grad()
+def recalibrate(
+    problem: Problem,
+    networks: list[SwitchableNet],
+    poolings: Sequence[Pooling],
+    supernet_P: np.ndarray,
+    listener: Listener,
+) -> list[SwitchableNet]:
+    """The SuperNets with running averages for the configurations that ``supernet_P`` gives them.
+
+    As they are where ``norm`` is not ``recalibrated``. Runs in this process, on as many threads as the scoring.
+    """
+    batches = problem.calibration_batches
+    if batches is None:
+        return networks
+    views = [Recalibrated(network) for network in networks]
+    members = [[p for p, owner in zip(poolings, supernet_P, strict=True) if owner == m] for m in range(len(views))]
+    with threads_here(for_ranking(problem).threads):
+        for images_BCHW, _ in batches.ordered():
+            for view, own in zip(views, members, strict=True):
+                listener.check()
+                with view.collecting(), problem.precision.active(images_BCHW.device):
+                    deque(walk(view, own, problem.precision.images(images_BCHW)), maxlen=0)
+            listener.advance()
+    return list(views)
+
+
 def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Score the finished search's configurations and write ``ranking.json``. RequestError where it is not finished.
 
@@ -136,8 +163,10 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
         )
     supernet_P = state.sampler.supernet_of(poolings)
     batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
-    listener.start("rank", batches.parts)
-    score_P = score_all(problem, state.nets.networks, poolings, supernet_P, listener)
+    calibration = problem.calibration_batches
+    listener.start("rank", batches.parts + (calibration.parts if calibration else 0))
+    networks = recalibrate(problem, state.nets.networks, poolings, supernet_P, listener)
+    score_P = score_all(problem, networks, poolings, supernet_P, listener)
     listener.finish()
     value = describe(problem, state, poolings, score_P)
     folder.write_json("ranking.json", value)
@@ -185,9 +214,16 @@ def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], 
         "precision": str(state.nets.precision),
         "spent": {"search_macs": state.macs, "rank_macs": _macs(problem, poolings, supernet_P)},
         "evaluation_batch": min(problem.settings.eval_batch_size, len(problem.halves[1])),
+        **_recalibration(problem),
         "data": problem.describe_data(),
         **environment(),
     }
+
+
+def _recalibration(problem: Problem) -> dict[str, Any]:
+    """How many images recalibrated norms were averaged over, and at most how many at a time."""
+    batches = problem.calibration_batches
+    return {"recalibration": {"images": len(batches), "batch": batches.batch_size}} if batches else {}
 
 
 def _macs(problem: Problem, poolings: Sequence[Pooling], supernet_P: np.ndarray) -> int:
