@@ -112,6 +112,12 @@ class Problem:
     def _varied(self, build: Callable[[Norm], Chain]) -> SwitchableNet:
         return variants.supernet(build, self.space, self.settings.norm, self.settings.sharing)
 
+    def ranked_images(self, settings: Settings | None = None) -> int:
+        """Images that ranking runs every configuration on: the scoring half, and what norms are recalibrated on."""
+        settings, (training, scoring) = settings or self.settings, map(len, self.halves)
+        again = RECALIBRATION_BATCHES * settings.eval_batch_size if settings.norm == "recalibrated" else 0
+        return scoring + min(again, training)
+
     @cached_property
     def calibration_batches(self) -> Batches | None:
         """Images of the training half, drawn once, that recalibrated norms are averaged over; None for other norms."""

@@ -10,6 +10,7 @@ import pytest
 
 from conftest import draw_images
 from poolwise import api, tables, trialing
+from poolwise.cli import main
 from poolwise.comparing import contenders, entries
 from poolwise.comparing.compute import Compute
 from poolwise.comparing.protocol import Protocol
@@ -113,7 +114,7 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
             )
         else:
             mean = sum(macs.values()) / 36
-            ranking = asked.compute.ranking(work.settings.supernets)
+            ranking = asked.compute.ranking(work.settings)
             assert work.settings.steps * asked.problem.step_macs(1) * mean + ranking <= budget + 1
             assert (work.settings.steps + 1) * asked.problem.step_macs(1) * mean + ranking > budget
             assert own <= work.settings.steps * asked.problem.step_macs(dearest) + ranking
@@ -213,6 +214,46 @@ def test_full_trainings_have_the_epochs_of_the_truth(recipe, source):
     assert Compute(Problem(Settings.from_json(steps), source)).full_steps == 7 * (48 // 20)
 
 
+def test_recalibration_is_paid_for(tmp_path, table, source):
+    names = ["mixture@supernets=2", "mixture@supernets=2;norm=recalibrated"]
+    options = {**ASKED, "methods": names, "budgets": [100], "seeds": [1]}
+    value = api.compare(table, tmp_path / "out", source=source, **options)
+    asked = Protocol(
+        tables.load(table), "resnet20", names, [100], [1], tmp_path / "out", machine=ASKED["machine"], source=source
+    )
+    (steps, fewer) = (work.settings.steps for work in asked.works)
+    assert fewer < steps
+    for work, images in zip(asked.works, (48, 48 + 48), strict=True):  # the whole training half is below 8 batches
+        told = RunFolder.open(work.folder).read("ranking.json", "")
+        groups = [
+            [asked.table.space.parse(r["pooling"]) for r in told["ranking"] if r["supernet"] == m] for m in (0, 1)
+        ]
+        expected = images * sum(asked.problem.cost.prefix_macs(group) for group in groups)
+        assert told["spent"]["rank_macs"] == expected <= asked.compute.ranking(work.settings)
+    assert value["failed"] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--methods", "mixture"], "does not say how its networks were trained"),
+        (["--methods", "mixtre", "--recipe", "paper"], "did you mean 'mixture'"),
+        (["--methods", "spos", "--recipe", "paper", "--budgets", "0"], "at least 1"),
+        (["--methods", "spos", "--budgets", "many"], "whole numbers like"),
+        (["--methods", "spos", "--seeds", "1,1", "--recipe", "paper"], "each once"),
+        (["--methods", "spos", "--recipe", "papers"], "did you mean 'paper'"),
+        (["--plan"], "nothing to plan"),
+    ],
+)
+def test_wrong_commands_are_one_line(tmp_path, capsys, flags, told):
+    with pytest.raises(SystemExit) as end:
+        main(["compare", "--table", "resnet20-cifar10-published", "--out", str(tmp_path / "out"), *flags])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_plan_does_nothing(tmp_path, table, source):
     value = api.compare(table, tmp_path / "out", source=source, plan=True, **ASKED)
     assert len(value["entries"]) == 8
@@ -230,6 +271,9 @@ def test_names_and_variants():
     ]  # fmt: skip
     every = contenders.parse(["all"], 4)
     assert [contender.method for contender in every] == [*(s.name for s in samplers.available()), *trialing.available()]
+    assert (
+        contenders.parse(["spos@eval_batch_size=500"], 4)[0].label == "spos@eval_batch_size=500"
+    )  # the table's may differ
     assert contenders.parse(["spos@lr=0.1"], 4)[0].label == "spos"  # as published anyway
 
 

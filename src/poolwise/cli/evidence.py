@@ -147,7 +147,7 @@ def compare(
     """
     from poolwise import api
 
-    machine = {name: values.pop(name) for name in ("device", "precision", "threads", "workers")}
+    machine = {name: values.pop(name) for name in ("device", "precision", "threads", "workers", "compile")}
     asked = {
         "columns": None if columns is None else _names(columns),
         "names": _names(controls),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from poolwise.problem import Problem
+from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.truth.standalone import Part
 
@@ -28,18 +29,22 @@ class Compute:
         """Multiply-adds of one image, forward, of every configuration in the order of the space."""
         return {pooling: self.problem.cost(pooling).macs for pooling in self.problem.space}
 
-    def ranking(self, supernets: int = 1) -> int:
-        """MACs of ranking all configurations once; the most that it can take where several SuperNets divide them."""
-        return self.scoring * self.problem.cost.prefix_macs(self.macs, supernets)
+    def ranking(self, search: Settings | None = None) -> int:
+        """MACs of ranking all configurations once on a single SuperNet, or the most that ranking after ``search`` can take.
+
+        With several SuperNets each computes its own prefixes; recalibrated norms see further images.
+        """
+        images = self.problem.ranked_images(search)
+        return images * self.problem.cost.prefix_macs(self.macs, search.supernets if search else 1)
 
     def budget(self, steps: int) -> int:
         """MACs of ``steps`` steps of a single SuperNet at the mean MACs over the space, and of its ranking."""
         total = steps * self.problem.step_macs(sum(self.macs.values()))
         return -(-total // len(self.macs)) + self.ranking()
 
-    def search_steps(self, macs: int, supernets: int) -> int:
+    def search_steps(self, macs: int, search: Settings) -> int:
         """Steps of a search (at the mean MACs over the space) that leave the ranking paid; below 1 where none is left."""
-        left = macs - self.ranking(supernets)
+        left = macs - self.ranking(search)
         return left * len(self.macs) // self.problem.step_macs(sum(self.macs.values()))
 
     def trial(self, pooling: Pooling, steps: int) -> int:

@@ -88,7 +88,8 @@ def _searcher(word: str, name: str, variant: str | None, single: bool, supernets
         given[field] = _value(word, field, text)
     published = preset("paper")
     settings = samplers.settled(dataclasses.replace(published, method=name, **given))
-    kept = {f: v for f, v in given.items() if f == "supernets" or v != getattr(published, f)}
+    always = ("supernets", "eval_batch_size")  # what they are otherwise is not said by the published recipe
+    kept = {f: v for f, v in given.items() if f in always or v != getattr(published, f)}
     fields = tuple((field, getattr(settings, field)) for field in VARIANTS if field in kept)
     label = name + ("@" if fields else "") + ";".join(f"{field}={value}" for field, value in fields)
     return Contender(label, name, False, fields)

@@ -30,7 +30,6 @@ from poolwise.settings import Settings, preset
 from poolwise.truth.tables import Table
 
 REQUEST = "study.json"
-MACHINE = ("device", "precision", "threads", "workers")
 
 
 def recipe_of(table: Table, model: str, named: str | None = None) -> Settings:
@@ -63,7 +62,8 @@ class Protocol:
         seeds: each gives its own split, initial weights and draws.
         out: folder of the study.
         supernets: M of samplers that do not say it.
-        machine: ``device``, ``precision``, ``threads``, ``workers`` where they are not to be the table's or measured.
+        machine: ``device``, ``precision``, ``threads``, ``workers``, ``compile`` where they are not to be the table's or
+            measured.
         source: the table's images, where they are not the data set that it names.
 
     Raises RequestError for whatever is wrong with the request, and where ``out`` holds a study that contradicts it.
@@ -143,7 +143,7 @@ class Protocol:
             entries.method_of(work, self.compute)  # a package that is missing is told now
             return work
         settings = contenders.search_settings(contender, self.settings, seed, 1)
-        steps = self.compute.search_steps(macs, settings.supernets)
+        steps = self.compute.search_steps(macs, settings)
         if steps < 1:
             raise RequestError(
                 f"budget {budget} is too small for {contender.label}: ranking the configurations alone takes more; give more"
@@ -175,7 +175,7 @@ class Protocol:
                     "budget": work.budget,
                     "macs": work.macs,
                     "steps": self.compute.full_steps if work.contender.trials else work.settings.steps,
-                    "trains": "stand-alone" if work.contender.trials else f"{work.settings.supernets} SuperNets",
+                    "trains": "stand-alone" if work.contender.trials else _nets(work.settings.supernets),
                     "done": work.done,
                 }
                 for work in self.works
@@ -226,6 +226,10 @@ class Protocol:
         commands = commands if command in commands else [*commands, command]
         value = {**self.request, "commands": commands, **environment()}
         write_atomically(self.out / REQUEST, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _nets(count: int) -> str:
+    return "one SuperNet" if count == 1 else f"{count} SuperNets"
 
 
 def _check_numbers(budgets: Sequence[int], seeds: Sequence[int]) -> None:

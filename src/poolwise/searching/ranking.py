@@ -227,9 +227,9 @@ def _recalibration(problem: Problem) -> dict[str, Any]:
 
 
 def _macs(problem: Problem, poolings: Sequence[Pooling], supernet_P: np.ndarray) -> int:
-    """Multiply-adds of ``score_all``: the whole scoring half, each SuperNet computing its own prefixes once."""
+    """Multiply-adds of ``recalibrate`` and ``score_all``, each SuperNet computing its own prefixes once."""
     groups = [[p for p, m in zip(poolings, supernet_P, strict=True) if m == net] for net in set(supernet_P.tolist())]
-    return len(problem.halves[1]) * sum(problem.cost.prefix_macs(group) for group in groups)
+    return problem.ranked_images() * sum(problem.cost.prefix_macs(group) for group in groups)
 
 
 def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
