@@ -31,6 +31,7 @@ from poolwise.networks.switch import SwitchableNet
 from poolwise.problem import Problem
 from poolwise.rng import Streams
 from poolwise.settings import Settings
+from poolwise.workers import keep_memory
 
 
 class Pictures(Dataset):
@@ -119,6 +120,7 @@ def published(problem: Problem) -> np.ndarray:
     "--precision", default="auto", show_default=True, help="float32+channels_last: as without bfloat16 units."
 )
 def main(repeats: int, steps: int, images: int, precision: str) -> None:
+    keep_memory()
     settings = Settings(steps=steps, images=images, supernets=4, precision=precision, block=8)
     source = sources.load("cifar10")
     problem = Problem(settings, source)

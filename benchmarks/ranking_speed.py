@@ -22,6 +22,7 @@ from poolwise.rng import Streams
 from poolwise.searching.ranking import count_correct
 from poolwise.space import Pooling
 from poolwise.training import Precision, correct
+from poolwise.workers import keep_memory
 
 CASES = (("resnet20", 16, 128), ("resnet18", 16, 64), ("resnet50", 8, 32))  # family, width, batch
 
@@ -38,6 +39,7 @@ def one_by_one(
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--precisions", default="float32+channels_last,bfloat16+channels_last", show_default=True)
 def main(repeats: int, precisions: str) -> None:
+    keep_memory()
     rows = []
     for name, width, batch in CASES:
         known = family(name)

@@ -4,7 +4,7 @@ Ours is the whole loop of ``search``: drawing, assigning, loading, augmenting, t
 is forward, backward, optimizer step and scoring forward of the same configurations in the same precision and memory
 order, on batches that are ready, and nothing else. The two take turns in one process; a ratio belongs to one turn.
 
-    python benchmarks/step.py --repeats 7
+    python benchmarks/step.py --repeats 9
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from poolwise.rng import Streams
 from poolwise.runs import RunFolder
 from poolwise.searching.loop import SearchState, _train
 from poolwise.space import Pooling
+from poolwise.workers import keep_memory
 
 CASES = {
     "demo": {"width": 8, "batch_size": 64, "supernets": 2},
@@ -106,10 +107,13 @@ def peak(problem: Problem) -> float:
 
 
 @click.command()
-@click.option("--repeats", default=7, show_default=True)
-@click.option("--steps", default=72, show_default=True, help="Steps a turn.")
-def main(repeats: int, steps: int) -> None:
+@click.option("--repeats", default=9, show_default=True)
+@click.option("--steps", default=24, show_default=True, help="Steps a turn.")
+@click.option("--keep/--no-keep", default=True, show_default=True, help="Whether glibc keeps freed memory, for both.")
+def main(repeats: int, steps: int, keep: bool) -> None:
     rows = []
+    if keep:
+        keep_memory()
     for case, changes in CASES.items():
         settings = poolwise.preset("demo", steps=(repeats + 1) * steps, block=8, **changes)
         problem = Problem(settings)
@@ -141,7 +145,7 @@ def main(repeats: int, steps: int) -> None:
         ):
             rows.append({**told, "what": what, **spread(values, digits)})
             click.echo(f"{case}: {what} {spread(values, digits)}")
-    record("step", rows)
+    record("step" if keep else "step-memory-given-back", rows)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ A job's numbers depend on its seed, the precision and the threads of its process
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import shutil
@@ -36,6 +38,7 @@ _POLL_SECONDS = 0.2
 WORTHWHILE_SECONDS = 120.0  # runs shorter than this are not worth the measuring
 _TIMED_STEPS = 6
 SMALL_RANKING_MACS = 2e12
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 
 
 def measured(problem: Problem, rough_seconds: float) -> Parallel:
@@ -208,6 +211,19 @@ def _in_processes(
                     yield job, error
 
 
+def keep_memory() -> None:
+    """Let glibc keep freed memory for the next step, in this process; elsewhere this does nothing.
+
+    Activations of a few MiB are freed and allocated again at every step. By default glibc gives them back to the system,
+    which hands them out anew page by page; benchmarks/step.py measures what that costs. It is for processes that do
+    nothing but train: the command line and its workers.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_MAX, 0)
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
 @contextmanager
 def threads_here(count: int) -> Iterator[None]:
     """This process computes on ``count`` CPU threads inside."""
@@ -275,6 +291,7 @@ _here: list[Any] = []  # of this worker process: its problem, its listener and w
 def _begin(settings: Settings, shared: dict[str, Any], counter: Any, stop: Any, hold: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    keep_memory()
     torch.set_num_threads(settings.threads or 1)
     _here[:] = Problem(settings, _opened(shared)), _Counting(counter, stop), hold
 

@@ -18,6 +18,9 @@ class Stopped(Exception):
 
 def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
     """Run ``do(listener)``; the first Ctrl-C stops at the next safe point, a second at once."""
+    from poolwise.workers import keep_memory
+
+    keep_memory()
     listener = make_listener(quiet, Console(stderr=as_json))
 
     def stop(*_: Any) -> None:
