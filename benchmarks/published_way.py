@@ -11,6 +11,7 @@ run alone, in turns; start-up of processes and everything else is part of the ti
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -84,7 +85,6 @@ def published(problem: Problem) -> np.ndarray:
     train, score = endless(loaders[0]), endless(loaders[1])
     networks = [SwitchableNet(problem.build(batch_norm, f"published{m}", Streams(0))) for m in range(s.supernets)]
     optimizers = [torch.optim.SGD(n.parameters(), lr=s.lr, momentum=s.momentum) for n in networks]
-    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, s.steps, s.lr_end) for o in optimizers]
     poolings = list(problem.space)
     scores_PM = torch.ones(len(poolings), s.supernets)
     for step in range(s.steps):
@@ -92,12 +92,12 @@ def published(problem: Problem) -> np.ndarray:
         temperature = s.temperature_start + (s.temperature - s.temperature_start) * step / max(s.steps - 1, 1)
         m = int(torch.multinomial(sinkhorn(scores_PM, temperature)[a], 1))
         images_BCHW, labels_B = next(train)
+        for group in optimizers[m].param_groups:
+            group["lr"] = s.lr_end + (s.lr - s.lr_end) * (1 + math.cos(math.pi * step / s.steps)) / 2
         optimizers[m].zero_grad()
         loss = F.cross_entropy(networks[m](images_BCHW, poolings[a]), labels_B)
         loss.backward()
         optimizers[m].step()
-        for schedule in schedules:
-            schedule.step()
         images_BCHW, labels_B = next(score)
         logits_BK = networks[m](images_BCHW, poolings[a])  # the graph is built and thrown away
         accuracy = (logits_BK.argmax(dim=1) == labels_B).float().mean().item()
