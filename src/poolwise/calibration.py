@@ -180,9 +180,9 @@ def timing(
             step = lambda n=network, o=optimizer: float(train_step(n, o, images_BCHW, labels_B, 0.01, precision))  # noqa: E731
             passed = lambda n=network: int(correct(n, images_BCHW, labels_B, precision))  # noqa: E731
             macs.append(cost)
-            train.append(_fastest(step, _STEPS))
-            score.append(_fastest(passed, _STEPS))
-        return asdict(Timing(_line(macs, train), _line(macs, score), _fastest(load, _STEPS)))
+            train.append(_typical(step, _STEPS))
+            score.append(_typical(passed, _STEPS))
+        return asdict(Timing(_line(macs, train), _line(macs, score), _typical(load, _STEPS)))
 
     key = {
         "what": what,
@@ -199,7 +199,7 @@ def _timing(value: dict[str, Any]) -> Timing:
     return Timing((float(a), float(b)), (float(c), float(d)), float(value["data"]))
 
 
-def _fastest(call: Callable[[], Any], times: int) -> float:
+def _typical(call: Callable[[], Any], times: int) -> float:
     """Median of the calls after the first, which prepares kernels."""
     seconds = []
     for _ in range(times):

@@ -105,7 +105,7 @@ def _search(problem: Problem) -> Stage:
     macs = _mean_macs(problem)
     step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
     parallel = workers.for_search(problem)
-    count = min(parallel.workers, settings.supernets)
+    count = parallel.workers
     seconds, fixed = problem.search_steps * step, 0.0
     if count > 1:
         share = calibration.share_of_use(settings.supernets, problem.block, count)
@@ -193,7 +193,7 @@ def _parallel_words(problem: Problem, stages: Sequence[str]) -> str:
             choose(problem),
             name in stages or (name == "trainings" and {"retrain", "exhaustive"} & set(stages)),
         )
-        count = min(found.workers, problem.settings.supernets) if name == "search" else found.workers
+        count = found.workers
         if wanted:
             told.append(f"{name} in {count} process{'' if count == 1 else 'es'} of {found.threads} threads")
     return ", ".join(told) or "one process"
@@ -254,14 +254,14 @@ def fit(
             "--time-budget has nothing to choose: leave out --steps, --retrain-steps, --supernets or --images"
         )
     available = RESERVE * seconds
-    problem = _measured(settings, source)
+    problem = measured(settings, source)
     planned = plan(problem, stages)
     fixed = planned.of("rank") or 0.0
     if "images" in free and fixed > available / 4:
         least = 4 * len(problem.source.classes) * 4
         images = max(int(len(problem.training_images) * available / 4 / fixed), least)
         settings = replace(settings, images=min(images, len(problem.training_images)))
-        problem = _measured(settings, problem.source)
+        problem = measured(settings, problem.source)
         planned = plan(problem, stages)
     left = available - sum(stage.fixed_seconds for stage in planned.stages)
     shares = {"search": 3.0, "retrain": 2.0, "exhaustive": 2.0}
@@ -283,7 +283,12 @@ def fit(
     return settings
 
 
-def _measured(settings: Settings, source: Source | None) -> Problem:
+def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> Problem:
+    """A new problem with what this machine does fastest; ``trainings`` where only that many are to be done."""
     problem = Problem(settings, source)
-    problem.parallel = workers.measured(problem, problem.rough_seconds)
+    problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
+    rough = problem.rough_seconds
+    if trainings is not None:
+        rough = trainings * problem.retrain_steps * problem.calibration.step_seconds
+    problem.parallel = workers.measured(problem, rough)
     return problem

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from poolwise import planning, workers
+from poolwise import planning
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.networks import family
@@ -41,14 +41,8 @@ def rooted(settings: Settings) -> Settings:
 
 
 def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> Problem:
-    """A new problem with what this machine does fastest; ``trainings`` where only that many are to be done."""
-    problem = Problem(samplers.settled(settings), source)
-    problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
-    rough = problem.rough_seconds
-    if trainings is not None:
-        rough = trainings * problem.retrain_steps * problem.calibration.step_seconds
-    problem.parallel = workers.measured(problem, rough)
-    return problem
+    """``planning.measured`` of settings that the method has been asked about."""
+    return planning.measured(samplers.settled(settings), source, trainings)
 
 
 def create(
@@ -133,7 +127,10 @@ def carry_out(
             page.write(folder)
             continue
         assert problem is not None
-        planned = _planned(folder, problem, [stage]).seconds
+        if stage == "retrain":  # by now it is known what will be trained
+            whole = _planned(folder, problem, [stage])
+        planned = whole.of(stage)
+        assert planned is not None
         listener.expect(stage, planned)
         begin = time.monotonic()
         if stage == "exhaustive":

@@ -100,7 +100,7 @@ def for_search(problem: Problem) -> Parallel:
     gain = useful / found.slowdown * calibration.share_of_use(supernets, problem.block, useful)
     pays = problem.block > 1 and gain > 1.05
     settled = _settled(problem, found.threads if pays else cpu_threads(), found.slowdown)
-    return settled if problem.block > 1 else replace(settled, workers=1)
+    return replace(settled, workers=min(settled.workers, supernets) if problem.block > 1 else 1)
 
 
 def for_ranking(problem: Problem) -> Parallel:
@@ -177,7 +177,8 @@ def each(
     """
     count = min(count, len(jobs))
     if count > 1:
-        yield from _in_processes(problem, function, jobs, listener, count, threads, hold)
+        with Crew(problem, count, threads, hold) as crew:
+            yield from _shared_out(crew, function, jobs, listener)
         return
     for job in jobs:
         with threads_here(threads):
@@ -188,27 +189,20 @@ def each(
         yield job, result
 
 
-def _in_processes(
-    problem: Problem,
-    function: Callable[..., Any],
-    jobs: Sequence[Job],
-    listener: Listener,
-    count: int,
-    threads: int,
-    hold: Any,
+def _shared_out(
+    crew: Crew, function: Callable[..., Any], jobs: Sequence[Job], listener: Listener
 ) -> Iterator[tuple[Job, Any]]:
-    with Crew(problem, count, threads, hold) as crew:
-        running = {crew.submit(function, *job): job for job in jobs}
-        while running:
-            done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
-            listener.advance(crew.advanced())
-            listener.check()
-            for future in done:
-                job = running.pop(future)
-                try:
-                    yield job, future.result()
-                except PoolwiseError as error:
-                    yield job, error
+    running = {crew.submit(function, *job): job for job in jobs}
+    while running:
+        done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
+        listener.advance(crew.advanced())
+        listener.check()
+        for future in done:
+            job = running.pop(future)
+            try:
+                yield job, future.result()
+            except PoolwiseError as error:
+                yield job, error
 
 
 def keep_memory() -> None:

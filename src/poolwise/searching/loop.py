@@ -136,9 +136,8 @@ def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchSta
     for kind in ("search", "assignment"):
         folder.forget_events(kind, state.step + 1)
     listener.start("search", state.steps, state.step)
-    count = min(parallel.workers, problem.settings.supernets)
-    if count > 1:
-        with crew(problem, state.nets, count, parallel.threads) as workers:
+    if parallel.workers > 1:
+        with crew(problem, state.nets, parallel.workers, parallel.threads) as workers:
             _train(state, folder, listener, partial(run_parallel, workers))
     else:
         with threads_here(parallel.threads):
