@@ -7,6 +7,8 @@ Each case runs in a process of its own; its peak resident memory is what the sys
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import resource
 import subprocess
@@ -31,7 +33,7 @@ CASES = {
 }
 
 
-def measure(case: str) -> dict:
+def measure(case: str, precision: str) -> dict:
     """Peak and planned bytes of one case, in this process."""
     from poolwise.networks.chain import batch_norm
     from poolwise.networks.switch import SwitchableNet
@@ -39,6 +41,7 @@ def measure(case: str) -> dict:
     from poolwise.searching.ranking import count_correct
 
     settings, stages = CASES[case]
+    settings = dataclasses.replace(settings, precision=precision)
     problem = Problem(settings)
     planned = planning.plan(problem, stages).memory_bytes
     if stages == ["search"]:
@@ -55,12 +58,14 @@ def measure(case: str) -> dict:
 
 @click.command()
 @click.argument("case", required=False)
-def main(case: str | None) -> None:
+@click.option("--precision", multiple=True, default=["float32", "bfloat16+channels_last"], show_default=True)
+def main(case: str | None, precision: tuple[str, ...]) -> None:
     if case:
-        return print(json.dumps(measure(case)))
+        return print(json.dumps(measure(case, precision[0])))
     rows = []
-    for name in CASES:
-        done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=True)
+    for name, one in itertools.product(CASES, precision):
+        command = [sys.executable, __file__, name, "--precision", one]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         click.echo(rows[-1])
     record("memory", rows)
