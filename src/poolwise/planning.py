@@ -22,7 +22,9 @@ from poolwise.settings import Settings
 from poolwise.space import Pooling
 
 CREW_SECONDS = 5.0  # starting worker processes
-PROCESS_BYTES = 330 * 2**20  # an idle process with torch loaded
+PROCESS_BYTES = 610 * 2**20  # a process with torch and its libraries loaded
+WORKER_BYTES = 300 * 2**20  # one more, which shares the pages of the libraries
+WORKING = {"float32": 1.7, "bfloat16": 1.0}  # peak of a training step by its float32 activations (benchmarks/memory.py)
 _SAMPLE = 2000  # configurations that averages are taken over, evenly spread over larger spaces
 
 
@@ -183,7 +185,8 @@ def _memory(problem: Problem, processes: int, batch: int) -> int:
     images = problem.source.train.images.nbytes + problem.source.test.images.nbytes
     shared = images * (2 if processes > 1 else 1)
     extra = processes if processes > 1 else 0
-    return PROCESS_BYTES * (1 + extra) + shared + processes * batch * dearest
+    working = WORKING["bfloat16" if problem.precision.dtype == "bfloat16" else "float32"]
+    return PROCESS_BYTES + extra * WORKER_BYTES + shared + int(processes * batch * dearest * working)
 
 
 def _parallel_words(problem: Problem, stages: Sequence[str]) -> str:
