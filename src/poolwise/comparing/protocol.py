@@ -20,6 +20,7 @@ from poolwise.comparing.compute import Compute
 from poolwise.comparing.contenders import Contender
 from poolwise.comparing.entries import Work
 from poolwise.comparing.judge import Entry
+from poolwise.comparing.study import settings_of
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.images.sources import Source
 from poolwise.problem import Problem
@@ -46,7 +47,7 @@ def recipe_of(table: Table, model: str, named: str | None = None) -> Settings:
     if held is not None and named is not None:
         raise RequestError(f"table {table.name} holds the recipe that it was trained with: leave --recipe out")
     if held is not None:
-        return stages.rooted(Settings.from_json({**held, "model": model}))
+        return stages.rooted(settings_of(table, model))
     assert named is not None
     return preset(named, model=model, width=table.about.get("width"))
 
