@@ -21,7 +21,7 @@ FLOORS = [
     {"workers"},
     {"planning"},
     {"searching", "truth", "controls", "trialing"},
-    {"reporting"},
+    {"reporting", "suggesting"},
     {"stages"},
     {"comparing"},
     {"api"},

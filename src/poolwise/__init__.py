@@ -6,7 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from poolwise.api import compare, costs, exhaustive, fit, model, plan, rank, report, resume, retrain, run, search
+    from poolwise.api import (
+        compare,
+        costs,
+        exhaustive,
+        fit,
+        model,
+        plan,
+        rank,
+        report,
+        resume,
+        retrain,
+        run,
+        search,
+        suggest,
+    )
     from poolwise.errors import PoolwiseError
     from poolwise.networks.switch import SwitchableNet, export
     from poolwise.settings import Settings, preset
@@ -29,6 +43,7 @@ _HOMES = {
     "fit": "api",
     "exhaustive": "api",
     "search": "api",
+    "suggest": "api",
     "rank": "api",
     "retrain": "api",
     "report": "api",
@@ -56,6 +71,7 @@ __all__ = [
     "retrain",
     "run",
     "search",
+    "suggest",
     "tables",
 ]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from poolwise import planning, stages
+from poolwise import planning, stages, suggesting
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.metrics.uncertainty import RESAMPLES
@@ -32,6 +32,7 @@ from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.stages import STAGES
+from poolwise.suggesting import Guess
 from poolwise.truth import standalone, tables
 
 _RETRAIN_SETTINGS = ("top", "retrain_seeds", "retrain_epochs", "retrain_steps")
@@ -42,6 +43,18 @@ def costs(
 ) -> dict[Pooling, Cost]:
     """Costs of every configuration of a family, in the order of its space, before any training."""
     return family_costs(model, width, image_size, classes)
+
+
+def suggest(
+    model: str = "resnet20",
+    *,
+    width: int | None = None,
+    image_size: int = 32,
+    classes: int = 10,
+    max_macs: float | None = suggesting.MAX_MACS,
+) -> Guess:
+    """A guess without any training, within so many times the default's MACs; see ``suggesting.suggest``."""
+    return suggesting.suggest(model, width=width, image_size=image_size, classes=classes, max_macs=max_macs)
 
 
 def search(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,19 @@ from poolwise.cli.work import Stopped, work
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.settings import Settings
 from poolwise.settings import preset as make_preset
+
+
+def _limit(_context: click.Context, _parameter: click.Parameter, text: str) -> float | None:
+    """A ratio above 0, None for ``none``."""
+    if text == "none":
+        return None
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = math.nan
+    if not 0 < ratio < math.inf:
+        raise RequestError(f"max-macs {text[:40]!r}: a ratio to the default's MACs like 1.0 or 0.8 is allowed, or none")
+    return ratio
 
 
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -42,6 +56,29 @@ def space(model: str, models: bool, width: int | None, image_size: int, classes:
     from poolwise.networks import family
 
     show.costs(api.costs(model, width=width, image_size=image_size, classes=classes), family(model).default, as_json)
+
+
+@cli.command()
+@click.option("--model", default="resnet20", show_default=True, help="Network family.")
+@click.option(
+    "--max-macs",
+    default="1.0",
+    show_default=True,
+    callback=_limit,
+    help="At most so many times the default's MACs, or none.",
+)
+@click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
+@click.option("--image-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pixels along one side.")
+@click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+def suggest(
+    model: str, max_macs: float | None, width: int | None, image_size: int, classes: int, as_json: bool
+) -> None:
+    """Guess where the poolings should stand, without any training, and say how good such guesses were."""
+    from poolwise import api
+
+    guess = api.suggest(model, width=width, image_size=image_size, classes=classes, max_macs=max_macs)
+    show.suggested(guess, as_json)
 
 
 def _settings(values: dict[str, Any]) -> Settings:

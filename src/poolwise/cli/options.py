@@ -109,7 +109,7 @@ class Sections(click.Group):
     """A group whose help lists the commands under headings, in the order they are used."""
 
     SECTIONS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "Before training": ("space",),
+        "Before training": ("space", "suggest"),
         "Training": ("run", "search", "rank", "retrain", "exhaustive", "resume"),
         "Evidence": ("compare",),
         "Hand over": ("report", "data"),

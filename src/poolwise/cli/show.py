@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from poolwise.networks import Family
     from poolwise.networks.cost import Cost
     from poolwise.planning import Plan
+    from poolwise.suggesting import Guess
+
+_SUGGESTED = 5  # rows
 
 
 def _json(value: Any) -> None:
@@ -70,6 +73,28 @@ def costs(priced: dict[Pooling, Cost], default: Pooling, as_json: bool) -> None:
         style = "bold" if pooling == default else None
         table.add_row(str(pooling), *cells, str(c.receptive_field), str(c.productive), style=style)
     _print(table)
+
+
+def suggested(guess: Guess, as_json: bool) -> None:
+    """A guess without training, and what such guesses were worth."""
+    if as_json:
+        return _json(guess.to_json())
+    limit = "" if guess.max_macs is None else f" at no more than {guess.max_macs:g} times the default's MACs"
+    table = Table("guess", "pooling", title=f"a guess, nothing was trained{limit}")
+    for heading in ("productive convolutions", "MACs of default", "activations KiB"):
+        table.add_column(heading, justify="right")
+    for place, (pooling, cost) in enumerate(list(guess.costs.items())[:_SUGGESTED], 1):
+        cells = [str(cost.productive), f"{cost.macs_ratio:.2f}", f"{cost.activation_bytes / 1024:.0f}"]
+        table.add_row(str(place), str(pooling), *cells, style="bold" if pooling == guess.default else None)
+    _print(table)
+    for known in guess.known:
+        click.echo(
+            f"on table {known.table} this order agrees with the truth by tau-b {known.tau_b:.2f} ({known.interval[0]:.2f} to"
+            f" {known.interval[1]:.2f}); its first choice is {known.gain:+.2f} points from the default and {known.regret:.2f}"
+            " below the best within the limit"
+        )
+    if not guess.known:
+        click.echo(f"how good such guesses are for {guess.model} is not known: no table of the package is of it")
 
 
 def plan(value: Plan, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from poolwise.networks.cost import family_costs
 from poolwise.problem import Problem
 from poolwise.runs import FORMAT, command_line, environment, write_atomically
 from poolwise.settings import Settings, preset
-from poolwise.truth.tables import Table
+from poolwise.truth.tables import Table, shape
 
 OUTPUT = "compare.json"
 CONTROLS = (*controls.COUNTED, *controls.UNTRAINED)
@@ -59,7 +59,7 @@ def control_entries(
     entries = []
     for name in names:
         if name in controls.COUNTED:
-            size, classes = _shape(table)
+            size, classes = shape(table)
             costs = family_costs(model, table.about.get("width"), size, classes)
             entries.append(Entry(name, 0, 0, controls.counted(name, costs.values())))
             continue
@@ -81,11 +81,6 @@ def settings_of(table: Table, model: str) -> Settings:
     if recipe is not None:
         return Settings.from_json({**recipe, "model": model})
     return preset("paper", model=model, width=table.about.get("width"))
-
-
-def _shape(table: Table) -> tuple[int, int]:
-    data = table.about.get("data", {})
-    return int(data.get("image_size", 32)), len(data.get("classes", ())) or 10
 
 
 def _known(names: Sequence[str], allowed: Any, what: str) -> None:

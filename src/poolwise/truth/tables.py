@@ -91,6 +91,12 @@ class Table:
         return seed_agreement([self.values[f"seed{seed}"] for seed in self.seeds])
 
 
+def shape(table: Table) -> tuple[int, int]:
+    """Pixels along one side of the table's images, and the number of their classes; CIFAR-10's where it does not say."""
+    data = table.about.get("data", {})
+    return int(data.get("image_size", 32)), len(data.get("classes", ())) or 10
+
+
 def seed_agreement(columns: list[list[float]]) -> float | None:
     """Mean Kendall tau-b over pairs of columns; None for fewer than two."""
     taus = [metrics.kendall_tau_b(a, b) for a, b in itertools.combinations(columns, 2)]

@@ -1,0 +1,56 @@
+"""The guess without training: its order, its limit, and what is said about how good it was."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import poolwise
+from poolwise import tables
+from poolwise.cli.commands import cli
+from poolwise.errors import RequestError
+
+
+def test_most_productive_first_then_dearest_within_the_limit():
+    costs = poolwise.costs("resnet20")
+    for limit in (None, 1.0, 0.5):
+        guess = poolwise.suggest("resnet20", max_macs=limit)
+        assert set(guess.costs) == {p for p, c in costs.items() if limit is None or c.macs_ratio <= limit}
+        keys = [(-cost.productive, -cost.macs) for cost in guess.costs.values()]
+        assert keys == sorted(keys)
+        assert guess.best == next(iter(guess.costs))
+    assert poolwise.suggest("resnet20", max_macs=None).best != poolwise.suggest("resnet20").best
+
+
+def test_what_is_known_is_recomputed_from_the_table():
+    guess = poolwise.suggest("resnet20")
+    known = {one.table: one for one in guess.known}["resnet20-cifar10-published"]
+    table = tables.load("resnet20-cifar10-published")
+    truth = {pooling: table.query(pooling) for pooling in guess.costs}
+    assert known.gain == pytest.approx(truth[guess.best] - table.query(guess.default))
+    assert known.regret == pytest.approx(max(truth.values()) - truth[guess.best])
+    ordered = list(truth.values())
+    concordant = sum(np.sign(a - b) for i, a in enumerate(ordered) for b in ordered[i + 1 :])
+    assert known.tau_b == pytest.approx(concordant / (len(ordered) * (len(ordered) - 1) / 2), abs=0.02)  # few ties
+    assert known.interval[0] < known.tau_b < known.interval[1]
+
+
+def test_a_family_without_a_table_says_so_and_an_impossible_limit_names_the_smallest():
+    assert poolwise.suggest("resnet18").known == ()
+    cheapest = min(poolwise.costs("resnet20").items(), key=lambda item: item[1].macs)
+    with pytest.raises(RequestError, match=f"smallest is {cheapest[0]} with {cheapest[1].macs_ratio:.3f}"):
+        poolwise.suggest("resnet20", max_macs=0.01)
+
+
+def test_command():
+    result = CliRunner().invoke(cli, ["suggest", "--max-macs", "0.8", "--json"])
+    value = json.loads(result.output)
+    assert value["guess"] is True
+    assert value["suggestions"][0]["pooling"] == str(poolwise.suggest(max_macs=0.8).best)
+    shown = CliRunner().invoke(cli, ["suggest", "--model", "resnet18", "--max-macs", "none"])
+    assert "nothing was trained" in shown.output
+    assert "not known" in shown.output
+    for wrong in ("0", "-1", "nan", "inf", "much"):
+        with pytest.raises(RequestError, match="max-macs"):
+            CliRunner().invoke(cli, ["suggest", "--max-macs", wrong], catch_exceptions=False, standalone_mode=False)
