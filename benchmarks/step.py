@@ -2,9 +2,10 @@
 
 Ours is the whole loop of ``search``: drawing, assigning, loading, augmenting, training, scoring, logging, checkpoints. Bare
 is forward, backward, optimizer step and scoring forward of the same configurations in the same precision and memory
-order, on batches that are ready, and nothing else. The two take turns in one process; a ratio belongs to one turn.
+order, on batches that are ready, and nothing else. The two take turns in one process, a block of steps each; a ratio
+belongs to one turn.
 
-    python benchmarks/step.py --repeats 9
+    python benchmarks/step.py --turns 40
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -33,32 +35,31 @@ CASES = {
     "demo": {"width": 8, "batch_size": 64, "supernets": 2},
     "published": {"width": 16, "batch_size": 128, "supernets": 4},
 }
+BLOCK, WARM = 8, 2  # steps a turn, turns that are not counted
 
 
-class Ours:
-    """Turns of the real loop of a search on CIFAR-10."""
+class Turns(Listener):
+    """Listens to a search: after each of its blocks the bare loop does the same steps, and both times are kept."""
 
-    def __init__(self, problem: Problem, folder: Path):
-        self.state, self.end = SearchState(problem), 0
-        self.folder = RunFolder.create(folder, problem.settings.to_json())
-        self.asked: list[tuple[Pooling, int]] = []
-        ask = self.state.sampler.ask
+    def __init__(self, state: SearchState, bare: Bare):
+        self.bare, self.asked = bare, list[tuple[Pooling, int]]()
+        self.turns: list[
+            tuple[float, float, list[tuple[Pooling, int]]]
+        ] = []  # seconds of ours and of bare, what was asked
+        ask = state.sampler.ask
 
         def asking() -> tuple[Pooling, int]:
             self.asked.append(ask())
             return self.asked[-1]
 
-        self.state.sampler.ask = asking  # type: ignore[method-assign]  # to train the same in the bare loop
+        state.sampler.ask = asking  # type: ignore[method-assign]  # to train the same in the bare loop
+        self.begin = time.perf_counter()
 
-    def turn(self, steps: int) -> float:
-        """Seconds of so many steps."""
-        self.asked.clear()
-        whole, self.state.steps = self.state.steps, self.state.step + steps
-        begin = time.perf_counter()
-        _train(self.state, self.folder, Listener(), None)
-        seconds = time.perf_counter() - begin
-        self.state.steps = whole
-        return seconds
+    def advance(self, units: int = 1, **info: Any) -> None:
+        ours = time.perf_counter() - self.begin
+        asked, self.asked = self.asked[:units], self.asked[units:]
+        self.turns.append((ours, self.bare.turn(asked), asked))
+        self.begin = time.perf_counter()
 
 
 class Bare:
@@ -107,35 +108,33 @@ def peak(problem: Problem) -> float:
 
 
 @click.command()
-@click.option("--repeats", default=9, show_default=True)
-@click.option("--steps", default=24, show_default=True, help="Steps a turn.")
+@click.option("--turns", default=40, show_default=True)
 @click.option("--keep/--no-keep", default=True, show_default=True, help="Whether glibc keeps freed memory, for both.")
-def main(repeats: int, steps: int, keep: bool) -> None:
+def main(turns: int, keep: bool) -> None:
     rows = []
     if keep:
         keep_memory()
     for case, changes in CASES.items():
-        settings = poolwise.preset("demo", steps=(repeats + 1) * steps, block=8, **changes)
+        settings = poolwise.preset("demo", steps=(turns + WARM) * BLOCK, block=BLOCK, **changes)
         problem = Problem(settings)
         with tempfile.TemporaryDirectory() as folder:
-            ours, bare = Ours(problem, Path(folder) / "run"), Bare(problem)
-            ours.turn(8)
-            bare.turn(list(ours.asked))
-            ratios, each, macs = [], [], []
-            for _ in range(repeats):
-                seconds = ours.turn(steps)
-                asked = list(ours.asked)
-                ratios.append(seconds / bare.turn(asked))
-                each.append(seconds / steps)
-                passed = sum(problem.cost(pooling).macs for pooling, _ in asked) * 4 * settings.batch_size
-                macs.append(passed / seconds)
+            state = SearchState(problem)
+            listener = Turns(state, Bare(problem))
+            _train(state, RunFolder.create(Path(folder) / "run", settings.to_json()), listener, None)
+        timed = listener.turns[WARM:]
+        ratios = [ours / bare for ours, bare, _ in timed]
+        each = [ours / BLOCK for ours, _, _ in timed]
+        macs = [
+            sum(problem.cost(pooling).macs for pooling, _ in asked) * 4 * settings.batch_size / ours
+            for ours, _, asked in timed
+        ]
         best = peak(problem)
         told = {"case": case, "width": settings.width, "batch": settings.batch_size, "supernets": settings.supernets}
         told |= {
             "precision": str(problem.precision),
             "threads": torch.get_num_threads(),
-            "turns": repeats,
-            "steps": steps,
+            "turns": turns,
+            "steps": BLOCK,
         }
         for what, values, digits in (
             ("ours / bare", ratios, 4),
