@@ -111,7 +111,8 @@ def _search(problem: Problem) -> Stage:
     seconds, fixed = problem.search_steps * step, 0.0
     if count > 1:
         share = calibration.share_of_use(settings.supernets, problem.block, count)
-        seconds, fixed = seconds * parallel.slowdown / count / share, CREW_SECONDS
+        alone = settings.warm_up  # one worker trains then
+        seconds, fixed = seconds * parallel.slowdown * (alone + (1 - alone) / count / share), CREW_SECONDS
     batch = min(settings.batch_size, len(problem.halves[0]))
     parameters = problem.cost(problem.default).parameters
     # weights and momentum of all copies; gradients of those in use

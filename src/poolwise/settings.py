@@ -34,7 +34,8 @@ class Settings:
         draw: ``rounds`` (every configuration once a round) or ``iid`` (independent, as published).
         norm: BatchNorm of the search, one of NORMS (``poolwise.networks.variants``); ``batch`` as published.
         sharing: ``full`` (one set of weights for all) or ``resolution`` (one for each number of downsamplings passed).
-        warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that know it.
+        warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that otherwise prefer; with
+            several SuperNets, that one trains alone before all go on from it.
         top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
         retrain_epochs, retrain_steps: length of a stand-alone training.
         seed, device, precision: root seed; where and in which number format.

@@ -288,7 +288,7 @@ def test_names_and_variants():
         ({"methods": ["mixture@lr=x"]}, "lr cannot be 'x'"),
         ({"methods": ["mixture@lr=-1"]}, "lr is -1.0"),
         ({"methods": ["mixture@batch_size=8"]}, "the same for all methods"),
-        ({"methods": ["mixture@warm_up=0.5"]}, "no warm-up"),
+        ({"methods": ["fairnas@warm_up=0.5"]}, "no warm-up"),
         ({"methods": ["spos@supernets=4"]}, "trains one SuperNet"),
         ({"methods": ["random@lr=1"]}, "variants are of samplers"),
         ({"seeds": [1, 1]}, "each once"),

@@ -232,8 +232,30 @@ def test_settled_settings():
     assert settled(Settings(method="mixture", supernets=4)).supernets == 4
     assert settled(Settings(method="spos", supernets=4)).supernets == 1
     assert settled(Settings(method="mcts", warm_up=0.5)).warm_up == 0.5
-    with pytest.raises(RequestError, match=r"no warm-up.*boltzmann, mcts"):
-        settled(Settings(warm_up=0.5))
+    assert settled(Settings(supernets=2, warm_up=0.5)).warm_up == 0.5
+    with pytest.raises(RequestError, match=r"no warm-up.*boltzmann, mcts, mixture"):
+        settled(Settings(method="fairnas", warm_up=0.5))
+    with pytest.raises(RequestError, match="none to branch into"):
+        settled(Settings(supernets=1, warm_up=0.5))
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if sampler(name).warms_up and not sampler(name).single])
+def test_the_first_supernet_is_alone_until_the_branch(method):
+    one, _ = make(method, SPACES[0], steps=100, warm_up=0.305)
+    assert one.branch == 31
+    before = play(one, 31)
+    assert {m for _, m in before} == {0}
+    assert {m for _, m in play(one, 69)} == {0, 1, 2}
+
+    other, _ = make(method, SPACES[0], steps=100, warm_up=0.305)
+    play(other, 30)
+    poolings = list(SPACES[0])
+    assert np.array_equal(other.assignment_of(poolings), np.eye(3)[[0] * len(poolings)])
+    assert (other.scores_of(poolings)[:, 1:] == 1).all()
+    play(other, 1)
+    scores_PM = other.scores_of(poolings)
+    assert (scores_PM == scores_PM[:, :1]).all()
+    assert not (scores_PM == 1).all()
 
 
 @pytest.mark.parametrize("space", SPACES[:3], ids=str)

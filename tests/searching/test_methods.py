@@ -5,10 +5,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import poolwise
 from poolwise.errors import RequestError
-from poolwise.progress import Listener
+from poolwise.problem import Problem
+from poolwise.progress import Interrupted, Listener
+from poolwise.runs import RunFolder
 from poolwise.searching import loop, ranking, samplers
 
 METHODS = [method.name for method in samplers.available()]
@@ -66,3 +69,53 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path, tiny_settings, 
     folder.save_checkpoint(loop.CHECKPOINT, tensors, json.loads(json.dumps(meta)))
     with pytest.raises(RequestError, match="an earlier version of poolwise"):
         poolwise.rank(folder.path, source=tiny_source)
+
+
+def _trained(state):
+    """Weights and momenta of every SuperNet."""
+    pairs = zip(state.nets.networks, state.nets.momenta(), strict=True)
+    return [[tensor.clone() for tensor in (*network.parameters(), *momenta)] for network, momenta in pairs]
+
+
+def test_a_branch_copies_the_first_supernet_between_two_blocks(tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, supernets=3, steps=20, warm_up=0.35, block=4)
+    state = loop.SearchState(Problem(settings, tiny_source))
+    sizes = []
+    while state.step < 7:
+        first = _trained(state)
+        sizes.append(len(state.advance()))
+    assert sizes == [4, 3]
+    own = _trained(state)
+    for others in own[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(own[0], others, strict=True))
+    assert not all(torch.equal(one, other) for one, other in zip(own[0], first[0], strict=True))
+    assert [len(state.advance()) for _ in range(4)] == [4, 4, 4, 1]
+    own = _trained(state)
+    assert not all(torch.equal(one, other) for one, other in zip(own[0], own[1], strict=True))
+
+
+@pytest.mark.parametrize("method", ["mixture", "partition-first"])
+def test_a_branched_search_ends_in_the_same_bytes_stopped_or_in_two_workers(
+    method, tmp_path, tiny_settings, tiny_source
+):
+    settings = dataclasses.replace(
+        tiny_settings, method=method, supernets=2, steps=20, warm_up=0.35, block=4, threads=1
+    )
+
+    class Stop(Listener):
+        def advance(self, units=1, **info):
+            self.done = getattr(self, "done", 0) + units
+
+        def check(self):
+            if getattr(self, "done", 0) >= 7:
+                raise Interrupted
+
+    whole = poolwise.search(dataclasses.replace(settings, workers=1), tmp_path / "whole", source=tiny_source)
+    poolwise.search(dataclasses.replace(settings, workers=2), tmp_path / "two", source=tiny_source)
+    with pytest.raises(Interrupted):
+        poolwise.search(dataclasses.replace(settings, workers=1), tmp_path / "cut", source=tiny_source, listener=Stop())
+    poolwise.resume(tmp_path / "cut", source=tiny_source)
+    expected = whole.load_checkpoint(loop.CHECKPOINT)[0]
+    for name in ("two", "cut"):
+        found = RunFolder.open(tmp_path / name).load_checkpoint(loop.CHECKPOINT)[0]
+        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())

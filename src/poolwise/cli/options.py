@@ -37,7 +37,12 @@ _SEARCH: list[Decorator] = [
     click.option(
         "--method", help="What is trained next: mixture (the balanced mixture of SuperNets), or another sampler."
     ),
-    click.option("--warm-up", type=float, help="Share of the search that draws uniformly first (boltzmann, mcts)."),
+    click.option(
+        "--warm-up",
+        type=float,
+        help="Share of the search that draws uniformly first (boltzmann, mcts), or that one SuperNet trains alone before all"
+        " others begin as copies of it (mixture, partitions).",
+    ),
     click.option("--block", type=int, help="Steps drawn with the same scores; 1 as published."),
     click.option("--profile", is_flag=True, default=None, help="Measure where the time goes; the report shows it."),
     click.option("--supernets", type=int, help="M, the number of SuperNets; 1 is the single SuperNet."),

@@ -122,10 +122,12 @@ def search_curves(events: list[dict[str, Any]]) -> str | None:
             ("accuracy", "scoring accuracy, %", 100),
             ("entropy", "entropy, nats", 1),
         )
-        named = [entry for entry in known if entry[0] in events[0]]  # not every method has an assignment
+        named = [entry for entry in known if entry[0] in events[-1]]  # not every method has an assignment
         panels = figure.subplots(len(named), 1, sharex=True)
         for axes, (name, label, factor) in zip(panels, named, strict=True):
-            axes.plot(steps, [factor * event[name] for event in events], color=INK, linewidth=1)
+            # nor has the time in which the first SuperNet trains alone
+            told = [factor * event.get(name, float("nan")) for event in events]
+            axes.plot(steps, told, color=INK, linewidth=1)
             axes.set_ylabel(label, fontsize=8)
         panels[-1].set_xlabel("step")
         return _svg(figure)

@@ -41,7 +41,7 @@ def write(folder: RunFolder) -> Path:
     html = environment.get_template("page.html.j2").render(
         request=request,
         method=request["settings"].get("method", "mixture"),
-        has_entropy="entropy" in next(iter(folder.events("search")), {}),
+        has_entropy=any("entropy" in event for event in folder.events("search")),
         ranking=ranking,
         demonstration=demonstration,
         retrain=retrain,

@@ -99,7 +99,10 @@ class SearchState:
         """
         with self.watch("assignment"):
             temperature = self.sampler.temperature
-            jobs = [self._job(self.step + i) for i in range(min(self.problem.block, self.steps - self.step))]
+            end = (
+                self.sampler.branch if self.step < self.sampler.branch else self.steps
+            )  # no block reaches over a branch
+            jobs = [self._job(self.step + i) for i in range(min(self.problem.block, end - self.step))]
         results = (run or self.nets.run_all)(jobs, self.watch)
         for i, (job, (loss, _)) in enumerate(zip(jobs, results, strict=True)):
             try:
@@ -110,6 +113,8 @@ class SearchState:
             for job, (_, accuracy) in zip(jobs, results, strict=True):
                 self.sampler.tell(job.pooling, job.supernet, accuracy)
         self.step += len(jobs)
+        if self.step == self.sampler.branch:
+            self.nets.branch()
         self.macs += sum(self.problem.step_macs(self.problem.cost(job.pooling).macs) for job in jobs)
         return [
             {"loss": loss, "accuracy": accuracy, "lr": job.lr, "temperature": temperature, "supernet": job.supernet}

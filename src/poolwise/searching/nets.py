@@ -117,6 +117,14 @@ class SuperNets:
             for network, optimizer in zip(self.networks, self.optimizers, strict=True)
         ]
 
+    @torch.no_grad()
+    def branch(self) -> None:
+        """All SuperNets go on from the weights and momenta of the first."""
+        first = [*self.networks[0].parameters(), *self.momenta()[0]]
+        for network, momenta in zip(self.networks[1:], self.momenta()[1:], strict=True):
+            for tensor, source in zip([*network.parameters(), *momenta], first, strict=True):
+                tensor.copy_(source)
+
     def run(self, job: Job, watch: Stopwatch = IDLE) -> tuple[Tensor, Tensor]:
         """One optimizer step, then a scoring batch: loss (nats) and rightly classified images, both on the device."""
         network = self.networks[job.supernet]

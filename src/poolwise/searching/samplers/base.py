@@ -5,6 +5,7 @@ Legend: N configurations that are asked about, M SuperNets.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ class Task:
         temperature: start and end.
         draw: ``rounds`` visits every configuration once before any a second time; ``iid`` draws independently.
         draws, assigns: generators of the configuration and of the SuperNet.
-        warm_up: share of the steps (0 to 1) that draw uniformly first, in methods that otherwise prefer.
+        warm_up: share of the steps (0 to 1) that draw uniformly first, in methods that otherwise prefer; with several
+            SuperNets, share of the steps that the first one trains alone before all others begin as copies of it.
     """
 
     space: PoolingSpace
@@ -56,7 +58,7 @@ class Sampler:
     Attributes:
         name, about: what ``--method`` takes, and one line on it; the registry sets both.
         single: the method trains one SuperNet.
-        warms_up: the method knows ``warm_up``.
+        warms_up: the method knows ``warm_up``, by itself or by having several SuperNets.
         supernets: M, the SuperNets in use.
     """
 
@@ -87,10 +89,21 @@ class Sampler:
         """The next step belongs to the uniform start."""
         return self._step < self.task.warm_up * self.task.steps
 
+    @property
+    def branch(self) -> int:
+        """Number of steps after which all SuperNets go on as copies of the first, which trained alone; 0 for never."""
+        return math.ceil(self.task.warm_up * self.task.steps) if self.supernets > 1 else 0
+
+    @property
+    def alone(self) -> bool:
+        """The next step belongs to the first SuperNet, whatever the assignment."""
+        return self._step < self.branch
+
     def ask(self) -> tuple[Pooling, int]:
         """The next configuration and SuperNet. A block of asks without tells between them sees the same scores."""
-        self._asked.append(self._choose())
-        a, m = self._asked[-1]
+        a, m = self._choose()
+        m = 0 if self.alone else m
+        self._asked.append((a, m))
         return self.space[a], m
 
     def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
@@ -101,6 +114,8 @@ class Sampler:
         self.table.update(a, m, accuracy)
         self._learn(a, m, accuracy)
         self._step += 1
+        if self._step == self.branch:
+            self.table.branch()
 
     def supernet_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
         """supernet_N int64: the most probable SuperNet of each configuration, which scores it when ranking."""
@@ -108,7 +123,7 @@ class Sampler:
 
     def assignment_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
         """assignment_NM float64, rows sum to 1: p(m | pooling) at the present temperature."""
-        return self._assignment([self.space.index(pooling) for pooling in poolings])
+        return self._present([self.space.index(pooling) for pooling in poolings])
 
     def scores_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
         """scores_NM float64: moving average of scoring accuracy, 1 where nothing was told."""
@@ -121,7 +136,7 @@ class Sampler:
     def leaders(self, count: int) -> list[tuple[Pooling, float]]:
         """The ``count`` visited configurations with the highest scores on their most probable SuperNet, best first."""
         indices = self.table.visited()
-        own_N = self.table.of(indices)[range(len(indices)), self._assignment(indices).argmax(axis=1)]
+        own_N = self.table.of(indices)[range(len(indices)), self._present(indices).argmax(axis=1)]
         top = np.lexsort((np.arange(len(own_N)), -own_N))[:count]
         return [(self.space[indices[i]], float(own_N[i])) for i in top]
 
@@ -151,6 +166,12 @@ class Sampler:
         self._asked = deque((int(a), int(m)) for a, m in state["asked"])
         self.table.restore(state["scores"])
         self._restore_own(state)
+
+    def _present(self, indices: Sequence[int]) -> np.ndarray:
+        """assignment_NM of configurations by index: the method's, or the first SuperNet while it is alone."""
+        if self.alone:
+            return np.eye(self.supernets)[np.zeros(len(indices), int)]
+        return self._assignment(indices)
 
     def _choose(self) -> tuple[int, int]:
         """Index of the next configuration, and its SuperNet."""

@@ -20,6 +20,8 @@ class BalancedMixture(Sampler):
     The potentials v of each step start those of the next, so balancing costs a few Newton steps.
     """
 
+    warms_up = True
+
     def __init__(self, task: Task):
         super().__init__(task)
         self._draw = DRAWS[task.draw](self.space.size, task.draws)
@@ -38,6 +40,8 @@ class BalancedMixture(Sampler):
 
     def _choose(self) -> tuple[int, int]:
         a = self._draw.next()
+        if self.alone:
+            return a, 0
         self._potentials_M = self._potentials()
         row_M = self.table.rows[self.table.place(a)]
         chances_M = soft.softmax((self.temperature * row_M + self._potentials_M)[None])[0]
@@ -45,7 +49,12 @@ class BalancedMixture(Sampler):
         return a, min(m, self.supernets - 1)
 
     def summary(self) -> dict[str, float]:
-        """Temperature, mean entropy of the assignment and its imbalance (both in nats), over all configurations."""
+        """Temperature, mean entropy of the assignment and its imbalance (both in nats), over all configurations.
+
+        While the first SuperNet is alone there is no assignment to speak of.
+        """
+        if self.alone:
+            return {"temperature": self.temperature}
         rows_RM, weights_R = self._rows(), self.table.weights
         return {
             "temperature": self.temperature,

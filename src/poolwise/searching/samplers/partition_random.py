@@ -16,7 +16,9 @@ _ROUNDS = 8
 
 
 class Partition(Sampler):
-    """Every configuration has one SuperNet, from the first step to the ranking; ``group`` says which."""
+    """Every configuration has one SuperNet, from the first step (or the branch) to the ranking; ``group`` says which."""
+
+    warms_up = True
 
     def __init__(self, task: Task):
         super().__init__(task)

@@ -51,12 +51,17 @@ def sampler(name: str) -> type[Sampler]:
 def settled(settings: Settings) -> Settings:
     """The settings with the number of SuperNets that their method trains.
 
-    Raises RequestError for an unknown method and for a warm-up that the method does not know.
+    Raises RequestError for an unknown method, and for a warm-up that the method does not know or that has nothing to branch
+    into.
     """
     method = sampler(settings.method)
     if settings.warm_up and not method.warms_up:
         knowing = ", ".join(other.name for other in available() if other.warms_up)
         raise RequestError(
             f"warm_up is {settings.warm_up} and method {method.name} has no warm-up: leave it at 0, or use {knowing}"
+        )
+    if settings.warm_up and not method.single and settings.supernets == 1:
+        raise RequestError(
+            f"warm_up is {settings.warm_up} and supernets is 1: one SuperNet has none to branch into; give 2 or more"
         )
     return dataclasses.replace(settings, supernets=method.supernets_used(settings.supernets))

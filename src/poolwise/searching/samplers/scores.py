@@ -63,6 +63,10 @@ class Scores:
         row = self._places.get(a) or self._add(a)
         self._rows[row, m] = soft.moving_average(float(self._rows[row, m]), accuracy)
 
+    def branch(self) -> None:
+        """Every SuperNet has the scores of the first from here on."""
+        self._rows[:] = self._rows[:, :1]
+
     def _add(self, a: int) -> int:
         self._visited.append(a)
         row = self._places[a] = len(self)
