@@ -99,9 +99,8 @@ class SearchState:
         """
         with self.watch("assignment"):
             temperature = self.sampler.temperature
-            end = (
-                self.sampler.branch if self.step < self.sampler.branch else self.steps
-            )  # no block reaches over a branch
+            # no block reaches over a branch
+            end = self.sampler.branch if self.step < self.sampler.branch else self.steps
             jobs = [self._job(self.step + i) for i in range(min(self.problem.block, end - self.step))]
         results = (run or self.nets.run_all)(jobs, self.watch)
         for i, (job, (loss, _)) in enumerate(zip(jobs, results, strict=True)):
