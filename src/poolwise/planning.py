@@ -24,7 +24,7 @@ from poolwise.space import Pooling
 CREW_SECONDS = 5.0  # starting worker processes
 PROCESS_BYTES = 610 * 2**20  # a process with torch and its libraries loaded
 WORKER_BYTES = 300 * 2**20  # one more, which shares the pages of the libraries
-WORKING = {"float32": 1.7, "bfloat16": 1.0}  # peak of a training step by its float32 activations (benchmarks/memory.py)
+WORKING = {"float32": 2.1, "bfloat16": 1.0}  # peak of a training step by its float32 activations (benchmarks/memory.py)
 _SAMPLE = 2000  # configurations that averages are taken over, evenly spread over larger spaces
 
 
@@ -142,7 +142,7 @@ def _rank(problem: Problem) -> Stage:
     seconds += calibrated * each  # in one process
     evaluated = min(settings.eval_batch_size, images)
     dearest = max(problem.cost(p).activation_bytes for p in poolings)
-    memory = _memory(problem, count, 0) + count * evaluated * dearest // 2
+    memory = _memory(problem, count, 0) + count * evaluated * dearest // 4
     images += calibrated
     return Stage("rank", images * len(poolings), int(images * macs), seconds, memory, seconds)
 
