@@ -80,7 +80,7 @@ def test_space_as_table_and_json():
         (["search", "--sharing", "none"], "unknown sharing 'none'"),
         (["run", "--method", "mixtur"], "did you mean 'mixture'"),
         (["run", "--method", "spos", "--supernets", "3"], "--supernets is 3: leave it out"),
-        (["search", "--warm-up", "0.5"], "method mixture has no warm-up"),
+        (["search", "--method", "fairnas", "--warm-up", "0.5"], "method fairnas has no warm-up"),
         (["search", "--method", "mcts", "--warm-up", "1"], "warm_up is 1.0"),
         (["rank", "nowhere"], "not a run folder"),
         (["retrain", "nowhere"], "not a run folder"),
@@ -229,7 +229,7 @@ def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--table", "resnet20-cifar10"], "did you mean 'resnet20-cifar10-published'"),
+        (["--table", "resnet20-cifar10-publish"], "did you mean 'resnet20-cifar10-published'"),
         (["--table", "resnet20-cifar10-published", "--model", "resnt20"], "did you mean 'resnet20'"),
         (["--table", "resnet20-cifar10-published", "--seeds", "1,1"], "each once"),
         (["--table", "resnet20-cifar10-published", "--seeds", "one"], "whole numbers"),

@@ -42,7 +42,7 @@ def test_published_agreement():
 
 def test_wrong_names():
     with pytest.raises(RequestError, match="did you mean 'resnet20-cifar10-published'"):
-        tables.load("resnet20-cifar10")
+        tables.load("resnet20-cifar10-publish")
     with pytest.raises(RequestError, match="Columns: standalone_mean"):
         tables.load(PUBLISHED).column("standalone")
     with pytest.raises(RequestError, match="means over seeds only"):
