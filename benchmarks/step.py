@@ -43,9 +43,8 @@ class Turns(Listener):
 
     def __init__(self, state: SearchState, bare: Bare):
         self.bare, self.asked = bare, list[tuple[Pooling, int]]()
-        self.turns: list[
-            tuple[float, float, list[tuple[Pooling, int]]]
-        ] = []  # seconds of ours and of bare, what was asked
+        # seconds of ours and of bare, what was asked
+        self.turns: list[tuple[float, float, list[tuple[Pooling, int]]]] = []
         ask = state.sampler.ask
 
         def asking() -> tuple[Pooling, int]:

@@ -117,6 +117,6 @@ def _known(table: tables.Table, default: Pooling, max_macs: float | None) -> Kno
         table.name,
         float(metrics.kendall_tau_b(scores_P, truth_P[feasible])),
         (float(interval[0]), float(interval[1])),
-        float(truth_P[feasible].max() - first),
+        metrics.regret(scores_P, truth_P[feasible]),
         float(first - truth_P[table.space.index(default)]),
     )

@@ -53,14 +53,18 @@ class Lanes:
     @property
     def active(self) -> bool:
         """Whether the next block is to be run on the streams."""
+        if not self.streams:
+            return False
         plain, streamed = self._seconds
-        if not self.streams or min(len(plain), len(streamed)) < TRIED_BLOCKS:
-            return bool(self.streams) and len(streamed) < len(plain)
+        if len(streamed) < TRIED_BLOCKS:  # in turn, first without
+            return len(streamed) < len(plain)
         return statistics.median(streamed) < statistics.median(plain)
 
     def run(self, supernets: Sequence[int], launch: Callable[[int], Any], wait: Callable[[list[Any]], Any]) -> Any:
         """``wait`` of the list of ``launch(i)``, the i-th on its SuperNet's stream where ``active``."""
-        begin, active = time.perf_counter(), len(supernets) > 1 and self.active
+        if not self.streams or len(supernets) < 2:
+            return wait([launch(i) for i in range(len(supernets))])
+        begin, active = time.perf_counter(), self.active
         if active:
             here = torch.cuda.current_stream(self.streams[0].device)
             for stream in self.streams:
@@ -73,7 +77,7 @@ class Lanes:
             for stream in self.streams:
                 here.wait_stream(stream)
         value = wait(results)
-        if len(supernets) > 1 and len(self._seconds[active]) < TRIED_BLOCKS:
+        if len(self._seconds[active]) < TRIED_BLOCKS:
             self._seconds[active].append((time.perf_counter() - begin) / len(supernets))
         return value
 

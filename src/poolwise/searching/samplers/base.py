@@ -91,19 +91,21 @@ class Sampler:
 
     @property
     def branch(self) -> int:
-        """Number of steps after which all SuperNets go on as copies of the first, which trained alone; 0 for never."""
+        """Number of steps after which all SuperNets go on as copies of the first, which trained alone; 0 for never.
+
+        What trains in them is up to ``_choose``, which gives everything to the first while it is ``alone``.
+        """
         return math.ceil(self.task.warm_up * self.task.steps) if self.supernets > 1 else 0
 
     @property
     def alone(self) -> bool:
-        """The next step belongs to the first SuperNet, whatever the assignment."""
-        return self._step < self.branch
+        """The next step belongs to the first of several SuperNets, whatever the assignment."""
+        return self.supernets > 1 and self.warming
 
     def ask(self) -> tuple[Pooling, int]:
         """The next configuration and SuperNet. A block of asks without tells between them sees the same scores."""
-        a, m = self._choose()
-        m = 0 if self.alone else m
-        self._asked.append((a, m))
+        self._asked.append(self._choose())
+        a, m = self._asked[-1]
         return self.space[a], m
 
     def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:

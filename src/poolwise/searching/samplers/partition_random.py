@@ -30,7 +30,7 @@ class Partition(Sampler):
 
     def _choose(self) -> tuple[int, int]:
         a = self._draw.next()
-        return a, self.group(a)
+        return a, 0 if self.alone else self.group(a)
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
         return np.eye(self.supernets)[[self.group(a) for a in indices]]

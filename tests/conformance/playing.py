@@ -1,0 +1,37 @@
+"""Samplers made and played with: what the tests of all of them and of each share."""
+
+from hypothesis import strategies as st
+
+from poolwise.rng import Streams
+from poolwise.searching.samplers import Task, sampler
+from poolwise.space import PoolingSpace
+
+SPACES = [PoolingSpace(10, 2), PoolingSpace(9, 3), PoolingSpace(6, 3, shared_slots=True), PoolingSpace(4, 0)]
+
+
+def make(method, space, *, supernets=3, steps=200, seed=0, draw="rounds", warm_up=0.0, temperature=(1.0, 100.0)):
+    """A sampler and the streams that it draws from."""
+    streams = Streams(seed)
+    task = Task(space, supernets, steps, temperature, draw, streams["draw"], streams["assign"], warm_up)
+    return sampler(method)(task), streams
+
+
+def accuracy(one, pooling, m):
+    """Depends on configuration, SuperNet and time, and on nothing else."""
+    return 0.3 + 0.6 * ((7 * one.space.index(pooling) + 5 * m + 3 * len(one.visited())) % 17) / 17
+
+
+def play(one, steps, reward=accuracy):
+    asks = []
+    for _ in range(steps):
+        asks.append(one.ask())
+        one.tell(*asks[-1], reward(one, *asks[-1]))
+    return asks
+
+
+@st.composite
+def small_spaces(draw):
+    layers = draw(st.integers(2, 9))
+    poolings = draw(st.integers(0, min(layers - 1, 3)))
+    shared = draw(st.booleans())
+    return PoolingSpace(layers, poolings, 1 if shared else draw(st.integers(1, layers // (poolings + 1))), shared)
