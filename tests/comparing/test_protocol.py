@@ -199,6 +199,20 @@ def test_a_failed_training_counts_as_nothing(tmp_path, table, source):
     assert {trial["state"] for trial in trials} == {"failed"}
 
 
+def test_a_training_is_done_once_a_seed(tmp_path, table, source):
+    out = tmp_path / "out"
+    for budgets in ([60], [60, 120]):
+        options = {**ASKED, "methods": ["random"], "budgets": budgets, "seeds": [1], "controls": []}
+        value = api.compare(table, out, source=source, **options)
+    small, large = (Trials(RunFolder(out / "runs" / f"random-{budget}-1")).all() for budget in (60, 120))
+    assert 0 < len(small) < len(large)
+    assert all(trial in large for trial in small), "a repetition would have taken other seconds"
+    spent = {entry["budget"]: entry["spent_macs"] for entry in value["entries"]}
+    assert spent[120] > spent[60], "what was found elsewhere counts as well"
+    whole = api.compare(table, tmp_path / "new", source=source, **{**options, "budgets": [120]})
+    assert whole["entries"][0]["scores"] == value["entries"][1]["scores"]
+
+
 def test_full_trainings_have_the_epochs_of_the_truth(recipe, source):
     settings = {
         "preset": "paper",

@@ -6,7 +6,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -117,7 +117,7 @@ def method_of(work: Work, compute: Compute) -> trialing.Method:
 
 
 def _trials(work: Work, source: Source, share: Share) -> None:
-    """Train what the method asks for; a training that is in trials.sqlite is told from there."""
+    """Train what the method asks for; a training that this or another entry of the same seed has done is told from there."""
     if (work.folder / "run.json").exists():
         folder = RunFolder.open(work.folder)
     else:
@@ -131,6 +131,10 @@ def _trials(work: Work, source: Source, share: Share) -> None:
         name = (str(asked.pooling), asked.steps, asked.seed)
         share.rate = work.budget / work.macs * compute.trial(asked.pooling, asked.steps) / asked.steps
         if name in known:
+            share.advance(asked.steps)
+        elif (earlier := _elsewhere(work, asked)) is not None:
+            trials.record(*earlier)
+            known[name] = earlier.accuracy
             share.advance(asked.steps)
         else:
             share.check()
@@ -148,6 +152,30 @@ def _trials(work: Work, source: Source, share: Share) -> None:
         **environment(),
     }
     folder.write_json(TRIALS, value)
+
+
+class Done(NamedTuple):
+    """A finished training, as ``Trials.record`` takes it."""
+
+    pooling: str
+    seed: int
+    steps: int
+    accuracy: float
+    curve: list[Any]
+    seconds: float
+
+
+def _elsewhere(work: Work, asked: trialing.Ask) -> Done | None:
+    """The same training from another entry of the study, whose seed, split and recipe are the same, and so its bytes.
+
+    It is counted as if it had been trained here.
+    """
+    wanted = (str(asked.pooling), asked.seed, asked.steps)
+    for path in sorted(work.folder.parent.glob(f"*-{work.seed}/trials.sqlite")):
+        for trial in Trials(RunFolder(path.parent)).all():
+            if (trial["pooling"], trial["seed"], trial["budget"]) == wanted and trial["state"] == "done":
+                return Done(*wanted, trial["accuracy"], trial["curve"], trial["seconds"])
+    return None
 
 
 def _train(problem: Problem, compute: Compute, asked: trialing.Ask, trials: Trials, share: Share) -> float:
