@@ -39,7 +39,7 @@ def measure(case: str, precision: str) -> dict:
     from poolwise.networks.chain import batch_norm
     from poolwise.networks.switch import SwitchableNet
     from poolwise.rng import Streams
-    from poolwise.searching.ranking import count_correct
+    from poolwise.training import count_correct
 
     settings, stages = CASES[case]
     settings = dataclasses.replace(settings, precision=precision)

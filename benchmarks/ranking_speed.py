@@ -19,9 +19,8 @@ from poolwise.networks.chain import batch_norm, create
 from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import SwitchableNet
 from poolwise.rng import Streams
-from poolwise.searching.ranking import count_correct
 from poolwise.space import Pooling
-from poolwise.training import Precision, correct
+from poolwise.training import Precision, correct, count_correct
 from poolwise.workers import keep_memory
 
 CASES = (("resnet20", 16, 128), ("resnet18", 16, 64), ("resnet50", 8, 32))  # family, width, batch

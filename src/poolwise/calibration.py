@@ -55,11 +55,13 @@ class Timing:
     Attributes:
         train: one optimizer step.
         score: one forward pass without gradients.
+        rank: ranking, for each multiply-add of an image (``CostModel.prefix_macs``).
         data: loading and augmenting one training batch and one scoring batch.
     """
 
     train: tuple[float, float]
     score: tuple[float, float]
+    rank: float
     data: float
 
     def seconds(self, what: str, macs: float) -> float:
@@ -163,13 +165,15 @@ def timing(
     labels_B: Tensor,
     precision: Precision,
     load: Callable[[], Any],
+    walked: tuple[float, Callable[[], Any]],
     what: dict[str, Any],
 ) -> Timing:
-    """Time training steps and scoring passes of a few configurations and draw a line through them.
+    """Time training steps and scoring passes of a few configurations and draw a line through them; and a piece of ranking.
 
     Args:
         networks: MACs of an image and a maker of the plain network, for each configuration.
         load: loads the batches of one step.
+        walked: multiply-adds of a piece of ranking, and what does it.
     """
 
     def measure() -> dict[str, Any]:
@@ -182,13 +186,16 @@ def timing(
             macs.append(cost)
             train.append(_typical(step, _STEPS))
             score.append(_typical(passed, _STEPS))
-        return asdict(Timing(_line(macs, train), _line(macs, score), _typical(load, _STEPS)))
+        amount, walk = walked
+        rank = _typical(walk, _STEPS) / amount
+        return asdict(Timing(_line(macs, train), _line(macs, score), rank, _typical(load, _STEPS)))
 
     key = {
         "what": what,
         "precision": str(precision),
         "device": str(images_BCHW.device),
         "macs": [m for m, _ in networks],
+        "walked": walked[0],
     }
     value, _ = _remembered("timing", key, measure, lambda stored: asdict(_timing(stored)))
     return _timing(value)
@@ -196,7 +203,7 @@ def timing(
 
 def _timing(value: dict[str, Any]) -> Timing:
     (a, b), (c, d) = value["train"], value["score"]
-    return Timing((float(a), float(b)), (float(c), float(d)), float(value["data"]))
+    return Timing((float(a), float(b)), (float(c), float(d)), float(value["rank"]), float(value["data"]))
 
 
 def _typical(call: Callable[[], Any], times: int) -> float:

@@ -130,12 +130,9 @@ def _rank(problem: Problem) -> Stage:
     owner = np.random.Generator(np.random.PCG64(0)).integers(settings.supernets, size=len(poolings))
     groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(settings.supernets)]
     macs = sum(problem.cost.prefix_macs(group) for group in groups if group)
-    default = problem.cost(problem.default).macs
-    passes = macs / default  # forward passes of the default that cost as much
-    batch = min(settings.batch_size, len(problem.halves[0]))
     parallel = workers.for_ranking(problem)
     count = min(parallel.workers, -(-images // settings.eval_batch_size))
-    each = passes * timing.seconds("score", default) / batch  # seconds of an image
+    each = macs * timing.rank  # seconds of an image
     seconds = images * each
     if count > 1:
         seconds = seconds * parallel.slowdown / count + CREW_SECONDS

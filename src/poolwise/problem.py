@@ -24,8 +24,10 @@ from poolwise.networks.switch import SwitchableNet, export
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.training import Precision, choose_device
+from poolwise.training import Precision, choose_device, count_correct
 
+_WALKED = 36  # configurations that the time of ranking is measured on
+_WALKED_MACS = 4e11  # about a second of 2 cores
 RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
 
 
@@ -196,7 +198,23 @@ class Problem:
         training = Shuffled(batches, order["order"], (self.augmentation, order["augment"]))
         scoring = Shuffled(batches, order["score_order"])
         load = lambda: (training.next(), scoring.next())  # noqa: E731
-        return calibration.timing(networks, images_BCHW, labels_B, self.precision, load, what)
+        return calibration.timing(networks, images_BCHW, labels_B, self.precision, load, self._walked(), what)
+
+    def _walked(self) -> tuple[float, Callable[[], Any]]:
+        """Multiply-adds of a piece of the ranking, and a call that does it: some configurations on part of a batch."""
+        size = self.space.size
+        poolings = [self.space[size * i // min(size, _WALKED)] for i in range(min(size, _WALKED))]
+        macs = self.cost.prefix_macs(poolings)
+        half = self.halves[1]
+        count = max(min(self.settings.eval_batch_size, len(half), int(_WALKED_MACS / macs)), 2)
+        images_BHWC, labels_B = self.batches(self.training_images, count, half).take(np.arange(count))
+        images_BCHW = self.normalise(images_BHWC)
+
+        def walk() -> None:
+            network = self.precision.place(self.supernet("calibration", Streams(0)), self.device)
+            count_correct(network, poolings, images_BCHW, labels_B, self.precision)
+
+        return float(count * macs), walk
 
     def describe_choices(self) -> dict[str, Any]:
         """What was measured and chosen, for run.json."""

@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, RunFailure
+from poolwise.networks.switch import SwitchableNet
+from poolwise.networks.walk import walk
+from poolwise.space import Pooling
 from poolwise.stopwatch import IDLE, Stopwatch
 
 Forward = Callable[[Tensor], Tensor]
@@ -153,6 +156,22 @@ def correct(forward: Forward, images_BCHW: Tensor, labels_B: Tensor, precision: 
     with precision.active(images_BCHW.device):
         logits_BK = forward(precision.images(images_BCHW))
     return (logits_BK.argmax(dim=1) == labels_B).sum()
+
+
+@torch.no_grad()
+def count_correct(
+    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor, labels_B: Tensor, precision: Precision
+) -> list[int]:
+    """Rightly classified images of one batch under each configuration, each prefix computed once."""
+    right, found = [0] * len(poolings), []
+    with precision.active(images_BCHW.device):
+        for members, logits_BK in walk(network, poolings, precision.images(images_BCHW)):
+            found.append((members, (logits_BK.argmax(dim=1) == labels_B).sum()))
+    hits = torch.stack([count for _, count in found]).tolist()  # the only wait for the device
+    for (members, _), count in zip(found, hits, strict=True):
+        for a in members:
+            right[a] = count
+    return right
 
 
 def accuracy(forward: Forward, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> float:

@@ -20,6 +20,7 @@ from poolwise.networks.cost import CostModel
 from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import OPERATORS, SwitchableNet, export
 from poolwise.networks.variants import supernet
+from poolwise.networks.walk import walk
 from poolwise.planning import plan
 from poolwise.problem import RECALIBRATION_BATCHES, Problem
 from poolwise.progress import Interrupted, Listener
@@ -27,7 +28,7 @@ from poolwise.rng import Streams
 from poolwise.runs import RunFolder
 from poolwise.searching import ranking
 from poolwise.searching.nets import SuperNets
-from poolwise.searching.ranking import count_all, recalibrate, walk
+from poolwise.searching.ranking import count_all, recalibrate
 from poolwise.settings import NORMS, SHARINGS, Settings
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.training import Precision, sgd, train_step

@@ -11,9 +11,10 @@ from poolwise.networks import available, family
 from poolwise.networks.chain import batch_norm, create
 from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import OPERATORS, SwitchableNet
-from poolwise.searching.ranking import count_all, count_correct, walk
+from poolwise.networks.walk import walk
+from poolwise.searching.ranking import count_all
 from poolwise.space import Pooling
-from poolwise.training import Precision
+from poolwise.training import Precision, count_correct
 
 FAMILIES = [f.name for f in available()]
 CPU = torch.device("cpu")

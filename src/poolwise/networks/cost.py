@@ -128,7 +128,7 @@ class CostModel:
     def prefix_macs(self, poolings: Iterable[Pooling], supernets: int = 1) -> int:
         """Multiply-adds, for one image, of running all of ``poolings`` with each common prefix computed once.
 
-        This is what ranking them on one SuperNet takes (``searching.ranking.walk``); the sum of ``self(pooling).macs``
+        This is what ranking them on one SuperNet takes (``networks.walk``); the sum of ``self(pooling).macs``
         is what one forward pass a configuration takes. With several ``supernets`` it is the most that ranking can take,
         however the configurations are divided among them: each prefix on as many SuperNets as can need it.
         """

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,62 +13,17 @@ from torch import Tensor
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.metrics import kendall_tau_b
 from poolwise.networks.recalibration import Recalibrated
-from poolwise.networks.switch import SwitchableNet, check_fits
+from poolwise.networks.switch import SwitchableNet
+from poolwise.networks.walk import walk
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, environment
 from poolwise.searching.loop import SearchState
 from poolwise.space import Pooling
-from poolwise.training import Precision
+from poolwise.training import Precision, count_correct
 from poolwise.workers import each, for_ranking, threads_here
 
 RANKED_CONFIGURATIONS = 20_000  # of larger spaces, what the search visited is ranked
-
-
-def walk(
-    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Indices into ``poolings`` of equal configurations, and their logits_BK, for every one of them.
-
-    Walks the trie of prefixes depth first, so each prefix is computed once. The branch with most poolings goes first: where
-    the one without a further pooling is taken, nothing else waits for the activation before it. So at any time one
-    activation a number of poolings so far is alive, each a quarter of the one before, and what the layer at work needs.
-    The logits equal those of one forward pass a configuration to the bit, since the operations are the same. Gradients
-    and precision are the caller's; the order is that of the trie.
-    """
-    depths = [tuple(pooling.depths()) for pooling in poolings]
-
-    def branches(layer: int, members: list[int]) -> list[list[int]]:
-        """``members``, which agree before ``layer``, by their prefix up to it; fewest poolings first."""
-        return [list(group) for _, group in groupby(members, key=lambda a: depths[a][: layer + 1])]
-
-    for pooling in poolings:
-        check_fits(network.chain, pooling)
-    waiting = [(0, images_BCHW, own) for own in branches(0, sorted(range(len(poolings)), key=lambda a: depths[a]))]
-    while waiting:
-        layer, features_BCHW, members = waiting.pop()
-        # the name goes over to the output, so the input is gone with the last branch that waits for it
-        features_BCHW = network.layer(depths[members[0]][: layer + 1], features_BCHW)
-        if layer + 1 == len(network):
-            yield members, network.chain.head(features_BCHW)
-        else:
-            waiting += [(layer + 1, features_BCHW, own) for own in branches(layer + 1, members)]
-
-
-@torch.no_grad()
-def count_correct(
-    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor, labels_B: Tensor, precision: Precision
-) -> list[int]:
-    """Rightly classified images of one batch under each configuration, each prefix computed once."""
-    right, found = [0] * len(poolings), []
-    with precision.active(images_BCHW.device):
-        for members, logits_BK in walk(network, poolings, precision.images(images_BCHW)):
-            found.append((members, (logits_BK.argmax(dim=1) == labels_B).sum()))
-    hits = torch.stack([count for _, count in found]).tolist()  # the only wait for the device
-    for (members, _), count in zip(found, hits, strict=True):
-        for a in members:
-            right[a] = count
-    return right
 
 
 def count_all(
