@@ -15,10 +15,10 @@ from typing import Any
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
 BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-HEADER = [
-    "| method | seeds | spent / budget | tau-b | regret@1 | regret@3 | smoothed: tau-b | regret@1 | regret@3 |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-]
+TREATMENTS = ("raw", "smoothed", "fused")
+COLUMNS = ["method", "seeds", "spent / budget", "tau-b", "regret@1", "regret@3"]
+COLUMNS += [f"{words}: {name}" for words in TREATMENTS[1:] for name in ("tau-b", "regret@1", "regret@3")]
+HEADER = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
 
 
 def figure(row: dict[str, Any], measure: str, digits: int) -> str:
@@ -31,17 +31,16 @@ def figure(row: dict[str, Any], measure: str, digits: int) -> str:
 def lines(value: dict[str, Any]) -> list[str]:
     """One Markdown table a budget, best tau-b first; what needs no training in a table of its own."""
     told: list[str] = []
-    plain = [row for row in value["summary"] if not row["smoothed"]]
-    smoothed = {(row["method"], row["budget"]): row for row in value["summary"] if row["smoothed"]}
+    plain = [row for row in value["summary"] if row["treatment"] == "raw"]
+    treated = {(row["method"], row["budget"], row["treatment"]): row for row in value["summary"]}
     budgets = sorted({row["budget"] for row in plain}, key=lambda budget: budget or 0)
     for budget in budgets:
         told += [f"**{f'Budget: {budget:,} steps' if budget else 'Not trained here'}**", "", *HEADER]
         own = sorted((r for r in plain if r["budget"] == budget), key=lambda r: -r["tau_b"]["mean"])
         for row in own:
-            after = smoothed[row["method"], budget]
             spent = f"{row['spent_macs'] / row['budget_macs']:.2f}" if row["budget_macs"] and row["spent_macs"] else "-"
             cells = [f"`{row['method']}`", str(row["n"]), spent]
-            for one in (row, after):
+            for one in (treated[row["method"], budget, treatment] for treatment in TREATMENTS):
                 cells += [figure(one, "tau_b", 2), figure(one, "regret@1", 1), figure(one, "regret@3", 1)]
             told.append(f"| {' | '.join(cells)} |")
         told.append("")

@@ -228,7 +228,7 @@ def compare(
         return trained.plan()
     entries += study.control_entries(truth, known, names, seeds, problem)
     told, failed = trained.run(listener or Listener()) if trained else ([], [])
-    value = study.study([*told, *entries], truth, resamples, failed)
+    value = study.study([*told, *entries], truth, known, resamples, failed)
     study.write(value, path)
     comparison.write(value, path)
     return value

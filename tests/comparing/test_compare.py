@@ -23,7 +23,7 @@ def published(tmp_path_factory):
 
 def test_the_published_figures(published):
     _, value = published
-    plain = {row["method"]: row for row in value["summary"] if not row["smoothed"]}
+    plain = {row["method"]: row for row in value["summary"] if row["treatment"] == "raw"}
     told = {f"supernets{m}": tau for m, tau in ((1, 0.14), (2, 0.31), (4, 0.60), (8, 0.53))}
     for method, tau in told.items():
         assert plain[method]["tau_a"]["mean"] == pytest.approx(tau, abs=0.0065)  # 0.146 is told as 0.14
@@ -36,12 +36,12 @@ def test_the_published_figures(published):
         assert next(row for row in value["rows"] if row["method"] == method)["first"] == "5-2-3"
 
 
-def test_every_measure_with_interval_with_and_without_smoothing(published):
+def test_every_measure_with_interval_of_every_treatment(published):
     _, value = published
-    assert {(row["method"], row["smoothed"]) for row in value["rows"]} == {
-        (method, smoothed)
+    assert {(row["method"], row["treatment"]) for row in value["rows"]} == {
+        (method, treatment)
         for method in ("supernets1", "supernets2", "supernets4", "supernets8", "macs", "productive", "receptive_field")
-        for smoothed in (False, True)
+        for treatment in ("raw", "smoothed", "fused")
     }
     for row in value["rows"]:
         for name in value["measures"]:
@@ -74,12 +74,14 @@ def test_seeds_and_budgets_and_pairs(tmp_path):
         for seed in (1, 2, 3)
         for budget in (2, 4)
     ]
-    value = study(entries, table, 30)
+    value = study(entries, table, "resnet20", 30)
     for row in value["summary"]:
         assert (row["n"], row["interval"]) == (3, "seeds")
         assert row["tau_b"]["low"] <= row["tau_b"]["mean"] <= row["tau_b"]["high"]
-    assert len(value["pairs"]) == 2 * 2 * 2  # budgets x smoothing x measures
-    tau = next(p for p in value["pairs"] if p["measure"] == "tau_b" and p["budget_macs"] == 2 and not p["smoothed"])
+    assert len(value["pairs"]) == 2 * 3 * 2  # budgets x treatments x measures
+    tau = next(
+        p for p in value["pairs"] if p["measure"] == "tau_b" and p["budget_macs"] == 2 and p["treatment"] == "raw"
+    )
     assert (tau["n"], tau["permutation"]) == (3, 0.25)
     assert tau["difference"] > 0.2
     write(value, tmp_path)
@@ -91,13 +93,14 @@ def test_seeds_and_budgets_and_pairs(tmp_path):
 def test_a_perfect_and_a_constant_ranking():
     table = tables.load(PUBLISHED)
     truth = np.array(table.column("standalone_mean"))
-    rows = judge([Entry("perfect", 0, 0, truth), Entry("constant", 0, 0, np.zeros(36))], table, 20)
-    perfect, constant = rows[0], rows[2]
+    rows = judge([Entry("perfect", 0, 0, truth), Entry("constant", 0, 0, np.zeros(36))], table, truth, 20)
+    perfect, constant, fallen_back = rows[0], rows[3], rows[5]
     assert (perfect["tau_b"]["value"], perfect["regret@1"]["value"]) == (pytest.approx(1), 0)
     assert (constant["tau_b"]["value"], constant["spearman"]["value"]) == (0, 0)
     assert constant["regret@1"]["value"] == pytest.approx(truth.max() - truth.mean())
+    assert fallen_back["tau_b"]["value"] == pytest.approx(1), "scores that say nothing leave the order to the count"
     assert pairs(rows) == []
-    assert len(summary(rows)) == 4
+    assert len(summary(rows)) == 6
 
 
 def test_wrong_requests(tmp_path):
@@ -110,7 +113,7 @@ def test_wrong_requests(tmp_path):
         ([Entry("x", 1, 5, scores * np.nan)], "36 finite scores"),
     ):
         with pytest.raises(RequestError, match=told):
-            judge(entries, table)
+            judge(entries, table, np.zeros(36))
     for options, told in (
         ({"columns": [], "names": []}, "nothing to compare"),
         ({"seeds": [1, 1]}, "each once"),
@@ -148,7 +151,7 @@ def test_own_table_with_zero_cost_scores(tmp_path, tiny_settings, tiny_source):
     value = api.compare(
         tmp_path / "mine", tmp_path / "out", names=["macs", "naswot"], seeds=[1, 2], resamples=20, source=tiny_source
     )
-    told = {(row["method"], row["smoothed"]): row for row in value["summary"]}
-    assert (told["naswot", False]["n"], told["macs", False]["n"]) == (2, 1)
-    assert told["naswot", True]["budget_macs"] > 0
+    told = {(row["method"], row["treatment"]): row for row in value["summary"]}
+    assert (told["naswot", "raw"]["n"], told["macs", "raw"]["n"]) == (2, 1)
+    assert told["naswot", "fused"]["budget_macs"] > 0
     assert value["ceiling"] is not None

@@ -83,11 +83,11 @@ def study(tmp_path_factory, table, source):
 
 def test_every_method_is_judged(study):
     out, value = study
-    told = {(row["method"], row["smoothed"]): row for row in value["summary"]}
+    told = {(row["method"], row["treatment"]): row for row in value["summary"]}
     assert {method for method, _ in told} == {*METHODS, "macs"}
     for method in METHODS:
-        assert (told[method, False]["n"], told[method, False]["budget"]) == (2, 60)
-    assert len(value["pairs"]) == 6 * 2 * 2  # pairs of methods x smoothing x measures
+        assert (told[method, "raw"]["n"], told[method, "raw"]["budget"]) == (2, 60)
+    assert len(value["pairs"]) == 6 * 3 * 2  # pairs of methods x treatments x measures
     assert value["failed"] == []
     page = (out / "compare.html").read_text()
     assert "Budget 60 steps" in page
@@ -145,7 +145,7 @@ def test_anytime_has_a_point_a_trial(study):
     assert own == sorted(set(own))
     assert len(own) > 1
     last = [row for row in rows if row["method"] == "random" and row["seed"] == "2"][-1]
-    whole = next(r for r in value["rows"] if r["method"] == "random" and r["seed"] == 2 and not r["smoothed"])
+    whole = next(r for r in value["rows"] if r["method"] == "random" and r["seed"] == 2 and r["treatment"] == "raw")
     assert float(last["tau_b"]) == pytest.approx(whole["tau_b"]["value"], abs=1e-5)
 
 

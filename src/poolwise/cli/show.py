@@ -197,7 +197,7 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
         click.echo(f"failed: {failure}")
     noise = "" if value["noise"] is None else f", noise {value['noise']:.2f} points"
     ceiling = "" if value["ceiling"] is None else f", tau-b between seeds {value['ceiling']:.2f}"
-    table = Table("method", "budget", "smoothed", title=f"against {value['table']['name']}{noise}{ceiling}")
+    table = Table("method", "budget", "scores", title=f"against {value['table']['name']}{noise}{ceiling}")
     for heading in ("tau-a", "tau-b (95 %)", "Spearman", "sparse tau", "regret@1 (95 %)", "@3", "@5"):
         table.add_column(heading, justify="right")
     for row in value["summary"]:
@@ -207,7 +207,7 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
             else f"{row[name]['mean']:.2f}"
             for name in ("tau_a", "tau_b", "spearman", "sparse_tau", "regret@1", "regret@3", "regret@5")
         ]
-        table.add_row(escape(row["method"]), str(row["budget"] or ""), "yes" if row["smoothed"] else "no", *spans)
+        table.add_row(escape(row["method"]), str(row["budget"] or ""), row["treatment"], *spans)
     _print(table)
     click.echo(f"page: {out / 'compare.html'}; all numbers: {out / 'compare.csv'}")
 

@@ -1,4 +1,4 @@
-"""Rankings against the truth: every figure of merit, with its interval, with and without smoothing."""
+"""Rankings against the truth: every figure of merit, with its interval, of the scores as they are, smoothed and fused."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from poolwise.truth.tables import Table
 TOPS = (1, 3, 5)
 RANDOM_PICKS = (1, 5, 10)
 TESTED = ("tau_b", "regret@1")  # what methods are tested on in pairs
+TREATMENTS = ("raw", "smoothed", "fused")  # of scores; fused: smoothed, and fused with the productive convolutions
 
 Measure = Callable[[np.ndarray, np.ndarray], float]
 
@@ -63,9 +64,14 @@ def measures(noise: float | None, score_bin: float = 0.0) -> dict[str, Measure]:
 
 
 def judge(
-    entries: Sequence[Entry], table: Table, resamples: int = metrics.uncertainty.RESAMPLES
+    entries: Sequence[Entry],
+    table: Table,
+    count_P: Sequence[float] | np.ndarray,
+    resamples: int = metrics.uncertainty.RESAMPLES,
 ) -> list[dict[str, Any]]:
-    """One row an entry and smoothing: method, seed, budget_macs, smoothed, width, and value, low, high of each measure.
+    """One row an entry and treatment: method, seed, budget_macs, treatment, and value, low, high of each measure.
+
+    ``count_P`` is what scores are fused with.
 
     Intervals are 95 % bootstrap percentiles over configurations. Raises RequestError for an empty study, for scores that
     do not fit the table, and where a method comes twice with one seed and budget.
@@ -80,14 +86,20 @@ def judge(
     for first, second in itertools.pairwise(sorted(entries, key=lambda entry: entry.key)):
         if first.key == second.key:
             raise RequestError(f"{first.method} comes twice with seed {first.seed}: give each seed once")
-    return [row for entry in entries for row in _judged(entry, table, resamples)]
+    return [row for entry in entries for row in _judged(entry, table, count_P, resamples)]
 
 
-def _judged(entry: Entry, table: Table, resamples: int) -> Iterator[dict[str, Any]]:
+def _judged(
+    entry: Entry, table: Table, count_P: Sequence[float] | np.ndarray, resamples: int
+) -> Iterator[dict[str, Any]]:
     truth_P, noise = np.asarray(table.column(table.truth)), table.noise()
     told = measures(noise, (noise or 0.0) if entry.percent else 0.0)
-    smoothed = metrics.smooth(table.space, entry.scores_P)
-    for width, scores_P in ((None, np.asarray(entry.scores_P, float)), (smoothed.width, smoothed.scores)):
+    treated = (
+        np.asarray(entry.scores_P, float),
+        metrics.smooth(table.space, entry.scores_P).scores,
+        metrics.fuse(table.space, entry.scores_P, count_P).estimate,
+    )
+    for treatment, scores_P in zip(TREATMENTS, treated, strict=True):
         intervals = metrics.bootstrap_interval(told, scores_P, truth_P, resamples=resamples)
         yield {
             "method": entry.method,
@@ -95,8 +107,7 @@ def _judged(entry: Entry, table: Table, resamples: int) -> Iterator[dict[str, An
             "budget": entry.budget,
             "budget_macs": entry.budget_macs,
             "spent_macs": entry.budget_macs if entry.spent_macs is None else entry.spent_macs,
-            "smoothed": width is not None,
-            "width": width,
+            "treatment": treatment,
             "first": str(table.space[int(np.argmax(scores_P))]),
             **{
                 name: {"value": measure(scores_P, truth_P), "low": intervals[name][0], "high": intervals[name][1]}
@@ -106,13 +117,13 @@ def _judged(entry: Entry, table: Table, resamples: int) -> Iterator[dict[str, An
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one method, budget and smoothing taken together: n seeds, mean, standard deviation, interval.
+    """Rows of one method, budget and treatment taken together: n seeds, mean, standard deviation, interval.
 
     The interval is that of the mean over seeds (bootstrap), or for a single seed the one over configurations;
     ``interval`` says which.
     """
     told = []
-    for (method, budget, smoothed), own in _groups(rows).items():
+    for (method, budget, treatment), own in _groups(rows).items():
         figures = {}
         for name in measures(None):
             values = [row[name]["value"] for row in own]
@@ -125,7 +136,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "budget": own[0]["budget"],
             "budget_macs": budget,
             "spent_macs": None if None in spent else float(np.mean(spent)),
-            "smoothed": smoothed,
+            "treatment": treatment,
             "n": len(own),
         }
         told.append({**about, "interval": "seeds" if len(own) > 1 else "configurations", **figures})
@@ -133,7 +144,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Paired tests of every two methods at one budget and smoothing over the seeds that both have, at least two."""
+    """Paired tests of every two methods at one budget and treatment over the seeds that both have, at least two."""
     told = []
     for (one, own), (two, other) in itertools.combinations(_groups(rows).items(), 2):
         mine, theirs = ({row["seed"]: row for row in group} for group in (own, other))
@@ -149,7 +160,7 @@ def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "second": two[0],
                 "budget": budget,
                 "budget_macs": one[1],
-                "smoothed": one[2],
+                "treatment": one[2],
                 "measure": name,
             }
             told.append({**about, **test.to_json()})
@@ -168,8 +179,8 @@ def anytime(entries: Sequence[Entry], table: Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _groups(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int | None, bool], list[dict[str, Any]]]:
-    groups: dict[tuple[str, int | None, bool], list[dict[str, Any]]] = {}
+def _groups(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int | None, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, int | None, str], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["method"], row["budget_macs"], row["smoothed"]), []).append(row)
+        groups.setdefault((row["method"], row["budget_macs"], row["treatment"]), []).append(row)
     return groups

@@ -15,10 +15,11 @@ from poolwise import controls
 from poolwise.comparing.judge import TESTED, Entry, anytime, judge, measures, pairs, summary
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
-from poolwise.networks.cost import family_costs
+from poolwise.networks.cost import Cost, family_costs
 from poolwise.problem import Problem
 from poolwise.runs import FORMAT, command_line, environment, write_atomically
 from poolwise.settings import Settings, preset
+from poolwise.space import Pooling
 from poolwise.truth.tables import Table, shape
 
 OUTPUT = "compare.json"
@@ -59,15 +60,18 @@ def control_entries(
     entries = []
     for name in names:
         if name in controls.COUNTED:
-            size, classes = shape(table)
-            costs = family_costs(model, table.about.get("width"), size, classes)
-            entries.append(Entry(name, 0, 0, controls.counted(name, costs.values())))
+            entries.append(Entry(name, 0, 0, controls.counted(name, _costs(table, model).values())))
             continue
         problem = problem or Problem(settings_of(table, model))
         for seed in seeds:
             scores_P, macs = controls.untrained(problem, name, seed=seed)
             entries.append(Entry(name, seed, macs, scores_P))
     return entries
+
+
+def _costs(table: Table, model: str) -> dict[Pooling, Cost]:
+    size, classes = shape(table)
+    return family_costs(model, table.about.get("width"), size, classes)
 
 
 def check_controls(names: Sequence[str]) -> None:
@@ -100,12 +104,14 @@ def check_out(out: Path) -> None:
         raise RequestError(f"{out} exists and is no folder of an earlier comparison: give another --out")
 
 
-def study(entries: Sequence[Entry], table: Table, resamples: int, failed: Sequence[str] = ()) -> dict[str, Any]:
+def study(
+    entries: Sequence[Entry], table: Table, model: str, resamples: int, failed: Sequence[str] = ()
+) -> dict[str, Any]:
     """Everything that a comparison comes to, as plain values; what ``write`` writes and the page is made from.
 
     ``failed`` has one line for each entry that was trained for and has no ranking.
     """
-    rows = judge(entries, table, resamples)
+    rows = judge(entries, table, controls.counted("productive", _costs(table, model).values()), resamples)
     return {
         "format": FORMAT,
         "table": {"name": table.name, "truth": table.truth, "space": table.space.to_json(), **_about(table)},
@@ -142,7 +148,7 @@ def _about(table: Table) -> dict[str, Any]:
 
 def write(value: dict[str, Any], out: Path) -> None:
     """``compare.json``, ``compare.csv`` (one line an entry, smoothing and measure) and ``anytime.csv`` (one a point)."""
-    about = ["method", "seed", "budget", "budget_macs", "spent_macs", "smoothed", "width", "first"]
+    about = ["method", "seed", "budget", "budget_macs", "spent_macs", "treatment", "first"]
     lines = [
         [*(row[key] for key in about), name, *(f"{row[name][part]:.6g}" for part in ("value", "low", "high"))]
         for row in value["rows"]

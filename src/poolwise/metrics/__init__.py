@@ -1,6 +1,7 @@
 """What a ranking is worth: agreement with the truth, what its top holds, how sure that is, and smoothing. No torch."""
 
 from poolwise.metrics.agreement import kendall_tau_a, kendall_tau_b, sparse_tau, spearman
+from poolwise.metrics.fusion import Fused, fuse
 from poolwise.metrics.picks import beats_random, best_rank, regret
 from poolwise.metrics.smoothing import Smoothed, fill, smooth
 from poolwise.metrics.uncertainty import Paired, bootstrap_interval, mean_interval, paired_test
@@ -8,6 +9,7 @@ from poolwise.metrics.verdict import Comparison, compare_paired, cost_words, sen
 
 __all__ = [
     "Comparison",
+    "Fused",
     "Paired",
     "Smoothed",
     "beats_random",
@@ -16,6 +18,7 @@ __all__ = [
     "compare_paired",
     "cost_words",
     "fill",
+    "fuse",
     "kendall_tau_a",
     "kendall_tau_b",
     "mean_interval",

@@ -5,12 +5,12 @@ Any scores can be smoothed, whatever made them; nothing but the space is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from poolwise.space import PoolingSpace
+from poolwise.space import Pooling, PoolingSpace
 
 # A kernel narrower than half a layer leaves scores as they are, which leaving out the own score cannot notice.
 WIDTHS = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # in layers
@@ -26,35 +26,50 @@ class Smoothed:
         scores: [P] float64, aligned with the space.
         width: the kernel's width h in layers that left-out scores were predicted best with.
         errors: mean squared error of predicting each score from the others, one for each width tried.
+        freedom: how many independent scores the smoothed ones are worth (trace of the smoother): P where nothing is
+            smoothed, 1 where all become one mean.
+        reliability: share of the scores' variance that their neighbours predict, 0 to 1; 0 for noise and for constants.
     """
 
     scores: np.ndarray
     width: float
     errors: dict[float, float]
+    freedom: float
+    reliability: float
 
 
-def smooth(space: PoolingSpace, scores_P: Sequence[float] | np.ndarray, widths: Sequence[float] = WIDTHS) -> Smoothed:
+def smooth(
+    poolings: Collection[Pooling], scores_P: Sequence[float] | np.ndarray, widths: Sequence[float] = WIDTHS
+) -> Smoothed:
     """Nadaraya-Watson mean with the kernel exp(-|dx|^2 / (2 h^2)) on pooling positions dx, h by leave-one-out.
 
     The estimate of a configuration counts its own score with weight 1. ``h`` is the width of ``widths`` (in layers) whose
     estimates without the own score come closest to it (least mean squared error; the smaller width in a tie). Where a
     configuration has no neighbour within reach the mean of all scores stands in. Exact for spaces of any size; time
     grows with P^2 (seconds for 20,000), memory does not.
+
+    Args:
+        poolings: a space, or some of its configurations.
     """
     scores = np.asarray(scores_P, float)
-    assert len(scores) == space.size, "one score a configuration is needed"
+    count = len(poolings)
+    assert len(scores) == count, "one score a configuration is needed"
     assert np.isfinite(scores).all(), "scores are finite"
-    if space.size < 3:
-        return Smoothed(scores.copy(), 0.0, {})
-    positions_PS = np.array([pooling.positions for pooling in space], np.float32).reshape(space.size, -1)
-    smoothed_WP, error_W = _every_width(positions_PS, scores, np.asarray(widths, float))
+    if count < 3:
+        return Smoothed(scores.copy(), 0.0, {}, float(count), 0.0)
+    positions_PS = np.array([pooling.positions for pooling in poolings], np.float32).reshape(count, -1)
+    smoothed_WP, error_W, freedom_W = _every_width(positions_PS, scores, np.asarray(widths, float))
     best = int(np.argmin(error_W))
     errors = {float(width): float(error) for width, error in zip(widths, error_W, strict=True)}
-    return Smoothed(smoothed_WP[best], float(widths[best]), errors)
+    variance = float(scores.var())
+    predicted = float(np.clip(1 - error_W[best] / variance, 0, 1)) if variance > 0 else 0.0
+    return Smoothed(smoothed_WP[best], float(widths[best]), errors, float(freedom_W[best]), predicted)
 
 
-def _every_width(positions_PS: np.ndarray, scores: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smoothed scores [W, P] and leave-one-out error [W] of each width.
+def _every_width(
+    positions_PS: np.ndarray, scores: np.ndarray, widths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Smoothed scores [W, P], leave-one-out error [W] and degrees of freedom [W] of each width.
 
     Squared distances are whole numbers, so a row needs one histogram of its distances, whatever the number of widths.
     """
@@ -63,7 +78,7 @@ def _every_width(positions_PS: np.ndarray, scores: np.ndarray, widths: np.ndarra
     distances = np.arange(farthest + 1)
     kernel_DW = np.exp(-distances[:, None] / (2 * widths**2))
     kernel_DW[distances[:, None] > (_REACH * widths) ** 2] = 0
-    smoothed_WP, error_W = np.empty((len(widths), P)), np.zeros(len(widths))
+    smoothed_WP, error_W, freedom_W = np.empty((len(widths), P)), np.zeros(len(widths)), np.zeros(len(widths))
     lengths_P = (positions_PS**2).sum(1)
     rows = max(_CELLS // P, 1)
     for start in range(0, P, rows):
@@ -78,11 +93,12 @@ def _every_width(positions_PS: np.ndarray, scores: np.ndarray, widths: np.ndarra
         own = scores[start : start + rows, None] - centre
         mass_BW, sum_BW = count_BD @ kernel_DW, total_BD @ kernel_DW
         smoothed_WP[:, start : start + rows] = (centre + sum_BW / mass_BW).T
+        freedom_W += (1 / mass_BW).sum(0)
         others_BW = mass_BW - 1
         alone = others_BW < 1e-9
         predicted = np.where(alone, 0.0, (sum_BW - own) / np.where(alone, 1.0, others_BW))
         error_W += ((own - predicted) ** 2).sum(0)
-    return smoothed_WP, error_W / P
+    return smoothed_WP, error_W / P, freedom_W
 
 
 def fill(space: PoolingSpace, seen: Mapping[int, float], widths: Sequence[float] = WIDTHS) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from poolwise.reporting.figures import _STYLE, INK, MUTED, PICK, _axes, _svg
+from poolwise.reporting.figures import _STYLE, DEFAULT, INK, MUTED, PICK, _axes, _svg
 from poolwise.runs import write_atomically
 from poolwise.space import Pooling
 
@@ -39,24 +39,28 @@ def write(value: dict[str, Any], out: Path) -> Path:
 
 
 def intervals(value: dict[str, Any], measure: str, label: str, ceiling: float | None) -> str:
-    """One measure of every method as a dot with its interval; hollow after smoothing."""
-    plain = [row for row in value["summary"] if not row["smoothed"]]
+    """One measure of every method, one dot with its interval a treatment of the scores."""
+    plain = [row for row in value["summary"] if row["treatment"] == "raw"]
+    looks = {
+        "raw": (-0.24, INK, INK, "as they are"),
+        "smoothed": (0.0, PICK, "white", "smoothed over positions"),
+        "fused": (0.24, DEFAULT, DEFAULT, "fused with productive convolutions"),
+    }
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes(6.4, 1.1 + 0.34 * len(plain))
+        figure, axes = _axes(6.4, 1.2 + 0.42 * len(plain))
         for row in value["summary"]:
             place = next(i for i, other in enumerate(plain) if _same(row, other))
-            told, shift = row[measure], 0.16 if row["smoothed"] else -0.16
-            colour, fill = (PICK, "white") if row["smoothed"] else (INK, INK)
+            told, (shift, colour, fill, _) = row[measure], looks[row["treatment"]]
             axes.plot([told["low"], told["high"]], [place + shift] * 2, color=colour, linewidth=1.4)
             axes.plot([told["mean"]], [place + shift], "o", color=colour, markerfacecolor=fill, markersize=5)
-        axes.plot([], [], "o", color=INK, label="as it is")
-        axes.plot([], [], "o", color=PICK, markerfacecolor="white", label="smoothed over positions")
+        for _, colour, fill, words in looks.values():
+            axes.plot([], [], "o", color=colour, markerfacecolor=fill, label=words)
         if ceiling is not None:
             axes.axvline(ceiling, color=MUTED, linestyle="--", linewidth=1, label="between two seeds of the truth")
         axes.set_yticks(range(len(plain)), [_name(row) for row in plain])
         axes.invert_yaxis()
         axes.set_xlabel(label)
-        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
         return _svg(figure)
 
 
