@@ -29,6 +29,7 @@ from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder, Trials
+from poolwise.searching import ranked
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.stages import STAGES
@@ -74,11 +75,32 @@ def run(
     return folder.read("retrain.json", "")
 
 
-def rank(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> dict[str, Any]:
-    """Score every configuration with a finished search; returns the content of ``ranking.json``."""
+def rank(
+    folder: str | Path,
+    *,
+    fusion: bool | None = None,
+    source: Source | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Score every configuration with a finished search; returns the content of ``ranking.json``.
+
+    ``fusion`` says whether scores are fused with productive convolutions (None: as the run was asked for). Where the
+    run is ranked already, its scores are put in order anew, with the stand-alone trainings that it holds by now, and what
+    followed from another order (``retrain.json``, ``report.html``; no training) is dropped.
+    """
     opened = RunFolder.open(Path(folder))
+    if fusion is not None:
+        request = opened.request()
+        settings = dataclasses.replace(Settings.from_json(request["settings"]), fusion=fusion)
+        opened.save_request({**request, "settings": settings.to_json()})
+        if opened.has(ranked.OUTPUT):
+            before = opened.read(ranked.OUTPUT, "")
+            after = ranked.write(opened, {**before, "settings": settings.to_json()}, fusion)
+            if after["picks"] != before["picks"]:
+                for name in ("retrain.json", "report.html"):
+                    (opened.path / name).unlink(missing_ok=True)
     stages.ask_for(opened, "rank")
-    return stages.carry_out(opened, ["rank"], source, listener).read("ranking.json", "")
+    return stages.carry_out(opened, ["rank"], source, listener).read(ranked.OUTPUT, "")
 
 
 def retrain(

@@ -36,6 +36,7 @@ class Settings:
         sharing: ``full`` (one set of weights for all) or ``resolution`` (one for each number of downsamplings passed).
         warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that otherwise prefer; with
             several SuperNets, that one trains alone before all go on from it.
+        fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone.
         top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
         retrain_epochs, retrain_steps: length of a stand-alone training.
         seed, device, precision: root seed; where and in which number format.
@@ -69,6 +70,7 @@ class Settings:
     norm: str = "batch"
     sharing: str = "full"
     warm_up: float = 0.0
+    fusion: bool = False
     top: int = 1
     retrain_seeds: int = 5
     retrain_epochs: int = 200
@@ -149,6 +151,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "lr": 0.05,
         "draw": "rounds",
+        "fusion": True,
         "retrain_seeds": 3,
         "retrain_steps": 150,
     },

@@ -13,7 +13,7 @@ import click
 
 from poolwise import __version__
 from poolwise.cli import show
-from poolwise.cli.options import Sections, output_options, retrain_options, settings_options
+from poolwise.cli.options import Sections, fusion_options, output_options, retrain_options, settings_options
 from poolwise.cli.work import Stopped, work
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.settings import Settings
@@ -162,16 +162,20 @@ def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, a
 
 @cli.command()
 @_RUN
+@fusion_options
 @_PLAN
 @output_options
-def rank(run: Path, plan: bool, quiet: bool, as_json: bool) -> None:
-    """Score every configuration with a finished search and write ranking.json."""
+def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool) -> None:
+    """Score every configuration with a finished search and write ranking.json.
+
+    With --fusion or --no-fusion, scores that are there already are put in order anew.
+    """
     from poolwise import api
     from poolwise.runs import RunFolder
 
     if plan:
         return _planned(Settings.from_json(RunFolder.open(run).request()["settings"]), ["rank"], as_json)
-    value = work(run, quiet, as_json, lambda listener: api.rank(run, listener=listener))
+    value = work(run, quiet, as_json, lambda listener: api.rank(run, fusion=fusion, listener=listener))
     show.ranking(value, as_json, rows=None)
 
 

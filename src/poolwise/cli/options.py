@@ -55,6 +55,13 @@ _SEARCH: list[Decorator] = [
     click.option("--sharing", help="full (one set of weights for all) or resolution (one by depth)."),
     click.option("--draw", help="rounds (every configuration once a round) or iid (as published)."),
 ]
+_FUSION: list[Decorator] = [
+    click.option(
+        "--fusion/--no-fusion",
+        default=None,
+        help="Rank by an estimate from scores and productive convolutions, or by scores alone (as published).",
+    ),
+]
 _TRAINING: list[Decorator] = [
     click.option("--batch-size", type=int, help="Images a training and scoring batch."),
     click.option("--lr", type=float, help="Learning rate at the start."),
@@ -103,7 +110,8 @@ def _all(decorators: list[Decorator]) -> Decorator:
     return decorate
 
 
-settings_options = _all([*_PROBLEM, *_SEARCH, *_TRAINING, *_MACHINE])
+settings_options = _all([*_PROBLEM, *_SEARCH, *_FUSION, *_TRAINING, *_MACHINE])
+fusion_options = _all(_FUSION)
 standalone_options = _all([*_PROBLEM, *_STANDALONE, *_TRAINING, *_MACHINE])
 machine_options = _all(_MACHINE)
 retrain_options = _all(_RETRAIN)

@@ -111,24 +111,44 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
         return _json(value)
     shown = value["ranking"][:rows]
     table = Table("rank", "pooling", title=f"{len(shown)} of {len(value['ranking'])} configurations")
-    for heading in ("score %", "SuperNet", "MMACs", "productive convolutions"):
+    for heading in ("score %", "95 %", "estimate", "top 3", "tie", "SuperNet", "MMACs", "productive convolutions"):
         table.add_column(heading, justify="right")
     for row in shown:
         style = "bold" if row["pooling"] == value["default"] else None
         cells = [
             f"{100 * row['score']:.2f}",
+            "{:.1f}-{:.1f}".format(*(100 * edge for edge in row["interval"])),
+            f"{100 * row['estimate']:.2f}",
+            f"{row['top3']:.2f}",
+            str(row["tie"]),
             str(row["supernet"] + 1),
             f"{row['macs'] / 1e6:.1f}",
             str(row["productive"]),
         ]
         table.add_row(str(row["rank"]), row["pooling"], *cells, style=style)
     _print(table)
+    _fusion(value)
     _controls(value)
     place = next(row["rank"] for row in value["ranking"] if row["pooling"] == value["default"])
     picks = value["picks"]
     click.echo(
         f"pick {picks['best']}; at no more MACs than the default {picks['best_at_default_macs']};"
         f" default {value['default']} is rank {place}"
+    )
+
+
+def _fusion(value: dict[str, Any]) -> None:
+    """What the order is made of, and how far that is trusted."""
+    told = value["fusion"]
+    scores, count = told["scores"], told["productive"]
+    parts = f"scores (reliability {scores['reliability']:.2f}, weight {scores['weight']:.2f})"
+    if count:
+        parts += f" and productive convolutions (weight {count['weight']:.2f}), which agree by {told['agreement']:.2f}"
+    if told["trainings"]:
+        parts += f"; {told['trainings']} configurations trained stand-alone were taken into account"
+    click.echo(
+        f"ranked by {'the estimate from ' if value['ranked_by'] == 'estimate' else ''}{parts}. Top 3: probability of being"
+        " among the three truly best; within a tie, none is better than another with 90 %"
     )
 
 

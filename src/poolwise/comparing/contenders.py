@@ -17,7 +17,7 @@ ALL = "all"
 _SHARED = {
     *("preset", "method", "model", "width", "data", "image_size", "images", "flip", "epochs", "steps", "batch_size"),
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps", "seed", "device", "precision"),
-    *("threads", "workers", "compile", "profile"),
+    *("threads", "workers", "compile", "profile", "fusion"),
 }
 VARIANTS = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in _SHARED)
 

@@ -58,6 +58,7 @@ class Work:
         if not (self.folder / "run.json").exists():
             return
         had = RunFolder.open(self.folder).request()
+        had["settings"] = Settings.from_json(had["settings"]).to_json()  # what was no setting then has its default
         for name, value in self.request().items():
             if had.get(name) != value:
                 raise RequestError(f"{self.folder} holds another request (its {name} differs): give another --out")

@@ -244,6 +244,8 @@ def _check_numbers(budgets: Sequence[int], seeds: Sequence[int]) -> None:
 
 def _check_same(out: Path, earlier: dict[str, Any], request: dict[str, Any]) -> None:
     """RequestError where a folder holds a study that cannot be gone on with."""
+    if "recipe" in earlier:  # a study begun before a setting was there has its default
+        earlier = {**earlier, "recipe": Settings.from_json(earlier["recipe"]).to_json()}
     for name, value in request.items():
         if earlier and earlier.get(name) != value:
             detail = ""

@@ -1,30 +1,34 @@
 """One estimate from scores and from a count that costs nothing, each trusted as far as the data at hand bear it out.
 
-Truth t, scores s and count c are taken as standard normal over configurations, s and c independent given t. Their
-validities v_s = corr(s, t) and v_c = corr(c, t) are not known; what is known of them is
+Truth t, scores s and count c are taken as standard normal over configurations. Their validities v_s = corr(s, t) and
+v_c = corr(c, t) are not known, nor is the correlation k of their errors. What is known of them is
 - reliability: nothing can agree with the truth better than sqrt(reliability). Truth changes slowly with the place of a
   pooling, so the reliability of either is the share of its variance that neighbouring configurations predict; that of
   scores is also bounded by the agreement of two halves of the images they come from (Spearman-Brown);
-- agreement: corr(s, c) = v_s v_c, so two that agree speak for each other. Fisher's z with as many configurations as the
-  smoothed scores are worth;
+- agreement: corr(s, c) = v_s v_c + k sqrt((1 - v_s^2) (1 - v_c^2)), so two that agree speak for each other, or share an
+  error. Fisher's z with as many configurations as the smoothed scores are worth;
 - stand-alone trainings, where there are some: corr(s, y) and corr(c, y) with their accuracies y.
-The prior v = sqrt(reliability) u, u ~ Beta(2, 1), says no more than that each is more likely to agree than not. The
-estimate is E[t | s, c] = w_s s + w_c c, its weights averaged over the posterior of (v_s, v_c) on a grid.
+The prior says no more than that each is more likely to agree with the truth than not, and errors are more likely to be
+apart than common: v = sqrt(reliability) u, u ~ Beta(2, 1), k ~ Beta(1, 2). The estimate is E[t | s, c] = w_s s + w_c c,
+its weights averaged over the posterior of (v_s, v_c, k) on a grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
-from poolwise.metrics.smoothing import Smoothed, smooth
+from poolwise.metrics.smoothing import smooth
 from poolwise.space import Pooling
 
-_GRID = (np.arange(60) + 0.5) / 60
+_GRID = (np.arange(40) + 0.5) / 40
+_COMMON = (np.arange(20) + 0.5) / 20
 _FEWEST = 4  # pairs that a correlation says something with
 _DRAWS = 2000
+_SURE = 0.9  # that one configuration is better than another, below which they tie
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Fused:
     """The estimate with its uncertainty.
 
     Attributes:
+        smoothed: [P] the scores, smoothed over neighbouring placements.
         estimate: [P] float64, in the unit of the scores: their mean and, for what the estimate explains of the truth,
             their standard deviation.
         error: standard deviation of the truth about the estimate, in the same unit.
@@ -48,11 +53,22 @@ class Fused:
         agreement: correlation of smoothed scores and count; None without a count.
     """
 
+    smoothed: np.ndarray
     estimate: np.ndarray
     error: float
     scores: Rater
     count: Rater | None
     agreement: float | None
+
+    def ties(self) -> np.ndarray:
+        """[P] group of each configuration, from 1: those that the best of the group is not better than with 90 %."""
+        order, group_P = np.argsort(-self.estimate, kind="stable"), np.zeros(len(self.estimate), np.int64)
+        edge, group, first = NormalDist().inv_cdf(_SURE) * np.sqrt(2) * self.error, 0, np.inf
+        for a in order:
+            if group == 0 or first - self.estimate[a] > edge:
+                group, first = group + 1, self.estimate[a]
+            group_P[a] = group
+        return group_P
 
     def top(self, k: int) -> np.ndarray:
         """[P] probability of being among the k truly best: the share of draws of the truth given the estimate."""
@@ -71,8 +87,9 @@ def fuse(
     count_P: Sequence[float] | np.ndarray | None,
     halves_2P: np.ndarray | None = None,
     trials: Mapping[int, float] | None = None,
+    smoothing: bool = True,
 ) -> Fused:
-    """Estimate the order of the truth from ``scores_P`` (smoothed first) and ``count_P``.
+    """Estimate the order of the truth from ``scores_P`` (smoothed first, unless told otherwise) and ``count_P``.
 
     Args:
         poolings: a space, or some of its configurations.
@@ -82,32 +99,35 @@ def fuse(
         trials: index of a configuration -> mean accuracy of its stand-alone trainings.
     """
     smoothed = smooth(poolings, scores_P)
-    told_P, centre, spread = smoothed.scores, float(np.mean(scores_P)), float(np.std(scores_P))
+    told_P = smoothed.scores if smoothing else np.asarray(scores_P, float)
+    centre, spread = float(np.mean(scores_P)), float(np.std(scores_P))
     reliable = min(smoothed.reliability, _split_half(halves_2P))
     counted = None if count_P is None else smooth(poolings, count_P)
     raw_P = None if count_P is None else np.asarray(count_P, float)
-    posterior_VV, valid_s, valid_c = _posterior(reliable, counted.reliability if counted else 0.0)
+    valid_s, valid_c, common, posterior = _prior(reliable, counted.reliability if counted else 0.0)
+    expected = valid_s * valid_c + common * np.sqrt((1 - valid_s**2) * (1 - valid_c**2))  # corr(s, c)
     agreement = None if raw_P is None else correlation(told_P, raw_P)
     if agreement is not None:
-        posterior_VV = posterior_VV * _likelihood(agreement, valid_s * valid_c, _worth(smoothed))
+        posterior = posterior * _likelihood(agreement, expected, max(smoothed.freedom, _FEWEST))
     for rater_P, valid in ((told_P, valid_s), (raw_P, valid_c)):
         if rater_P is not None and trials is not None and len(trials) >= _FEWEST:
             found = correlation(rater_P[list(trials)], np.array(list(trials.values())))
-            posterior_VV = posterior_VV * _likelihood(found, valid, len(trials))
-    posterior_VV = posterior_VV / posterior_VV.sum()
+            posterior = posterior * _likelihood(found, valid, len(trials))
+    posterior = posterior / posterior.sum()
+    means = [float((posterior * valid).sum()) for valid in (valid_s, valid_c)]
     if raw_P is None:
-        valid_c = np.zeros_like(valid_c)
-    rest = 1 - (valid_s * valid_c) ** 2
-    weight_s = float((posterior_VV * valid_s * (1 - valid_c**2) / rest).sum())
-    weight_c = float((posterior_VV * valid_c * (1 - valid_s**2) / rest).sum())
-    left = 1 - (valid_s**2 + valid_c**2 - 2 * (valid_s * valid_c) ** 2) / rest
-    error = float(np.sqrt((posterior_VV * left).sum()))
+        valid_c = expected = np.zeros_like(valid_c)
+    rest = 1 - expected**2
+    weight_s = float((posterior * (valid_s - expected * valid_c) / rest).sum())
+    weight_c = float((posterior * (valid_c - expected * valid_s) / rest).sum())
+    left = 1 - (valid_s**2 + valid_c**2 - 2 * expected * valid_s * valid_c) / rest
+    error = float(np.sqrt((posterior * left).sum()))
     standard_P = weight_s * _standard(told_P)
     if raw_P is not None:
         standard_P = standard_P + weight_c * _standard(raw_P)
-    means = [float((posterior_VV * valid).sum()) for valid in (valid_s, valid_c)]
     scale = spread or 1.0
     return Fused(
+        smoothed.scores,
         centre + scale * standard_P,
         scale * error,
         Rater(reliable, means[0], weight_s),
@@ -134,15 +154,11 @@ def _split_half(halves_2P: np.ndarray | None) -> float:
     return 2 * r / (1 + r)
 
 
-def _worth(smoothed: Smoothed) -> float:
-    """Independent configurations that agreement is judged by."""
-    return max(smoothed.freedom, _FEWEST)
-
-
-def _posterior(reliable_s: float, reliable_c: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Prior of (v_s, v_c) on the grid, and the grid itself."""
-    share_s, share_c = np.meshgrid(_GRID, _GRID, indexing="ij")
-    return share_s * share_c, share_s * np.sqrt(reliable_s), share_c * np.sqrt(reliable_c)
+def _prior(reliable_s: float, reliable_c: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The grid of v_s, v_c and of the correlation of their errors, and the prior on it."""
+    share_s, share_c, common = np.meshgrid(_GRID, _GRID, _COMMON, indexing="ij")
+    prior = share_s * share_c * (1 - common)
+    return share_s * np.sqrt(reliable_s), share_c * np.sqrt(reliable_c), common, prior
 
 
 def _likelihood(found: float, expected: np.ndarray, count: float) -> np.ndarray:

@@ -97,6 +97,7 @@ def _agreement(ranking: dict[str, Any], request: dict[str, Any]) -> list[dict[st
         published = [truth[Pooling.parse(row["pooling"])] for row in rows]
     named = {
         "score": "score of the search",
+        "estimate": "estimate, score and productive convolutions" if ranking["ranked_by"] == "estimate" else "estimate",
         "macs": "MACs, no training",
         "productive": "productive convolutions, no training",
     }

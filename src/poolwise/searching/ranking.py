@@ -1,4 +1,4 @@
-"""Step 6: score every configuration, sharing what configurations with one prefix share; then ranking.json."""
+"""Step 6: score every configuration, sharing what configurations with one prefix share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from poolwise.errors import PoolwiseError, RequestError
-from poolwise.metrics import kendall_tau_b
 from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import SwitchableNet
 from poolwise.networks.walk import walk
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, environment
+from poolwise.searching import ranked
 from poolwise.searching.loop import SearchState
 from poolwise.space import Pooling
 from poolwise.training import Precision, count_correct
@@ -68,14 +68,17 @@ def score_all(
     supernet_P: np.ndarray,
     listener: Listener,
 ) -> np.ndarray:
-    """accuracy_P (0 to 1) of each configuration on the whole scoring half; batches are shared out to the workers."""
+    """right_BP: rightly classified images of each configuration in each batch of the scoring half.
+
+    Batches are shared out to the workers.
+    """
     batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
     jobs = [(i, list(poolings), supernet_P.tolist()) for i in range(batches.parts)]
     parallel = for_ranking(problem)
     for network in networks if parallel.workers > 1 else ():
         network.share_memory()
     results = each(problem, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
-    return np.sum([_given(result) for _, result in results], axis=0) / len(batches)
+    return np.stack([_given(result) for _, result in results])
 
 
 @torch.no_grad()
@@ -126,11 +129,9 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
     calibration = problem.calibration_batches
     listener.start("rank", batches.parts + (calibration.parts if calibration else 0))
     networks = recalibrate(problem, state.nets.networks, poolings, supernet_P, listener)
-    score_P = score_all(problem, networks, poolings, supernet_P, listener)
+    right_BP = score_all(problem, networks, poolings, supernet_P, listener)
     listener.finish()
-    value = describe(problem, state, poolings, score_P)
-    folder.write_json("ranking.json", value)
-    return value
+    return ranked.write(folder, describe(problem, state, poolings, right_BP), problem.settings.fusion)
 
 
 def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
@@ -141,25 +142,23 @@ def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
     return [space[a] for a in sorted({*state.sampler.visited(), space.index(problem.default)})]
 
 
-def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], score_P: np.ndarray) -> dict[str, Any]:
-    """The content of ranking.json, best first. Ties go to fewer MACs, then to the order of the space."""
-    costs = [problem.cost(pooling) for pooling in poolings]
+def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], right_BP: np.ndarray) -> dict[str, Any]:
+    """What was scored, with its costs and what it came from, in the order of ``poolings``; ``ranked`` orders it."""
+    images = len(problem.halves[1])
     supernet_P, assignment_PM = state.sampler.supernet_of(poolings), state.sampler.assignment_of(poolings)
-    scores_PM = state.sampler.scores_of(poolings)
-    order = sorted(range(len(poolings)), key=lambda a: (-score_P[a], costs[a].macs, a))
-    rows = []
-    for place, a in enumerate(order, start=1):
-        row = {
-            "pooling": str(poolings[a]),
-            "score": float(score_P[a]),
+    scores_PM, halves_2P = state.sampler.scores_of(poolings), _halves(problem, right_BP)
+    rows = [
+        {
+            "pooling": str(pooling),
+            "score": float(right_BP[:, a].sum() / images),
+            "halves": halves_2P[:, a].tolist(),
             "supernet": int(supernet_P[a]),
             "assignment": assignment_PM[a].tolist(),
             "scores": scores_PM[a].tolist(),
-            **costs[a].to_json(),
-            "rank": place,
+            **problem.cost(pooling).to_json(),
         }
-        rows.append(row)
-    cheap = next(row["pooling"] for row in rows if row["macs"] <= problem.cost(problem.default).macs)
+        for a, pooling in enumerate(poolings)
+    ]
     return {
         "format": FORMAT,
         "space": problem.space.to_json(),
@@ -167,17 +166,24 @@ def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], 
         "covered": len(poolings),
         "default": str(problem.default),
         "operator": problem.family.operator,
-        "picks": {"best": rows[0]["pooling"], "best_at_default_macs": cheap},
         "ranking": rows,
-        "controls": {name: _control(rows, name) for name in ("macs", "productive")},
         "settings": problem.settings.to_json(),
         "precision": str(state.nets.precision),
         "spent": {"search_macs": state.macs, "rank_macs": _macs(problem, poolings, supernet_P)},
-        "evaluation_batch": min(problem.settings.eval_batch_size, len(problem.halves[1])),
+        "evaluation_batch": min(problem.settings.eval_batch_size, images),
         **_recalibration(problem),
         "data": problem.describe_data(),
         **environment(),
     }
+
+
+def _halves(problem: Problem, right_BP: np.ndarray) -> np.ndarray:
+    """accuracy_2P on every second batch from the first and from the second; [0, P] where there is one batch only."""
+    images, parts = len(problem.halves[1]), len(right_BP)
+    if parts < 2:
+        return np.empty((0, right_BP.shape[1]))
+    count_B = np.diff(images * np.arange(parts + 1) // parts)
+    return np.stack([right_BP[i::2].sum(0) / count_B[i::2].sum() for i in (0, 1)])
 
 
 def _recalibration(problem: Problem) -> dict[str, Any]:
@@ -190,10 +196,3 @@ def _macs(problem: Problem, poolings: Sequence[Pooling], supernet_P: np.ndarray)
     """Multiply-adds of ``recalibrate`` and ``score_all``, each SuperNet computing its own prefixes once."""
     groups = [[p for p, m in zip(poolings, supernet_P, strict=True) if m == net] for net in set(supernet_P.tolist())]
     return problem.ranked_images() * sum(problem.cost.prefix_macs(group) for group in groups)
-
-
-def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """A ranking that cost nothing: most first, ties in the order of the space; and its agreement with the scores."""
-    order = sorted(rows, key=lambda row: (-row[name], Pooling.parse(row["pooling"])))
-    tau = kendall_tau_b([row[name] for row in rows], [row["score"] for row in rows])
-    return {"ranking": [row["pooling"] for row in order], "tau_with_score": tau}

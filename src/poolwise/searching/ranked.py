@@ -1,0 +1,95 @@
+"""From scores to ranking.json: the estimate, its uncertainty, the order and the picks. Reads and writes files only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from poolwise.metrics import Fused, fuse, kendall_tau_b
+from poolwise.runs import RunFolder, Trials
+from poolwise.space import Pooling
+
+OUTPUT = "ranking.json"
+TOP = 3
+
+
+def write(folder: RunFolder, value: dict[str, Any], fusion: bool) -> dict[str, Any]:
+    """Put what was scored in order and write it; stand-alone trainings that the run already holds are used."""
+    value = arrange(value, fusion, trained(folder))
+    folder.write_json(OUTPUT, value)
+    return value
+
+
+def trained(folder: RunFolder) -> dict[str, float]:
+    """Mean test accuracy of each configuration that the run trained stand-alone, at the greatest length of any."""
+    if not (folder.path / "trials.sqlite").exists():
+        return {}
+    done = [trial for trial in Trials(folder).all() if trial["state"] == "done"]
+    longest = max((trial["budget"] for trial in done), default=0)
+    found: dict[str, list[float]] = {}
+    for trial in done:
+        if trial["budget"] == longest:
+            found.setdefault(trial["pooling"], []).append(trial["accuracy"])
+    return {pooling: float(np.mean(own)) for pooling, own in found.items()}
+
+
+def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """The content of ranking.json, best first, from the same in any order.
+
+    ``fusion`` ranks by the estimate of ``metrics.fuse``; without, by scores as they are (as published), and the estimate is
+    one of scores alone. Ties in what is ranked by go to fewer MACs, then to the order of the space.
+    """
+    rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
+    fused = _fused(rows, fusion, trials or {})
+    images = value["data"]["scoring_half"]
+    chances_P, groups_P = fused.top(TOP), fused.ties()
+    for a, row in enumerate(rows):
+        measured = binomtest(round(row["score"] * images), images)
+        low, high = measured.proportion_ci(method="wilson")
+        row |= {
+            "interval": [float(low), float(high)],
+            "smoothed": float(fused.smoothed[a]),
+            "estimate": float(fused.estimate[a]),
+            f"top{TOP}": float(chances_P[a]),
+            "tie": int(groups_P[a]),
+        }
+    by = "estimate" if fusion else "score"
+    rows.sort(key=lambda row: (-row[by], row["macs"], Pooling.parse(row["pooling"])))
+    for place, row in enumerate(rows, start=1):
+        row["rank"] = place
+    limit = next(row["macs"] for row in rows if row["pooling"] == value["default"])
+    cheap = next(row["pooling"] for row in rows if row["macs"] <= limit)
+    return {
+        **value,
+        "picks": {"best": rows[0]["pooling"], "best_at_default_macs": cheap},
+        "ranked_by": by,
+        "fusion": {
+            "error": fused.error,
+            "scores": asdict(fused.scores),
+            "productive": asdict(fused.count) if fused.count else None,
+            "agreement": fused.agreement,
+            "trainings": len(trials or {}),
+        },
+        "ranking": rows,
+        "controls": {name: _control(rows, name) for name in ("macs", "productive")},
+    }
+
+
+def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float]) -> Fused:
+    poolings = [Pooling.parse(row["pooling"]) for row in rows]
+    score_P, halves = np.array([row["score"] for row in rows]), [row.get("halves") for row in rows]
+    halves_2P = np.array(halves).T if halves[0] else None
+    count_P = np.array([row["productive"] for row in rows], float) if fusion else None
+    known = {a: trials[row["pooling"]] for a, row in enumerate(rows) if row["pooling"] in trials}
+    return fuse(poolings, score_P, count_P, halves_2P, known, smoothing=fusion)
+
+
+def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """A ranking that cost nothing: most first, ties in the order of the space; and its agreement with the scores."""
+    order = sorted(rows, key=lambda row: (-row[name], Pooling.parse(row["pooling"])))
+    tau = kendall_tau_b([row[name] for row in rows], [row["score"] for row in rows])
+    return {"ranking": [row["pooling"] for row in order], "tau_with_score": tau}

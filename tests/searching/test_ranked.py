@@ -1,0 +1,84 @@
+import json
+
+import numpy as np
+import pytest
+
+from poolwise import api
+from poolwise.metrics import kendall_tau_b
+from poolwise.runs import RunFolder
+from poolwise.searching.ranked import arrange, trained
+
+
+@pytest.fixture
+def finished(tmp_path, tiny_settings, tiny_source):
+    api.run(tiny_settings, tmp_path / "run", source=tiny_source)
+    return tmp_path / "run"
+
+
+def read(path):
+    return json.loads((path / "ranking.json").read_text())
+
+
+def test_every_part_is_kept(finished):
+    value = read(finished)
+    for row in value["ranking"]:
+        low, high = row["interval"]
+        assert 0 <= low <= row["score"] <= high <= 1
+        assert row["score"] == pytest.approx(np.mean(row["halves"]))  # 2 batches of 24
+    assert sum(row["top3"] for row in value["ranking"]) == pytest.approx(3)
+    ties = [row["tie"] for row in value["ranking"]]
+    assert ties[0] == 1
+    assert value["ranked_by"] == "score"
+    assert value["fusion"]["productive"] is None
+
+
+def test_fusion_on_request_and_back(finished, tiny_source):
+    before = read(finished)
+    fused = api.rank(finished, fusion=True, source=tiny_source)
+    estimates = [row["estimate"] for row in fused["ranking"]]
+    assert estimates == sorted(estimates, reverse=True)
+    assert fused["fusion"]["productive"]["weight"] > 0
+    assert fused["settings"]["fusion"] is True
+    assert read(finished) == fused
+    kept = {row["pooling"]: row["score"] for row in before["ranking"]}
+    assert {row["pooling"]: row["score"] for row in fused["ranking"]} == kept
+    again = api.rank(finished, fusion=False, source=tiny_source)
+    assert [row["pooling"] for row in again["ranking"]] == [row["pooling"] for row in before["ranking"]]
+    assert RunFolder.open(finished).request()["settings"]["fusion"] is False
+
+
+def test_what_followed_from_another_order_is_dropped_and_no_training(finished, tiny_source):
+    before = read(finished)["picks"]
+    after = api.rank(finished, fusion=True, source=tiny_source)["picks"]
+    assert after != before, "this run is one where fusion picks another"
+    assert (finished / "trials.sqlite").exists()
+    assert not (finished / "retrain.json").exists()
+    assert not (finished / "report.html").exists()
+
+
+def test_trainings_of_the_run_are_used(finished, tiny_source):
+    assert len(trained(RunFolder.open(finished))) in (2, 3)
+    api.retrain(finished, top=8, source=tiny_source)
+    known = trained(RunFolder.open(finished))
+    assert len(known) >= 8
+    value = api.rank(finished, fusion=True, source=tiny_source)
+    assert value["fusion"]["trainings"] == len(known)
+    without = arrange(value, True)
+    assert without["fusion"]["trainings"] == 0
+    assert without["fusion"]["productive"]["validity"] != value["fusion"]["productive"]["validity"]
+
+
+def test_ties_are_shown_as_ties(finished):
+    value = read(finished)
+    for row in value["ranking"]:
+        row["score"], row["halves"] = 0.5, [0.5, 0.5]
+    flat = arrange(value, False)
+    assert {row["tie"] for row in flat["ranking"]} == {1}
+    macs = [row["macs"] for row in flat["ranking"]]
+    assert macs == sorted(macs), "of equal ones the cheapest comes first"
+
+
+def test_scores_alone_keep_their_order(finished):
+    value = read(finished)
+    rows = value["ranking"]
+    assert kendall_tau_b([row["estimate"] for row in rows], [row["score"] for row in rows]) in (0, pytest.approx(1))
