@@ -127,17 +127,19 @@ def _rank(problem: Problem) -> Stage:
     settings, timing = problem.settings, problem.timing
     poolings, images = _members(problem), len(problem.halves[1])
     calibrated = len(problem.calibration_batches or ())
-    owner = np.random.Generator(np.random.PCG64(0)).integers(settings.supernets, size=len(poolings))
-    groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(settings.supernets)]
+    nets = settings.supernets if settings.rank_on == "assigned" else 1  # otherwise each sees a share of the images only
+    owner = np.random.Generator(np.random.PCG64(0)).integers(nets, size=len(poolings))
+    groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
     macs = sum(problem.cost.prefix_macs(group) for group in groups if group)
     parallel = workers.for_ranking(problem)
-    count = min(parallel.workers, -(-images // settings.eval_batch_size))
+    batches = problem.ranking_batches
+    count = min(parallel.workers, batches.parts)
     each = macs * timing.rank  # seconds of an image
     seconds = images * each
     if count > 1:
         seconds = seconds * parallel.slowdown / count + CREW_SECONDS
     seconds += calibrated * each  # in one process
-    evaluated = min(settings.eval_batch_size, images)
+    evaluated = min(batches.batch_size, images)
     dearest = max(problem.cost(p).activation_bytes for p in poolings)
     memory = _memory(problem, count, 0) + count * evaluated * dearest // 4
     images += calibrated

@@ -130,6 +130,14 @@ class Problem:
         return self.batches(self.training_images, size, np.sort(drawn))
 
     @property
+    def ranking_batches(self) -> Batches:
+        """The scoring half in the batches that ranking goes through; at least one a SuperNet where all of them score."""
+        half, size = self.halves[1], self.settings.eval_batch_size
+        if self.settings.rank_on == "all":
+            size = max(min(size, len(half) // self.settings.supernets), 2)
+        return self.batches(self.training_images, size, half)
+
+    @property
     def search_steps(self) -> int:
         half = len(self.halves[0])
         return self.settings.steps or self.settings.epochs * max(half // min(self.settings.batch_size, half), 1)

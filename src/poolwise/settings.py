@@ -11,6 +11,7 @@ from poolwise.errors import RequestError, did_you_mean
 DRAWS = ("rounds", "iid")
 NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
+RANKED_ON = ("assigned", "all")
 COMPILES = ("off", "default", "cuda-graphs")
 
 
@@ -36,6 +37,8 @@ class Settings:
         sharing: ``full`` (one set of weights for all) or ``resolution`` (one for each number of downsamplings passed).
         warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that otherwise prefer; with
             several SuperNets, that one trains alone before all go on from it.
+        rank_on: which SuperNets score a configuration when ranking: ``assigned``, its most probable one on the whole
+            scoring half, as published; ``all``, every one on its share of it, weighted by the assignment.
         fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone.
         top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
         retrain_epochs, retrain_steps: length of a stand-alone training.
@@ -70,6 +73,7 @@ class Settings:
     norm: str = "batch"
     sharing: str = "full"
     warm_up: float = 0.0
+    rank_on: str = "assigned"
     fusion: bool = False
     top: int = 1
     retrain_seeds: int = 5
@@ -103,7 +107,7 @@ class Settings:
             raise RequestError(
                 f"lr_end {self.lr_end} is above lr {self.lr}: the rate falls; give a smaller --lr-end as well"
             )
-        named = (("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS), ("compile", COMPILES))
+        named = (("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS), ("rank_on", RANKED_ON), ("compile", COMPILES))
         for name, allowed in named:
             value = getattr(self, name)
             if value not in allowed:
@@ -114,6 +118,11 @@ class Settings:
             raise RequestError(
                 f"norm recalibrated changes norms while ranking and compile is {self.compile}: set one of them back"
                 " (--compile off, or --norm affine)"
+            )
+        if self.norm == "recalibrated" and self.rank_on == "all":
+            raise RequestError(
+                "norm recalibrated and rank_on all together would recalibrate every configuration on every SuperNet: set one of"
+                " them back (--rank-on assigned, or --norm affine)"
             )
 
     def to_json(self) -> dict[str, Any]:

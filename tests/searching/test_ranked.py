@@ -1,12 +1,17 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import torch
 
 from poolwise import api
 from poolwise.metrics import kendall_tau_b
+from poolwise.problem import Problem
 from poolwise.runs import RunFolder
+from poolwise.searching.loop import SearchState
 from poolwise.searching.ranked import arrange, trained
+from poolwise.searching.ranking import pooled
 
 
 @pytest.fixture
@@ -82,3 +87,45 @@ def test_scores_alone_keep_their_order(finished):
     value = read(finished)
     rows = value["ranking"]
     assert kendall_tau_b([row["estimate"] for row in rows], [row["score"] for row in rows]) in (0, pytest.approx(1))
+
+
+def test_gains_are_pooled_and_not_how_good_a_supernet_is():
+    generator = np.random.default_rng(0)
+    accuracy_MP, assignment_PM = generator.random((3, 7)), generator.dirichlet(np.ones(3), 7)
+    found = pooled(accuracy_MP, assignment_PM)
+    better = accuracy_MP + np.array([[0.2], [0.0], [-0.1]])
+    assert pooled(better, assignment_PM) - pooled(better, assignment_PM).mean() == pytest.approx(found - found.mean())
+    assert pooled(accuracy_MP[:1], np.ones((7, 1))) == pytest.approx(accuracy_MP[0])
+    alike = np.tile(accuracy_MP[0], (3, 1))
+    assert pooled(alike, assignment_PM) == pytest.approx(accuracy_MP[0])
+
+
+def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, rank_on="all", eval_batch_size=8)
+    api.search(settings, tmp_path / "run", source=tiny_source)
+    value = api.rank(tmp_path / "run", source=tiny_source)
+    problem = Problem(settings, tiny_source, RunFolder.open(tmp_path / "run").request()["calibration"])
+    state = SearchState(problem)
+    state.restore(RunFolder.open(tmp_path / "run"))
+    poolings, batches = list(problem.space), problem.ranking_batches
+    assert batches.parts == 6
+    right, seen = np.zeros((2, 36)), np.zeros(2)
+    for i, (images, labels) in enumerate(batches.ordered()):
+        network = state.nets.networks[i % 2]
+        for a, pooling in enumerate(poolings):
+            with torch.no_grad():
+                right[i % 2, a] += (network(images, pooling).argmax(1) == labels).sum()
+        seen[i % 2] += len(labels)
+    accuracy = right / seen[:, None]
+    gain = accuracy - accuracy.mean(1, keepdims=True)
+    assignment = state.sampler.assignment_of(poolings)
+    expected = accuracy.mean() + (assignment * gain.T).sum(1)
+    told = {row["pooling"]: row["score"] for row in value["ranking"]}
+    assert [told[str(pooling)] for pooling in poolings] == pytest.approx(expected)
+    assert value["spent"]["rank_macs"] == 48 * problem.cost.prefix_macs(poolings), "every image is seen by one SuperNet"
+    assert len(value["ranking"][0]["halves"]) == 2
+
+
+def test_every_supernet_has_a_batch(tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, rank_on="all", supernets=5, eval_batch_size=40)
+    assert Problem(settings, tiny_source).ranking_batches.parts >= 5

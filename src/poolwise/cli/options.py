@@ -62,6 +62,12 @@ _FUSION: list[Decorator] = [
         help="Rank by an estimate from scores and productive convolutions, or by scores alone (as published).",
     ),
 ]
+_RANKING: list[Decorator] = [
+    click.option(
+        "--rank-on",
+        help="Scored when ranking by its assigned SuperNet (as published), or by all, weighted by the assignment.",
+    ),
+]
 _TRAINING: list[Decorator] = [
     click.option("--batch-size", type=int, help="Images a training and scoring batch."),
     click.option("--lr", type=float, help="Learning rate at the start."),
@@ -110,7 +116,7 @@ def _all(decorators: list[Decorator]) -> Decorator:
     return decorate
 
 
-settings_options = _all([*_PROBLEM, *_SEARCH, *_FUSION, *_TRAINING, *_MACHINE])
+settings_options = _all([*_PROBLEM, *_SEARCH, *_RANKING, *_FUSION, *_TRAINING, *_MACHINE])
 fusion_options = _all(_FUSION)
 standalone_options = _all([*_PROBLEM, *_STANDALONE, *_TRAINING, *_MACHINE])
 machine_options = _all(_MACHINE)

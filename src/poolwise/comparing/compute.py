@@ -35,7 +35,10 @@ class Compute:
         With several SuperNets each computes its own prefixes; recalibrated norms see further images.
         """
         images = self.problem.ranked_images(search)
-        return images * self.problem.cost.prefix_macs(self.macs, search.supernets if search else 1)
+        nets = (
+            search.supernets if search and search.rank_on == "assigned" else 1
+        )  # each sees its share of the images otherwise
+        return images * self.problem.cost.prefix_macs(self.macs, nets)
 
     def budget(self, steps: int) -> int:
         """MACs of ``steps`` steps of a single SuperNet at the mean MACs over the space, and of its ranking."""

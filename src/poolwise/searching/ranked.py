@@ -48,7 +48,8 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
     images = value["data"]["scoring_half"]
     chances_P, groups_P = fused.top(TOP), fused.ties()
     for a, row in enumerate(rows):
-        measured = binomtest(round(row["score"] * images), images)
+        right = round(float(np.clip(row["score"], 0, 1)) * images)  # gains over a mean can lead a little beyond
+        measured = binomtest(right, images)
         low, high = measured.proportion_ci(method="wilson")
         row |= {
             "interval": [float(low), float(high)],

@@ -48,8 +48,7 @@ def _score_batch(
 ) -> np.ndarray:
     """right_P of the i-th batch of the scoring half, here or in a worker."""
     listener.check()
-    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
-    right_P = count_all(networks, poolings, supernet_P, *batches.part(i), problem.precision)
+    right_P = count_all(networks, poolings, supernet_P, *problem.ranking_batches.part(i), problem.precision)
     listener.advance()
     return right_P
 
@@ -65,20 +64,68 @@ def score_all(
     problem: Problem,
     networks: list[SwitchableNet],
     poolings: Sequence[Pooling],
-    supernet_P: np.ndarray,
+    owner_BP: np.ndarray,
     listener: Listener,
 ) -> np.ndarray:
     """right_BP: rightly classified images of each configuration in each batch of the scoring half.
 
-    Batches are shared out to the workers.
+    ``owner_BP`` says on which SuperNet. Batches are shared out to the workers.
     """
-    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
-    jobs = [(i, list(poolings), supernet_P.tolist()) for i in range(batches.parts)]
+    jobs = [(i, list(poolings), owner_P.tolist()) for i, owner_P in enumerate(owner_BP)]
     parallel = for_ranking(problem)
     for network in networks if parallel.workers > 1 else ():
         network.share_memory()
     results = each(problem, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
     return np.stack([_given(result) for _, result in results])
+
+
+class Panel:
+    """Which SuperNet scores which configuration on which batch (``rank_on``), and what that comes to.
+
+    Args:
+        problem: whose scoring half is gone through.
+        supernet_P: the SuperNet that each configuration is assigned to.
+
+    Attributes:
+        owner_BP: the SuperNet of each batch and configuration: its own, or all in turn.
+        turns: SuperNets that take turns; 1 where each configuration is scored by its own.
+    """
+
+    def __init__(self, problem: Problem, supernet_P: np.ndarray):
+        batches = problem.ranking_batches
+        self.turns = problem.settings.supernets if problem.settings.rank_on == "all" else 1
+        turn_B = np.arange(batches.parts)
+        self.owner_BP = np.tile(supernet_P, (batches.parts, 1))
+        if self.turns > 1:
+            self.owner_BP = np.repeat(turn_B[:, None] % self.turns, len(supernet_P), axis=1)
+        self._images_B = np.diff(len(batches) * np.arange(batches.parts + 1) // batches.parts)
+        self._half_B = turn_B // self.turns % 2
+
+    def scores(self, right_BP: np.ndarray, assignment_PM: np.ndarray, half: int | None = None) -> np.ndarray:
+        """score_P from rightly classified images of all batches, or of one of the two halves of them."""
+        kept_B = np.ones(len(right_BP), bool) if half is None else self._half_B == half
+        right_BP, images_B = right_BP[kept_B], self._images_B[kept_B]
+        if self.turns == 1:
+            return right_BP.sum(0) / images_B.sum()
+        turn_B = np.flatnonzero(kept_B) % self.turns
+        accuracy_MP = np.stack([right_BP[turn_B == m].sum(0) / images_B[turn_B == m].sum() for m in range(self.turns)])
+        return pooled(accuracy_MP, assignment_PM)
+
+    def halves(self, right_BP: np.ndarray, assignment_PM: np.ndarray) -> np.ndarray:
+        """score_2P from two disjoint halves of the images; [0, P] where there are too few batches."""
+        if len(right_BP) < 2 * self.turns:
+            return np.empty((0, right_BP.shape[1]))
+        return np.stack([self.scores(right_BP, assignment_PM, half) for half in (0, 1)])
+
+
+def pooled(accuracy_MP: np.ndarray, assignment_PM: np.ndarray) -> np.ndarray:
+    """score_P from the accuracy on every SuperNet, weighted by the assignment.
+
+    SuperNets differ in how good they are on the whole, and so do their images. What a configuration gains or loses against
+    the mean of all on the same SuperNet is what counts, so it is this that is averaged; the mean of all means is added.
+    """
+    gain_MP = accuracy_MP - accuracy_MP.mean(axis=1, keepdims=True)
+    return accuracy_MP.mean() + (assignment_PM * gain_MP.T).sum(axis=1)
 
 
 @torch.no_grad()
@@ -125,13 +172,12 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
             f"{len(poolings)} of {problem.space.size} configurations are ranked: those that the search visited, and the default"
         )
     supernet_P = state.sampler.supernet_of(poolings)
-    batches = problem.batches(problem.training_images, problem.settings.eval_batch_size, problem.halves[1])
-    calibration = problem.calibration_batches
-    listener.start("rank", batches.parts + (calibration.parts if calibration else 0))
+    panel, calibration = Panel(problem, supernet_P), problem.calibration_batches
+    listener.start("rank", len(panel.owner_BP) + (calibration.parts if calibration else 0))
     networks = recalibrate(problem, state.nets.networks, poolings, supernet_P, listener)
-    right_BP = score_all(problem, networks, poolings, supernet_P, listener)
+    right_BP = score_all(problem, networks, poolings, panel.owner_BP, listener)
     listener.finish()
-    return ranked.write(folder, describe(problem, state, poolings, right_BP), problem.settings.fusion)
+    return ranked.write(folder, describe(problem, state, poolings, panel, right_BP), problem.settings.fusion)
 
 
 def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
@@ -142,15 +188,17 @@ def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
     return [space[a] for a in sorted({*state.sampler.visited(), space.index(problem.default)})]
 
 
-def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], right_BP: np.ndarray) -> dict[str, Any]:
+def describe(
+    problem: Problem, state: SearchState, poolings: Sequence[Pooling], panel: Panel, right_BP: np.ndarray
+) -> dict[str, Any]:
     """What was scored, with its costs and what it came from, in the order of ``poolings``; ``ranked`` orders it."""
-    images = len(problem.halves[1])
     supernet_P, assignment_PM = state.sampler.supernet_of(poolings), state.sampler.assignment_of(poolings)
-    scores_PM, halves_2P = state.sampler.scores_of(poolings), _halves(problem, right_BP)
+    score_P, halves_2P = panel.scores(right_BP, assignment_PM), panel.halves(right_BP, assignment_PM)
+    scores_PM = state.sampler.scores_of(poolings)
     rows = [
         {
             "pooling": str(pooling),
-            "score": float(right_BP[:, a].sum() / images),
+            "score": float(score_P[a]),
             "halves": halves_2P[:, a].tolist(),
             "supernet": int(supernet_P[a]),
             "assignment": assignment_PM[a].tolist(),
@@ -169,21 +217,12 @@ def describe(problem: Problem, state: SearchState, poolings: Sequence[Pooling], 
         "ranking": rows,
         "settings": problem.settings.to_json(),
         "precision": str(state.nets.precision),
-        "spent": {"search_macs": state.macs, "rank_macs": _macs(problem, poolings, supernet_P)},
-        "evaluation_batch": min(problem.settings.eval_batch_size, images),
+        "spent": {"search_macs": state.macs, "rank_macs": _macs(problem, poolings, panel)},
+        "evaluation_batch": problem.ranking_batches.batch_size,
         **_recalibration(problem),
         "data": problem.describe_data(),
         **environment(),
     }
-
-
-def _halves(problem: Problem, right_BP: np.ndarray) -> np.ndarray:
-    """accuracy_2P on every second batch from the first and from the second; [0, P] where there is one batch only."""
-    images, parts = len(problem.halves[1]), len(right_BP)
-    if parts < 2:
-        return np.empty((0, right_BP.shape[1]))
-    count_B = np.diff(images * np.arange(parts + 1) // parts)
-    return np.stack([right_BP[i::2].sum(0) / count_B[i::2].sum() for i in (0, 1)])
 
 
 def _recalibration(problem: Problem) -> dict[str, Any]:
@@ -192,7 +231,8 @@ def _recalibration(problem: Problem) -> dict[str, Any]:
     return {"recalibration": {"images": len(batches), "batch": batches.batch_size}} if batches else {}
 
 
-def _macs(problem: Problem, poolings: Sequence[Pooling], supernet_P: np.ndarray) -> int:
-    """Multiply-adds of ``recalibrate`` and ``score_all``, each SuperNet computing its own prefixes once."""
-    groups = [[p for p, m in zip(poolings, supernet_P, strict=True) if m == net] for net in set(supernet_P.tolist())]
+def _macs(problem: Problem, poolings: Sequence[Pooling], panel: Panel) -> int:
+    """Multiply-adds of ``recalibrate`` and ``score_all``, each SuperNet computing its own prefixes once a batch."""
+    owner_P = panel.owner_BP[0]  # one SuperNet for all where they take turns
+    groups = [[p for p, m in zip(poolings, owner_P, strict=True) if m == net] for net in set(owner_P.tolist())]
     return problem.ranked_images() * sum(problem.cost.prefix_macs(group) for group in groups)
