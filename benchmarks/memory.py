@@ -1,7 +1,8 @@
 """Peak memory of a whole process: M = 8 ResNet20 searched at batch 128, ResNet50's 560 configurations ranked at batch 64.
 
-Each case runs in a process of its own; its peak resident memory is what the system reports, beside what the plan said. It
-runs twice and the second counts: by then the machine is calibrated, as it is for whoever ranks after a search.
+Each case runs in a process of its own; its peak resident memory is what the system reports, beside what the plan says. The
+search runs twice and the second counts: by then the machine is calibrated, whose own peak is another. The ranking is
+measured before the plan is made, for the same reason.
 
     python benchmarks/memory.py
 """
@@ -44,7 +45,6 @@ def measure(case: str, precision: str) -> dict:
     settings, stages = CASES[case]
     settings = dataclasses.replace(settings, precision=precision)
     problem = Problem(settings)
-    planned = planning.plan(problem, stages).memory_bytes
     if stages == ["search"]:
         with tempfile.TemporaryDirectory() as folder:
             poolwise.search(settings, Path(folder) / "run", source=problem.source)
@@ -54,6 +54,7 @@ def measure(case: str, precision: str) -> dict:
         batches = problem.batches(problem.training_images, settings.eval_batch_size, problem.halves[1])
         count_correct(network, list(problem.space), *next(batches.ordered()), problem.precision)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    planned = planning.plan(problem, stages).memory_bytes
     return {"case": case, "precision": str(problem.precision), "peak MiB": peak >> 20, "planned MiB": planned >> 20}
 
 
@@ -66,7 +67,7 @@ def main(case: str | None, precision: tuple[str, ...]) -> None:
     rows = []
     for name, one in itertools.product(CASES, precision):
         command = [sys.executable, __file__, name, "--precision", one]
-        for _ in range(2):
+        for _ in range(2 if CASES[name][1] == ["search"] else 1):
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         click.echo(rows[-1])
