@@ -55,7 +55,9 @@ def test_space_as_table_and_json():
     assert (ratios["7-1-2"], ratios["4-3-3"]) == (2.23, 1.0)
     models = {row["model"]: row for row in json.loads(poolwise("space", "--models", "--json").stdout)}
     assert {name: row["configurations"] for name, row in models.items()} == {
-        "resnet18": 56, "resnet20": 36, "resnet50": 560,
+        "resnet18": 56, "resnet20": 36, "resnet32": 105, "resnet34": 560, "resnet50": 560, "resnet56": 351,
+        "resnet18-imagenet": 35, "resnet34-imagenet": 455, "resnet50-imagenet": 455,
+        "convnext": 220, "mobilenetv2": 680, "vgg16": 495,
     }  # fmt: skip
     assert (models["resnet20"]["operator"], models["resnet50"]["operator"]) == ("pool", "stride")
 

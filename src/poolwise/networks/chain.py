@@ -75,18 +75,20 @@ class PerDepth(nn.Module):
 
 
 class Chain(nn.Module):
-    """Layers that run one after the other, none of which changes the resolution, then a head.
+    """Layers that run one after the other, none of which but the first changes the resolution, then a head.
 
     Args:
         layers: name and module of each, in order. On CIFAR the stem convolution is the first of them. A module may be a
             ``PerDepth`` (see ``variants``).
         head: features_BCHW -> logits_BK at any resolution.
 
-    ``operator`` names how ``switch`` downsamples this network where nothing else is asked for; a registered family sets it.
+    ``operator`` names how ``switch`` downsamples this network where nothing else is asked for, ``reduction`` says how many
+    times the first layer makes images smaller by itself (an ImageNet stem); a registered family sets both.
     ``forward(images_BCHW)`` runs at full resolution; downsampling is the business of ``switch`` alone.
     """
 
     operator: str = "pool"
+    reduction: int = 1
 
     def __init__(self, layers: Sequence[tuple[str, nn.Module]], head: nn.Module):
         super().__init__()

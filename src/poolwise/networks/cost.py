@@ -62,7 +62,9 @@ class _LayerCost:
 
     output: Tensor  # on the meta device: what the next layer is given
     macs: int = 0
-    activation_bytes: int = 0
+    activation_bytes: int = 0  # that it holds, its input aside
+    input_bytes: int = 0  # of its input, if it holds that
+    holds_output: bool = False
     windows: list[_Window] = field(default_factory=list)  # in the order in which they run
 
 
@@ -97,7 +99,7 @@ class CostModel:
         self.chain = copy.deepcopy(chain).to("meta")
         self.image_size, self.default = image_size, default
         self.parameters = sum(p.numel() for p in chain.parameters())
-        smallest = 2**default.poolings
+        smallest = chain.reduction * 2**default.poolings
         if image_size < smallest:
             raise RequestError(
                 f"images of {image_size}x{image_size} pixels are too small for {default.poolings} poolings:"
@@ -144,10 +146,11 @@ class CostModel:
         check_fits(self.chain, pooling)
         assert pooling.poolings <= self.default.poolings, "more poolings than the image size was checked for"
         receptive_field, jump, productive = 1, 1, 0
-        held = self._images[0].numel() * self._images.element_size()
+        held, counted = self._images[0].numel() * self._images.element_size(), True
         for step in _steps(pooling):
             entry = self._entry(step)
-            held += entry.activation_bytes
+            held += entry.activation_bytes + (0 if counted else entry.input_bytes)
+            counted = entry.holds_output
             for window in entry.windows:
                 productive += int(window.convolution and receptive_field < self.image_size)
                 receptive_field += window.reach * jump
@@ -175,9 +178,13 @@ def _measure(module: nn.Module, features_BCHW: Tensor) -> _LayerCost:
     """Costs of one pass of ``module``, on the meta device, also where the caller wants no gradients."""
     features_BCHW = features_BCHW.detach().requires_grad_()
     cost = _LayerCost(features_BCHW)
-    with _hooks(module, _counter(cost)), _saved_bytes([features_BCHW, *module.parameters()]) as saved:
-        cost.output = module(features_BCHW).detach()
-    cost.activation_bytes = saved[0] // _BATCH
+    with _hooks(module, _counter(cost)), _saved_bytes() as saved:
+        output = module(features_BCHW)
+    apart = {_storage(tensor) for tensor in (features_BCHW, *module.parameters())}
+    cost.activation_bytes = sum(size for storage, size in saved.items() if storage not in apart) // _BATCH
+    cost.input_bytes = saved.get(_storage(features_BCHW), 0) // _BATCH
+    cost.holds_output = _storage(output) in saved
+    cost.output = output.detach()
     return cost
 
 
@@ -212,17 +219,21 @@ def _hooks(module: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
 
 
 @contextmanager
-def _saved_bytes(left_out: list[Tensor]) -> Iterator[list[int]]:
-    """Bytes that autograd keeps of the pass inside; per-channel values and what shares memory with ``left_out`` excluded."""
-    total = [0]
-    seen = {id(tensor.untyped_storage()): tensor for tensor in left_out}  # kept alive, so that no id is used twice
+def _saved_bytes() -> Iterator[dict[int, int]]:
+    """Storage -> bytes of what autograd keeps of the pass inside; values by channel excluded."""
+    saved: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no storage is used twice
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = id(tensor.untyped_storage())
-        if tensor.dim() > 1 and tensor.shape[0] == _BATCH and storage not in seen:
-            total[0] += tensor.numel() * tensor.element_size()
-        seen[storage] = tensor
+        if tensor.dim() > 1 and tensor.shape[0] == _BATCH:
+            saved.setdefault(_storage(tensor), tensor.numel() * tensor.element_size())
+        alive.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield total
+        yield saved
+
+
+def _storage(tensor: Tensor) -> int:
+    """What tensors that share memory have in common, also on the meta device."""
+    return id(tensor.untyped_storage())

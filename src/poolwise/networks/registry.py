@@ -29,6 +29,7 @@ class Family:
         build: ``build(classes=, width=, norm=)`` returns a Chain whose weights are still to be drawn.
         summary: one line.
         operator: how the network is downsampled, ``pool`` or ``stride`` (see ``switch``); its chains carry it along.
+        reduction: how many times smaller the first layer's output is than the image, whatever the placement.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Family:
     build: Build
     summary: str
     operator: str = "pool"
+    reduction: int = 1
 
     @property
     def space(self) -> PoolingSpace:
@@ -47,7 +49,9 @@ class Family:
 _FAMILIES: dict[str, Family] = {}
 
 
-def register(name: str, *, default: str, width: int, summary: str, operator: str = "pool") -> Callable[[Build], Build]:
+def register(
+    name: str, *, default: str, width: int, summary: str, operator: str = "pool", reduction: int = 1
+) -> Callable[[Build], Build]:
     """Decorator that adds a build function to the registry under ``name`` and marks its chains with the operator."""
 
     def add(build: Build) -> Build:
@@ -56,10 +60,10 @@ def register(name: str, *, default: str, width: int, summary: str, operator: str
         @functools.wraps(build)
         def marked(*args: Any, **kwargs: Any) -> Chain:
             chain = build(*args, **kwargs)
-            chain.operator = operator
+            chain.operator, chain.reduction = operator, reduction
             return chain
 
-        _FAMILIES[name] = Family(name, Pooling.parse(default), width, marked, summary, operator)
+        _FAMILIES[name] = Family(name, Pooling.parse(default), width, marked, summary, operator, reduction)
         return marked
 
     return add

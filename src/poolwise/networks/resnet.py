@@ -1,13 +1,15 @@
-"""ResNets for small images (He et al., 2016): 3x3 stem without a max-pool, then groups of residual blocks.
+"""ResNets (He et al., 2016): a stem, then groups of residual blocks.
 
-No convolution has a stride: where the resolution halves is decided in ``switch``. A block knows which of its
-convolutions take the stride that ``switch`` gives it: the first 3x3 convolution and the shortcut's, as in torchvision.
-Where the channels change, the shortcut is a 1x1 convolution (the paper's option B), the variant whose MACs agree with
-the published ratios.
+For small images the stem is a 3x3 convolution and the first layer. The stem for ImageNet, 7x7 with stride 2 and a max-pool,
+is a part of the first layer together with its block, and stays as it is. No convolution behind it has a stride: where
+the resolution halves is decided in ``switch``. A block knows which of its convolutions take the stride that ``switch``
+gives it: the first 3x3 convolution and the shortcut's, as in torchvision. Where the channels change, the shortcut is a
+1x1 convolution (the paper's option B), the variant whose MACs agree with the published ratios.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -100,9 +102,13 @@ def _chain(
     classes: int,
     width: int,
     norm: Norm,
+    imagenet: bool = False,
 ) -> Chain:
     """Stem and ``groups[g]`` blocks of ``width * 2**g`` planes for each g."""
     stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), norm(width), nn.ReLU(inplace=True))
+    if imagenet:
+        wide = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        stem = nn.Sequential(wide, norm(width), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
     layers: list[tuple[str, nn.Module]] = [("stem", stem)]
     channels = width
     for group, count in enumerate(groups):
@@ -110,6 +116,9 @@ def _chain(
         for _ in range(count):
             layers.append((f"block{len(layers)}", block(channels, planes, norm)))
             channels = planes * expansion
+    if imagenet:
+        (_, first), (name, second), *others = layers
+        layers = [(name, nn.Sequential(OrderedDict(stem=first, block=second))), *others]
     return Chain(layers, PoolHead(channels, classes))
 
 
@@ -137,3 +146,55 @@ def resnet18(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Cha
 def resnet50(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Chain:
     """ResNet50 as a chain of 17 layers."""
     return _chain(Bottleneck, Bottleneck.expansion, (3, 4, 6, 3), classes, width, norm)
+
+
+@register(
+    "resnet32", default="6-5-5", width=16, summary="ResNet32 for CIFAR: stem and 15 basic blocks, 16 to 64 channels"
+)
+def resnet32(classes: int = 10, width: int = 16, norm: Norm = batch_norm) -> Chain:
+    """ResNet32 as a chain of 16 layers."""
+    return _chain(BasicBlock, BasicBlock.expansion, (5, 5, 5), classes, width, norm)
+
+
+@register(
+    "resnet56", default="10-9-9", width=16, summary="ResNet56 for CIFAR: stem and 27 basic blocks, 16 to 64 channels"
+)
+def resnet56(classes: int = 10, width: int = 16, norm: Norm = batch_norm) -> Chain:
+    """ResNet56 as a chain of 28 layers."""
+    return _chain(BasicBlock, BasicBlock.expansion, (9, 9, 9), classes, width, norm)
+
+
+@register(
+    "resnet34", default="4-4-6-3", width=64, operator="stride",
+    summary="ResNet34 for CIFAR: 3x3 stem and 16 basic blocks, 64 to 512 channels",
+)  # fmt: skip
+def resnet34(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Chain:
+    """ResNet34 as a chain of 17 layers."""
+    return _chain(BasicBlock, BasicBlock.expansion, (3, 4, 6, 3), classes, width, norm)
+
+
+@register(
+    "resnet18-imagenet", default="2-2-2-2", width=64, operator="stride", reduction=4,
+    summary="ResNet18 for ImageNet: stem fixed at a quarter of the resolution, and 8 basic blocks",
+)  # fmt: skip
+def resnet18_imagenet(classes: int = 1000, width: int = 64, norm: Norm = batch_norm) -> Chain:
+    """ResNet18 with the ImageNet stem as a chain of 8 layers."""
+    return _chain(BasicBlock, BasicBlock.expansion, (2, 2, 2, 2), classes, width, norm, imagenet=True)
+
+
+@register(
+    "resnet34-imagenet", default="3-4-6-3", width=64, operator="stride", reduction=4,
+    summary="ResNet34 for ImageNet: stem fixed at a quarter of the resolution, and 16 basic blocks",
+)  # fmt: skip
+def resnet34_imagenet(classes: int = 1000, width: int = 64, norm: Norm = batch_norm) -> Chain:
+    """ResNet34 with the ImageNet stem as a chain of 16 layers."""
+    return _chain(BasicBlock, BasicBlock.expansion, (3, 4, 6, 3), classes, width, norm, imagenet=True)
+
+
+@register(
+    "resnet50-imagenet", default="3-4-6-3", width=64, operator="stride", reduction=4,
+    summary="ResNet50 for ImageNet: stem fixed at a quarter of the resolution, and 16 bottlenecks",
+)  # fmt: skip
+def resnet50_imagenet(classes: int = 1000, width: int = 64, norm: Norm = batch_norm) -> Chain:
+    """ResNet50 with the ImageNet stem as a chain of 16 layers."""
+    return _chain(Bottleneck, Bottleneck.expansion, (3, 4, 6, 3), classes, width, norm, imagenet=True)

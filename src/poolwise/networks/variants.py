@@ -44,7 +44,7 @@ def supernet(build: Callable[[Norm], Chain], space: PoolingSpace, norm: str, sha
         for i, name in enumerate(chain.names)
     ]
     varied = Chain(layers, chain.head)
-    varied.operator = chain.operator
+    varied.operator, varied.reduction = chain.operator, chain.reduction
     return SwitchableNet(varied)
 
 
