@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         suggest,
     )
     from poolwise.errors import PoolwiseError
+    from poolwise.networks.slots import apply, slots
     from poolwise.networks.switch import SwitchableNet, export
     from poolwise.settings import Settings, preset
     from poolwise.space import Pooling, PoolingSpace
@@ -37,6 +38,8 @@ _HOMES = {
     "preset": "settings",
     "SwitchableNet": "networks.switch",
     "export": "networks.switch",
+    "apply": "networks.slots",
+    "slots": "networks.slots",
     "compare": "api",
     "costs": "api",
     "plan": "api",
@@ -57,6 +60,7 @@ __all__ = [
     "PoolwiseError",
     "Settings",
     "SwitchableNet",
+    "apply",
     "compare",
     "costs",
     "exhaustive",
@@ -71,6 +75,7 @@ __all__ = [
     "retrain",
     "run",
     "search",
+    "slots",
     "suggest",
     "tables",
 ]

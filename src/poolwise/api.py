@@ -23,6 +23,8 @@ from poolwise.metrics.uncertainty import RESAMPLES
 from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import Cost, family_costs
+from poolwise.networks.others import build, is_other
+from poolwise.networks.slots import Slots, slots
 from poolwise.networks.switch import export
 from poolwise.planning import Plan
 from poolwise.problem import Problem
@@ -44,6 +46,21 @@ def costs(
 ) -> dict[Pooling, Cost]:
     """Costs of every configuration of a family, in the order of its space, before any training."""
     return family_costs(model, width, image_size, classes)
+
+
+def named_slots(model: str, *, width: int | None = None, image_size: int | None = None, classes: int = 10) -> Slots:
+    """Where the downsamplings of a network can stand, by name: a family, or ``torchvision:resnet18``, ``timm:resnet26d``.
+
+    ``image_size`` is 32 where it is not given, and 224 for other libraries' networks.
+    """
+    if is_other(model):
+        if width is not None:
+            raise RequestError(f"width is of this library's own families and {model} has its own: leave it out")
+        return slots(build(model, classes), torch.zeros(2, 3, image_size or 224, image_size or 224))
+    known, size = family(model), image_size or 32
+    arguments: dict[str, Any] = {"classes": classes, "width": width or known.width, "norm": running_norm}
+    chain = create(known.build, Streams(0).torch("slots"), **arguments)
+    return slots(export(chain, known.default), torch.zeros(2, 3, size, size))
 
 
 def suggest(

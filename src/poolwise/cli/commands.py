@@ -42,20 +42,35 @@ def cli() -> None:
 @cli.command()
 @click.option("--model", default="resnet20", show_default=True, help="Network family.")
 @click.option("--models", is_flag=True, help="List the families instead.")
+@click.option(
+    "--slots",
+    is_flag=True,
+    help="Where its downsamplings can stand instead; also of other libraries' models: torchvision:resnet18, timm:resnet26d.",
+)
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
-@click.option("--image-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pixels along one side.")
+@click.option(
+    "--image-size", type=click.IntRange(min=1), help="Pixels along one side (32; 224 for other libraries' models)."
+)
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The table as JSON.")
-def space(model: str, models: bool, width: int | None, image_size: int, classes: int, as_json: bool) -> None:
+def space(
+    model: str, models: bool, slots: bool, width: int | None, image_size: int | None, classes: int, as_json: bool
+) -> None:
     """All configurations of a network and what each costs, before any training."""
-    if models:
-        from poolwise.networks import available
-
-        return show.families(available(), as_json)
     from poolwise import api
-    from poolwise.networks import family
+    from poolwise.networks import available, family
+    from poolwise.networks.others import is_other
 
-    show.costs(api.costs(model, width=width, image_size=image_size, classes=classes), family(model).default, as_json)
+    if models:
+        return show.families(available(), as_json)
+    if slots:
+        return show.slots(model, api.named_slots(model, width=width, image_size=image_size, classes=classes), as_json)
+    if is_other(model):
+        raise RequestError(
+            f"configurations of {model} are not priced one by one: add --slots to see where it can downsample"
+        )
+    priced = api.costs(model, width=width, image_size=image_size or 32, classes=classes)
+    show.costs(priced, family(model).default, as_json)
 
 
 @cli.command()

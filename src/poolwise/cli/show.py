@@ -19,6 +19,7 @@ from poolwise.space import Pooling
 if TYPE_CHECKING:
     from poolwise.networks import Family
     from poolwise.networks.cost import Cost
+    from poolwise.networks.slots import Slots
     from poolwise.planning import Plan
     from poolwise.suggesting import Guess
 
@@ -56,6 +57,22 @@ def families(known: Sequence[Family], as_json: bool) -> None:
     for f in known:
         table.add_row(f.name, str(f.default), str(len(f.space)), f.operator, f.summary)
     _print(table)
+
+
+def slots(model: str, found: Slots, as_json: bool) -> None:
+    """The layers before which a downsampling may stand."""
+    if as_json:
+        return _json({"model": model, **found.to_json()})
+    table = Table("layer", "name", title=f"{model}: {found.pooling}, {found.space.size} placements of as many")
+    for heading in ("pixels", "channels", "MMACs", "downsamplings now"):
+        table.add_column(heading, justify="right")
+    table.add_column("takes one by")
+    for i, slot in enumerate(found.layers):
+        cells = [str(slot.resolution), str(slot.channels), f"{slot.macs / 1e6:.1f}", str(slot.halvings or "")]
+        table.add_row(str(i), escape(slot.name), *cells, slot.how, style="bold" if slot.halvings else None)
+    _print(table)
+    for name, reason in found.fixed.items():
+        click.echo(f"fixed: {name}: {reason}")
 
 
 def costs(priced: dict[Pooling, Cost], default: Pooling, as_json: bool) -> None:

@@ -192,18 +192,23 @@ def _input_channels(chain: Chain) -> int:
     return next(m.in_channels for m in chain.modules() if isinstance(m, nn.Conv2d))
 
 
+def multiply_adds(module: nn.Module, output: Tensor) -> int:
+    """Of one image through a convolution or linear layer that gave ``output``; 0 for any other module."""
+    outputs = output.numel() // len(output) if isinstance(output, Tensor) and output.dim() else 0
+    if isinstance(module, nn.Conv2d):
+        return outputs * module.in_channels // module.groups * math.prod(module.kernel_size)
+    return outputs * module.in_features if isinstance(module, nn.Linear) else 0
+
+
 def _counter(cost: _LayerCost) -> Callable[[nn.Module, Any, Tensor], None]:
     def count(module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        outputs = output.numel() // _BATCH
+        cost.macs += multiply_adds(module, output)
         if isinstance(module, nn.Conv2d):
-            cost.macs += outputs * module.in_channels // module.groups * math.prod(module.kernel_size)
             if max(module.kernel_size) > 1:
                 reach = (module.kernel_size[0] - 1) * module.dilation[0]
                 cost.windows.append(_Window(reach, module.stride[0], True))
         elif isinstance(module, nn.MaxPool2d):
             cost.windows.append(_Window(module.kernel_size - 1, module.stride, False))
-        elif isinstance(module, nn.Linear):
-            cost.macs += outputs * module.in_features
 
     return count
 
