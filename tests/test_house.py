@@ -21,7 +21,7 @@ FLOORS = [
     {"workers"},
     {"planning"},
     {"searching", "truth", "controls", "trialing"},
-    {"reporting", "suggesting"},
+    {"reporting", "suggesting", "handing"},
     {"stages"},
     {"comparing"},
     {"api"},

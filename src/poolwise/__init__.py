@@ -11,7 +11,9 @@ if TYPE_CHECKING:
         costs,
         exhaustive,
         fit,
+        hand_over,
         model,
+        network,
         plan,
         rank,
         report,
@@ -53,6 +55,8 @@ _HOMES = {
     "run": "api",
     "resume": "api",
     "model": "api",
+    "network": "api",
+    "hand_over": "api",
 }
 __all__ = [
     "Pooling",
@@ -66,7 +70,9 @@ __all__ = [
     "exhaustive",
     "export",
     "fit",
+    "hand_over",
     "model",
+    "network",
     "plan",
     "preset",
     "rank",

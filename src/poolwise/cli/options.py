@@ -131,7 +131,7 @@ class Sections(click.Group):
         "Before training": ("space", "suggest"),
         "Training": ("run", "search", "rank", "retrain", "exhaustive", "resume"),
         "Evidence": ("compare",),
-        "Hand over": ("report", "data"),
+        "Hand over": ("report", "export", "data"),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

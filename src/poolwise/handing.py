@@ -1,0 +1,160 @@
+"""Handing over: a trained configuration as safetensors, as ONNX, or as the lines of Python that build it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poolwise.errors import RequestError, RunFailure
+from poolwise.runs import FORMAT, write_atomically
+
+KINDS = (".safetensors", ".onnx")
+TOLERANCE = 1e-4  # of the logits' spread, between onnxruntime and torch
+_BATCHES = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained configuration and what is needed to use it.
+
+    Attributes:
+        network: plain, in evaluation mode, on the CPU; takes normalised images_BCHW float32.
+        about: model, pooling, width, classes (names), image size, mean and std of the pixels (0 to 255) that it was
+            trained with (None in runs of before they were kept), seed, steps, accuracy on the test set.
+    """
+
+    network: nn.Module
+    about: Mapping[str, Any]
+
+    @property
+    def example(self) -> Tensor:
+        """images_BCHW of this network's size."""
+        size = int(self.about["image_size"])
+        return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def kind_of(to: str) -> str:
+    """``python``, ``.safetensors`` or ``.onnx``; RequestError for anything else."""
+    if to == "python":
+        return to
+    if Path(to).suffix not in KINDS:
+        raise RequestError(f"to {to[:80]!r}: a file that ends with {' or '.join(KINDS)}, or python, is allowed")
+    if Path(to).exists():
+        raise RequestError(f"{to} exists: give another name, or remove it")
+    return Path(to).suffix
+
+
+def save(trained: Trained, path: Path) -> None:
+    """The state dict in a safetensors file, with ``about`` as JSON in its metadata."""
+    from safetensors.torch import save as serialise
+
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in trained.network.state_dict().items()}
+    told = json.dumps({"format": FORMAT, **trained.about}, ensure_ascii=False)
+    write_atomically(path, serialise(state, metadata={"poolwise": told}))
+
+
+def to_onnx(trained: Trained, path: Path) -> float:
+    """Write an ONNX file whose batch is dynamic; the largest difference from torch, in units of the logits' spread.
+
+    The file is written only after onnxruntime gave torch's logits for batches of several sizes. Raises RequestError
+    where the packages are missing, RunFailure where it does not.
+    """
+    onnx = _packages()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".poolwise-") as folder:
+        draft = Path(folder) / "model.onnx"
+        with warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                trained.network,
+                (trained.example,),
+                draft,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        value = onnx.load(draft)
+        for key, told in trained.about.items():
+            value.metadata_props.add(
+                key=key, value=told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+            )
+        onnx.save(value, draft)
+        difference = _difference(trained, draft)
+        if difference > TOLERANCE:
+            raise RunFailure(
+                f"onnxruntime differs from torch by {difference:.1e} of the logits' spread: nothing was written"
+            )
+        os.replace(draft, path)
+    return difference
+
+
+def _packages() -> Any:
+    found = {}
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            found[name] = import_module(name)
+        except ImportError as error:
+            raise RequestError(
+                f"ONNX needs the packages onnx, onnxscript and onnxruntime ({name} is missing): pip install 'poolwise[onnx]'"
+            ) from error
+    return found["onnx"]
+
+
+class _quiet:
+    """The exporter's progress goes nowhere: what it printed is no result."""
+
+    def __enter__(self) -> None:
+        self._level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(self._level)
+
+
+@torch.no_grad()
+def _difference(trained: Trained, path: Path) -> float:
+    onnxruntime = import_module("onnxruntime")  # has no types
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for batch in _BATCHES:
+        images_BCHW = trained.example[:1].repeat(batch, 1, 1, 1) * torch.linspace(0.5, 1.5, batch)[:, None, None, None]
+        expected_BK = trained.network(images_BCHW)
+        (found_BK,) = session.run(["logits"], {"images": images_BCHW.numpy()})
+        spread = max(float(expected_BK.std()), 1e-6)
+        worst = max(worst, float((torch.from_numpy(found_BK) - expected_BK).abs().max()) / spread)
+    return worst
+
+
+def python(trained: Trained, weights: str = "model.safetensors") -> str:
+    """Lines of Python that build the network and load what ``save`` wrote."""
+    about = trained.about
+    width, count = about["width"], len(about["classes"])
+    name, pooling = about["model"], about["pooling"]
+    pixels = f"mean, std = {about['mean']}, {about['std']}"
+    if about["mean"] is None:
+        pixels = "# mean and std of the training images were not kept by this run"
+    return f"""\
+# {name} with placement {pooling}: seed {about["seed"]}, {about["steps"]} steps, test accuracy {100 * about["accuracy"]:.2f} %
+# weights: poolwise export RUN --pooling {pooling} --to {weights}
+import poolwise
+from safetensors.torch import load_file
+
+model = poolwise.network({name!r}, {pooling!r}, width={width}, classes={count}).eval()
+model.load_state_dict(load_file({weights!r}))
+# images_BCHW float32 = (pixels - mean) / std, pixels from 0 to 255
+{pixels}
+"""
