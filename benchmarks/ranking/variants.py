@@ -1,0 +1,47 @@
+"""What the laboratory tries, and in which order it stops trying.
+
+A variant is written as ``poolwise compare --methods`` takes it. Each differs from its neighbours by one thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BRANCH = "mixture@draw=rounds;warm_up=0.5"
+
+VARIANTS = {
+    "one SuperNet, fair rounds": "fairnas",
+    "one SuperNet, independent draws": "spos",
+    "M = 4 as published": "mixture",
+    "M = 4, fair rounds": "mixture@draw=rounds",
+    "M = 4, fair rounds, ranked on all": "mixture@draw=rounds;rank_on=all",
+    "M = 4 that never specialise, ranked on all": "mixture@draw=rounds;temperature=0;temperature_start=0;rank_on=all",
+    "M = 4, branched at a half": BRANCH,
+    "M = 4, branched at a half, ranked on all": f"{BRANCH};rank_on=all",
+    "M = 4, branched at 0.3, ranked on all": "mixture@draw=rounds;warm_up=0.3;rank_on=all",
+    "M = 4, branched at 0.7, ranked on all": "mixture@draw=rounds;warm_up=0.7;rank_on=all",
+    "M = 2, branched at a half, ranked on all": f"{BRANCH};supernets=2;rank_on=all",
+    "M = 8, branched at a half, ranked on all": f"{BRANCH};supernets=8;rank_on=all",
+    "M = 4, branched, lower temperature, ranked on all": f"{BRANCH};temperature=20;rank_on=all",
+    "M = 4, branched, parts by first pooling": "partition-first@draw=rounds;warm_up=0.5;rank_on=all",
+    "M = 4, branched, random parts": "partition-random@draw=rounds;warm_up=0.5;rank_on=all",
+    "M = 4, branched, affine norms by depth": f"{BRANCH};norm=affine;rank_on=all",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Which budgets and seeds a stage adds, and which share of its variants goes on to the next."""
+
+    name: str
+    budgets: tuple[int, ...]
+    seeds: tuple[int, ...]
+    keep: float
+
+
+STAGES = (
+    Stage("screen", (1560,), (0,), 0.5),
+    Stage("seeds", (780, 1560), (0, 1, 2), 0.5),
+    Stage("budgets", (780, 1560, 4680), (0, 1, 2), 1.0),
+)
+ALWAYS = ("one SuperNet, fair rounds", "M = 4 as published")  # what the others are measured by stays to the end
