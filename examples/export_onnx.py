@@ -1,0 +1,33 @@
+"""From a search on a folder of images to an ONNX file, on generated images and within a minute.
+
+pip install 'poolwise[onnx]' && python examples/export_onnx.py
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+import poolwise
+
+generator = np.random.default_rng(0)
+with tempfile.TemporaryDirectory() as place:
+    folder = Path(place) / "images"
+    for name, colour in (("red", (170, 90, 90)), ("green", (90, 170, 90)), ("blue", (90, 90, 170))):
+        (folder / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = np.clip(generator.normal(0, 45, (16, 16, 3)) + colour, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    settings = poolwise.preset(
+        "demo", data=f"folder:{folder}", image_size=16, width=4, steps=60, batch_size=16, retrain_steps=20,
+        retrain_seeds=2, precision="float32", threads=1, workers=1,
+    )  # fmt: skip
+    run, file = Path(place) / "run", Path(place) / "model.onnx"
+    print(poolwise.run(settings, run)["verdict"])
+    print(poolwise.hand_over(run, file))
+    print(poolwise.hand_over(run, "python"))
+    session = onnxruntime.InferenceSession(str(file))
+    (logits,) = session.run(None, {"images": np.zeros((4, 3, 16, 16), np.float32)})
+    print("logits of four images:", logits.shape)

@@ -1,0 +1,31 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import clean_environment
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("timm_model.py", "back at its own placement the output is the same to the bit"),
+        ("own_module.py", "back at 3-2-2: the same output to the bit"),
+        ("export_onnx.py", "logits of four images: (4, 3)"),
+    ],
+)
+def test_examples_run(name, last, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env=clean_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == last
