@@ -1,0 +1,82 @@
+"""What fusion does with useless parts: scores shuffled over the configurations, or the count, beside the better part alone.
+
+Reads the scores that a study left in ``compare.json``. For each method and budget, means over seeds and shuffles; ``lost`` is
+what fusion with one useless part agrees less than the other part alone does. Writes a csv under ``benchmarks/results``.
+
+    python benchmarks/ranking/useless.py benchmarks/results/compare-published
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+
+from poolwise import tables
+from poolwise.metrics import fuse, kendall_tau_b, smooth
+from poolwise.networks.cost import family_costs
+
+CONTROLS = ("macs", "productive", "receptive_field", "naswot", "grad_norm")
+
+
+def judged(
+    table: tables.Table, scores_P: np.ndarray, count_P: np.ndarray, shuffles: int, seed: int
+) -> dict[str, float]:
+    """Agreement with the truth of the parts, of both fused, and with one of them shuffled."""
+    truth_P, generator = np.array(table.column(table.truth)), np.random.default_rng(seed)
+
+    def tau(values_P: np.ndarray) -> float:
+        return float(kendall_tau_b(values_P, truth_P))
+
+    orders = [generator.permutation(len(truth_P)) for _ in range(shuffles)]
+    return {
+        "scores": tau(smooth(table.space, scores_P).scores),
+        "count": tau(count_P),
+        "fused": tau(fuse(table.space, scores_P, count_P).estimate),
+        "scores shuffled": float(np.mean([tau(fuse(table.space, scores_P[o], count_P).estimate) for o in orders])),
+        "count shuffled": float(np.mean([tau(fuse(table.space, scores_P, count_P[o]).estimate) for o in orders])),
+    }
+
+
+@click.command()
+@click.argument("study", type=click.Path(exists=True, path_type=Path))
+@click.option("--shuffles", default=20, show_default=True)
+def main(study: Path, shuffles: int) -> None:
+    value = json.loads((study / "compare.json").read_text(encoding="utf-8"))
+    table = tables.load(value["table"]["name"])
+    size, classes = tables.shape(table)
+    costs = family_costs(table.about["model"], table.about.get("width"), size, classes)
+    count_P = np.array([cost.productive for cost in costs.values()], float)
+    groups: dict[tuple[str, Any], list[dict[str, float]]] = {}
+    for entry in value["entries"]:
+        if entry["method"] not in CONTROLS:
+            found = judged(table, np.array(entry["scores"]), count_P, shuffles, entry["seed"])
+            groups.setdefault((entry["method"], entry["budget"]), []).append(found)
+    rows = []
+    for (method, budget), own in groups.items():
+        told = {name: float(np.mean([one[name] for one in own])) for name in own[0]}
+        lost = {
+            "lost to shuffled scores": told["count"] - told["scores shuffled"],
+            "lost to a shuffled count": told["scores"] - told["count shuffled"],
+        }
+        rows.append(
+            {
+                "method": method,
+                "budget": budget,
+                "seeds": len(own),
+                **{k: round(v, 3) for k, v in (told | lost).items()},
+            }
+        )
+        click.echo(rows[-1])
+    record(f"useless-parts-{value['table']['name']}", rows)
+
+
+if __name__ == "__main__":
+    main()
