@@ -247,6 +247,22 @@ def test_wrong_requests_are_told(call, message):
     assert "\n" not in str(told.value)
 
 
+class Picky(Own):
+    """Runs at one final resolution only, as networks with a fixed table of positions do."""
+
+    def forward(self, x):
+        x = self.body(self.stem(x))
+        return self.head((x + torch.zeros(1, 4, 4, 4)).mean((2, 3)))
+
+
+def test_a_network_that_does_not_run_so_is_left_alone():
+    model = Picky()
+    before = run(model, 16)
+    with pytest.raises(RequestError, match="Picky does not run with 1-1-1-2"):
+        poolwise.apply(model, "1-1-1-2", images(16))
+    assert torch.equal(run(model, 16), before)
+
+
 def test_nothing_changes_where_a_request_is_wrong():
     model = made("torchvision:resnet18")
     before = run(model)

@@ -171,9 +171,7 @@ class Residual(Halving):
             return None
         if hasattr(block, "downsample") and hasattr(block, "conv2"):
             main = block.conv2 if hasattr(block, "conv3") else block.conv1
-            plain = (
-                nn.Identity if hasattr(main, "conv") else None
-            )  # timm's RegNet, which keeps a convolution with its norm
+            plain = nn.Identity if hasattr(main, "conv") else None  # timm's RegNet keeps a convolution with its norm
             main = getattr(main, "conv", main)
             return cls(block, main, "downsample", plain) if isinstance(main, nn.Conv2d) else None
         if hasattr(block, "proj") and hasattr(getattr(block, "f", None), "b"):

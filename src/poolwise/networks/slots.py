@@ -1,11 +1,10 @@
 """The layers of anyone's network before which a downsampling may stand.
 
 The network is run once on an example, watched from outside. A module whose parts run one after the other, each on the
-very tensor that the one before returned, is opened; any other is a block and stays whole, and so is one whose stride can
-be set (``halving``). A layer is a block, or a
-convolution with what follows it up to the next. What runs before the first block is the stem, which stays as it is: a layer
-of its own, or, where it makes images four times smaller or more, a part of the first layer together with the first
-block, before which nobody downsamples again. Nothing of the network's code is read or changed.
+very tensor that the one before returned, is opened; any other is a block and stays whole, and so does one whose stride
+can be set (``halving``). A layer is a block, or a convolution with what follows it up to the next. What runs before the
+first block is the stem, which stays as it is: a layer of its own, or, where it makes images four times smaller or more,
+part of the first layer together with the first block. Nothing of the network's code is read or changed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from poolwise.networks.cost import multiply_adds
 from poolwise.networks.halving import Halving, halving_of, is_pool, takes_stride
 from poolwise.space import Pooling, PoolingSpace
 
-_SMALL = 4
+_SMALL = 4  # times smaller than the image, behind a stem that is no layer of its own
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def slots(model: nn.Module, example: Tensor | None = None) -> Slots:
             " whose body is a chain of convolutions or blocks (ResNet, VGG, MobileNet, EfficientNet, ConvNeXt, RegNet, DenseNet"
             " and the like); transformers and networks with several branches are not"
         )
-    return _found(model, layers)
+    return _found(layers)
 
 
 def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = None) -> nn.Module:
@@ -156,13 +155,20 @@ def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = Non
         pooling: layers at each resolution, as ``slots(model).pooling`` is written.
         example: as for ``slots``.
 
-    Raises RequestError, and changes nothing, where ``slots`` does or ``pooling`` is for another number of layers.
+    Raises RequestError, and changes nothing, where ``slots`` does, ``pooling`` is for another number of layers, or the
+    network does not run with it.
     """
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
-    slots(model, example).place(pooling)
+    found = slots(model, example)
+    found.place(pooling)
+    try:
+        root = _watched(model, example)
+    except RequestError as error:
+        found.place(found.pooling)
+        raise RequestError(f"{type(model).__name__} does not run with {pooling}: {error}") from error
     info = getattr(model, "feature_info", None)
     if info is not None:
-        _renew(getattr(info, "info", info), _watched(model, example))
+        _renew(getattr(info, "info", info), root)
     return model
 
 
@@ -302,7 +308,7 @@ def _halved(before: Any, after: Any) -> int:
     return max(round(math.log2(_side(before) / max(_side(after), 1))), 0)
 
 
-def _found(model: nn.Module, layers: list[list[_Call]]) -> Slots:
+def _found(layers: list[list[_Call]]) -> Slots:
     pools = [call for layer in layers for call in layer[1:] if is_pool(call.module)]
     pooled = [call for call in pools if call not in layers[0] or call is layers[0][-1]]
     kind = "average" if any(isinstance(call.module, nn.AvgPool2d) for call in pooled) else "max"
