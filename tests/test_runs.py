@@ -1,11 +1,13 @@
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.runs import RunFolder, Trials, read_json, write_atomically
+from poolwise.runs import RunFolder, Trials, alone, read_json, write_atomically
 
 
 @pytest.fixture
@@ -86,3 +88,21 @@ def test_trials(folder):
 
 def test_request_is_plain_json(folder):
     assert json.loads((folder.path / "run.json").read_text()) == {"format": 1, "stages": []}
+
+
+def test_one_process_at_a_time(tmp_path):
+    held = (
+        "import sys, time; from pathlib import Path; from poolwise.runs import alone\nwith alone(Path(sys.argv[1])):\n"
+    )
+    held += "    print('held', flush=True)\n    time.sleep(60)\n"
+    with subprocess.Popen([sys.executable, "-c", held, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RequestError, match=f"worked on by process {other.pid}: wait"), alone(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    with alone(tmp_path):  # the other died and holds nothing
+        assert (tmp_path / "holder.json").exists()
+    assert not (tmp_path / "holder.json").exists()
+    with alone(tmp_path):
+        pass

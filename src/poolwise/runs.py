@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import platformdirs
+from filelock import FileLock, Timeout
 
 from poolwise.errors import RequestError, RunFailure
 
@@ -77,6 +78,27 @@ def read_json(path: Path) -> dict[str, Any]:
         found = value.get("format") if isinstance(value, dict) else None
         raise RequestError(f"{path} has format {found!r}: this version of poolwise reads format {FORMAT}")
     return value
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other process works on a folder. RequestError, naming the other, where one does; one that died holds nothing."""
+    lock, holder = FileLock(folder / "run.lock"), folder / "holder.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = "another process"
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            who = f"process {int(json.loads(holder.read_text())['process'])}"
+        raise RequestError(
+            f"{folder} is being worked on by {who}: wait until it is done, or stop it and try again"
+        ) from None
+    try:
+        write_atomically(holder, json.dumps({"process": os.getpid()}))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 class RunFolder:

@@ -14,7 +14,7 @@ from poolwise.networks import family
 from poolwise.planning import Plan
 from poolwise.problem import Problem
 from poolwise.progress import Listener
-from poolwise.runs import RunFolder, command_line, environment
+from poolwise.runs import RunFolder, alone, command_line, environment
 from poolwise.searching import loop, ranking, samplers
 from poolwise.settings import Settings
 from poolwise.space import Pooling
@@ -112,7 +112,18 @@ def carry_out(
 
     ``retry`` repeats stand-alone trainings that failed.
     """
-    listener = listener or Listener()
+    with alone(folder.path):
+        return _carry_out(folder, stages, source, listener or Listener(), problem, retry)
+
+
+def _carry_out(
+    folder: RunFolder,
+    stages: Sequence[str],
+    source: Source | None,
+    listener: Listener,
+    problem: Problem | None,
+    retry: bool,
+) -> RunFolder:
     left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
     if any(stage != "report" for stage in left):
         problem = problem or reopened(folder, source)

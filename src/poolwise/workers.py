@@ -283,7 +283,9 @@ _here: list[Any] = []  # of this worker process: its problem, its listener and w
 
 
 def _begin(settings: Settings, shared: dict[str, Any], counter: Any, stop: Any, hold: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for name in ("SIGINT", "SIGHUP"):  # Ctrl-C and a closed terminal reach the whole group; the parent decides
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     keep_memory()
     torch.set_num_threads(settings.threads or 1)

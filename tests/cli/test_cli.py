@@ -164,7 +164,8 @@ def test_plan_writes_nothing(tmp_path, image_folder):
     assert not (tmp_path / "runs").exists()
 
 
-def test_ctrl_c_ends_with_130_and_resume_goes_on(tmp_path, image_folder):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_with_its_code_and_resume_goes_on(tmp_path, image_folder, number, code):
     out = tmp_path / "run"
     options = [*TINY, "--steps", "900", "--data", f"folder:{image_folder}", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -174,11 +175,15 @@ def test_ctrl_c_ends_with_130_and_resume_goes_on(tmp_path, image_folder):
         until = time.monotonic() + 60
         while not (out / "events.jsonl").exists() and time.monotonic() < until:
             time.sleep(0.1)
-        running.send_signal(signal.SIGINT)
+        told = one_line(poolwise("resume", out), 2)
+        assert f"worked on by process {running.pid}" in told
+        running.send_signal(number)
         _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
+    assert running.returncode == code
     assert f"go on with: poolwise resume {out}" in errors
     assert not (out / "ranking.json").exists()
+    if code != 130:
+        return  # what follows is the same for all
     assert poolwise("resume", out).returncode == 0
     assert (out / "report.html").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -271,7 +272,7 @@ def data(name: str, archive: Path | None, as_json: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 success, 2 a wrong request, 1 a failure, 130 Ctrl-C."""
+    """Entry point. Exit codes: 0 success, 2 a wrong request, 1 a failure, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
     debug = bool(os.environ.get("POOLWISE_DEBUG"))
     try:
         cli.main(arguments, prog_name="poolwise", standalone_mode=False)
@@ -288,7 +289,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _end(str(error), error.exit_code)
     except Stopped as error:
-        _end(str(error), 130)
+        _end(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _end("stopped", 130)
     except BrokenPipeError:
@@ -308,5 +309,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _end(message: str, code: int) -> None:
     visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
-    click.echo(f"poolwise: {visible}", err=True)
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        click.echo(f"poolwise: {visible}", err=True)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Long work at the terminal: progress, and Ctrl-C that stops where the run can go on."""
+"""Long work at the terminal: progress, and signals that stop it where the run can go on."""
 
 from __future__ import annotations
 
@@ -11,24 +11,36 @@ from rich.console import Console
 from poolwise.cli.progress import listener as make_listener
 from poolwise.progress import Interrupted
 
+# Ctrl-C, a request to end, a closed terminal
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class Stopped(Exception):
-    """Stopped by Ctrl-C; the message says how to go on."""
+    """Stopped by a signal; the message says how to go on, the exit code which signal it was."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
-    """Run ``do(listener)``; the first Ctrl-C stops at the next safe point, a second at once."""
+    """Run ``do(listener)``; the first signal to end stops at the next safe point, a second at once."""
     from poolwise.workers import keep_memory
 
     keep_memory()
     listener = make_listener(quiet, Console(stderr=as_json))
 
-    def stop(*_: Any) -> None:
+    received = signal.SIGINT
+
+    def stop(number: int, _frame: Any) -> None:
+        nonlocal received
+        received = signal.Signals(number)
         if listener.stopping:
             raise KeyboardInterrupt
         listener.stopping = True
 
-    signal.signal(signal.SIGINT, stop)
+    for one in _SIGNALS:
+        signal.signal(one, stop)
     try:
         return do(listener)
     except (Interrupted, KeyboardInterrupt):
@@ -37,6 +49,6 @@ def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
             tell = f"go on with: poolwise resume {out}"
         elif (out / "study.json").exists():
             tell = "what is finished is kept; go on with the same command"
-        raise Stopped(f"stopped; {tell}") from None
+        raise Stopped(f"stopped; {tell}", 128 + received) from None
     finally:
         listener.close()

@@ -25,7 +25,7 @@ from poolwise.errors import PoolwiseError, RequestError
 from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import Listener, time_words
-from poolwise.runs import FORMAT, command_line, environment, read_json, write_atomically
+from poolwise.runs import FORMAT, alone, command_line, environment, read_json, write_atomically
 from poolwise.searching.ranking import RANKED_CONFIGURATIONS
 from poolwise.settings import Settings, preset
 from poolwise.truth.tables import Table
@@ -193,6 +193,11 @@ class Protocol:
 
         Raises Interrupted where the listener is asked to stop; what is finished is kept.
         """
+        self.out.mkdir(parents=True, exist_ok=True)
+        with alone(self.out):
+            return self._run(listener)
+
+    def _run(self, listener: Listener) -> tuple[list[Entry], list[str]]:
         self._save()
         left, seconds = self.left, self.seconds()
         total = sum(work.budget for work in self.works)
