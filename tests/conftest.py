@@ -23,6 +23,14 @@ def own_cache(request, tmp_path_factory, monkeypatch):
         monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+KINDRED = {"resnet32", "resnet34", "resnet56", "resnet18-imagenet", "resnet34-imagenet"}
+
+
+def families(names):
+    """Parameters of a test of every family; those that are others of the same kind, only deeper, run with the slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in KINDRED else ()) for name in names]
+
+
 def draw_images(count: int, size: int, seed: int) -> ImageSet:
     """count images_NHWC of three classes, and their labels."""
     generator = np.random.default_rng(seed)

@@ -121,7 +121,7 @@ def test_wrong_requests(tmp_path):
         ({"names": ["mac"]}, "did you mean 'macs'"),
         ({"names": ["macs", "macs"]}, "macs is given twice"),
         ({"columns": ["supernets3"]}, "Known: supernets1"),
-        ({"model": "resnet21"}, "did you mean 'resnet20'"),
+        ({"model": "resnt20"}, "did you mean 'resnet20'"),
     ):
         with pytest.raises(RequestError, match=told):
             api.compare(PUBLISHED, out, **options)

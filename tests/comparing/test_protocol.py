@@ -202,7 +202,7 @@ def test_a_failed_training_counts_as_nothing(tmp_path, table, source):
 def test_a_training_is_done_once_a_seed(tmp_path, table, source):
     out = tmp_path / "out"
     for budgets in ([60], [60, 120]):
-        options = {**ASKED, "methods": ["random"], "budgets": budgets, "seeds": [1], "controls": []}
+        options = {**ASKED, "methods": ["random"], "budgets": budgets, "seeds": [1], "names": []}
         value = api.compare(table, out, source=source, **options)
     small, large = (Trials(RunFolder(out / "runs" / f"random-{budget}-1")).all() for budget in (60, 120))
     assert 0 < len(small) < len(large)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from conftest import KINDRED, families
 from poolwise.errors import RequestError
 from poolwise.networks import available, family
 from poolwise.networks.chain import batch_norm, create, running_norm
@@ -14,7 +15,8 @@ from poolwise.networks.switch import OPERATORS, SwitchableNet, export
 from poolwise.space import Pooling
 from poolwise.training import Precision
 
-FAMILIES = [f.name for f in available()]
+NAMES = [f.name for f in available()]
+FAMILIES = families(NAMES)
 NORMS = [batch_norm, running_norm]
 SIZE = 16
 
@@ -32,7 +34,12 @@ def takes(name, operator):
         return operator == family(name).operator
 
 
-CASES = [(name, operator) for name in FAMILIES for operator in OPERATORS if takes(name, operator)]
+CASES = [
+    pytest.param(name, operator, marks=pytest.mark.slow if name in KINDRED else ())
+    for name in NAMES
+    for operator in OPERATORS
+    if takes(name, operator)
+]
 
 
 def size_of(name):
@@ -172,7 +179,7 @@ def test_activation_memory_is_what_autograd_keeps(name, operator, width):
         assert output.shape == (7, 5)
 
 
-@pytest.mark.parametrize("name", [name for name, operator in CASES if operator == "stride"])
+@pytest.mark.parametrize("name", families([name for name in NAMES if takes(name, "stride")]))
 def test_receptive_field_is_where_gradients_reach(name):
     """One pixel before the head, back to the image: with positive weights and no norm every reached pixel has a gradient."""
     chain = make(name, lambda channels: torch.nn.Identity())
