@@ -21,7 +21,6 @@ from common import record
 
 from poolwise import tables
 from poolwise.metrics import fuse, kendall_tau_b, smooth
-from poolwise.networks.cost import family_costs
 
 CONTROLS = ("macs", "productive", "receptive_field", "naswot", "grad_norm")
 
@@ -51,9 +50,7 @@ def judged(
 def main(study: Path, shuffles: int) -> None:
     value = json.loads((study / "compare.json").read_text(encoding="utf-8"))
     table = tables.load(value["table"]["name"])
-    size, classes = tables.shape(table)
-    costs = family_costs(table.about["model"], table.about.get("width"), size, classes)
-    count_P = np.array([cost.productive for cost in costs.values()], float)
+    count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
     groups: dict[tuple[str, Any], list[dict[str, float]]] = {}
     for entry in value["entries"]:
         if entry["method"] not in CONTROLS:

@@ -30,7 +30,7 @@ from poolwise.planning import Plan
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder, Trials
+from poolwise.runs import RunFolder, Trials, alone
 from poolwise.searching import ranked
 from poolwise.settings import Settings
 from poolwise.space import Pooling
@@ -57,10 +57,8 @@ def named_slots(model: str, *, width: int | None = None, image_size: int | None 
         if width is not None:
             raise RequestError(f"width is of this library's own families and {model} has its own: leave it out")
         return slots(build(model, classes), torch.zeros(2, 3, image_size or 224, image_size or 224))
-    known, size = family(model), image_size or 32
-    arguments: dict[str, Any] = {"classes": classes, "width": width or known.width, "norm": running_norm}
-    chain = create(known.build, Streams(0).torch("slots"), **arguments)
-    return slots(export(chain, known.default), torch.zeros(2, 3, size, size))
+    plain = network(model, family(model).default, width=width, classes=classes)
+    return slots(plain, torch.zeros(2, 3, image_size or 32, image_size or 32))
 
 
 def suggest(
@@ -107,15 +105,8 @@ def rank(
     """
     opened = RunFolder.open(Path(folder))
     if fusion is not None:
-        request = opened.request()
-        settings = dataclasses.replace(Settings.from_json(request["settings"]), fusion=fusion)
-        opened.save_request({**request, "settings": settings.to_json()})
-        if opened.has(ranked.OUTPUT):
-            before = opened.read(ranked.OUTPUT, "")
-            after = ranked.write(opened, {**before, "settings": settings.to_json()}, fusion)
-            if after["picks"] != before["picks"]:
-                for name in ("retrain.json", "report.html"):
-                    (opened.path / name).unlink(missing_ok=True)
+        with alone(opened.path):
+            ranked.order_anew(opened, fusion)
     stages.ask_for(opened, "rank")
     return stages.carry_out(opened, ["rank"], source, listener).read(ranked.OUTPUT, "")
 

@@ -165,7 +165,7 @@ def timing(
     labels_B: Tensor,
     precision: Precision,
     load: Callable[[], Any],
-    walked: tuple[float, Callable[[], Any]],
+    walked: tuple[float, Callable[[], Callable[[], Any]]],
     what: dict[str, Any],
 ) -> Timing:
     """Time training steps and scoring passes of a few configurations and draw a line through them; and a piece of ranking.
@@ -173,7 +173,7 @@ def timing(
     Args:
         networks: MACs of an image and a maker of the plain network, for each configuration.
         load: loads the batches of one step.
-        walked: multiply-adds of a piece of ranking, and what does it.
+        walked: multiply-adds of a piece of ranking, and a maker of what does it.
     """
 
     def measure() -> dict[str, Any]:
@@ -186,8 +186,8 @@ def timing(
             macs.append(cost)
             train.append(_typical(step, _STEPS))
             score.append(_typical(passed, _STEPS))
-        amount, walk = walked
-        rank = _typical(walk, _STEPS) / amount
+        amount, prepare = walked
+        rank = _typical(prepare(), _STEPS) / amount
         return asdict(Timing(_line(macs, train), _line(macs, score), rank, _typical(load, _STEPS)))
 
     key = {

@@ -208,21 +208,21 @@ class Problem:
         load = lambda: (training.next(), scoring.next())  # noqa: E731
         return calibration.timing(networks, images_BCHW, labels_B, self.precision, load, self._walked(), what)
 
-    def _walked(self) -> tuple[float, Callable[[], Any]]:
-        """Multiply-adds of a piece of the ranking, and a call that does it: some configurations on part of a batch."""
+    def _walked(self) -> tuple[float, Callable[[], Callable[[], Any]]]:
+        """Multiply-adds of a piece of the ranking (some configurations on part of a batch), and a maker of what does it."""
         size = self.space.size
         poolings = [self.space[size * i // min(size, _WALKED)] for i in range(min(size, _WALKED))]
         macs = self.cost.prefix_macs(poolings)
         half = self.halves[1]
         count = max(min(self.settings.eval_batch_size, len(half), int(_WALKED_MACS / macs)), 2)
-        images_BHWC, labels_B = self.batches(self.training_images, count, half).take(np.arange(count))
-        images_BCHW = self.normalise(images_BHWC)
 
-        def walk() -> None:
-            network = self.precision.place(self.supernet("calibration", Streams(0)), self.device)
-            count_correct(network, poolings, images_BCHW, labels_B, self.precision)
+        def prepare() -> Callable[[], Any]:
+            images_BHWC, labels_B = self.batches(self.training_images, count, half).take(np.arange(count))
+            network = self.supernet("calibration", Streams(0))
+            self.precision.place(network, self.device)
+            return partial(count_correct, network, poolings, self.normalise(images_BHWC), labels_B, self.precision)
 
-        return float(count * macs), walk
+        return float(count * macs), prepare
 
     def describe_choices(self) -> dict[str, Any]:
         """What was measured and chosen, for run.json."""

@@ -104,9 +104,7 @@ def _guessed(costs: Mapping[Pooling, Cost], max_macs: float | None) -> dict[Pool
 
 
 def _known(table: tables.Table, default: Pooling, max_macs: float | None) -> Known:
-    size, classes = tables.shape(table)
-    costs = family_costs(table.about["model"], table.about.get("width"), size, classes)
-    within, truth_P = _guessed(costs, max_macs), np.array(table.column(table.truth))
+    within, truth_P = _guessed(tables.costs(table), max_macs), np.array(table.column(table.truth))
     order = {pooling: place for place, pooling in enumerate(within)}
     feasible = [i for i, pooling in enumerate(table.space) if pooling in order]
     scores_P = np.array([-order[table.space[i]] for i in feasible], float)

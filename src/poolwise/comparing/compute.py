@@ -35,9 +35,8 @@ class Compute:
         With several SuperNets each computes its own prefixes; recalibrated norms see further images.
         """
         images = self.problem.ranked_images(search)
-        nets = (
-            search.supernets if search and search.rank_on == "assigned" else 1
-        )  # each sees its share of the images otherwise
+        # where all take turns each sees its share of the images only
+        nets = search.supernets if search and search.rank_on == "assigned" else 1
         return images * self.problem.cost.prefix_macs(self.macs, nets)
 
     def budget(self, steps: int) -> int:

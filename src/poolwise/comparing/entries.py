@@ -173,9 +173,10 @@ def _elsewhere(work: Work, asked: trialing.Ask) -> Done | None:
     """
     wanted = (str(asked.pooling), asked.seed, asked.steps)
     for path in sorted(work.folder.parent.glob(f"*-{work.seed}/trials.sqlite")):
-        for trial in Trials(RunFolder(path.parent)).all():
-            if (trial["pooling"], trial["seed"], trial["budget"]) == wanted and trial["state"] == "done":
-                return Done(*wanted, trial["accuracy"], trial["curve"], trial["seconds"])
+        trials = Trials(RunFolder(path.parent))
+        if trials.accuracy(*wanted) is not None:
+            found = next(t for t in trials.all() if (t["pooling"], t["seed"], t["budget"]) == wanted)
+            return Done(*wanted, found["accuracy"], found["curve"], found["seconds"])
     return None
 
 

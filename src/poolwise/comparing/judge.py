@@ -94,11 +94,8 @@ def _judged(
 ) -> Iterator[dict[str, Any]]:
     truth_P, noise = np.asarray(table.column(table.truth)), table.noise()
     told = measures(noise, (noise or 0.0) if entry.percent else 0.0)
-    treated = (
-        np.asarray(entry.scores_P, float),
-        metrics.smooth(table.space, entry.scores_P).scores,
-        metrics.fuse(table.space, entry.scores_P, count_P).estimate,
-    )
+    fused = metrics.fuse(table.space, entry.scores_P, count_P)
+    treated = (np.asarray(entry.scores_P, float), fused.smoothed, fused.estimate)
     for treatment, scores_P in zip(TREATMENTS, treated, strict=True):
         intervals = metrics.bootstrap_interval(told, scores_P, truth_P, resamples=resamples)
         yield {

@@ -15,12 +15,10 @@ from poolwise import controls
 from poolwise.comparing.judge import TESTED, Entry, anytime, judge, measures, pairs, summary
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
-from poolwise.networks.cost import Cost, family_costs
 from poolwise.problem import Problem
 from poolwise.runs import FORMAT, command_line, environment, write_atomically
 from poolwise.settings import Settings, preset
-from poolwise.space import Pooling
-from poolwise.truth.tables import Table, shape
+from poolwise.truth.tables import Table, costs
 
 OUTPUT = "compare.json"
 CONTROLS = (*controls.COUNTED, *controls.UNTRAINED)
@@ -60,18 +58,13 @@ def control_entries(
     entries = []
     for name in names:
         if name in controls.COUNTED:
-            entries.append(Entry(name, 0, 0, controls.counted(name, _costs(table, model).values())))
+            entries.append(Entry(name, 0, 0, controls.counted(name, costs(table, model).values())))
             continue
         problem = problem or Problem(settings_of(table, model))
         for seed in seeds:
             scores_P, macs = controls.untrained(problem, name, seed=seed)
             entries.append(Entry(name, seed, macs, scores_P))
     return entries
-
-
-def _costs(table: Table, model: str) -> dict[Pooling, Cost]:
-    size, classes = shape(table)
-    return family_costs(model, table.about.get("width"), size, classes)
 
 
 def check_controls(names: Sequence[str]) -> None:
@@ -111,7 +104,7 @@ def study(
 
     ``failed`` has one line for each entry that was trained for and has no ranking.
     """
-    rows = judge(entries, table, controls.counted("productive", _costs(table, model).values()), resamples)
+    rows = judge(entries, table, controls.counted("productive", costs(table, model).values()), resamples)
     return {
         "format": FORMAT,
         "table": {"name": table.name, "truth": table.truth, "space": table.space.to_json(), **_about(table)},

@@ -49,10 +49,9 @@ def halving_of(module: nn.Module, pool: nn.Module | None, kind: str, prefer_pool
         return Pooled(module, kind, pool)
     if isinstance(module, Strided) and not prefer_pool:
         return House(module)
-    for known in (Residual, Inverted):
-        found = known.of(module)
-        if found is not None:
-            return found
+    block = _block(module)
+    if block is not None:
+        return block
     if isinstance(module, nn.Conv2d) and not prefer_pool:
         return Convolution(module)
     return Pooled(module, kind)
@@ -60,7 +59,12 @@ def halving_of(module: nn.Module, pool: nn.Module | None, kind: str, prefer_pool
 
 def takes_stride(module: nn.Module) -> bool:
     """Whether this is a block whose stride can be set."""
-    return any(known.of(module) is not None for known in (Residual, Inverted))
+    return _block(module) is not None
+
+
+def _block(module: nn.Module) -> Strides | None:
+    """The module as a block whose stride can be set; None for any other."""
+    return Residual.of(module) or Inverted.of(module)
 
 
 def is_pool(module: nn.Module) -> bool:
@@ -118,15 +122,21 @@ class Pooled(Halving):
             self.module.register_forward_pre_hook(PoolBefore(self.kind, 2**halvings))
 
 
-class Convolution(Halving):
-    """A convolution on its own; at stride 1 an even kernel, which would make features smaller by one, is padded."""
+class Strides(Halving):
+    """By the stride of one convolution."""
 
-    def __init__(self, conv: nn.Conv2d):
-        self.conv = conv
+    conv: nn.Conv2d
 
     @property
     def halvings(self) -> int:
         return _halvings(self.conv.stride)
+
+
+class Convolution(Strides):
+    """A convolution on its own; at stride 1 an even kernel, which would make features smaller by one, is padded."""
+
+    def __init__(self, conv: nn.Conv2d):
+        self.conv = conv
 
     def place(self, halvings: int) -> None:
         stride = 2**halvings
@@ -151,7 +161,7 @@ class House(Halving):
             conv.stride = (self.layer.stride, self.layer.stride)
 
 
-class Residual(Halving):
+class Residual(Strides):
     """A block with a shortcut that is a module or missing: ResNet, ResNeXt, RegNet, timm's ConvNeXt.
 
     Args:
@@ -180,10 +190,6 @@ class Residual(Halving):
             return cls(block, block.conv_dw, "shortcut", nn.Identity)
         return None
 
-    @property
-    def halvings(self) -> int:
-        return _halvings(self.conv.stride)
-
     def place(self, halvings: int) -> None:
         if halvings == self.halvings:
             return
@@ -205,7 +211,7 @@ class Residual(Halving):
             convs[0].stride = (stride, stride)
 
 
-class Inverted(Halving):
+class Inverted(Strides):
     """A block whose shortcut is a flag: MobileNet, EfficientNet. As built, it has none at a stride above 1."""
 
     def __init__(self, block: nn.Module, conv: nn.Conv2d, flag: str, shortcut: bool):
@@ -224,10 +230,6 @@ class Inverted(Halving):
         same = _outer(convs)
         at_one = bool(getattr(block, flag)) if _halvings(spatial[0].stride) == 0 else same
         return cls(block, spatial[0], flag, at_one)
-
-    @property
-    def halvings(self) -> int:
-        return _halvings(self.conv.stride)
 
     def place(self, halvings: int) -> None:
         stride = 2**halvings

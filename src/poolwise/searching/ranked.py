@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from poolwise.metrics import Fused, fuse, kendall_tau_b
 from poolwise.runs import RunFolder, Trials
+from poolwise.settings import Settings
 from poolwise.space import Pooling
 
 OUTPUT = "ranking.json"
@@ -22,6 +23,21 @@ def write(folder: RunFolder, value: dict[str, Any], fusion: bool) -> dict[str, A
     value = arrange(value, fusion, trained(folder))
     folder.write_json(OUTPUT, value)
     return value
+
+
+def order_anew(folder: RunFolder, fusion: bool) -> None:
+    """Ask a run for another order; where it is ranked already, put it in that order and drop what followed from another."""
+    request = folder.request()
+    settings = replace(Settings.from_json(request["settings"]), fusion=fusion).to_json()
+    folder.save_request({**request, "settings": settings})
+    if not folder.has(OUTPUT):
+        return
+    before = folder.read(OUTPUT, "")
+    order = [row["pooling"] for row in before["ranking"]]
+    after = write(folder, {**before, "settings": settings}, fusion)
+    if [row["pooling"] for row in after["ranking"]] != order:
+        for name in ("retrain.json", "report.html"):
+            (folder.path / name).unlink(missing_ok=True)
 
 
 def trained(folder: RunFolder) -> dict[str, float]:

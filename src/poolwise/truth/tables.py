@@ -21,6 +21,7 @@ import numpy as np
 
 from poolwise import metrics
 from poolwise.errors import RequestError, did_you_mean
+from poolwise.networks.cost import Cost, family_costs
 from poolwise.runs import FORMAT, read_json, write_atomically
 from poolwise.space import Pooling, PoolingSpace
 
@@ -95,6 +96,12 @@ def shape(table: Table) -> tuple[int, int]:
     """Pixels along one side of the table's images, and the number of their classes; CIFAR-10's where it does not say."""
     data = table.about.get("data", {})
     return int(data.get("image_size", 32)), len(data.get("classes", ())) or 10
+
+
+def costs(table: Table, model: str | None = None) -> dict[Pooling, Cost]:
+    """What every configuration of the table's network costs, in the order of its space; ``model`` where it names none."""
+    size, classes = shape(table)
+    return family_costs(model or table.about["model"], table.about.get("width"), size, classes)
 
 
 def seed_agreement(columns: list[list[float]]) -> float | None:
