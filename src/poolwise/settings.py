@@ -160,7 +160,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "lr": 0.05,
         "draw": "rounds",
-        "fusion": True,
         "retrain_seeds": 3,
         "retrain_steps": 150,
     },
