@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         retrain,
         run,
         search,
+        simulate,
         suggest,
     )
     from poolwise.errors import PoolwiseError
@@ -48,6 +49,7 @@ _HOMES = {
     "fit": "api",
     "exhaustive": "api",
     "search": "api",
+    "simulate": "api",
     "suggest": "api",
     "rank": "api",
     "retrain": "api",
@@ -81,6 +83,7 @@ __all__ = [
     "retrain",
     "run",
     "search",
+    "simulate",
     "slots",
     "suggest",
     "tables",

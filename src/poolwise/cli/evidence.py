@@ -159,3 +159,37 @@ def compare(
         return show.planned_comparison(api.compare(table, out, plan=True, **asked), as_json)
     value = work(out, quiet, as_json, lambda listener: api.compare(table, out, listener=listener, **asked))
     show.compared(value, out, as_json)
+
+
+@click.command()
+@click.option("--table", required=True, help="The truth: a table of the package, or the folder of one.")
+@click.option("--model", help="Network family (the table's).")
+@click.option(
+    "--methods",
+    default="refine@productive+macs,random,tpe,top@productive",
+    show_default=True,
+    help="Methods of stand-alone trials; after @ what they are told before, like refine@supernets4+productive+macs: a"
+    " ranking of the table, productive, macs, the folder of a ranked run, each also with shuffled- before it; or none.",
+)
+@click.option("--runs", type=click.IntRange(min=1), default=1000, show_default=True, help="Repetitions.")
+@click.option("--trials", type=click.IntRange(min=1), default=10, show_default=True, help="Whole trainings of each.")
+@click.option("--tolerance", type=click.FloatRange(min=0), help="Points of regret that count as found (the noise).")
+@click.option(
+    "--agreement",
+    type=click.FloatRange(min=0, max=1),
+    default=0.75,
+    show_default=True,
+    help="Correlation of trainings a third as long with whole ones, which no table holds.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/simulate"), show_default=True, help="Folder to make."
+)
+@output_options
+def simulate(table: str, methods: str, out: Path, quiet: bool, as_json: bool, **values: Any) -> None:
+    """Choose trainings on a table of stand-alone accuracies, many times over, and see what is found how soon."""
+    from poolwise import api
+
+    asked = {"methods": _names(methods), **values}
+    value = work(out, quiet, as_json, lambda listener: api.simulate(table, out, listener=listener, **asked))
+    show.simulated(value, out, as_json)

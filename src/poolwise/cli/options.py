@@ -130,7 +130,7 @@ class Sections(click.Group):
     SECTIONS: ClassVar[dict[str, tuple[str, ...]]] = {
         "Before training": ("space", "suggest"),
         "Training": ("run", "search", "rank", "retrain", "exhaustive", "resume"),
-        "Evidence": ("compare",),
+        "Evidence": ("compare", "simulate"),
         "Hand over": ("report", "export", "data"),
     }
 

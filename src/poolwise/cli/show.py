@@ -249,6 +249,23 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
     click.echo(f"page: {out / 'compare.html'}; all numbers: {out / 'compare.csv'}")
 
 
+def simulated(value: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Regret after each number of trainings, and how often the best was found."""
+    if as_json:
+        return _json(value)
+    title = f"{value['table']}: {value['runs']} runs, regret in points; found: at most {value['tolerance']:.2f}"
+    table = Table("method", "after", title=title)
+    counts = sorted({min(count, value["trials"]) for count in (2, 4, 6, 7, 8, 10, 12, 16, 24, value["trials"])})
+    for count in counts:
+        table.add_column(str(count), justify="right")
+    for row in value["methods"]:
+        for name, label, digits in (("mean", "mean", 2), ("q90", "90 %", 2), ("found", "found", 2)):
+            cells = [f"{row[name][count - 1]:.{digits}f}" for count in counts]
+            table.add_row(escape(row["method"]) if name == "mean" else "", label, *cells)
+    _print(table)
+    click.echo(f"figure: {out / 'simulate.svg'}; all numbers: {out / 'simulate.csv'}")
+
+
 def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
     """What a comparison would train."""
     if as_json:

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from poolwise.reporting.figures import _STYLE, DEFAULT, INK, MUTED, PICK, _axes, _svg
 from poolwise.runs import write_atomically
@@ -158,4 +159,27 @@ def scatter(value: dict[str, Any]) -> str:
             axes.set_axis_off()
         figure.supxlabel("score", fontsize=9)
         figure.supylabel("stand-alone accuracy, %", fontsize=9)
+        return _svg(figure)
+
+
+def simulated(value: dict[str, Any]) -> str:
+    """Mean regret of every method after each whole training, and its 10 % to 90 % band; the tolerance as a line."""
+    colours, counts = matplotlib.colormaps["tab10"], np.arange(1, value["trials"] + 1)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.6, 4.2 + 0.16 * -(-len(value["methods"]) // 2)), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for i, row in enumerate(value["methods"]):
+            colour, dash = colours(i % 10), "-" if i < 10 else "--"
+            left.plot(counts, row["mean"], f"o{dash}", color=colour, label=row["method"], markersize=4)
+            left.fill_between(counts, row["q10"], row["q90"], color=colour, alpha=0.08, linewidth=0)
+            right.plot(counts, row["found"], f"o{dash}", color=colour, markersize=4)
+        left.axhline(value["tolerance"], color=MUTED, linestyle="--", linewidth=1)
+        left.set(xlabel="stand-alone trainings", ylabel="regret in points, mean and 10 % to 90 %")
+        right.axhline(0.9, color=MUTED, linestyle="--", linewidth=1)
+        right.set(
+            xlabel="stand-alone trainings",
+            ylabel=f"share with regret of at most {value['tolerance']:.2f}",
+            ylim=(0, 1.02),
+        )
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=7)
         return _svg(figure)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import ClassVar, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -26,31 +28,59 @@ class Ask(NamedTuple):
     seed: int
 
 
-class Method(ABC):
-    """Chooses trainings one after the other until its compute is spent.
+@dataclass(frozen=True)
+class Task:
+    """What every method is built from.
 
-    Args:
+    Attributes:
         space: where it chooses.
         seed: root of its choices and, times 1000, of the seeds of its trainings; the n-th training of one configuration
             at one length has the n-th seed.
         macs: multiply-adds that all its trainings may take together.
         steps: length of a full training.
         cost: (pooling, steps) -> multiply-adds of such a training with its test.
+        trials: most trainings, a shorter one counting as the part that it is; None for as many as the compute allows.
+        default: the configuration that all are compared with, for methods that begin with it.
+        hints: name -> what is known of a configuration before it is trained, for methods that use it.
+        margin: points of accuracy below which a difference does not matter, for methods that stop by themselves; None
+            for those that never do.
+    """
+
+    space: PoolingSpace
+    seed: int
+    macs: int
+    steps: int
+    cost: Callable[[Pooling, int], int]
+    trials: int | None = None
+    default: Pooling | None = None
+    hints: Mapping[str, Callable[[Pooling], float]] = field(default_factory=dict)
+    margin: float | None = None
+
+
+class Method(ABC):
+    """Chooses trainings one after the other until its compute is spent.
 
     Nothing but what was asked and told is state: a new object that is told the same (``replay``) goes on identically.
-    ``accuracies`` says whether the scores of ``ranking`` are accuracies.
+    ``accuracies`` says whether the scores of ``ranking`` are accuracies, ``batches`` whether several trainings may be asked
+    for before the first is told.
     """
 
     accuracies: ClassVar[bool] = True
+    batches: ClassVar[bool] = False
 
-    def __init__(
-        self, space: PoolingSpace, seed: int, macs: int, steps: int, cost: Callable[[Pooling, int], int]
-    ) -> None:
-        self.space, self.seed, self.macs, self.steps, self.cost = space, seed, macs, steps, cost
-        self.streams = Streams(seed).child(type(self).__name__)
-        self.spent = 0
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.space, self.seed, self.macs, self.steps, self.cost = (
+            task.space,
+            task.seed,
+            task.macs,
+            task.steps,
+            task.cost,
+        )
+        self.streams = Streams(task.seed).child(type(self).__name__)
+        self.spent, self.count = 0, 0.0
         self.told: dict[tuple[Pooling, int], list[float]] = {}
-        self._asked: Ask | None = None
+        self.open: deque[Ask] = deque()  # without an answer yet
         self._over = False
 
     def ask(self) -> Ask | None:
@@ -58,25 +88,38 @@ class Method(ABC):
 
         Asking again before the answer was told gives the same training.
         """
-        if self._asked is None and not self._over:
+        asked = self.ask_all(1)
+        return asked[0] if asked else None
+
+    def ask_all(self, count: int) -> list[Ask]:
+        """Up to ``count`` trainings to be done at once, those that were asked for before among them; one where the method
+        takes one at a time. They are told in this order."""
+        count = count if self.batches else 1
+        while len(self.open) < count and not self._over:
             proposed = self._next()
-            if proposed is None or self.spent + self.cost(*proposed) > self.macs:
+            if proposed is None or not self._fits(*proposed):
                 self._over = True
-                return None
+                break
             self.spent += self.cost(*proposed)
-            visits = len(self.told.get(proposed, ()))
-            self._asked = Ask(*proposed, self.seed * _SEEDS + visits + 1)
-        return self._asked
+            self.count += proposed[1] / self.steps
+            visits = len(self.told.get(proposed, ())) + sum(ask[:2] == proposed for ask in self.open)
+            self.open.append(Ask(*proposed, self.seed * _SEEDS + visits + 1))
+        return list(self.open)[:count]
+
+    def _fits(self, pooling: Pooling, steps: int) -> bool:
+        """Whether a training is within what is left."""
+        within = self.task.trials is None or self.count + steps / self.steps < self.task.trials + 1e-6
+        return within and self.spent + self.cost(pooling, steps) <= self.macs
 
     def tell(self, pooling: Pooling, steps: int, seed: int, accuracy: float) -> None:
-        """Accuracy (0 to 1) of the training that was asked for last; RequestError for any other."""
-        given = Ask(pooling, steps, seed)
-        if given != self._asked:
-            waiting = f"{self._asked.pooling}, seed {self._asked.seed}" if self._asked else "nothing"
+        """Accuracy (0 to 1) of the earliest training that has none yet; RequestError for any other."""
+        given, first = Ask(pooling, steps, seed), self.open[0] if self.open else None
+        if given != first:
+            waiting = f"{first.pooling}, seed {first.seed}" if first else "nothing"
             raise RequestError(
                 f"told of {pooling}, seed {seed}, while {waiting} was asked for: tell what was asked, once"
             )
-        self._asked = None
+        self.open.popleft()
         self.told.setdefault((pooling, steps), []).append(float(accuracy))
         self._learn(pooling, steps, float(accuracy))
 
@@ -142,10 +185,17 @@ def available() -> dict[str, type[Method]]:
 
 
 def create(
-    name: str, space: PoolingSpace, *, seed: int, macs: int, steps: int, cost: Callable[[Pooling, int], int]
+    name: str,
+    space: PoolingSpace,
+    *,
+    seed: int,
+    macs: int,
+    steps: int,
+    cost: Callable[[Pooling, int], int],
+    **more: Any,
 ) -> Method:
-    """The method called ``name``. RequestError with the known names otherwise, and where a package is missing."""
+    """The method called ``name``, for a ``Task`` of these. RequestError for an unknown name or a missing package."""
     known = available()
     if name not in known:
         raise RequestError(f"unknown method {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}")
-    return known[name](space, seed, macs, steps, cost)
+    return known[name](Task(space, seed, macs, steps, cost, **more))

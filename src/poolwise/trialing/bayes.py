@@ -13,15 +13,15 @@ from typing import Any
 
 from poolwise.errors import RequestError
 from poolwise.space import Pooling
-from poolwise.trialing.base import Method, register
+from poolwise.trialing.base import Method, Task, register
 
 STARTUP = 5  # uniform trainings before the model speaks
 _TRIES = 4  # proposals that were trained before are drawn anew so many times
 
 
 class _Optuna(Method):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
         try:
             import optuna
         except ImportError:

@@ -8,10 +8,9 @@ a configuration that was not trained yet is preferred among the neighbours, sinc
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from poolwise.space import Pooling
-from poolwise.trialing.base import Method, register
+from poolwise.trialing.base import Method, Task, register
 
 POPULATION = 8
 TOURNAMENT = 3
@@ -21,8 +20,8 @@ TOURNAMENT = 3
 class RegularisedEvolution(Method):
     """Full trainings of children of the best of a few random members of the population."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
         self.population: deque[tuple[Pooling, float]] = deque(maxlen=POPULATION)
 
     def _next(self) -> tuple[Pooling, int] | None:

@@ -7,13 +7,11 @@ into the compute even if the most expensive go on. What is left is spent on furt
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from poolwise import metrics
 from poolwise.space import Pooling
-from poolwise.trialing.base import Method, register
+from poolwise.trialing.base import Method, Task, register
 
 ETA = 3
 RUNGS = 3
@@ -26,8 +24,8 @@ class SuccessiveHalving(Method):
 
     accuracies = False
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
         self.lengths = [max(self.steps // ETA**rung, 1) for rung in reversed(range(RUNGS))]
         self._rung, self._queue, self._results = 0, list[Pooling](), list[tuple[float, Pooling]]()
 

@@ -1,0 +1,37 @@
+"""The Python face: each function is one command.
+
+    import poolwise
+    result = poolwise.run(poolwise.preset("demo"), "runs/demo")
+
+``search``, ``rank``, ``retrain`` and ``report`` are the stages of ``run``; each reads what the stage before it wrote
+into the run folder, and ``resume`` goes on with whatever was asked for and is not done.
+"""
+
+from poolwise.api.before import costs, named_slots, suggest
+from poolwise.api.evidence import compare, exhaustive, simulate
+from poolwise.api.handing import hand_over, model, network
+from poolwise.api.running import changed, fit, plan, plan_left, rank, report, resume, retrain, run, search
+from poolwise.stages import STAGES
+
+__all__ = [
+    "STAGES",
+    "changed",
+    "compare",
+    "costs",
+    "exhaustive",
+    "fit",
+    "hand_over",
+    "model",
+    "named_slots",
+    "network",
+    "plan",
+    "plan_left",
+    "rank",
+    "report",
+    "resume",
+    "retrain",
+    "run",
+    "search",
+    "simulate",
+    "suggest",
+]

@@ -1,0 +1,178 @@
+"""Evidence: everything trained stand-alone, every method on one protocol, and the same on a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from poolwise import stages
+from poolwise.errors import RequestError
+from poolwise.images.sources import Source
+from poolwise.metrics.uncertainty import RESAMPLES
+from poolwise.networks import family
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.runs import RunFolder
+from poolwise.settings import Settings
+from poolwise.space import Pooling
+from poolwise.truth import tables
+
+
+def exhaustive(
+    settings: Settings,
+    out: str | Path,
+    *,
+    poolings: Sequence[Pooling | str] | None = None,
+    retry: bool = False,
+    table: str | Path | None = None,
+    source: Source | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Train every configuration (or the listed ``poolings``) stand-alone; returns the content of ``exhaustive.json``.
+
+    ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` of the settings say how many seeds and how long. On a
+    folder that holds the same request it goes on with what is not trained yet (``workers`` may differ); ``retry``
+    repeats the trainings that failed. ``table`` is a folder that gets the tabular benchmark, named after the folder.
+    Raises RequestError where the folder holds a different request.
+    """
+    space = family(settings.model).space
+    asked = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
+    if asked is not None and (not asked or len(set(asked)) < len(asked)):
+        twice = next((name for name in asked if asked.count(name) > 1), None)
+        raise RequestError(f"pooling {twice} is listed twice" if twice else "no pooling is listed: list at least one")
+    name = None if table is None else tables.check_name(Path(table).absolute().name)
+    if name and asked is not None and len(asked) < len(space):
+        raise RequestError(f"a table needs all {len(space)} configurations and {len(asked)} are listed")
+    path = Path(out)
+    if (path / "run.json").exists():
+        folder, problem = RunFolder.open(path), None
+        _same_request(folder, settings, asked)
+    else:
+        folder, problem = stages.create(settings, path, ["exhaustive"], source, asked)
+    if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
+        (folder.path / "exhaustive.json").unlink()
+    value = stages.carry_out(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
+    if table is not None and name:
+        tables.write(table, name, value, command="; ".join(folder.request()["commands"]))
+    return value
+
+
+def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | None) -> None:
+    """RequestError where the run was asked for something else; another number of workers is taken over."""
+    request, wanted = folder.request(), stages.rooted(settings).to_json()
+    kept = Settings.from_json(request["settings"]).to_json()  # a run begun before a setting was there has its default
+    if "exhaustive" not in request["stages"]:
+        raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
+    for name, value in {**wanted, "poolings": poolings}.items():
+        had = request.get("poolings") if name == "poolings" else kept.get(name)
+        if value != had and name != "workers":
+            raise RequestError(
+                f"{folder.path} holds another request ({name.removeprefix('retrain_')} {had}, now {value}):"
+                f" go on with it (poolwise resume {folder.path}) or give another --out"
+            )
+    if wanted != request["settings"]:
+        folder.save_request({**request, "settings": wanted})
+
+
+def compare(
+    table: str | Path,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    columns: Sequence[str] | None = None,
+    names: Sequence[str] = ("macs", "productive", "receptive_field"),
+    methods: Sequence[str] = (),
+    budgets: Sequence[int] = (1500,),
+    seeds: Sequence[int] = (0, 1, 2),
+    supernets: int = 4,
+    recipe: str | None = None,
+    machine: dict[str, Any] | None = None,
+    resamples: int = RESAMPLES,
+    plan: bool = False,
+    source: Source | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Judge rankings against a table and write csv, json, figures and a page; returns the content of ``compare.json``.
+
+    ``methods`` are trained first, at equal compute (docs/comparison.md); the same call again goes on with what is not done.
+
+    Args:
+        table: name or folder of a table, see ``tables.load``.
+        methods, budgets, supernets, recipe, machine: what trains, see ``comparing.protocol.Protocol``.
+        plan: do nothing and return what would be trained.
+        columns: rankings that the table holds (all), as ``supernets4``.
+        names: controls; ``naswot`` and ``grad_norm`` need the images that the table was made with, one run a seed.
+        source: those images, where they are not the data set that the table names.
+
+    Raises RequestError for an unknown table, one that does not fit ``model``, an empty study, whatever is given twice, and
+    a folder that holds a study that contradicts this one.
+    """
+    from poolwise.comparing import protocol, study
+    from poolwise.reporting import comparison
+
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise RequestError(f"seeds {', '.join(map(str, seeds)) or 'none'}: give at least one, each once")
+    path = Path(out)
+    study.check_out(path)
+    truth = tables.load(table)
+    protocol.check_out(path, truth)
+    known = study.check_model(truth, model)
+    trained = None
+    if methods:
+        arguments: dict[str, Any] = {"supernets": supernets, "recipe": recipe, "machine": machine, "source": source}
+        trained = protocol.Protocol(truth, known, methods, budgets, seeds, path, **arguments)
+    elif plan:
+        raise RequestError("nothing to train, so nothing to plan: name --methods")
+    problem = trained.problem if trained else None
+    if source is not None and problem is None:
+        problem = Problem(study.settings_of(truth, known), source)
+    entries = study.column_entries(truth, columns)
+    if trained and plan:
+        study.check_controls(names)
+        return trained.plan()
+    entries += study.control_entries(truth, known, names, seeds, problem)
+    told, failed = trained.run(listener or Listener()) if trained else ([], [])
+    value = study.study([*told, *entries], truth, known, resamples, failed)
+    study.write(value, path)
+    comparison.write(value, path)
+    return value
+
+
+def simulate(
+    table: str | Path,
+    out: str | Path | None = None,
+    *,
+    methods: Sequence[str],
+    model: str | None = None,
+    runs: int = 1000,
+    trials: int = 10,
+    tolerance: float | None = None,
+    agreement: float | None = None,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Play methods of stand-alone trials on a table, many times; returns the content of ``simulate.json``.
+
+    Args:
+        methods: with their hints, as ``refine@supernets4+productive+macs``, see ``comparing.simulate``.
+        out: folder for json, csv and figure; None writes nothing.
+        trials: whole trainings of each method.
+        tolerance: points of regret that count as found (the table's noise).
+        agreement: correlation of trainings a third as long with whole ones.
+
+    Raises RequestError for an unknown table, method or hint, and for a table without noise between seeds.
+    """
+    from poolwise.comparing import simulate as simulating
+    from poolwise.comparing import study
+
+    truth = tables.load(table)
+    known = study.check_model(truth, model)
+    players = simulating.parse(methods, truth, known)
+    if out is not None:
+        simulating.check_out(Path(out))
+    asked = {"runs": runs, "trials": trials, "tolerance": tolerance, "seed": seed, "listener": listener}
+    value = simulating.simulate(truth, known, players, agreement=agreement or simulating.AGREEMENT, **asked)
+    if out is not None:
+        simulating.write(value, Path(out))
+    return value

@@ -1,0 +1,144 @@
+"""A run: searching, ranking, retraining, reporting, and going on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from poolwise import planning, stages
+from poolwise.errors import RequestError
+from poolwise.images.sources import Source
+from poolwise.networks import family
+from poolwise.planning import Plan
+from poolwise.progress import Listener
+from poolwise.runs import RunFolder, alone
+from poolwise.searching import ranked
+from poolwise.settings import Settings
+from poolwise.space import Pooling
+from poolwise.stages import STAGES
+
+_RETRAIN_SETTINGS = ("top", "retrain_seeds", "retrain_epochs", "retrain_steps")
+
+
+def search(
+    settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
+) -> RunFolder:
+    """Train the mixture and keep it in the run folder ``out``."""
+    folder, problem = stages.create(settings, out, ["search"], source)
+    return stages.carry_out(folder, ["search"], source, listener, problem)
+
+
+def run(
+    settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
+) -> dict[str, Any]:
+    """Search, rank, retrain and report in one go; returns the content of ``retrain.json``."""
+    folder, problem = stages.create(settings, out, STAGES, source)
+    stages.carry_out(folder, STAGES, source, listener, problem)
+    return folder.read("retrain.json", "")
+
+
+def rank(
+    folder: str | Path,
+    *,
+    fusion: bool | None = None,
+    source: Source | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Score every configuration with a finished search; returns the content of ``ranking.json``.
+
+    ``fusion`` says whether scores are fused with productive convolutions (None: as the run was asked for). Where the
+    run is ranked already, its scores are put in order anew, with the stand-alone trainings that it holds by now, and what
+    followed from another order (``retrain.json``, ``report.html``; no training) is dropped.
+    """
+    opened = RunFolder.open(Path(folder))
+    if fusion is not None:
+        with alone(opened.path):
+            ranked.order_anew(opened, fusion)
+    stages.ask_for(opened, "rank")
+    return stages.carry_out(opened, ["rank"], source, listener).read(ranked.OUTPUT, "")
+
+
+def retrain(
+    folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: int | None
+) -> dict[str, Any]:
+    """Retrain the top of the ranking beside the default; returns the content of ``retrain.json``.
+
+    ``top``, ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` change what the run was asked for; finished
+    trainings of the same length are used again.
+    """
+    opened = RunFolder.open(Path(folder))
+    opened.read("ranking.json", f"rank it first, poolwise rank {folder}")
+    request = opened.request()
+    settings = changed(Settings.from_json(request["settings"]), changes)
+    problem = stages.reopened(opened, source, settings)  # a wrong request is told before anything is touched
+    if settings != Settings.from_json(request["settings"]) or not opened.has("retrain.json"):
+        for name in ("retrain.json", "report.html"):  # what they say is no longer what was asked for
+            (opened.path / name).unlink(missing_ok=True)
+    opened.save_request({**request, "settings": settings.to_json()})
+    stages.ask_for(opened, "retrain")
+    left = [stage for stage in STAGES[2:] if stage in opened.request()["stages"]]
+    return stages.carry_out(opened, left, source, listener, problem).read("retrain.json", "")
+
+
+def changed(settings: Settings, changes: dict[str, int | None]) -> Settings:
+    """Settings with another retraining. RequestError for a change that retraining cannot make."""
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    unknown = sorted(set(given) - set(_RETRAIN_SETTINGS))
+    if unknown:
+        raise RequestError(f"retrain cannot change {unknown[0]!r}: {', '.join(_RETRAIN_SETTINGS)} can be changed")
+    if "retrain_epochs" in given and "retrain_steps" not in given:
+        given["retrain_steps"] = None
+    return dataclasses.replace(settings, **given)
+
+
+def report(folder: str | Path) -> Path:
+    """Write ``figures/`` and the self-contained page ``report.html`` from the files of a run; returns its path."""
+    from poolwise.reporting import page
+
+    opened = RunFolder.open(Path(folder))
+    path = page.write(opened)
+    stages.ask_for(opened, "report")  # so that a later retraining renews it
+    return path
+
+
+def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> RunFolder:
+    """Go on with everything that was asked of the run and is not done yet."""
+    opened = RunFolder.open(Path(folder))
+    return stages.carry_out(opened, opened.request()["stages"], source, listener)
+
+
+def plan(
+    settings: Settings,
+    asked: Sequence[str] = STAGES,
+    *,
+    poolings: Sequence[Pooling | str] | None = None,
+    source: Source | None = None,
+) -> Plan:
+    """Steps, multiply-adds, time, memory and disk that these stages would take on this machine, without doing them.
+
+    ``poolings`` are those of an ``exhaustive`` stage (None: all).
+    """
+    if "exhaustive" in asked:
+        space = family(settings.model).space
+        listed = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
+        return stages.plan_exhaustive(settings, listed, source)
+    return planning.plan(stages.measured(settings, source), asked)
+
+
+def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | None:
+    """What ``resume`` would still do, without doing it; None where nothing is left to train or rank."""
+    return stages.plan_left(RunFolder.open(Path(folder)), source)
+
+
+def fit(
+    settings: Settings,
+    seconds: float,
+    asked: Sequence[str] = STAGES,
+    kept: Iterable[str] = (),
+    *,
+    source: Source | None = None,
+) -> Settings:
+    """Settings with steps, M and images that fit the time on this machine; those named in ``kept`` stay."""
+    return planning.fit(settings, seconds, asked, kept, source)
