@@ -21,7 +21,7 @@ FLOORS = [
     {"workers"},
     {"planning"},
     {"searching", "truth", "controls", "trialing"},
-    {"reporting", "suggesting", "handing"},
+    {"reporting", "suggesting", "handing", "refining"},
     {"stages"},
     {"comparing"},
     {"api"},

@@ -79,7 +79,7 @@ class Plan:
 
 
 def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pooling, int]] | None = None) -> Plan:
-    """What ``stages`` of ``search``, ``rank``, ``retrain``, ``exhaustive`` would take.
+    """What ``stages`` of ``search``, ``rank``, ``refine``, ``retrain``, ``exhaustive`` would take.
 
     Args:
         problem: its precision and parallel choice are those that the run will use.
@@ -91,7 +91,7 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
     for name in stages:
         if name in makers:
             planned.append(makers[name](problem))
-        elif name in ("retrain", "exhaustive"):
+        elif name in ("refine", "retrain", "exhaustive"):
             planned.append(_trainings(problem, name, trainings))
     settings, parameters = problem.settings, problem.cost(problem.default).parameters
     kept = {
@@ -147,19 +147,24 @@ def _rank(problem: Problem) -> Stage:
 
 
 def _trainings(problem: Problem, name: str, trainings: Sequence[tuple[Pooling, int]] | None) -> Stage:
-    settings, timing, steps = problem.settings, problem.timing, problem.retrain_steps
-    if trainings is None:
+    settings, timing, halved = problem.settings, problem.timing, name == "refine"
+    steps = problem.half_steps if halved else problem.retrain_steps
+    if halved:
+        count, macs = settings.trials, _mean_macs(problem)
+    elif trainings is None:
         count, macs = (settings.top + 2) * settings.retrain_seeds, _mean_macs(problem)
     else:
         count = sum(seeds for _, seeds in trainings)
         macs = sum(problem.cost(pooling).macs * seeds for pooling, seeds in trainings) / max(count, 1)
-    batch, test = min(settings.batch_size, len(problem.training_images)), len(problem.source.test)
+    batch = min(settings.batch_size, len(problem.halves[0]) if halved else len(problem.training_images))
+    test = len(problem.halves[1]) if halved else len(problem.source.test)
     trained, tested = (
         steps * (timing.seconds("train", macs) + timing.data),
         test / batch * timing.seconds("score", macs),
     )
     parallel = workers.for_trainings(problem)
-    at_once = min(parallel.workers, count)
+    asked = (settings.at_once or problem.parallel.workers) if halved else count
+    at_once = min(parallel.workers, count, asked)
     rounds = count if at_once == 1 else -(-count // at_once) * parallel.slowdown
     fixed = rounds * tested + (CREW_SECONDS if at_once > 1 else 0.0)
     weights = 12 * problem.cost(problem.default).parameters
@@ -194,7 +199,7 @@ def _parallel_words(problem: Problem, stages: Sequence[str]) -> str:
     for name, choose in (("search", workers.for_search), ("trainings", workers.for_trainings)):
         found, wanted = (
             choose(problem),
-            name in stages or (name == "trainings" and {"retrain", "exhaustive"} & set(stages)),
+            name in stages or (name == "trainings" and {"refine", "retrain", "exhaustive"} & set(stages)),
         )
         count = found.workers
         if wanted:

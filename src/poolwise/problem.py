@@ -155,6 +155,14 @@ class Problem:
         )
 
     @property
+    def half_steps(self) -> int:
+        """Steps of a stand-alone training on the training half: as many epochs as a retraining has on all images."""
+        images, half = len(self.training_images), len(self.halves[0])
+        batch = min(self.settings.batch_size, half)
+        whole = images // min(self.settings.batch_size, images)  # batches in an epoch, as training counts them
+        return max(round(self.retrain_steps * (half // batch) / whole), 1)
+
+    @property
     def block(self) -> int:
         """Steps that are drawn with the same scores.
 

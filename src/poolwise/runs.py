@@ -213,10 +213,13 @@ class RunFolder:
 
 
 class Trials:
-    """Stand-alone trainings in ``trials.sqlite``: one row for a configuration, seed and budget (optimizer steps)."""
+    """Stand-alone trainings in an SQLite file: one row for a configuration, seed and budget (optimizer steps).
 
-    def __init__(self, folder: RunFolder):
-        self.path = folder.path / "trials.sqlite"
+    ``trials.sqlite`` holds those on all training images, judged by the test set; other files those of other purposes.
+    """
+
+    def __init__(self, folder: RunFolder, name: str = "trials.sqlite"):
+        self.path = folder.path / name
         with self._connect() as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS trials (pooling TEXT, seed INTEGER, budget INTEGER, accuracy REAL,"

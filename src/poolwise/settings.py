@@ -40,7 +40,12 @@ class Settings:
         rank_on: which SuperNets score a configuration when ranking: ``assigned``, its most probable one on the whole
             scoring half, as published; ``all``, every one on its share of it, weighted by the assignment.
         fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone.
-        top, retrain_seeds: how many of the ranking are retrained, with how many seeds each.
+        top: how many of the ranking are retrained.
+        trials: stand-alone trainings that refining may take, the default's among them.
+        refiner: method that chooses them (``poolwise.trialing``).
+        margin: points of accuracy below which a difference does not matter: refining stops, and a verdict is equal, within.
+        at_once: trainings that refining asks for together (None: as many as processes are fastest); part of its result.
+        retrain_seeds: seeds of each retrained configuration.
         retrain_epochs, retrain_steps: length of a stand-alone training.
         seed, device, precision: root seed; where and in which number format.
         threads, workers: CPU threads a process and processes at once (None: what is measured to be fastest). Threads
@@ -76,6 +81,10 @@ class Settings:
     rank_on: str = "assigned"
     fusion: bool = False
     top: int = 1
+    trials: int = 7
+    refiner: str = "refine"
+    margin: float = 0.2
+    at_once: int | None = None
     retrain_seeds: int = 5
     retrain_epochs: int = 200
     retrain_steps: int | None = None
@@ -88,17 +97,36 @@ class Settings:
     profile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("width", "image_size", "images", "steps", "retrain_steps", "block", "threads", "workers"):
+        for name in (
+            "width",
+            "image_size",
+            "images",
+            "steps",
+            "retrain_steps",
+            "block",
+            "threads",
+            "workers",
+            "at_once",
+        ):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
-        for name in ("supernets", "epochs", "batch_size", "eval_batch_size", "top", "retrain_seeds", "retrain_epochs"):
+        for name in (
+            "supernets",
+            "epochs",
+            "batch_size",
+            "eval_batch_size",
+            "top",
+            "trials",
+            "retrain_seeds",
+            "retrain_epochs",
+        ):
             _whole(name, getattr(self, name), 1)
         _whole("seed", self.seed, 0)
         for name in ("batch_size", "eval_batch_size"):
             if getattr(self, name) < 2:
                 raise RequestError(f"{name} is {getattr(self, name)}: BatchNorm needs at least 2 images a batch")
         _number("lr", self.lr, above=0)
-        for name in ("lr_end", "momentum", "weight_decay", "temperature", "temperature_start"):
+        for name in ("lr_end", "momentum", "weight_decay", "temperature", "temperature_start", "margin"):
             _number(name, getattr(self, name))
         _number("warm_up", self.warm_up)
         if self.warm_up >= 1:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from poolwise import planning
+from poolwise import planning, refining
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.networks import family
@@ -22,14 +22,18 @@ from poolwise.truth import standalone
 from poolwise.truth.exhaustive import exhaustive
 
 STAGES = ("search", "rank", "retrain", "report")
+ORDER = ("search", "rank", "refine", "retrain", "report", "exhaustive")  # whenever each was asked for
 # what shows that a stage needs no more work; a finished search is restored in no time until it is ranked
 _OUTPUTS = {
     "search": "ranking.json",
     "rank": "ranking.json",
+    "refine": "refine.json",
     "retrain": "retrain.json",
     "report": "report.html",
     "exhaustive": "exhaustive.json",
 }
+
+_WORK = {"search": loop.search, "rank": ranking.rank, "refine": refining.refine, "retrain": standalone.retrain}
 
 
 def rooted(settings: Settings) -> Settings:
@@ -82,7 +86,7 @@ def ask_for(folder: RunFolder, stage: str) -> None:
     request = folder.request()
     commands, command = request["commands"], command_line()
     if stage not in request["stages"]:
-        request["stages"] = [*request["stages"], stage]
+        request["stages"] = sorted([*request["stages"], stage], key=ORDER.index)
     folder.save_request({**request, "commands": commands if command in commands else [*commands, command]})
 
 
@@ -147,7 +151,7 @@ def _carry_out(
         if stage == "exhaustive":
             exhaustive(problem, folder, _members(problem, folder.request()["poolings"]), listener, retry)
         else:
-            work = {"search": loop.search, "rank": ranking.rank, "retrain": standalone.retrain}[stage]
+            work = _WORK[stage]
             work(problem, folder, listener)
         seconds = round(time.monotonic() - begin, 1)
         folder.log({"event": "stage", "stage": stage, "planned": planned, "seconds": seconds})
@@ -160,7 +164,7 @@ def _planned(folder: RunFolder, problem: Problem, stages: Sequence[str]) -> Plan
     if "exhaustive" in stages:
         trainings = _all_trainings(problem, folder.request()["poolings"])
     elif "retrain" in stages and folder.has("ranking.json"):
-        known = standalone.roles_of(folder.read("ranking.json", ""), problem.settings.top)
+        known = standalone.roles_of(folder, problem.settings.top)
         trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in known]
     return planning.plan(problem, stages, trainings)
 

@@ -10,10 +10,24 @@ into the run folder, and ``resume`` goes on with whatever was asked for and is n
 from poolwise.api.before import costs, named_slots, suggest
 from poolwise.api.evidence import compare, exhaustive, simulate
 from poolwise.api.handing import hand_over, model, network
-from poolwise.api.running import changed, fit, plan, plan_left, rank, report, resume, retrain, run, search
+from poolwise.api.running import (
+    REFINE_SETTINGS,
+    changed,
+    fit,
+    plan,
+    plan_left,
+    rank,
+    refine,
+    report,
+    resume,
+    retrain,
+    run,
+    search,
+)
 from poolwise.stages import STAGES
 
 __all__ = [
+    "REFINE_SETTINGS",
     "STAGES",
     "changed",
     "compare",
@@ -27,6 +41,7 @@ __all__ = [
     "plan",
     "plan_left",
     "rank",
+    "refine",
     "report",
     "resume",
     "retrain",

@@ -171,7 +171,7 @@ def simulate(
     players = simulating.parse(methods, truth, known)
     if out is not None:
         simulating.check_out(Path(out))
-    asked = {"runs": runs, "trials": trials, "tolerance": tolerance, "seed": seed, "listener": listener}
+    asked: dict[str, Any] = {"runs": runs, "trials": trials, "tolerance": tolerance, "seed": seed, "listener": listener}
     value = simulating.simulate(truth, known, players, agreement=agreement or simulating.AGREEMENT, **asked)
     if out is not None:
         simulating.write(value, Path(out))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import planning, stages
+from poolwise import planning, refining, stages
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.networks import family
@@ -20,6 +20,7 @@ from poolwise.space import Pooling
 from poolwise.stages import STAGES
 
 _RETRAIN_SETTINGS = ("top", "retrain_seeds", "retrain_epochs", "retrain_steps")
+REFINE_SETTINGS = ("trials", "refiner", "margin", "at_once")
 
 
 def search(
@@ -60,6 +61,23 @@ def rank(
     return stages.carry_out(opened, ["rank"], source, listener).read(ranked.OUTPUT, "")
 
 
+def refine(
+    folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Train a handful of configurations stand-alone, where that tells most; returns the content of ``refine.json``.
+
+    ``trials``, ``refiner``, ``margin`` and ``at_once`` change what the run was asked for; finished trainings are used again,
+    so more trials go on where fewer ended. What followed from other picks (``retrain.json``, ``report.html``) is dropped.
+    """
+    opened = RunFolder.open(Path(folder))
+    before = opened.read(refining.OUTPUT, "")["picks"] if opened.has(refining.OUTPUT) else None
+    value = _again(opened, "refine", changes, REFINE_SETTINGS, source, listener)
+    if value["picks"] != before:
+        for name in ("retrain.json", "report.html"):
+            (opened.path / name).unlink(missing_ok=True)
+    return value
+
+
 def retrain(
     folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: int | None
 ) -> dict[str, Any]:
@@ -68,26 +86,39 @@ def retrain(
     ``top``, ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` change what the run was asked for; finished
     trainings of the same length are used again.
     """
-    opened = RunFolder.open(Path(folder))
-    opened.read("ranking.json", f"rank it first, poolwise rank {folder}")
-    request = opened.request()
-    settings = changed(Settings.from_json(request["settings"]), changes)
+    return _again(RunFolder.open(Path(folder)), "retrain", changes, _RETRAIN_SETTINGS, source, listener)
+
+
+def _again(
+    opened: RunFolder,
+    stage: str,
+    changes: dict[str, Any],
+    allowed: Sequence[str],
+    source: Source | None,
+    listener: Listener | None,
+) -> dict[str, Any]:
+    """Do a stage that follows the ranking, as it was asked for or with changes; a report that was asked for is renewed."""
+    opened.read("ranking.json", f"rank it first, poolwise rank {opened.path}")
+    request, output = opened.request(), f"{stage}.json"
+    settings = changed(Settings.from_json(request["settings"]), changes, allowed)
     problem = stages.reopened(opened, source, settings)  # a wrong request is told before anything is touched
-    if settings != Settings.from_json(request["settings"]) or not opened.has("retrain.json"):
-        for name in ("retrain.json", "report.html"):  # what they say is no longer what was asked for
+    if stage == "refine":
+        refining.method_of(problem, opened.read("ranking.json", ""), settings.refiner)
+    if settings != Settings.from_json(request["settings"]) or not opened.has(output):
+        for name in (output, "report.html"):  # what they say is no longer what was asked for
             (opened.path / name).unlink(missing_ok=True)
     opened.save_request({**request, "settings": settings.to_json()})
-    stages.ask_for(opened, "retrain")
-    left = [stage for stage in STAGES[2:] if stage in opened.request()["stages"]]
-    return stages.carry_out(opened, left, source, listener, problem).read("retrain.json", "")
+    stages.ask_for(opened, stage)
+    left = [name for name in (stage, "report") if name in opened.request()["stages"]]
+    return stages.carry_out(opened, left, source, listener, problem).read(output, "")
 
 
-def changed(settings: Settings, changes: dict[str, int | None]) -> Settings:
-    """Settings with another retraining. RequestError for a change that retraining cannot make."""
+def changed(settings: Settings, changes: dict[str, Any], allowed: Sequence[str] = _RETRAIN_SETTINGS) -> Settings:
+    """Settings with another retraining, or what else is ``allowed``. RequestError for any other change."""
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    unknown = sorted(set(given) - set(_RETRAIN_SETTINGS))
+    unknown = sorted(set(given) - set(allowed))
     if unknown:
-        raise RequestError(f"retrain cannot change {unknown[0]!r}: {', '.join(_RETRAIN_SETTINGS)} can be changed")
+        raise RequestError(f"{unknown[0]!r} cannot be changed here: {', '.join(allowed)} can be changed")
     if "retrain_epochs" in given and "retrain_steps" not in given:
         given["retrain_steps"] = None
     return dataclasses.replace(settings, **given)

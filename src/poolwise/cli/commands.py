@@ -197,6 +197,28 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool)
 
 @cli.command()
 @_RUN
+@click.option("--trials", type=int, help="Stand-alone trainings in all, the default's among them (7).")
+@click.option(
+    "--method", "refiner", help="What chooses them: refine (a surrogate of all), or gp, tpe, top, random and others."
+)
+@click.option("--margin", type=float, help="Points of accuracy below which a difference does not matter (0.2).")
+@click.option("--at-once", type=int, help="Trainings asked for together (as many as run at once fastest).")
+@_PLAN
+@output_options
+def refine(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
+    """Train a handful of configurations where that tells most, and name three picks."""
+    from poolwise import api
+    from poolwise.runs import RunFolder
+
+    if plan:
+        settings = Settings.from_json(RunFolder.open(run).request()["settings"])
+        return _planned(api.changed(settings, changes, api.REFINE_SETTINGS), ["refine"], as_json)
+    value = work(run, quiet, as_json, lambda listener: api.refine(run, listener=listener, **changes))
+    show.refined(value, as_json)
+
+
+@cli.command()
+@_RUN
 @retrain_options
 @_PLAN
 @output_options

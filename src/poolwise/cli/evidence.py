@@ -166,10 +166,11 @@ def compare(
 @click.option("--model", help="Network family (the table's).")
 @click.option(
     "--methods",
-    default="refine@productive+macs,random,tpe,top@productive",
+    default="refine@productive+macs+last_stage,refine,top@productive,tpe,random",
     show_default=True,
     help="Methods of stand-alone trials; after @ what they are told before, like refine@supernets4+productive+macs: a"
-    " ranking of the table, productive, macs, the folder of a ranked run, each also with shuffled- before it; or none.",
+    " ranking of the table, productive, macs, last_stage, the folder of a ranked run, each also with shuffled- before it;"
+    " or none.",
 )
 @click.option("--runs", type=click.IntRange(min=1), default=1000, show_default=True, help="Repetitions.")
 @click.option("--trials", type=click.IntRange(min=1), default=10, show_default=True, help="Whole trainings of each.")

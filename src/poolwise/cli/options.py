@@ -129,7 +129,7 @@ class Sections(click.Group):
 
     SECTIONS: ClassVar[dict[str, tuple[str, ...]]] = {
         "Before training": ("space", "suggest"),
-        "Training": ("run", "search", "rank", "retrain", "exhaustive", "resume"),
+        "Training": ("run", "search", "rank", "refine", "retrain", "exhaustive", "resume"),
         "Evidence": ("compare", "simulate"),
         "Hand over": ("report", "export", "data"),
     }

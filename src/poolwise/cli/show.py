@@ -175,6 +175,46 @@ def _controls(value: dict[str, Any]) -> None:
     click.echo(f"agreement with the score (Kendall tau-b) of what needs no training: {', '.join(agreement)}")
 
 
+def refined(value: dict[str, Any], as_json: bool) -> None:
+    """The trainings, what is believed of the best, and the three picks."""
+    if as_json:
+        return _json(value)
+    picks = value["picks"]
+    names = {"best": "best", "best_at_default_macs": "best at its MACs", "best_for_cost": "best gain for its cost"}
+    title = f"{len(value['trials'])} trainings on one half of the images, judged by the other"
+    table = Table("pooling", "is", title=title)
+    for heading in ("trained", "accuracy %", "expected % (95 %)", "is the best", "MACs of default"):
+        table.add_column(heading, justify="right")
+    for row in value["configurations"]:
+        own = [
+            t["accuracy"] for t in value["trials"] if t["pooling"] == row["pooling"] and t["steps"] == value["steps"]
+        ]
+        roles = [words for name, words in names.items() if picks[name] == row["pooling"]]
+        roles += ["default"] if row["pooling"] == value["default"] else []
+        if not own and not roles and row["best"] < 0.05:
+            continue
+        accuracies = ", ".join("failed" if accuracy is None else f"{100 * accuracy:.2f}" for accuracy in own)
+        low, high = (100 * edge for edge in row["interval"])
+        cells = [
+            str(row["trainings"]),
+            accuracies,
+            f"{100 * row['expected']:.2f} ({low:.1f} to {high:.1f})",
+            f"{row['best']:.0%}",
+            f"{row['macs_ratio']:.2f}",
+        ]
+        table.add_row(
+            row["pooling"], ", ".join(roles), *cells, style="bold" if row["pooling"] == picks["best"] else None
+        )
+    _print(table)
+    hints = ", ".join(f"{name} {hint['weight']:.2f}" for name, hint in value["hints"].items())
+    click.echo(
+        f"what the trainings say each hint explains of the accuracies: {hints}; noise {value['noise']:.2f} points"
+    )
+    click.echo(
+        f"{value['stopped']}. Expected is of trainings like these; the verdict takes fresh seeds: poolwise retrain"
+    )
+
+
 def retrained(value: dict[str, Any], as_json: bool) -> None:
     """Stand-alone accuracies and the verdict."""
     if as_json:
@@ -291,7 +331,7 @@ def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
 def result(path: Path, as_json: bool) -> None:
     """Everything a run has come to."""
     values = {}
-    for name in ("ranking", "retrain", "exhaustive"):
+    for name in ("ranking", "refine", "retrain", "exhaustive"):
         file = path / f"{name}.json"
         if file.exists():
             values[name] = json.loads(file.read_text())
@@ -299,6 +339,8 @@ def result(path: Path, as_json: bool) -> None:
         return _json({"run": str(path), **values})
     if "ranking" in values:
         ranking(values["ranking"], False, rows=None)
+    if "refine" in values:
+        refined(values["refine"], False)
     if "retrain" in values:
         retrained(values["retrain"], False)
     if "exhaustive" in values:

@@ -7,7 +7,7 @@ from functools import cached_property
 from poolwise.problem import Problem
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.truth.standalone import Part
+from poolwise.truth import standalone
 
 STREAM = "trial"  # random streams of trials share nothing with those of the truth
 
@@ -56,11 +56,8 @@ class Compute:
     @property
     def full_steps(self) -> int:
         """Steps of a full training on the training half: as many epochs as the truth was trained for."""
-        images = len(self.problem.training_images)
-        whole = images // min(self.problem.settings.batch_size, images)  # batches in an epoch, as training counts them
-        return max(round(self.problem.retrain_steps * (self.training // self.batch) / whole), 1)
+        return self.problem.half_steps
 
-    def part(self, steps: int) -> Part:
+    def part(self, steps: int) -> standalone.Part:
         """What a trial trains on and is judged by."""
-        training, scoring = self.problem.halves
-        return Part(training, scoring, steps, STREAM)
+        return standalone.on_halves(self.problem, steps, STREAM)

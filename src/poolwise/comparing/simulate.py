@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from poolwise import trialing
+from poolwise import controls, trialing
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
 from poolwise.progress import Listener
@@ -27,7 +27,6 @@ from poolwise.truth.tables import Table, costs
 
 OUTPUT = "simulate.json"
 SHUFFLED = "shuffled-"
-COUNTS = ("productive", "macs")
 QUANTILES = (0.1, 0.5, 0.9)
 AGREEMENT = 0.75  # correlation of trainings a third as long with whole ones, where nothing else is known
 
@@ -72,9 +71,9 @@ def parse(words: Sequence[str], table: Table, model: str) -> list[Player]:
 def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, int]:
     """Values of one hint, and the MACs that it took."""
     plain = name.removeprefix(SHUFFLED)
-    if plain in COUNTS:
-        priced = costs(table, model).values()
-        return np.array([np.log(c.macs) if plain == "macs" else c.productive for c in priced], float), 0
+    if plain in controls.HINTS:
+        priced = costs(table, model)
+        return np.array([controls.HINTS[plain](pooling, cost) for pooling, cost in priced.items()]), 0
     columns = {column.removesuffix("_mean"): column for column in table.columns if column != table.truth}
     if plain in columns:
         return np.array(table.column(columns[plain])), 0
@@ -85,7 +84,7 @@ def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, i
         if set(told) != {str(pooling) for pooling in table.space}:
             raise RequestError(f"{word}: {path} ranks other configurations than table {table.name}")
         return np.array([told[str(pooling)] for pooling in table.space]), sum(ranking["spent"].values())
-    allowed = [*COUNTS, *columns]
+    allowed = [*controls.HINTS, *columns]
     raise RequestError(
         f"{word}: unknown hint {plain[:60]!r}{did_you_mean(plain, allowed)}. Known: {', '.join(allowed)}, the folder of a ranked"
         f" run, each also with {SHUFFLED} before it; or none"

@@ -4,6 +4,7 @@ Every control gives scores_P, one for each configuration in the order of the spa
 """
 
 from poolwise.controls.counted import COUNTED, counted
+from poolwise.controls.hints import HINTS, hints
 from poolwise.controls.untrained import UNTRAINED, untrained
 
-__all__ = ["COUNTED", "UNTRAINED", "counted", "untrained"]
+__all__ = ["COUNTED", "HINTS", "UNTRAINED", "counted", "hints", "untrained"]

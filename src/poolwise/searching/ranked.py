@@ -82,7 +82,11 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
     cheap = next(row["pooling"] for row in rows if row["macs"] <= limit)
     return {
         **value,
-        "picks": {"best": rows[0]["pooling"], "best_at_default_macs": cheap},
+        "picks": {
+            "best": rows[0]["pooling"],
+            "best_at_default_macs": cheap,
+            "best_for_cost": _for_cost(rows, value["default"]),
+        },
         "ranked_by": by,
         "fusion": {
             "error": fused.error,
@@ -94,6 +98,13 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
     }
+
+
+def _for_cost(rows: list[dict[str, Any]], default: str) -> str:
+    """The most estimated gain over the default for each of the default's MACs; the default where nothing gains."""
+    base = next(row["estimate"] for row in rows if row["pooling"] == default)
+    best = max(rows, key=lambda row: ((row["estimate"] - base) / row["macs_ratio"], -row["macs"]))
+    return str(best["pooling"]) if best["estimate"] > base else default
 
 
 def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float]) -> Fused:

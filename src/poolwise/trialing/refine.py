@@ -21,7 +21,7 @@ from poolwise.space import Pooling
 from poolwise.trialing.base import Method, Task, register
 from poolwise.trialing.surrogate import Surrogate
 
-EXPLORING = 0.7  # share of the trainings that look for something better
+EXPLORING = 0.6  # share of the trainings that look for something better
 DOUBT = 0.05  # probability of something better, below which nothing more is asked
 _FEWEST = 3  # trainings before that is believed
 _CANDIDATES = 1024  # of a space that is larger
@@ -136,8 +136,7 @@ class Refine(Method):
     @property
     def leader(self) -> int:
         """Place among the candidates of the trained one with the highest expected accuracy."""
-        trained = [self._place[pooling] for pooling, steps in self.told if steps == self.steps]
-        trained += [self._place[ask.pooling] for ask in self.open if ask.steps == self.steps]
+        trained = {place for place, short in zip(self.belief.places, self.belief.short, strict=True) if not short}
         return max(trained, key=lambda place: (self.belief.mean_P[place], -place))
 
     def doubt(self, margin: float) -> float:
@@ -153,6 +152,10 @@ class Refine(Method):
         return margin is not None and len(self.belief) >= _FEWEST and self.doubt(margin) < DOUBT
 
     def _learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:
+        self.learn(pooling, steps, accuracy)
+
+    def learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:
+        """Be told of a training (accuracy 0 to 1), whoever asked for it."""
         self.belief.tell(self._place[pooling], 100 * accuracy, steps < self.steps)
 
     def ranking(self) -> np.ndarray:

@@ -51,6 +51,12 @@ class Part:
     stream: str
 
 
+def on_halves(problem: Problem, steps: int, stream: str) -> Part:
+    """A training on the training half that is judged by the scoring half: the test set stays unseen."""
+    training, scoring = problem.halves
+    return Part(training, scoring, steps, stream)
+
+
 def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, part: Part | None = None) -> Outcome:
     """Train one configuration on the full training set and test it on the test set, or on a ``part`` of the images.
 
@@ -96,8 +102,7 @@ def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str
     Finished trainings are found in ``trials.sqlite`` and not repeated. Seeds are fresh: none of them chose the picks.
     """
     settings = problem.settings
-    ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    roles = roles_of(ranking, settings.top)
+    roles = roles_of(folder, settings.top)
     seeds = list(range(1, settings.retrain_seeds + 1))
     train_all(problem, folder, [(p, s) for s in seeds for p in roles], listener, stage="retrain", keep=True)
     trials, steps = Trials(folder), problem.retrain_steps
@@ -164,12 +169,23 @@ def weights_name(pooling: str, seed: int, steps: int) -> str:
     return f"{pooling}-seed{seed}-{steps}steps"
 
 
-def roles_of(ranking: dict[str, Any], top: int) -> dict[str, list[str]]:
-    """Which configurations are retrained and as what, best first, the default last unless it is among them."""
+def roles_of(folder: RunFolder, top: int) -> dict[str, list[str]]:
+    """Which configurations are retrained and as what, best first, the default last unless it is among them.
+
+    By what refining came to, where it was done; otherwise by the ranking.
+    """
+    ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
+    order, picks = [row["pooling"] for row in ranking["ranking"]], ranking["picks"]
+    if folder.has("refine.json"):
+        refined = folder.read("refine.json", "")
+        picks = refined["picks"]
+        trained = [row["pooling"] for row in refined["configurations"] if row["trainings"]]
+        order = [picks["best"], *(pooling for pooling in trained if pooling != picks["best"])]
     roles: dict[str, list[str]] = {}
-    for row in ranking["ranking"][:top]:
-        roles.setdefault(row["pooling"], []).append("pick" if row["rank"] == 1 else f"rank {row['rank']}")
-    roles.setdefault(ranking["picks"]["best_at_default_macs"], []).append("best at no more MACs than the default")
+    for place, pooling in enumerate(order[:top], 1):
+        roles.setdefault(pooling, []).append("pick" if place == 1 else f"rank {place}")
+    roles.setdefault(picks["best_at_default_macs"], []).append("best at no more MACs than the default")
+    roles.setdefault(picks["best_for_cost"], []).append("best gain for its cost")
     roles.setdefault(ranking["default"], []).append("default")
     return roles
 

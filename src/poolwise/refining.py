@@ -1,0 +1,202 @@
+"""From a ranking to a decision: a handful of stand-alone trainings where they tell most, and three picks.
+
+Trainings are on the training half and judged by the scoring half, so the test set that the verdict is made on has chosen
+nothing. Finished ones are in ``refine.sqlite``; the same request again goes on with what is missing, more ``trials`` go
+on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from poolwise import controls, trialing, workers
+from poolwise.errors import PoolwiseError
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.runs import FORMAT, RunFolder, Trials, environment
+from poolwise.space import Pooling
+from poolwise.training import LossNotFinite
+from poolwise.trialing.refine import DOUBT, Refine
+from poolwise.truth import standalone
+
+OUTPUT = "refine.json"
+STREAM = "refine"  # random streams of these trainings share nothing with those of the verdict
+NORMAL_95 = 1.959964
+_ANY = 2**62  # multiply-adds: trainings are counted here, not they
+
+
+def hints_of(problem: Problem, ranking: Mapping[str, Any]) -> dict[str, Callable[[Pooling], float]]:
+    """What is known of every configuration: its smoothed score, and what costs nothing."""
+    smoothed = {row["pooling"]: float(row["smoothed"]) for row in ranking["ranking"]}
+    priced = {pooling: problem.cost(pooling) for pooling in map(Pooling.parse, smoothed)}
+    return {"scores": lambda pooling: smoothed[str(pooling)], **controls.hints(priced)}
+
+
+def method_of(problem: Problem, ranking: Mapping[str, Any], name: str) -> trialing.Method:
+    """A method at its beginning. RequestError for an unknown one, or one whose package is missing."""
+    settings = problem.settings
+    return trialing.create(
+        name,
+        problem.space,
+        seed=settings.seed,
+        macs=_ANY,
+        steps=problem.half_steps,
+        cost=lambda pooling, steps: steps * problem.cost(pooling).macs,
+        trials=settings.trials,
+        default=problem.default,
+        hints=hints_of(problem, ranking),
+        margin=settings.margin,
+    )
+
+
+def refine(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+    """Train what the method asks for until it is sure or ``trials`` are done; write refine.json."""
+    settings = problem.settings
+    ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
+    method, trials = method_of(problem, ranking, settings.refiner), Trials(folder, "refine.sqlite")
+    parallel = workers.for_trainings(problem)
+    at_once = settings.at_once or problem.parallel.workers
+    known = {(t["pooling"], t["seed"], t["budget"]): t for t in trials.all()}
+    listener.start("refine", settings.trials * method.steps)
+    order: list[trialing.Ask] = []
+    while asked := method.ask_all(at_once):
+        names = [(str(ask.pooling), ask.seed, ask.steps) for ask in asked]
+        jobs = [name for name in names if name not in known]
+        listener.advance(sum(ask.steps for ask, name in zip(asked, names, strict=True) if name in known))
+        for name, result in workers.each(problem, _train, jobs, listener, parallel.workers, parallel.threads):
+            if isinstance(result, LossNotFinite):
+                trials.record_failure(name[0], name[1], name[2], str(result))
+                listener.note(f"failed: {result}")
+            elif isinstance(result, PoolwiseError):
+                raise result
+            else:
+                trials.record(*name, *result)
+                listener.note(f"trained {name[0]}, {name[2]} steps: {100 * result[0]:.2f} % of the scoring half")
+        known = {(t["pooling"], t["seed"], t["budget"]): t for t in trials.all()}
+        for ask, name in zip(asked, names, strict=True):
+            accuracy = known[name]["accuracy"]
+            method.tell(*ask, _worst(method) if accuracy is None else float(accuracy))
+            order.append(ask)
+    listener.finish()
+    value = _describe(problem, ranking, method, order, known)
+    folder.write_json(OUTPUT, value)
+    return value
+
+
+def _worst(method: trialing.Method) -> float:
+    """What a training that failed counts as: the worst that did not."""
+    return min((accuracy for own in method.told.values() for accuracy in own), default=0.0)
+
+
+def _train(
+    problem: Problem, listener: Listener, _hold: None, pooling: str, seed: int, steps: int
+) -> tuple[float, list[tuple[int, float]], float]:
+    """Accuracy on the scoring half (0 to 1), curve and seconds of one training."""
+    begin = time.perf_counter()
+    part = standalone.on_halves(problem, steps, STREAM)
+    outcome = standalone.train(problem, Pooling.parse(pooling), seed, listener, part)
+    return outcome.accuracy, outcome.curve, time.perf_counter() - begin
+
+
+def _belief(problem: Problem, ranking: Mapping[str, Any], method: trialing.Method) -> Refine:
+    """What all trainings say together, whichever method chose them."""
+    if isinstance(method, Refine):
+        return method
+    model = method_of(problem, ranking, "refine")
+    assert isinstance(model, Refine)
+    for (pooling, steps), accuracies in method.told.items():
+        for accuracy in accuracies:
+            model.learn(pooling, steps, accuracy)
+    return model
+
+
+def _describe(
+    problem: Problem,
+    ranking: Mapping[str, Any],
+    method: trialing.Method,
+    order: list[trialing.Ask],
+    known: Mapping[tuple[str, int, int], Mapping[str, Any]],
+) -> dict[str, Any]:
+    settings, model = problem.settings, _belief(problem, ranking, method)
+    belief, doubt = model.belief, model.doubt(settings.margin)
+    best_P = belief.best(np.random.Generator(np.random.PCG64(settings.seed)))
+    foretold_N, error_N = belief.left_out()
+    rows = []
+    for place, pooling in enumerate(model.candidates):
+        mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, problem.cost(pooling)
+        own = [known[str(pooling), a.seed, a.steps]["accuracy"] for a in order if a.pooling == pooling]
+        rows.append(
+            {
+                "pooling": str(pooling),
+                "expected": float(mean),
+                "interval": [float(mean - NORMAL_95 * deviation), float(mean + NORMAL_95 * deviation)],
+                "best": float(best_P[place]),
+                "trainings": len(own),
+                "macs": cost.macs,
+                "macs_ratio": cost.macs_ratio,
+                "parameters": cost.parameters,
+            }
+        )
+    sure = len(order) < settings.trials and model.sure
+    return {
+        "format": FORMAT,
+        "method": settings.refiner,
+        "default": str(problem.default),
+        "steps": method.steps,
+        "images": {"training": len(problem.halves[0]), "scoring": len(problem.halves[1])},
+        "trials": [
+            {
+                "pooling": str(ask.pooling),
+                "seed": ask.seed,
+                "steps": ask.steps,
+                "accuracy": known[str(ask.pooling), ask.seed, ask.steps]["accuracy"],
+                "foretold": foretold_N[i] / 100 if model is method else None,
+                "error": error_N[i] / 100 if model is method else None,
+            }
+            for i, ask in enumerate(order)
+        ],
+        "hints": {
+            name: {"ignored": hint.ignored, "weight": hint.weight}
+            for name, hint in zip(model.task.hints, belief.hints(), strict=True)
+        },
+        "noise": belief.noise,
+        "agreement": belief.agreement if any(belief.short) else None,
+        "margin": settings.margin,
+        "doubt": doubt,
+        "stopped": (
+            f"nothing is left that is better by more than {settings.margin:g} points with a probability of {DOUBT:.0%}"
+            if sure
+            else f"{settings.trials} trainings are done; something better by more than {settings.margin:g} points is left"
+            f" with a probability of {doubt:.0%}"
+        ),
+        "picks": picks(rows, str(problem.default)),
+        "configurations": sorted(rows, key=lambda row: -row["expected"]),
+        "settings": settings.to_json(),
+        "precision": str(problem.precision),
+        **environment(),
+    }
+
+
+def picks(rows: list[dict[str, Any]], default: str) -> dict[str, str]:
+    """Three answers: the best, the best at no more than the default's MACs, and what gains most for what it costs.
+
+    The first is among the trained. ``best_for_cost`` has the most expected points above the default for each of the default's
+    MACs that it takes; the default itself where nothing is expected above it.
+    """
+    by_name = {row["pooling"]: row for row in rows}
+    base, limit = by_name[default]["expected"], by_name[default]["macs"]
+
+    def order(row: dict[str, Any]) -> tuple[float, int]:
+        return (-row["expected"], row["macs"])
+
+    trained = [row for row in rows if row["trainings"]]
+    gain = max(rows, key=lambda row: ((row["expected"] - base) / row["macs_ratio"], -row["macs"]))
+    return {
+        "best": min(trained, key=order)["pooling"],
+        "best_at_default_macs": min((row for row in rows if row["macs"] <= limit), key=order)["pooling"],
+        "best_for_cost": gain["pooling"] if gain["expected"] > base else default,
+    }
