@@ -47,6 +47,9 @@ class Settings:
         at_once: trainings that refining asks for together (None: as many as processes are fastest); part of its result.
         retrain_seeds: seeds of each retrained configuration.
         retrain_epochs, retrain_steps: length of a stand-alone training.
+        until_decided, max_seeds: seeds of the pick and the default are added, one at a time and at most so many in all, until
+            more would not change the verdict.
+        equal_cost: a pick that takes more MACs is also compared with the default widened, and trained longer, to as many.
         seed, device, precision: root seed; where and in which number format.
         threads, workers: CPU threads a process and processes at once (None: what is measured to be fastest). Threads
             change the last bits of a result, workers never do.
@@ -88,6 +91,9 @@ class Settings:
     retrain_seeds: int = 5
     retrain_epochs: int = 200
     retrain_steps: int | None = None
+    until_decided: bool = False
+    max_seeds: int = 10
+    equal_cost: bool = False
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -142,6 +148,11 @@ class Settings:
                 raise RequestError(
                     f"unknown {name} {value!r}{did_you_mean(str(value), allowed)}. Allowed are {', '.join(allowed)}"
                 )
+        if self.until_decided and not 2 <= self.retrain_seeds <= self.max_seeds:
+            raise RequestError(
+                f"retrain_seeds is {self.retrain_seeds} and max_seeds {self.max_seeds}: until_decided looks from the first number"
+                " of seeds (at least 2) to the second"
+            )
         if self.norm == "recalibrated" and self.compile != "off":
             raise RequestError(
                 f"norm recalibrated changes norms while ranking and compile is {self.compile}: set one of them back"

@@ -18,7 +18,7 @@ from poolwise.runs import RunFolder, alone, command_line, environment
 from poolwise.searching import loop, ranking, samplers
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.truth import standalone
+from poolwise.truth import retraining
 from poolwise.truth.exhaustive import exhaustive
 
 STAGES = ("search", "rank", "retrain", "report")
@@ -33,7 +33,7 @@ _OUTPUTS = {
     "exhaustive": "exhaustive.json",
 }
 
-_WORK = {"search": loop.search, "rank": ranking.rank, "refine": refining.refine, "retrain": standalone.retrain}
+_WORK = {"search": loop.search, "rank": ranking.rank, "refine": refining.refine, "retrain": retraining.retrain}
 
 
 def rooted(settings: Settings) -> Settings:
@@ -164,7 +164,7 @@ def _planned(folder: RunFolder, problem: Problem, stages: Sequence[str]) -> Plan
     if "exhaustive" in stages:
         trainings = _all_trainings(problem, folder.request()["poolings"])
     elif "retrain" in stages and folder.has("ranking.json"):
-        known = standalone.roles_of(folder, problem.settings.top)
+        known = retraining.roles_of(folder, problem.settings.top)
         trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in known]
     return planning.plan(problem, stages, trainings)
 

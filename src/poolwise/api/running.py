@@ -19,7 +19,10 @@ from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.stages import STAGES
 
-_RETRAIN_SETTINGS = ("top", "retrain_seeds", "retrain_epochs", "retrain_steps")
+_RETRAIN_SETTINGS = (
+    *("top", "retrain_seeds", "retrain_epochs", "retrain_steps"),
+    *("until_decided", "max_seeds", "margin", "equal_cost"),
+)
 REFINE_SETTINGS = ("trials", "refiner", "margin", "at_once")
 
 
@@ -79,12 +82,12 @@ def refine(
 
 
 def retrain(
-    folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: int | None
+    folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: Any
 ) -> dict[str, Any]:
     """Retrain the top of the ranking beside the default; returns the content of ``retrain.json``.
 
-    ``top``, ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` change what the run was asked for; finished
-    trainings of the same length are used again.
+    ``top``, ``retrain_seeds``, ``retrain_epochs``, ``retrain_steps``, ``until_decided``, ``max_seeds``, ``margin`` and
+    ``equal_cost`` change what the run was asked for; finished trainings of the same length are used again.
     """
     return _again(RunFolder.open(Path(folder)), "retrain", changes, _RETRAIN_SETTINGS, source, listener)
 

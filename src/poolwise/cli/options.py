@@ -95,6 +95,18 @@ _RETRAIN: list[Decorator] = [
     click.option("--retrain-seeds", type=int, help="Seeds of each retrained configuration."),
     click.option("--retrain-epochs", type=int, help="Length of a stand-alone training in passes over all images."),
     click.option("--retrain-steps", type=int, help="The same in steps; wins over --retrain-epochs."),
+    click.option(
+        "--until-decided/--fixed-seeds",
+        default=None,
+        help="Add seeds of the pick and the default until more would not change the verdict.",
+    ),
+    click.option("--max-seeds", type=int, help="At most so many seeds then (10)."),
+    click.option("--margin", type=float, help="Points of accuracy below which a difference does not matter (0.2)."),
+    click.option(
+        "--equal-cost/--no-equal-cost",
+        default=None,
+        help="Compare a dearer pick with the default widened, and trained longer, to as many MACs as well.",
+    ),
 ]
 _OUTPUT: list[Decorator] = [
     click.option("--quiet", is_flag=True, help="No progress."),

@@ -238,6 +238,9 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
         ]
         table.add_row(escape(result["pooling"]), ", ".join(result["roles"]), *cells)
     _print(table)
+    for rival in value["equal_cost"]:
+        ratio = f"{rival['training_macs_ratio']:.2f} times the default's training MACs"
+        click.echo(f"at equal cost: {rival['comparison']['sentence']} It took {ratio}")
     click.echo(f"verdict: {value['verdict']}")
 
 

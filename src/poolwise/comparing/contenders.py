@@ -16,7 +16,7 @@ ALL = "all"
 # the same for every method, so no variant may change them
 _SHARED = {
     *("preset", "method", "model", "width", "data", "image_size", "images", "flip", "epochs", "steps", "batch_size"),
-    *("trials", "refiner", "margin", "at_once"),
+    *("trials", "refiner", "margin", "at_once", "until_decided", "max_seeds", "equal_cost"),
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps", "seed", "device", "precision"),
     *("threads", "workers", "compile", "profile", "fusion"),
 }

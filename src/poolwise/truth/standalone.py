@@ -1,4 +1,4 @@
-"""Stand-alone training: one configuration from scratch, and the retraining of picks beside the default."""
+"""Stand-alone training: one configuration from scratch, or many, with their trials kept."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from poolwise import metrics, workers
+from poolwise import workers
 from poolwise.errors import PoolwiseError
 from poolwise.images.batches import Shuffled
 from poolwise.networks.chain import running_norm
@@ -19,7 +18,7 @@ from poolwise.networks.switch import export
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.runs import FORMAT, RunFolder, Trials, environment
+from poolwise.runs import RunFolder, Trials
 from poolwise.space import Pooling
 from poolwise.training import LossNotFinite, accuracy, check_finite, compiled, cosine, sgd, train_step
 
@@ -96,23 +95,6 @@ def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, par
     return Outcome(accuracy(model, test.ordered(), problem.precision), curve, model)
 
 
-def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
-    """Retrain the top of the ranking, the best at no more MACs than the default, and the default; write retrain.json.
-
-    Finished trainings are found in ``trials.sqlite`` and not repeated. Seeds are fresh: none of them chose the picks.
-    """
-    settings = problem.settings
-    roles = roles_of(folder, settings.top)
-    seeds = list(range(1, settings.retrain_seeds + 1))
-    train_all(problem, folder, [(p, s) for s in seeds for p in roles], listener, stage="retrain", keep=True)
-    trials, steps = Trials(folder), problem.retrain_steps
-    measured = {(trial["pooling"], trial["seed"], trial["budget"]): trial["accuracy"] for trial in trials.all()}
-    accuracies = {p: [measured[p, s, steps] for s in seeds] for p in roles}
-    value = _describe(problem, roles, seeds, accuracies)
-    folder.write_json("retrain.json", value)
-    return value
-
-
 def train_all(
     problem: Problem,
     folder: RunFolder,
@@ -122,12 +104,13 @@ def train_all(
     stage: str,
     keep: bool = False,
     retry: bool = True,
+    file: str = "trials.sqlite",
 ) -> None:
-    """Train every (pooling, seed) that ``trials.sqlite`` does not hold yet, several at once where workers are allowed.
+    """Train every (pooling, seed) that ``file`` does not hold yet, several at once where workers are allowed.
 
     With ``keep`` the weights are kept as well, and a training that fails ends the stage; without, it is noted as failed.
     """
-    trials, steps = Trials(folder), problem.retrain_steps
+    trials, steps = Trials(folder, file), problem.retrain_steps
     known = trials.states(steps)
     again = () if retry else ("failed",)
     todo = [pair for pair in asked if known.get(pair) not in ("done", *again)]
@@ -167,66 +150,3 @@ def run_one(
 def weights_name(pooling: str, seed: int, steps: int) -> str:
     """Checkpoint of a retrained model."""
     return f"{pooling}-seed{seed}-{steps}steps"
-
-
-def roles_of(folder: RunFolder, top: int) -> dict[str, list[str]]:
-    """Which configurations are retrained and as what, best first, the default last unless it is among them.
-
-    By what refining came to, where it was done; otherwise by the ranking.
-    """
-    ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    order, picks = [row["pooling"] for row in ranking["ranking"]], ranking["picks"]
-    if folder.has("refine.json"):
-        refined = folder.read("refine.json", "")
-        picks = refined["picks"]
-        trained = [row["pooling"] for row in refined["configurations"] if row["trainings"]]
-        order = [picks["best"], *(pooling for pooling in trained if pooling != picks["best"])]
-    roles: dict[str, list[str]] = {}
-    for place, pooling in enumerate(order[:top], 1):
-        roles.setdefault(pooling, []).append("pick" if place == 1 else f"rank {place}")
-    roles.setdefault(picks["best_at_default_macs"], []).append("best at no more MACs than the default")
-    roles.setdefault(picks["best_for_cost"], []).append("best gain for its cost")
-    roles.setdefault(ranking["default"], []).append("default")
-    return roles
-
-
-def _describe(
-    problem: Problem, roles: dict[str, list[str]], seeds: Sequence[int], accuracies: dict[str, list[float]]
-) -> dict[str, Any]:
-    default = str(problem.default)
-    results = []
-    for pooling, own in roles.items():
-        values, cost = np.array(accuracies[pooling]), problem.cost(Pooling.parse(pooling))
-        result: dict[str, Any] = {
-            "pooling": pooling,
-            "roles": own,
-            "accuracies": values.tolist(),
-            "mean": float(values.mean()),
-            "std": float(values.std(ddof=1)) if len(values) > 1 else None,
-            "macs": cost.macs,
-            "macs_ratio": cost.macs_ratio,
-        }
-        if pooling != default:
-            comparison = metrics.compare_paired(accuracies[pooling], accuracies[default])
-            told = metrics.sentence(pooling, default, comparison, cost.macs_ratio)
-            result["comparison"] = {**comparison.to_json(), "sentence": told}
-        results.append(result)
-    pick = results[0]
-    verdict = (
-        pick["comparison"]["sentence"]
-        if "comparison" in pick
-        else f"The search picks the default {default} itself: nothing is gained and nothing is lost."
-    )
-    return {
-        "format": FORMAT,
-        "verdict": verdict,
-        "default": default,
-        "seeds": list(seeds),
-        "steps": problem.retrain_steps,
-        "training_images": len(problem.training_images),
-        "test_images": len(problem.source.test),
-        "results": results,
-        "settings": problem.settings.to_json(),
-        "precision": str(problem.precision),
-        **environment(),
-    }
