@@ -19,7 +19,7 @@ FLOORS = [
     {"calibration"},
     {"problem"},
     {"workers"},
-    {"planning"},
+    {"planning", "limiting"},
     {"searching", "truth", "controls", "trialing"},
     {"reporting", "suggesting", "handing", "refining"},
     {"stages"},

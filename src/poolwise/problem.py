@@ -23,7 +23,7 @@ from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import SwitchableNet, export
 from poolwise.rng import Streams
 from poolwise.settings import Settings
-from poolwise.space import Pooling
+from poolwise.space import Pooling, PoolingSpace, Subspace
 from poolwise.training import Precision, choose_device, count_correct
 
 _WALKED = 36  # configurations that the time of ranking is measured on
@@ -47,7 +47,10 @@ class Problem:
         self.device = choose_device(settings.device)
         self.family = family(settings.model)
         self.width = settings.width or self.family.width
-        self.space, self.default = self.family.space, self.family.default
+        self.space: PoolingSpace = self.family.space
+        self.default = self.family.default
+        if settings.only is not None:
+            self.space = Subspace.of(self.space, sorted({*settings.only, str(self.default)}))
         self._precision = chosen["precision"] if chosen else settings.precision
         self.parallel = Parallel(**chosen["parallel"]) if chosen else Parallel(1, settings.threads or cpu_threads())
         if self._precision != "auto":

@@ -8,12 +8,12 @@ on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from poolwise import controls, trialing, workers
+from poolwise import controls, metrics, trialing, workers
 from poolwise.errors import PoolwiseError
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -125,7 +125,7 @@ def _describe(
     belief, doubt = model.belief, model.doubt(settings.margin)
     best_P = belief.best(np.random.Generator(np.random.PCG64(settings.seed)))
     foretold_N, error_N = belief.left_out()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for place, pooling in enumerate(model.candidates):
         mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, problem.cost(pooling)
         own = [known[str(pooling), a.seed, a.steps]["accuracy"] for a in order if a.pooling == pooling]
@@ -141,6 +141,7 @@ def _describe(
                 "parameters": cost.parameters,
             }
         )
+    rows.sort(key=lambda row: (-row["expected"], row["macs"], Pooling.parse(row["pooling"])))
     sure = len(order) < settings.trials and model.sure
     return {
         "format": FORMAT,
@@ -173,30 +174,17 @@ def _describe(
             else f"{settings.trials} trainings are done; something better by more than {settings.margin:g} points is left"
             f" with a probability of {doubt:.0%}"
         ),
-        "picks": picks(rows, str(problem.default)),
-        "configurations": sorted(rows, key=lambda row: -row["expected"]),
+        "picks": _picks(rows, str(problem.default), settings.only),
+        "configurations": rows,
         "settings": settings.to_json(),
         "precision": str(problem.precision),
         **environment(),
     }
 
 
-def picks(rows: list[dict[str, Any]], default: str) -> dict[str, str]:
-    """Three answers: the best, the best at no more than the default's MACs, and what gains most for what it costs.
-
-    The first is among the trained. ``best_for_cost`` has the most expected points above the default for each of the default's
-    MACs that it takes; the default itself where nothing is expected above it.
-    """
-    by_name = {row["pooling"]: row for row in rows}
-    base, limit = by_name[default]["expected"], by_name[default]["macs"]
-
-    def order(row: dict[str, Any]) -> tuple[float, int]:
-        return (-row["expected"], row["macs"])
-
-    trained = [row for row in rows if row["trainings"]]
-    gain = max(rows, key=lambda row: ((row["expected"] - base) / row["macs_ratio"], -row["macs"]))
-    return {
-        "best": min(trained, key=order)["pooling"],
-        "best_at_default_macs": min((row for row in rows if row["macs"] <= limit), key=order)["pooling"],
-        "best_for_cost": gain["pooling"] if gain["expected"] > base else default,
-    }
+def _picks(rows: list[dict[str, Any]], default: str, allowed: Collection[str] | None) -> dict[str, str]:
+    """``metrics.three_picks``, of which the best is one that was trained."""
+    trained = {row["pooling"] for row in rows if row["trainings"]}
+    within = trained if allowed is None else trained & set(allowed)
+    best = metrics.three_picks(rows, default, "expected", within or {default})["best"]
+    return {**metrics.three_picks(rows, default, "expected", allowed), "best": best}

@@ -12,6 +12,7 @@ DRAWS = ("rounds", "iid")
 NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
 RANKED_ON = ("assigned", "all")
+LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
 COMPILES = ("off", "default", "cuda-graphs")
 
 
@@ -55,6 +56,10 @@ class Settings:
             change the last bits of a result, workers never do.
         compile: ``off``, or torch.compile of each layer (``default``), on CUDA with graphs of it (``cuda-graphs``).
         profile: measure where the time goes.
+        max_macs, max_params, max_memory, max_latency_ms: limits of what may be chosen: times the default's MACs, trainable
+            parameters, MiB of float32 activations in a training step, milliseconds of a forward pass of ``latency_batch``
+            images, measured here.
+        only: the configurations that limits left; the default is trained beside them in any case.
     """
 
     preset: str = "paper"
@@ -101,6 +106,12 @@ class Settings:
     workers: int | None = None
     compile: str = "off"
     profile: bool = False
+    max_macs: float | None = None
+    max_params: float | None = None
+    max_memory: float | None = None
+    max_latency_ms: float | None = None
+    latency_batch: int = 1
+    only: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -128,6 +139,11 @@ class Settings:
         ):
             _whole(name, getattr(self, name), 1)
         _whole("seed", self.seed, 0)
+        if self.only is not None:
+            object.__setattr__(self, "only", tuple(self.only))
+        for name in LIMITS:
+            if getattr(self, name) is not None:
+                _number(name, getattr(self, name), above=0)
         for name in ("batch_size", "eval_batch_size"):
             if getattr(self, name) < 2:
                 raise RequestError(f"{name} is {getattr(self, name)}: BatchNorm needs at least 2 images a batch")

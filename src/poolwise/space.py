@@ -7,11 +7,11 @@ The space is never held in memory: members are counted, ranked and unranked by b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import comb
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolwise.errors import RequestError
 
@@ -202,7 +202,7 @@ class PoolingSpace:
                     found.append(Pooling(tuple(stages)))
         return sorted(found)
 
-    def next_stages(self, begun: Sequence[int]) -> range:
+    def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
         """Lengths that the next stage may have in a member whose first stages are ``begun``, fewer than all.
 
         The space as a tree: a path of lengths from ``()`` down ends at one member, and every member has one path.
@@ -225,7 +225,7 @@ class PoolingSpace:
         """``n`` independent uniform draws (with replacement), without enumerating the space."""
         return [self[uniform_below(generator, self.size)] for _ in range(n)]
 
-    def to_json(self) -> dict[str, int | bool]:
+    def to_json(self) -> dict[str, Any]:
         """The space as plain values; ``PoolingSpace(**space.to_json())`` is the same space."""
         return {
             "layers": self.layers,
@@ -233,6 +233,68 @@ class PoolingSpace:
             "min_stage": self.min_stage,
             "shared_slots": self.shared_slots,
         }
+
+
+@dataclass(frozen=True)
+class Subspace(PoolingSpace):
+    """Some members of a space, as what a limit of cost leaves; in the order of the space.
+
+    Args:
+        members: at least one, each once, in any order. RequestError for what is not in the space.
+    """
+
+    members: tuple[Pooling, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.members:
+            raise RequestError("no configuration is left: choose at least one")
+        whole = PoolingSpace(self.layers, self.poolings, self.min_stage, self.shared_slots)
+        members = tuple(sorted({whole.check(pooling) for pooling in self.members}))
+        if len(members) < len(self.members):
+            raise RequestError("a configuration is chosen twice: choose each once")
+        object.__setattr__(self, "members", members)
+        object.__setattr__(self, "_places", {pooling: place for place, pooling in enumerate(members)})
+
+    @classmethod
+    def of(cls, space: PoolingSpace, members: Iterable[Pooling | str]) -> Subspace:
+        """The members of ``space`` that are named."""
+        chosen = tuple(Pooling.parse(p) if isinstance(p, str) else p for p in members)
+        return cls(space.layers, space.poolings, space.min_stage, space.shared_slots, chosen)
+
+    _places: ClassVar[dict[Pooling, int]]  # set for each object
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+    def __contains__(self, pooling: object) -> bool:
+        return pooling in self._places
+
+    def __getitem__(self, i: int) -> Pooling:
+        if not -self.size <= i < self.size:
+            raise IndexError(f"index {i} is outside a space of {self.size} configurations")
+        return self.members[i]
+
+    def index(self, pooling: Pooling | str) -> int:
+        return self._places[self.check(pooling)]
+
+    def check(self, pooling: Pooling | str) -> Pooling:
+        if isinstance(pooling, str):
+            pooling = Pooling.parse(pooling)
+        if pooling not in self:
+            raise RequestError(
+                f"pooling {_short(str(pooling))} is not among the {self.size} configurations that were chosen, for example"
+                f" {self[self.size // 2]}"
+            )
+        return pooling
+
+    def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
+        count = len(begun)
+        return sorted({p.stages[count] for p in self.members if p.stages[:count] == tuple(begun)})
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "members": [str(pooling) for pooling in self.members]}
 
 
 def uniform_below(generator: np.random.Generator, bound: int) -> int:

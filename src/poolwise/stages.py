@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from poolwise import planning, refining
+from poolwise import limiting, planning, refining
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
+from poolwise.limiting import Found
 from poolwise.networks import family
 from poolwise.planning import Plan
 from poolwise.problem import Problem
@@ -44,9 +45,9 @@ def rooted(settings: Settings) -> Settings:
     return dataclasses.replace(settings, data=f"folder:{path}")
 
 
-def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> Problem:
-    """``planning.measured`` of settings that the method has been asked about."""
-    return planning.measured(samplers.settled(settings), source, trainings)
+def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> tuple[Problem, Found | None]:
+    """``planning.measured`` of settings that the method has been asked about, within their limits, and what these left."""
+    return limiting.limited(planning.measured(samplers.settled(settings), source, trainings))
 
 
 def create(
@@ -63,7 +64,7 @@ def create(
     RunFolder.check_free(Path(out))
     settings = rooted(settings)
     alone = "exhaustive" in stages
-    problem = measured(settings, source, _count(settings, poolings) if alone else None)
+    problem, found = measured(settings, source, _count(settings, poolings) if alone else None)
     planned = planning.plan(problem, stages, _all_trainings(problem, poolings) if alone else None)
     planning.check_memory(planned, problem)
     request = {
@@ -76,6 +77,7 @@ def create(
         "calibration": problem.describe_choices(),
         "plan": planned.to_json(),
         **({"poolings": poolings} if alone else {}),
+        **({"limits": found.to_json()} if found else {}),
         **environment(),
     }
     return RunFolder.create(Path(out), request), problem
@@ -164,7 +166,7 @@ def _planned(folder: RunFolder, problem: Problem, stages: Sequence[str]) -> Plan
     if "exhaustive" in stages:
         trainings = _all_trainings(problem, folder.request()["poolings"])
     elif "retrain" in stages and folder.has("ranking.json"):
-        known = retraining.roles_of(folder, problem.settings.top)
+        known = retraining.roles_of(folder, problem.settings)
         trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in known]
     return planning.plan(problem, stages, trainings)
 
@@ -189,5 +191,5 @@ def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
 
 def plan_exhaustive(settings: Settings, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
     """What training the listed configurations (None: all) takes, without doing it."""
-    problem = measured(settings, source, _count(settings, poolings))
+    problem, _ = measured(settings, source, _count(settings, poolings))
     return planning.plan(problem, ["exhaustive"], _all_trainings(problem, poolings))

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
-from poolwise import metrics
+from poolwise import limiting, metrics
 from poolwise.errors import RequestError
 from poolwise.networks import family
+from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import Cost, family_costs
+from poolwise.networks.switch import export
+from poolwise.rng import Streams
 from poolwise.space import Pooling
+from poolwise.training import Precision, choose_device
 from poolwise.truth import tables
 
 MAX_MACS = 1.0
@@ -45,7 +51,8 @@ class Guess:
 
     model: str
     default: Pooling
-    max_macs: float | None
+    limits: dict[str, float | None]
+    latency_ms: dict[Pooling, float]
     costs: dict[Pooling, Cost]
     known: tuple[Known, ...]
 
@@ -54,13 +61,16 @@ class Guess:
         return next(iter(self.costs))
 
     def to_json(self) -> dict[str, Any]:
-        rows = [{"pooling": str(pooling), **cost.to_json()} for pooling, cost in self.costs.items()]
+        rows = [
+            {"pooling": str(pooling), **cost.to_json(), "latency_ms": self.latency_ms.get(pooling)}
+            for pooling, cost in self.costs.items()
+        ]
         known = [asdict(one) for one in self.known]
         return {
             "guess": True,
             "model": self.model,
             "default": str(self.default),
-            "max_macs": self.max_macs,
+            "limits": self.limits,
             "suggestions": rows,
             "known": known,
         }
@@ -73,38 +83,59 @@ def suggest(
     image_size: int = 32,
     classes: int = 10,
     max_macs: float | None = MAX_MACS,
+    max_params: float | None = None,
+    max_memory: float | None = None,
+    max_latency_ms: float | None = None,
+    batch_size: int = 128,
+    latency_batch: int = 1,
+    device: str = "auto",
 ) -> Guess:
     """Guess where the poolings of a family should stand.
 
     Args:
         max_macs: at most this many times the default's MACs; None for no limit.
+        max_params: trainable parameters. max_memory: MiB of activations in a training step of ``batch_size`` images.
+        max_latency_ms: of a forward pass of ``latency_batch`` images in float32, measured on ``device``.
 
     Raises RequestError for an unknown family, and for a limit that no configuration keeps (naming the smallest).
     """
-    default = family(model).default
-    within = _guessed(family_costs(model, width, image_size, classes), max_macs)
-    known = []
+    known, where = family(model), choose_device(device)
+    limits = {
+        "max_macs": max_macs,
+        "max_params": max_params,
+        "max_memory": max_memory,
+        "max_latency_ms": max_latency_ms,
+    }
+    priced = family_costs(model, width, image_size, classes)
+
+    def timed(poolings: list[Pooling]) -> dict[Pooling, float]:
+        images_BCHW, precision = torch.zeros(latency_batch, 3, image_size, image_size), Precision.parse("float32")
+        arguments: dict[str, Any] = {"classes": classes, "width": width or known.width, "norm": running_norm}
+        chain = create(known.build, Streams(0).torch("init"), **arguments)
+        return limiting.latencies(partial(export, chain), poolings, images_BCHW, precision, where)
+
+    found = limiting.within(priced, limits, batch_size, timed, latency_batch)
+    order = _guessed({pooling: priced[pooling] for pooling in found.members})
+    told = []
     for name in tables.names():
         table = tables.load(name)
         if table.about.get("model") == model:
-            known.append(_known(table, default, max_macs))
-    return Guess(model, default, max_macs, within, tuple(known))
+            told.append(_known(table, known.default, {**limits, "max_latency_ms": None}, batch_size))
+    return Guess(model, known.default, limits, found.latency_ms, order, tuple(told))
 
 
-def _guessed(costs: Mapping[Pooling, Cost], max_macs: float | None) -> dict[Pooling, Cost]:
-    """What is within the limit, best guess first; ties in the order of the space."""
-    within = {pooling: cost for pooling, cost in costs.items() if max_macs is None or cost.macs_ratio <= max_macs}
-    if not within:
-        smallest = min(costs, key=lambda pooling: costs[pooling].macs)
-        raise RequestError(
-            f"no configuration takes at most {max_macs:g} times the default's MACs: the smallest is {smallest}"
-            f" with {costs[smallest].macs_ratio:.3f}"
-        )
+def _guessed(within: Mapping[Pooling, Cost]) -> dict[Pooling, Cost]:
+    """Best guess first; ties in the order of the space."""
     return dict(sorted(within.items(), key=lambda item: (-item[1].productive, -item[1].macs, item[0])))
 
 
-def _known(table: tables.Table, default: Pooling, max_macs: float | None) -> Known:
-    within, truth_P = _guessed(tables.costs(table), max_macs), np.array(table.column(table.truth))
+def _known(table: tables.Table, default: Pooling, limits: dict[str, float | None], batch_size: int) -> Known:
+    priced, truth_P = tables.costs(table), np.array(table.column(table.truth))
+    try:
+        members = limiting.within(priced, limits, batch_size, lambda _: {}).members
+    except RequestError:  # the table's network is another size: nothing of it is within
+        members = tuple(priced)
+    within = _guessed({pooling: priced[pooling] for pooling in members})
     order = {pooling: place for place, pooling in enumerate(within)}
     feasible = [i for i, pooling in enumerate(table.space) if pooling in order]
     scores_P = np.array([-order[table.space[i]] for i in feasible], float)

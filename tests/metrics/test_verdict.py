@@ -66,7 +66,7 @@ def studied(gain, noise, looks, runs, seed):
     """Words of simulated runs that add seeds until it is decided; accuracies with ``noise`` points between seeds."""
     generator, words = np.random.default_rng(seed), []
     for _ in range(runs):
-        pairs = generator.normal(0, noise / 100, (2, looks[1])) + [[0.9 + gain / 100], [0.9]]
+        pairs = generator.normal(0, noise / 100, (2, looks[1])) + np.array([[0.9 + gain / 100], [0.9]])
         for n in range(looks[0], looks[1] + 1):
             found = compare_paired(pairs[0, :n], pairs[1, :n], 0.2, looks)
             if found.decided:

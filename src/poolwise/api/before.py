@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from poolwise import suggesting
@@ -35,13 +37,6 @@ def named_slots(model: str, *, width: int | None = None, image_size: int | None 
     return slots(plain, torch.zeros(2, 3, image_size or 32, image_size or 32))
 
 
-def suggest(
-    model: str = "resnet20",
-    *,
-    width: int | None = None,
-    image_size: int = 32,
-    classes: int = 10,
-    max_macs: float | None = suggesting.MAX_MACS,
-) -> Guess:
-    """A guess without any training, within so many times the default's MACs; see ``suggesting.suggest``."""
-    return suggesting.suggest(model, width=width, image_size=image_size, classes=classes, max_macs=max_macs)
+def suggest(model: str = "resnet20", **arguments: Any) -> Guess:
+    """A guess without any training, within limits of cost; arguments as of ``suggesting.suggest``."""
+    return suggesting.suggest(model, **arguments)

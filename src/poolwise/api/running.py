@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import planning, refining, stages
+from poolwise import limiting, planning, refining, stages
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.networks import family
@@ -15,15 +15,15 @@ from poolwise.planning import Plan
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, alone
 from poolwise.searching import ranked
-from poolwise.settings import Settings
+from poolwise.settings import LIMITS, Settings
 from poolwise.space import Pooling
 from poolwise.stages import STAGES
 
 _RETRAIN_SETTINGS = (
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps"),
-    *("until_decided", "max_seeds", "margin", "equal_cost"),
+    *("until_decided", "max_seeds", "margin", "equal_cost", *LIMITS, "latency_batch"),
 )
-REFINE_SETTINGS = ("trials", "refiner", "margin", "at_once")
+REFINE_SETTINGS = ("trials", "refiner", "margin", "at_once", *LIMITS, "latency_batch")
 
 
 def search(
@@ -49,19 +49,29 @@ def rank(
     fusion: bool | None = None,
     source: Source | None = None,
     listener: Listener | None = None,
+    **limits: float | None,
 ) -> dict[str, Any]:
     """Score every configuration with a finished search; returns the content of ``ranking.json``.
 
     ``fusion`` says whether scores are fused with productive convolutions (None: as the run was asked for). Where the
     run is ranked already, its scores are put in order anew, with the stand-alone trainings that it holds by now, and what
-    followed from another order (``retrain.json``, ``report.html``; no training) is dropped.
+    followed from another order (``retrain.json``, ``report.html``; no training) is dropped. ``max_macs`` and the other
+    limits (with ``latency_batch``) say what may be picked.
     """
     opened = RunFolder.open(Path(folder))
+    settings = changed(Settings.from_json(opened.request()["settings"]), limits, (*LIMITS, "latency_batch"))
     if fusion is not None:
         with alone(opened.path):
             ranked.order_anew(opened, fusion)
     stages.ask_for(opened, "rank")
-    return stages.carry_out(opened, ["rank"], source, listener).read(ranked.OUTPUT, "")
+    stages.carry_out(opened, ["rank"], source, listener)
+    if any(limit is not None for limit in limits.values()):
+        problem, found = limiting.limited(stages.reopened(opened, source, _unlimited(settings, limits)))
+        limited = {"limits": found.to_json()} if found else {}
+        with alone(opened.path):
+            opened.save_request({**opened.request(), **limited, "settings": problem.settings.to_json()})
+            ranked.order_anew(opened, problem.settings.fusion if fusion is None else fusion)
+    return opened.read(ranked.OUTPUT, "")
 
 
 def refine(
@@ -104,16 +114,25 @@ def _again(
     opened.read("ranking.json", f"rank it first, poolwise rank {opened.path}")
     request, output = opened.request(), f"{stage}.json"
     settings = changed(Settings.from_json(request["settings"]), changes, allowed)
-    problem = stages.reopened(opened, source, settings)  # a wrong request is told before anything is touched
+    # a wrong request is told before anything is touched
+    problem, found = limiting.limited(stages.reopened(opened, source, _unlimited(settings, changes)))
+    settings = problem.settings
     if stage == "refine":
         refining.method_of(problem, opened.read("ranking.json", ""), settings.refiner)
     if settings != Settings.from_json(request["settings"]) or not opened.has(output):
         for name in (output, "report.html"):  # what they say is no longer what was asked for
             (opened.path / name).unlink(missing_ok=True)
-    opened.save_request({**request, "settings": settings.to_json()})
+    limits = {"limits": found.to_json()} if found else {}
+    opened.save_request({**request, **limits, "settings": settings.to_json()})
     stages.ask_for(opened, stage)
     left = [name for name in (stage, "report") if name in opened.request()["stages"]]
     return stages.carry_out(opened, left, source, listener, problem).read(output, "")
+
+
+def _unlimited(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Settings that are to be limited anew where a limit is among the changes."""
+    limited_anew = any(changes.get(name) is not None for name in (*LIMITS, "latency_batch"))
+    return dataclasses.replace(settings, only=None) if limited_anew else settings
 
 
 def changed(settings: Settings, changes: dict[str, Any], allowed: Sequence[str] = _RETRAIN_SETTINGS) -> Settings:
@@ -158,7 +177,7 @@ def plan(
         space = family(settings.model).space
         listed = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
         return stages.plan_exhaustive(settings, listed, source)
-    return planning.plan(stages.measured(settings, source), asked)
+    return planning.plan(stages.measured(settings, source)[0], asked)
 
 
 def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | None:

@@ -14,7 +14,15 @@ import click
 
 from poolwise import __version__
 from poolwise.cli import show
-from poolwise.cli.options import Sections, fusion_options, output_options, retrain_options, settings_options
+from poolwise.cli.options import (
+    Sections,
+    fusion_options,
+    limit_options,
+    output_options,
+    retrain_options,
+    retraining_options,
+    settings_options,
+)
 from poolwise.cli.work import Stopped, work
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.settings import Settings
@@ -83,18 +91,21 @@ def space(
     callback=_limit,
     help="At most so many times the default's MACs, or none.",
 )
+@click.option("--max-params", type=float, help="At most so many trainable parameters.")
+@click.option("--max-memory", type=float, help="At most so many MiB of float32 activations in a training step.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Images of that step.")
+@click.option("--max-latency-ms", type=float, help="At most so many ms a forward pass in float32, measured here.")
+@click.option("--latency-batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images of that pass.")
+@click.option("--device", default="auto", show_default=True, help="Where it is measured: auto, cpu, cuda, mps.")
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @click.option("--image-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pixels along one side.")
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
-def suggest(
-    model: str, max_macs: float | None, width: int | None, image_size: int, classes: int, as_json: bool
-) -> None:
+def suggest(model: str, as_json: bool, **arguments: Any) -> None:
     """Guess where the poolings should stand, without any training, and say how good such guesses were."""
     from poolwise import api
 
-    guess = api.suggest(model, width=width, image_size=image_size, classes=classes, max_macs=max_macs)
-    show.suggested(guess, as_json)
+    show.suggested(api.suggest(model, **arguments), as_json)
 
 
 def _settings(values: dict[str, Any]) -> Settings:
@@ -179,19 +190,20 @@ def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, a
 @cli.command()
 @_RUN
 @fusion_options
+@limit_options
 @_PLAN
 @output_options
-def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool) -> None:
+def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool, **limits: Any) -> None:
     """Score every configuration with a finished search and write ranking.json.
 
-    With --fusion or --no-fusion, scores that are there already are put in order anew.
+    With --fusion, --no-fusion or limits of cost, scores that are there already are put in order anew.
     """
     from poolwise import api
     from poolwise.runs import RunFolder
 
     if plan:
         return _planned(Settings.from_json(RunFolder.open(run).request()["settings"]), ["rank"], as_json)
-    value = work(run, quiet, as_json, lambda listener: api.rank(run, fusion=fusion, listener=listener))
+    value = work(run, quiet, as_json, lambda listener: api.rank(run, fusion=fusion, listener=listener, **limits))
     show.ranking(value, as_json, rows=None)
 
 
@@ -203,6 +215,7 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool)
 )
 @click.option("--margin", type=float, help="Points of accuracy below which a difference does not matter (0.2).")
 @click.option("--at-once", type=int, help="Trainings asked for together (as many as run at once fastest).")
+@limit_options
 @_PLAN
 @output_options
 def refine(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
@@ -219,7 +232,7 @@ def refine(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) ->
 
 @cli.command()
 @_RUN
-@retrain_options
+@retraining_options
 @_PLAN
 @output_options
 def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:

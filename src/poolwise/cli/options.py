@@ -108,6 +108,13 @@ _RETRAIN: list[Decorator] = [
         help="Compare a dearer pick with the default widened, and trained longer, to as many MACs as well.",
     ),
 ]
+_LIMITS: list[Decorator] = [
+    click.option("--max-macs", type=float, help="At most so many times the default's MACs, like 1.0."),
+    click.option("--max-params", type=float, help="At most so many trainable parameters."),
+    click.option("--max-memory", type=float, help="At most so many MiB of float32 activations in a training step."),
+    click.option("--max-latency-ms", type=float, help="At most so many ms a forward pass, measured on this device."),
+    click.option("--latency-batch", type=int, help="Images of that pass (1)."),
+]
 _OUTPUT: list[Decorator] = [
     click.option("--quiet", is_flag=True, help="No progress."),
     click.option(
@@ -128,11 +135,13 @@ def _all(decorators: list[Decorator]) -> Decorator:
     return decorate
 
 
-settings_options = _all([*_PROBLEM, *_SEARCH, *_RANKING, *_FUSION, *_TRAINING, *_MACHINE])
+settings_options = _all([*_PROBLEM, *_SEARCH, *_RANKING, *_FUSION, *_TRAINING, *_LIMITS, *_MACHINE])
 fusion_options = _all(_FUSION)
 standalone_options = _all([*_PROBLEM, *_STANDALONE, *_TRAINING, *_MACHINE])
+limit_options = _all(_LIMITS)
 machine_options = _all(_MACHINE)
 retrain_options = _all(_RETRAIN)
+retraining_options = _all([*_RETRAIN, *_LIMITS])
 output_options = _all(_OUTPUT)
 
 

@@ -96,12 +96,21 @@ def suggested(guess: Guess, as_json: bool) -> None:
     """A guess without training, and what such guesses were worth."""
     if as_json:
         return _json(guess.to_json())
-    limit = "" if guess.max_macs is None else f" at no more than {guess.max_macs:g} times the default's MACs"
-    table = Table("guess", "pooling", title=f"a guess, nothing was trained{limit}")
-    for heading in ("productive convolutions", "MACs of default", "activations KiB"):
+    units = {
+        "max_macs": "times the default's MACs",
+        "max_params": "parameters",
+        "max_memory": "MiB of activations",
+        "max_latency_ms": "ms",
+    }
+    limits = ", ".join(f"{limit:g} {units[name]}" for name, limit in guess.limits.items() if limit is not None)
+    title = f"a guess, nothing was trained; at most {limits}" if limits else "a guess, nothing was trained"
+    table = Table("guess", "pooling", title=title)
+    timed = ["ms"] if guess.latency_ms else []
+    for heading in ("productive convolutions", "MACs of default", "activations KiB", *timed):
         table.add_column(heading, justify="right")
     for place, (pooling, cost) in enumerate(list(guess.costs.items())[:_SUGGESTED], 1):
         cells = [str(cost.productive), f"{cost.macs_ratio:.2f}", f"{cost.activation_bytes / 1024:.0f}"]
+        cells += [f"{guess.latency_ms[pooling]:.2f}"] if timed else []
         table.add_row(str(place), str(pooling), *cells, style="bold" if pooling == guess.default else None)
     _print(table)
     for known in guess.known:

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 from poolwise import trialing
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.searching import samplers
-from poolwise.settings import Settings, preset
+from poolwise.settings import LIMITS, Settings, preset
 
 ALL = "all"
 # the same for every method, so no variant may change them
@@ -18,7 +18,7 @@ _SHARED = {
     *("preset", "method", "model", "width", "data", "image_size", "images", "flip", "epochs", "steps", "batch_size"),
     *("trials", "refiner", "margin", "at_once", "until_decided", "max_seeds", "equal_cost"),
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps", "seed", "device", "precision"),
-    *("threads", "workers", "compile", "profile", "fusion"),
+    *("threads", "workers", "compile", "profile", "fusion", "latency_batch", "only", *LIMITS),
 }
 VARIANTS = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in _SHARED)
 

@@ -2,7 +2,7 @@
 
 from poolwise.metrics.agreement import kendall_tau_a, kendall_tau_b, sparse_tau, spearman
 from poolwise.metrics.fusion import Fused, fuse
-from poolwise.metrics.picks import beats_random, best_rank, regret
+from poolwise.metrics.picks import beats_random, best_rank, regret, three_picks
 from poolwise.metrics.smoothing import Smoothed, fill, smooth
 from poolwise.metrics.uncertainty import Paired, bootstrap_interval, mean_interval, paired_test
 from poolwise.metrics.verdict import Comparison, compare_paired, cost_words, sentence
@@ -28,4 +28,5 @@ __all__ = [
     "smooth",
     "sparse_tau",
     "spearman",
+    "three_picks",
 ]

@@ -1,12 +1,15 @@
-"""What the top of a ranking holds. scores_P: higher is better, ties broken at random; what is told is the expectation.
+"""What the top of a ranking holds, and what is picked from it.
+
+scores_P: higher is better, ties broken at random; what is told is the expectation.
 
 A tie at the edge of the top k is no choice that a method made, so every way to break it counts alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import comb
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +35,26 @@ def beats_random(scores_P: Sequence[float] | np.ndarray, truth_P: Sequence[float
     scores, truth = np.asarray(scores_P, float), np.asarray(truth_P, float)
     worse_P = np.searchsorted(np.sort(truth), truth, side="left")
     return float(((worse_P / len(truth)) ** n)[scores == scores.max()].mean())
+
+
+def three_picks(
+    rows: Sequence[dict[str, Any]], default: str, expected: str, allowed: Collection[str] | None = None
+) -> dict[str, str]:
+    """Three answers from rows of ``pooling``, ``macs``, ``macs_ratio`` and ``expected``, best first.
+
+    ``best``: the first. ``best_at_default_macs``: the first that takes no more than the default. ``best_for_cost``: most gain
+    over the default for each of the default's MACs that it takes; the default where nothing gains. ``allowed`` are those that
+    may be picked (None: all); the default is among the rows in any case.
+    """
+    base = next(row for row in rows if row["pooling"] == default)
+    within = [row for row in rows if allowed is None or row["pooling"] in allowed]
+    cheap = next((row for row in within if row["macs"] <= base["macs"]), base)
+    gain = max(within, key=lambda row: ((row[expected] - base[expected]) / row["macs_ratio"], -row["macs"]))
+    return {
+        "best": within[0]["pooling"],
+        "best_at_default_macs": cheap["pooling"],
+        "best_for_cost": (gain if gain[expected] > base[expected] else base)["pooling"],
+    }
 
 
 def _ranks(truth_P: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from poolwise.metrics import Fused, fuse, kendall_tau_b
+from poolwise.metrics import Fused, fuse, kendall_tau_b, three_picks
 from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
 from poolwise.space import Pooling
@@ -33,9 +33,9 @@ def order_anew(folder: RunFolder, fusion: bool) -> None:
     if not folder.has(OUTPUT):
         return
     before = folder.read(OUTPUT, "")
-    order = [row["pooling"] for row in before["ranking"]]
     after = write(folder, {**before, "settings": settings}, fusion)
-    if [row["pooling"] for row in after["ranking"]] != order:
+    told = [([row["pooling"] for row in value["ranking"]], value["picks"]) for value in (before, after)]
+    if told[0] != told[1]:
         for name in ("retrain.json", "report.html"):
             (folder.path / name).unlink(missing_ok=True)
 
@@ -78,15 +78,10 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
     rows.sort(key=lambda row: (-row[by], row["macs"], Pooling.parse(row["pooling"])))
     for place, row in enumerate(rows, start=1):
         row["rank"] = place
-    limit = next(row["macs"] for row in rows if row["pooling"] == value["default"])
-    cheap = next(row["pooling"] for row in rows if row["macs"] <= limit)
+    allowed = value["settings"].get("only")
     return {
         **value,
-        "picks": {
-            "best": rows[0]["pooling"],
-            "best_at_default_macs": cheap,
-            "best_for_cost": _for_cost(rows, value["default"]),
-        },
+        "picks": three_picks(rows, value["default"], "estimate", allowed),
         "ranked_by": by,
         "fusion": {
             "error": fused.error,
@@ -98,13 +93,6 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
     }
-
-
-def _for_cost(rows: list[dict[str, Any]], default: str) -> str:
-    """The most estimated gain over the default for each of the default's MACs; the default where nothing gains."""
-    base = next(row["estimate"] for row in rows if row["pooling"] == default)
-    best = max(rows, key=lambda row: ((row["estimate"] - base) / row["macs_ratio"], -row["macs"]))
-    return str(best["pooling"]) if best["estimate"] > base else default
 
 
 def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float]) -> Fused:

@@ -13,6 +13,7 @@ from poolwise.errors import RunFailure
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
+from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.truth.standalone import train_all
 
@@ -26,7 +27,7 @@ def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str
     With ``until_decided`` the pick and the default get one more seed after the other until more would not change the verdict.
     """
     settings, default = problem.settings, str(problem.default)
-    roles = roles_of(folder, settings.top)
+    roles = roles_of(folder, settings)
     pick, seeds = next(iter(roles)), list(range(1, settings.retrain_seeds + 1))
     train_all(problem, folder, [(p, s) for s in seeds for p in roles], listener, stage="retrain", keep=True)
     looks = (settings.retrain_seeds, settings.max_seeds) if settings.until_decided and pick != default else None
@@ -58,20 +59,22 @@ def _accuracies(
     return found
 
 
-def roles_of(folder: RunFolder, top: int) -> dict[str, list[str]]:
+def roles_of(folder: RunFolder, settings: Settings) -> dict[str, list[str]]:
     """Which configurations are retrained and as what, best first, the default last unless it is among them.
 
-    By what refining came to, where it was done; otherwise by the ranking.
+    By what refining came to, where it was done; otherwise by the ranking. What is outside the limits is no pick.
     """
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    order, picks = [row["pooling"] for row in ranking["ranking"]], ranking["picks"]
+    rows, allowed, expected = ranking["ranking"], settings.only, "estimate"
     if folder.has("refine.json"):
-        refined = folder.read("refine.json", "")
-        picks = refined["picks"]
-        trained = [row["pooling"] for row in refined["configurations"] if row["trainings"]]
-        order = [picks["best"], *(pooling for pooling in trained if pooling != picks["best"])]
+        rows, expected = folder.read("refine.json", "")["configurations"], "expected"
+    picks = metrics.three_picks(rows, ranking["default"], expected, allowed)
+    order = [row["pooling"] for row in rows if allowed is None or row["pooling"] in allowed]
+    if expected == "expected":
+        trained = {row["pooling"] for row in rows if row["trainings"]}
+        order = [name for name in order if name in trained] or order
     roles: dict[str, list[str]] = {}
-    for place, pooling in enumerate(order[:top], 1):
+    for place, pooling in enumerate(order[: settings.top], 1):
         roles.setdefault(pooling, []).append("pick" if place == 1 else f"rank {place}")
     roles.setdefault(picks["best_at_default_macs"], []).append("best at no more MACs than the default")
     roles.setdefault(picks["best_for_cost"], []).append("best gain for its cost")
