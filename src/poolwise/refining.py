@@ -26,6 +26,7 @@ from poolwise.truth import standalone
 OUTPUT = "refine.json"
 STREAM = "refine"  # random streams of these trainings share nothing with those of the verdict
 NORMAL_95 = 1.959964
+_PARETO = 600  # configurations among which a front is looked for, the most promising
 _ANY = 2**62  # multiply-adds: trainings are counted here, not they
 
 
@@ -82,7 +83,7 @@ def refine(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str,
             method.tell(*ask, _worst(method) if accuracy is None else float(accuracy))
             order.append(ask)
     listener.finish()
-    value = _describe(problem, ranking, method, order, known)
+    value = _describe(problem, folder, ranking, method, order, known)
     folder.write_json(OUTPUT, value)
     return value
 
@@ -116,12 +117,14 @@ def _belief(problem: Problem, ranking: Mapping[str, Any], method: trialing.Metho
 
 def _describe(
     problem: Problem,
+    folder: RunFolder,
     ranking: Mapping[str, Any],
     method: trialing.Method,
     order: list[trialing.Ask],
     known: Mapping[tuple[str, int, int], Mapping[str, Any]],
 ) -> dict[str, Any]:
     settings, model = problem.settings, _belief(problem, ranking, method)
+    latency: dict[str, float] = folder.request().get("limits", {}).get("latency_ms", {})
     belief, doubt = model.belief, model.doubt(settings.margin)
     best_P = belief.best(np.random.Generator(np.random.PCG64(settings.seed)))
     foretold_N, error_N = belief.left_out()
@@ -139,8 +142,11 @@ def _describe(
                 "macs": cost.macs,
                 "macs_ratio": cost.macs_ratio,
                 "parameters": cost.parameters,
+                "activation_bytes": cost.activation_bytes,
+                "latency_ms": latency.get(str(pooling)),
             }
         )
+    _add_fronts(rows, model)
     rows.sort(key=lambda row: (-row["expected"], row["macs"], Pooling.parse(row["pooling"])))
     sure = len(order) < settings.trials and model.sure
     return {
@@ -180,6 +186,21 @@ def _describe(
         "precision": str(problem.precision),
         **environment(),
     }
+
+
+def _add_fronts(rows: list[dict[str, Any]], model: Refine) -> None:
+    """To each row, for each cost: probability that nothing that takes no more of it is truly better."""
+    places = np.argsort(-model.belief.mean_P, kind="stable")[:_PARETO]
+    drawn_nP = model.belief.draws(places, np.random.Generator(np.random.PCG64(len(model.belief))))
+    for row in rows:
+        row["front"] = {}
+    for cost in ("macs", "activation_bytes", "latency_ms"):
+        known = [i for i, place in enumerate(places) if rows[place][cost] is not None]
+        known.sort(key=lambda i: (rows[places[i]][cost], -model.belief.mean_P[places[i]]))
+        best_n = np.full(len(drawn_nP), -np.inf)
+        for i in known:
+            rows[places[i]]["front"][cost] = float((drawn_nP[:, i] > best_n).mean())
+            best_n = np.maximum(best_n, drawn_nP[:, i])
 
 
 def _picks(rows: list[dict[str, Any]], default: str, allowed: Collection[str] | None) -> dict[str, str]:

@@ -56,6 +56,33 @@ def scores_against_macs(ranking: dict[str, Any]) -> str:
         return _svg(figure)
 
 
+def decision(refined: dict[str, Any]) -> str:
+    """Expected accuracy over MACs with 95 % intervals, trained ones filled, the three picks and the default named."""
+    rows, picks = refined["configurations"], refined["picks"]
+    named = {refined["default"]: DEFAULT} | dict.fromkeys(reversed(picks.values()), PICK)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        for row in rows:
+            x, y = row["macs"] / 1e6, 100 * row["expected"]
+            low, high = (100 * edge for edge in row["interval"])
+            colour = named.get(row["pooling"], MUTED)
+            axes.plot([x, x], [low, high], color=colour, linewidth=1, alpha=0.6)
+            axes.plot(
+                [x], [y], "o", color=colour, markerfacecolor=colour if row["trainings"] else "white", markersize=5
+            )
+            if row["pooling"] in named:
+                axes.annotate(
+                    row["pooling"], (x, y), xytext=(6, 4), textcoords="offset points", color=colour, weight="bold"
+                )
+        front, best = sorted(rows, key=lambda row: (row["macs"], -row["expected"])), -np.inf
+        line = [row for row in front if row["expected"] > best and (best := row["expected"])]
+        axes.step(
+            [r["macs"] / 1e6 for r in line], [100 * r["expected"] for r in line], where="post", color=INK, linewidth=0.8
+        )
+        axes.set(xlabel="million MACs for an image", ylabel="expected accuracy on the scoring half, %")
+        return _svg(figure)
+
+
 def heat_map(ranking: dict[str, Any]) -> str | None:
     """Score over the two pooling positions; None for spaces with another number of poolings."""
     if ranking["space"]["poolings"] != 2:

@@ -21,11 +21,15 @@ def write(folder: RunFolder) -> Path:
     """Write ``figures/*.svg`` and ``report.html``; returns the page's path. RequestError where nothing is ranked yet."""
     request = folder.request()
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
+    refined = folder.read("refine.json", "") if folder.has("refine.json") else None
+    if refined:
+        ranking = {**ranking, "picks": refined["picks"]}
     retrain = folder.read("retrain.json", "") if folder.has("retrain.json") else None
     trials = Trials(folder).all() if (folder.path / "trials.sqlite").exists() else []
     trials = [trial for trial in trials if retrain and trial["budget"] == retrain["steps"]]
     drawn = {
         "scores": figures.scores_against_macs(ranking),
+        "decision": figures.decision(refined) if refined else None,
         "positions": figures.heat_map(ranking),
         "assignment": figures.assignment_through_time(folder.events("assignment"), ranking),
         "search": figures.search_curves(folder.events("search")),
@@ -45,6 +49,7 @@ def write(folder: RunFolder) -> Path:
         ranking=ranking,
         demonstration=demonstration,
         retrain=retrain,
+        refined=refined,
         figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},
         drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(ranking)],
         agreement=_agreement(ranking, request),
@@ -64,6 +69,7 @@ def _drawn(ranking: dict[str, Any]) -> list[tuple[str, str]]:
         (ranking["default"], "default"),
         (picks["best"], "pick"),
         (picks["best_at_default_macs"], "best at its MACs"),
+        (picks["best_for_cost"], "best gain for its cost"),
     )
     for pooling, label in named:
         labels.setdefault(pooling, []).append(label)
