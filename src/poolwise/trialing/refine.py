@@ -27,8 +27,8 @@ _FEWEST = 3  # trainings before that is believed
 _CANDIDATES = 1024  # of a space that is larger
 SHORT = 3  # a shorter training has a SHORTth of the steps
 ROOM = 12  # whole trainings that there is room for, before shorter ones are tried
-_PAIRS = 4  # configurations trained at both lengths, before their agreement is believed
-AGREE = 0.8  # correlation from which shorter trainings go ahead of whole ones
+PAIRS = 4  # configurations trained at both lengths, before their agreement is believed
+AGREE = 0.75  # correlation from which shorter trainings go ahead of whole ones
 
 
 @register("refine")
@@ -80,7 +80,7 @@ class Refine(Method):
             return self._promising(better_P, whole == 0), self.steps
         short = np.array([self._trainings(pooling, self._short) for pooling in self.candidates])
         pairs = int(((whole > 0) & (short > 0)).sum())
-        if pairs < _PAIRS:  # every whole training gets its shorter one
+        if pairs < PAIRS:  # every whole training gets its shorter one
             lacking = (whole > 0) & (short == 0)
             if lacking.any():
                 return self.candidates[int(np.flatnonzero(lacking)[0])], self._short
