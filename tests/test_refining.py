@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from markupsafe import escape
 
 from poolwise import api
 from poolwise.errors import RequestError
@@ -47,7 +48,7 @@ def test_it_trains_the_default_and_others_and_names_three_picks(ranked, tiny_sou
     assert "Refined by 4 stand-alone trainings" in page
     verdict = json.loads((ranked / "verdict.json").read_text())
     assert verdict["verdict"] in ("better", "no worse", "not shown", "worse", "the default itself")
-    assert verdict["sentence"] in page
+    assert str(escape(verdict["sentence"])) in page
 
 
 class StopAfter(Listener):

@@ -39,7 +39,7 @@ def test_what_is_known_is_recomputed_from_the_table():
 def test_a_family_without_a_table_says_so_and_an_impossible_limit_names_the_smallest():
     assert poolwise.suggest("resnet18").known == ()
     cheapest = min(poolwise.costs("resnet20").items(), key=lambda item: item[1].macs)
-    with pytest.raises(RequestError, match=f"smallest is {cheapest[0]} with {cheapest[1].macs_ratio:.3f}"):
+    with pytest.raises(RequestError, match=f"smallest is {cheapest[0]} with {cheapest[1].macs_ratio:.4g}"):
         poolwise.suggest("resnet20", max_macs=0.01)
 
 
@@ -51,6 +51,12 @@ def test_command():
     shown = CliRunner().invoke(cli, ["suggest", "--model", "resnet18", "--max-macs", "none"])
     assert "nothing was trained" in shown.output
     assert "not known" in shown.output
+    timed = CliRunner().invoke(
+        cli, ["suggest", "--width", "2", "--max-macs", "0.5", "--max-latency-ms", "10000", "--json"]
+    )
+    assert all(row["latency_ms"] > 0 for row in json.loads(timed.output)["suggestions"])
+    small = poolwise.suggest(max_macs=None, max_memory=150)
+    assert 0 < len(small.costs) < len(poolwise.suggest(max_macs=None).costs)
     for wrong in ("0", "-1", "nan", "inf", "much"):
         with pytest.raises(RequestError, match="max-macs"):
             CliRunner().invoke(cli, ["suggest", "--max-macs", wrong], catch_exceptions=False, standalone_mode=False)

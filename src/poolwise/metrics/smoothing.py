@@ -104,8 +104,8 @@ def _every_width(
 def fill(space: PoolingSpace, seen: Mapping[int, float], widths: Sequence[float] = WIDTHS) -> np.ndarray:
     """scores_P: what was seen (place in the space -> score) as it is, everywhere else its kernel mean.
 
-    The kernel is that of ``smooth``, its width the one that predicts the seen from each other best. A mean is never above
-    the best that was seen, so the first place of a ranking stays with something seen. Zeros where nothing was seen.
+    The kernel is that of ``smooth``, its width the one that predicts the seen from each other best. A mean stays below the
+    best that was seen, so the first place of a ranking stays with something seen. Zeros where nothing was seen.
     """
     if not seen:
         return np.zeros(space.size)
@@ -122,6 +122,7 @@ def fill(space: PoolingSpace, seen: Mapping[int, float], widths: Sequence[float]
         block = all_PS[start : start + max(_CELLS // len(values), 1)]
         squared = ((block[:, None] - all_PS[places]) ** 2).sum(-1)
         scores_P[start : start + len(block)] = _kernel_mean(squared, values, width)
+    scores_P = np.minimum(scores_P, np.nextafter(values.max(), -np.inf))
     scores_P[places] = values
     return scores_P
 
