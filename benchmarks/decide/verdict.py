@@ -1,0 +1,87 @@
+"""How often the verdict is wrong, and how often it finds a true gain: simulated runs, from the pick to the word.
+
+Two studies, 1,000 runs each. All equal: on a table in which every configuration has the same true accuracy, refining picks
+what looked best among noisy trainings, fresh seeds judge it. Power: the pick is truly better by so many points.
+
+    python benchmarks/decide/verdict.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+import numpy as np
+
+from poolwise import trialing
+from poolwise.metrics import compare_paired
+from poolwise.space import Pooling, PoolingSpace
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+
+SPACE, DEFAULT = PoolingSpace(10, 2), Pooling.parse("4-3-3")
+MARGIN, STEPS = 0.2, 90
+LOOKS = {"3 seeds": (3, 3), "5 seeds": (5, 5), "10 seeds": (10, 10), "until decided, 3 to 10 seeds": (3, 10)}
+
+
+def picked(generator: np.random.Generator, noise: float, trials: int) -> Pooling:
+    """What refining picks where all are equal: 60 % and noise."""
+    scores = generator.standard_normal(SPACE.size)
+    method = trialing.create(
+        "refine",
+        SPACE,
+        seed=int(generator.integers(2**20)),
+        macs=2**62,
+        steps=STEPS,
+        cost=lambda _pooling, steps: steps,
+        trials=trials,
+        default=DEFAULT,
+        hints={"scores": lambda pooling: float(scores[SPACE.index(pooling)])},
+    )
+    while (ask := method.ask()) is not None:
+        method.tell(*ask, 0.6 + noise / 100 * generator.standard_normal())
+    return SPACE[int(method.ranking().argmax())]
+
+
+def word(generator: np.random.Generator, gain: float, noise: float, looks: tuple[int, int]) -> tuple[str, int]:
+    """The verdict and how many seeds it took."""
+    pick = 0.6 + (gain + noise * generator.standard_normal(looks[1])) / 100
+    default = 0.6 + noise / 100 * generator.standard_normal(looks[1])
+    several = looks if looks[0] < looks[1] else None
+    for count in range(looks[0], looks[1] + 1):
+        found = compare_paired(pick[:count].tolist(), default[:count].tolist(), MARGIN, several)
+        if found.decided:
+            break
+    return found.verdict, count
+
+
+@click.command()
+@click.option("--runs", default=1000, show_default=True)
+@click.option("--trials", default=7, show_default=True)
+@click.option("--noises", default="0.13,1.04", show_default=True, help="Points between two trainings of the same.")
+def main(runs: int, trials: int, noises: str) -> None:
+    rows = []
+    for noise in map(float, noises.split(",")):
+        picks = [picked(np.random.default_rng([0, run]), noise, trials) for run in range(runs)]
+        for name, looks in LOOKS.items():
+            for gain in (0.0, 0.5, 1.0, 2.0):
+                told = []
+                for run, pick in enumerate(picks):
+                    if gain == 0 and pick == DEFAULT:
+                        told.append(("the default itself", 0))
+                    else:
+                        told.append(word(np.random.default_rng([1, run]), gain, noise, looks))
+                counts = Counter(verdict for verdict, _ in told)
+                words = ("better", "no worse", "not shown", "worse", "the default itself")
+                shares = {verdict: counts[verdict] / runs for verdict in words}
+                seeds = float(np.mean([count for _, count in told if count]))
+                rows.append({"gain": gain, "noise": noise, "looks": name, "runs": runs, **shares, "seeds": seeds})
+                print(rows[-1])
+    record("verdict", rows)
+
+
+if __name__ == "__main__":
+    main()
