@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from poolwise.networks.switch import SwitchableNet, export
     from poolwise.settings import Settings, preset
     from poolwise.space import Pooling, PoolingSpace
+    from poolwise.trialing.driving import optuna_sampler
     from poolwise.truth import tables
 
 __version__ = "0.1.0"
@@ -61,6 +62,7 @@ _HOMES = {
     "model": "api",
     "network": "api",
     "hand_over": "api",
+    "optuna_sampler": "trialing.driving",
 }
 __all__ = [
     "Pooling",
@@ -77,6 +79,7 @@ __all__ = [
     "hand_over",
     "model",
     "network",
+    "optuna_sampler",
     "plan",
     "preset",
     "rank",

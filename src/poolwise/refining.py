@@ -111,7 +111,7 @@ def _belief(problem: Problem, ranking: Mapping[str, Any], method: trialing.Metho
     assert isinstance(model, Refine)
     for (pooling, steps), accuracies in method.told.items():
         for accuracy in accuracies:
-            model.learn(pooling, steps, accuracy)
+            model.observe(pooling, steps, accuracy)
     return model
 
 

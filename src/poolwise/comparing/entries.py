@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poolwise import stages, trialing
+from poolwise import controls, stages, trialing
 from poolwise.comparing.compute import Compute
 from poolwise.comparing.contenders import Contender
 from poolwise.comparing.judge import Entry
@@ -112,8 +112,16 @@ def _search(work: Work, source: Source, share: Share) -> None:
 def method_of(work: Work, compute: Compute) -> trialing.Method:
     """The method of a trial entry at its beginning. RequestError where it needs a package that is not there."""
     space, steps = compute.problem.space, compute.full_steps
+    priced = {pooling: compute.problem.cost(pooling) for pooling in space}
     return trialing.create(
-        work.contender.method, space, seed=work.seed, macs=work.macs, steps=steps, cost=compute.trial
+        work.contender.method,
+        space,
+        seed=work.seed,
+        macs=work.macs,
+        steps=steps,
+        cost=compute.trial,
+        default=compute.problem.default,
+        hints=controls.hints(priced),
     )
 
 

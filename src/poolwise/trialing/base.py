@@ -123,6 +123,12 @@ class Method(ABC):
         self.told.setdefault((pooling, steps), []).append(float(accuracy))
         self._learn(pooling, steps, float(accuracy))
 
+    def observe(self, pooling: Pooling, steps: int, accuracy: float) -> None:
+        """Learn of a training that something else asked for; it counts as one of this method's."""
+        self.count += steps / self.steps
+        self.told.setdefault((pooling, steps), []).append(float(accuracy))
+        self._learn(pooling, steps, float(accuracy))
+
     def replay(self, trials: Iterable[tuple[Pooling, int, int, float]]) -> None:
         """Be told (pooling, steps, seed, accuracy) of an earlier object of the same arguments, in order."""
         for trial in trials:

@@ -152,10 +152,6 @@ class Refine(Method):
         return margin is not None and len(self.belief) >= _FEWEST and self.doubt(margin) < DOUBT
 
     def _learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:
-        self.learn(pooling, steps, accuracy)
-
-    def learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:
-        """Be told of a training (accuracy 0 to 1), whoever asked for it."""
         self.belief.tell(self._place[pooling], 100 * accuracy, steps < self.steps)
 
     def ranking(self) -> np.ndarray:
