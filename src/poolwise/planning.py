@@ -96,7 +96,7 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
     settings, parameters = problem.settings, problem.cost(problem.default).parameters
     kept = {
         "search": 8 * settings.supernets * problem.supernet_parameters,
-        "retrain": 4 * (settings.top + 2) * settings.retrain_seeds * parameters,
+        "retrain": 4 * (settings.top + 3) * settings.retrain_seeds * parameters,
     }
     disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
     return Plan(tuple(planned), disk, str(problem.precision), _parallel_words(problem, stages))
@@ -152,7 +152,7 @@ def _trainings(problem: Problem, name: str, trainings: Sequence[tuple[Pooling, i
     if halved:
         count, macs = settings.trials, _mean_macs(problem)
     elif trainings is None:
-        count, macs = (settings.top + 2) * settings.retrain_seeds, _mean_macs(problem)
+        count, macs = (settings.top + 3) * settings.retrain_seeds, _mean_macs(problem)
     else:
         count = sum(seeds for _, seeds in trainings)
         macs = sum(problem.cost(pooling).macs * seeds for pooling, seeds in trainings) / max(count, 1)

@@ -178,7 +178,7 @@ class Problem:
     @property
     def rough_seconds(self) -> float:
         """Seconds that a whole run takes if every step costs what the default configuration's does."""
-        trainings = (self.settings.top + 2) * self.settings.retrain_seeds * self.retrain_steps
+        trainings = (self.settings.top + 3) * self.settings.retrain_seeds * self.retrain_steps
         return (self.search_steps * 4 / 3 + trainings) * self.calibration.step_seconds
 
     def calibration_batch(self) -> tuple[Tensor, Tensor, dict[str, Any]]:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from poolwise.suggesting import Guess
 
 _SUGGESTED = 5  # rows
+PICKS = {
+    "best": "best",
+    "best_at_default_macs": "best at the default's MACs",
+    "best_for_cost": "best gain for its cost",
+}
 
 
 def _json(value: Any) -> None:
@@ -156,11 +161,14 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
     _fusion(value)
     _controls(value)
     place = next(row["rank"] for row in value["ranking"] if row["pooling"] == value["default"])
-    picks = value["picks"]
-    click.echo(
-        f"pick {picks['best']}; at no more MACs than the default {picks['best_at_default_macs']};"
-        f" default {value['default']} is rank {place}"
-    )
+    by_name, half = {row["pooling"]: row for row in value["ranking"]}, 1.96 * value["fusion"]["error"]
+    told = []
+    for name, words in PICKS.items():
+        row = by_name[value["picks"][name]]
+        expected = f"{100 * row['estimate']:.1f} ± {100 * half:.1f}"
+        told.append(f"{words} {row['pooling']} ({expected}, {row['macs_ratio']:.2f} of the default's MACs)")
+    click.echo(f"picks, with the accuracy that is estimated in the unit of the score and its 95 %: {'; '.join(told)}")
+    click.echo(f"default {value['default']} is rank {place}; what a pick is worth: poolwise refine, poolwise retrain")
 
 
 def _fusion(value: dict[str, Any]) -> None:
@@ -189,7 +197,6 @@ def refined(value: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return _json(value)
     picks = value["picks"]
-    names = {"best": "best", "best_at_default_macs": "best at its MACs", "best_for_cost": "best gain for its cost"}
     title = f"{len(value['trials'])} trainings on one half of the images, judged by the other"
     table = Table("pooling", "is", title=title)
     for heading in ("trained", "accuracy %", "expected % (95 %)", "is the best", "MACs of default"):
@@ -198,7 +205,7 @@ def refined(value: dict[str, Any], as_json: bool) -> None:
         own = [
             t["accuracy"] for t in value["trials"] if t["pooling"] == row["pooling"] and t["steps"] == value["steps"]
         ]
-        roles = [words for name, words in names.items() if picks[name] == row["pooling"]]
+        roles = [words for name, words in PICKS.items() if picks[name] == row["pooling"]]
         roles += ["default"] if row["pooling"] == value["default"] else []
         if not own and not roles and row["best"] < 0.05:
             continue
