@@ -1,20 +1,23 @@
-"""Write the tables of ``docs/results.md`` from committed results of ``poolwise compare``.
+"""Write the tables of ``docs/results.md`` and ``docs/decide.md`` from committed results.
 
-Every table stands between ``<!-- results: FOLDER -->`` and ``<!-- end -->``, FOLDER under ``benchmarks/results/``.
+Every table stands between ``<!-- KIND: NAME -->`` and ``<!-- end -->``: ``results`` (a folder of ``poolwise compare`` under
+``benchmarks/results/``), ``simulate`` (one of ``poolwise simulate``) or ``verdict`` (the csv of ``decide/verdict.py``).
 
     python benchmarks/results_page.py
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "results.md"
-BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = [HERE.parent / "docs" / name for name in ("results.md", "decide.md")]
+BLOCK = re.compile(r"(<!-- (results|simulate|verdict): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+COUNTS = (2, 3, 4, 5, 6, 7, 8, 10)  # trainings
 TREATMENTS = ("raw", "smoothed", "fused")
 COLUMNS = ["method", "seeds", "spent / budget", "tau-b", "regret@1", "regret@3"]
 COLUMNS += [f"{words}: {name}" for words in TREATMENTS[1:] for name in ("tau-b", "regret@1", "regret@3")]
@@ -47,15 +50,53 @@ def lines(value: dict[str, Any]) -> list[str]:
     return told
 
 
+def simulated(value: dict[str, Any]) -> list[str]:
+    """Mean regret, its 90 % quantile and how often the best was found, after some numbers of trainings."""
+    counts = [count for count in COUNTS if count <= value["trials"]]
+    told = [
+        f"`{value['command']}`",
+        "",
+        f"{value['runs']:,} runs; found: regret of at most {value['tolerance']:.2f} points.",
+        "",
+    ]
+    told += [f"| method | after {' | '.join(map(str, counts))} |", f"|{' --- |' * (1 + len(counts))}"]
+    for row in value["methods"]:
+        cells = [
+            f"{row['mean'][i - 1]:.2f}, {row['q90'][i - 1]:.2f}, {100 * row['found'][i - 1]:.0f} %" for i in counts
+        ]
+        told.append(f"| `{row['method']}` | {' | '.join(cells)} |")
+    return [*told, "", "Mean regret in points, its 90 % quantile, share of runs that found it.", ""]
+
+
+def judged(rows: list[dict[str, str]]) -> list[str]:
+    """Shares of each word, one line a gain, noise and number of seeds."""
+    words = ("better", "no worse", "not shown", "worse", "the default itself")
+    told = [f"| truly better by | noise | seeds | {' | '.join(words)} | seeds used |", f"|{' --- |' * 9}"]
+    for row in rows:
+        gain = "0 (all equal)" if float(row["gain"]) == 0 else row["gain"]
+        shares = [f"{100 * float(row[word]):.1f} %" for word in words]
+        told.append(f"| {gain} | {row['noise']} | {row['looks']} | {' | '.join(shares)} | {float(row['seeds']):.1f} |")
+    return [*told, ""]
+
+
+def content(kind: str, name: str) -> list[str]:
+    if kind == "verdict":
+        (path,) = (HERE / "results").glob(f"{name}_*.csv")
+        with path.open(encoding="utf-8") as file:
+            return judged(list(csv.DictReader(file)))
+    file_name, make = {"results": ("compare.json", lines), "simulate": ("simulate.json", simulated)}[kind]
+    return make(json.loads((HERE / "results" / name / file_name).read_text(encoding="utf-8")))
+
+
 def render(page: str) -> str:
     """``page`` with every table made anew."""
 
     def block(match: re.Match[str]) -> str:
-        value = json.loads((HERE / "results" / match[2] / "compare.json").read_text(encoding="utf-8"))
-        return match[1] + "\n" + "\n".join(lines(value)) + match[3]
+        return match[1] + "\n" + "\n".join(content(match[2], match[3])) + match[4]
 
     return BLOCK.sub(block, page)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -21,6 +21,7 @@ from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
 from poolwise.training import LossNotFinite
 from poolwise.trialing.refine import DOUBT, Refine
+from poolwise.trialing.surrogate import Surrogate
 from poolwise.truth import standalone
 
 OUTPUT = "refine.json"
@@ -166,6 +167,7 @@ def _describe(
             }
             for i, ask in enumerate(order)
         ],
+        "left_out": _left_out(belief, foretold_N, error_N),
         "hints": {
             name: {"ignored": hint.ignored, "weight": hint.weight}
             for name, hint in zip(model.task.hints, belief.hints(), strict=True)
@@ -185,6 +187,15 @@ def _describe(
         "settings": settings.to_json(),
         "precision": str(problem.precision),
         **environment(),
+    }
+
+
+def _left_out(belief: Surrogate, foretold_N: np.ndarray, error_N: np.ndarray) -> dict[str, float]:
+    """How well each training is foretold from all others: root mean square in points, and the share within its 95 %."""
+    gap_N = np.array(belief.values) - foretold_N
+    return {
+        "error": float(np.sqrt(np.mean(gap_N**2))),
+        "within": float(np.mean(np.abs(gap_N) <= NORMAL_95 * error_N)),
     }
 
 
