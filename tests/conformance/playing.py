@@ -4,9 +4,10 @@ from hypothesis import strategies as st
 
 from poolwise.rng import Streams
 from poolwise.searching.samplers import Task, sampler
-from poolwise.space import PoolingSpace
+from poolwise.space import PoolingSpace, Subspace
 
 SPACES = [PoolingSpace(10, 2), PoolingSpace(9, 3), PoolingSpace(6, 3, shared_slots=True), PoolingSpace(4, 0)]
+SPACES.append(Subspace.of(SPACES[0], list(SPACES[0])[3::4]))  # what limits leave
 
 
 def make(method, space, *, supernets=3, steps=200, seed=0, draw="rounds", warm_up=0.0, temperature=(1.0, 100.0)):

@@ -9,7 +9,7 @@ import torch
 
 from poolwise import metrics, tables
 from poolwise.errors import RequestError
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.space import Pooling, PoolingSpace, Subspace
 from poolwise.trialing import available, create
 
 SPACE, STEPS = PoolingSpace(10, 2), 27
@@ -41,7 +41,16 @@ def run(method, most=10_000):
 
 
 def test_they_are_found():
-    assert set(METHODS) >= {"random", "regularised-evolution", "tpe", "gp", "successive-halving", "short-all"}
+    assert set(METHODS) >= {
+        "refine",
+        "top",
+        "random",
+        "regularised-evolution",
+        "tpe",
+        "gp",
+        "successive-halving",
+        "short-all",
+    }
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -106,7 +115,13 @@ def test_little_and_much_compute(name):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
-    "space", [PoolingSpace(3, 1), PoolingSpace(12, 3, min_stage=2), PoolingSpace(6, 2, shared_slots=True)]
+    "space",
+    [
+        PoolingSpace(3, 1),
+        PoolingSpace(12, 3, min_stage=2),
+        PoolingSpace(6, 2, shared_slots=True),
+        Subspace.of(SPACE, list(SPACE)[3::4]),
+    ],
 )
 def test_other_spaces(name, space):
     method = create(name, space, seed=2, macs=6 * FULL, steps=STEPS, cost=cost)

@@ -12,7 +12,7 @@ import warnings
 from typing import Any
 
 from poolwise.errors import RequestError
-from poolwise.space import Pooling
+from poolwise.space import Pooling, PoolingSpace
 from poolwise.trialing.base import Method, Task, register
 
 STARTUP = 5  # uniform trainings before the model speaks
@@ -28,9 +28,11 @@ class _Optuna(Method):
             raise RequestError("this method needs optuna: pip install 'poolwise[compare]'") from None
         self.optuna = optuna
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        first = self.space[0].positions
+        space = self.space  # whole, where it is a part of one
+        whole = PoolingSpace(space.layers, space.poolings, space.min_stage, space.shared_slots)
+        first = whole[0].positions
         self._offsets = list(first)
-        self._free = self.space[self.space.size - 1].positions[-1] - first[-1] if first else 0
+        self._free = whole[whole.size - 1].positions[-1] - first[-1] if first else 0
         entropy = int(self.streams["optuna"].integers(2**31))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -49,8 +51,10 @@ class _Optuna(Method):
             trial = self._study.ask(self._distributions)
             self._study.tell(trial, state=self.optuna.trial.TrialState.FAIL)  # what is told later has sorted numbers
             pooling = self._member(sorted(trial.params.values()))
-            if self.unseen(pooling):
+            if pooling in self.space and self.unseen(pooling):
                 return pooling, self.steps
+        if pooling not in self.space:
+            return self.uniform(self.streams["around"]), self.steps
         around = [neighbour for neighbour in self.space.neighbours(pooling) if self.unseen(neighbour)] or [pooling]
         return around[int(self.streams["around"].integers(len(around)))], self.steps
 
