@@ -51,21 +51,28 @@ def lines(value: dict[str, Any]) -> list[str]:
 
 
 def simulated(value: dict[str, Any]) -> list[str]:
-    """Mean regret, its 90 % quantile and how often the best was found, after some numbers of trainings."""
+    """Mean regret, its 90 % quantile, and how often the best was chosen and was trained, after some numbers of trainings."""
     counts = [count for count in COUNTS if count <= value["trials"]]
     told = [
         f"`{value['command']}`",
         "",
-        f"{value['runs']:,} runs; found: regret of at most {value['tolerance']:.2f} points.",
+        f"{value['runs']:,} runs; chosen, trained: regret of at most {value['tolerance']:.2f} points.",
         "",
     ]
     told += [f"| method | after {' | '.join(map(str, counts))} |", f"|{' --- |' * (1 + len(counts))}"]
     for row in value["methods"]:
         cells = [
-            f"{row['mean'][i - 1]:.2f}, {row['q90'][i - 1]:.2f}, {100 * row['found'][i - 1]:.0f} %" for i in counts
+            f"{row['mean'][i - 1]:.2f}, {row['q90'][i - 1]:.2f}; {100 * row['found'][i - 1]:.0f} %,"
+            f" {100 * row['reached'][i - 1]:.0f} %"
+            for i in counts
         ]
         told.append(f"| `{row['method']}` | {' | '.join(cells)} |")
-    return [*told, "", "Mean regret in points, its 90 % quantile, share of runs that found it.", ""]
+    return [
+        *told,
+        "",
+        "Mean regret in points, its 90 % quantile; share of runs that chose it, and that trained it by then.",
+        "",
+    ]
 
 
 def judged(rows: list[dict[str, str]]) -> list[str]:

@@ -30,6 +30,9 @@ def test_a_perfect_hint_is_followed_and_chance_is_chance():
     assert all(np.diff(rows["random"]["mean"])[1:] < 0.5)
     assert all(row["q10"][i] <= row["q50"][i] <= row["q90"][i] for row in rows.values() for i in range(8))
     assert rows["random"]["compute"][-1] == pytest.approx(8 / 36)
+    for row in rows.values():  # what is chosen of whole trainings was trained, and what was trained stays so
+        assert (np.array(row["found"]) <= np.array(row["reached"]) + 1e-9).all()
+        assert (np.diff(row["reached"]) >= 0).all()
 
 
 def test_the_same_command_repeats_and_another_seed_does_not():
@@ -73,6 +76,21 @@ def test_a_ranked_run_is_a_hint_and_its_search_is_counted(tmp_path):
     assert player.search_macs == 10**12
     value = api.simulate(OWN, methods=[player.label], runs=2, trials=3)
     assert value["methods"][0]["compute"][0] > 1 / 36
+
+
+def test_repetitions_take_several_searches_in_turn(tmp_path):
+    table = tables.load(OWN)
+    truth = table.column(table.truth)
+    for name, sign in (("good", 1), ("bad", -1)):
+        rows = [{"pooling": str(p), "smoothed": sign * t} for p, t in zip(table.space, truth, strict=True)]
+        (tmp_path / name).mkdir()
+        told = {"format": 1, "ranking": rows, "spent": {"search": 10**12 if sign > 0 else 3 * 10**12}}
+        (tmp_path / name / "ranking.json").write_text(json.dumps(told))
+    (player,) = parse([f"top@{tmp_path}/*"], table, "resnet20")
+    assert player.search_macs == 2 * 10**12
+    assert player.hints[f"{tmp_path}/*"].shape == (2, 36)
+    value = api.simulate(OWN, methods=[player.label], runs=2, trials=2)
+    assert value["methods"][0]["reached"][-1] == 0.5
 
 
 def test_command(tmp_path):

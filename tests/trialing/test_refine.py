@@ -92,3 +92,11 @@ def test_the_best_is_told_apart_from_its_rival_at_the_end():
     twice = [ask for ask in asked if ask.seed > 1]
     assert twice
     assert all(table.query(ask.pooling) > 91.4 for ask in twice)
+
+
+def test_shuffled_scores_hardly_change_what_is_asked():
+    scores = {pooling: float(pooling.positions[0]) for pooling in SPACE}
+    other = np.random.default_rng(0).permutation(list(scores.values()))
+    shuffled = dict(zip(SPACE, other, strict=True))
+    trusted, doubted = (make(hints={"scores": hint.__getitem__}) for hint in (scores, shuffled))
+    assert abs(trusted.belief.hints_JP).max() > 3 * abs(doubted.belief.hints_JP).max()

@@ -96,3 +96,13 @@ def test_shorter_trainings_say_as_much_as_they_agree():
     before = agreeing.mean_P[left]
     agreeing.tell(left, 36.0, short=True)
     assert agreeing.mean_P[left] > before
+
+
+def test_a_hint_that_is_noise_weighs_nothing_and_another_as_before():
+    noise = np.random.default_rng(3).permutation(HINT)
+    alone, beside = (Surrogate(POSITIONS, np.array(hints)) for hints in ([HINT], [HINT, noise]))
+    doubted = Surrogate(POSITIONS, np.array([HINT, noise]), [1.0, 0.0])
+    for surrogate in (alone, beside, doubted):
+        told(surrogate)
+    assert np.allclose(doubted.hints_JP[1], 0)
+    assert abs(doubted.mean_P - alone.mean_P).mean() < 0.5 * abs(beside.mean_P - alone.mean_P).mean()

@@ -309,16 +309,23 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
 
 
 def simulated(value: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Regret after each number of trainings, and how often the best was found."""
+    """Regret after each number of trainings, how often the best was chosen, and how often it was trained at all."""
     if as_json:
         return _json(value)
-    title = f"{value['table']}: {value['runs']} runs, regret in points; found: at most {value['tolerance']:.2f}"
+    title = (
+        f"{value['table']}: {value['runs']} runs, regret in points; at most {value['tolerance']:.2f}: chosen, trained"
+    )
     table = Table("method", "after", title=title)
     counts = sorted({min(count, value["trials"]) for count in (2, 4, 6, 7, 8, 10, 12, 16, 24, value["trials"])})
     for count in counts:
         table.add_column(str(count), justify="right")
     for row in value["methods"]:
-        for name, label, digits in (("mean", "mean", 2), ("q90", "90 %", 2), ("found", "found", 2)):
+        for name, label, digits in (
+            ("mean", "mean", 2),
+            ("q90", "90 %", 2),
+            ("found", "chosen", 2),
+            ("reached", "trained", 2),
+        ):
             cells = [f"{row[name][count - 1]:.{digits}f}" for count in counts]
             table.add_row(escape(row["method"]) if name == "mean" else "", label, *cells)
     _print(table)

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ class Player:
 
     Attributes:
         label: as it was written.
-        hints: name -> value of every configuration, in the order of the space.
-        search_macs: what the search took that some hint is from; 0 where there was none.
+        hints: name -> hint_VP, the values of every configuration, in the order of the space, and as many versions of them
+            as there are searches that they come from; repetitions take these in turn.
+        search_macs: what the searches took that hints are from, the mean over versions; 0 where there were none.
     """
 
     label: str
@@ -69,26 +71,32 @@ def parse(words: Sequence[str], table: Table, model: str) -> list[Player]:
 
 
 def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, int]:
-    """Values of one hint, and the MACs that it took."""
+    """hint_VP of one name, and the MACs that it took."""
     plain = name.removeprefix(SHUFFLED)
     if plain in controls.HINTS:
         priced = costs(table, model)
-        return np.array([controls.HINTS[plain](pooling, cost) for pooling, cost in priced.items()]), 0
+        return np.array([[controls.HINTS[plain](pooling, cost) for pooling, cost in priced.items()]]), 0
     columns = {column.removesuffix("_mean"): column for column in table.columns if column != table.truth}
     if plain in columns:
-        return np.array(table.column(columns[plain])), 0
-    path = Path(plain)
-    if (path / "ranking.json").is_file():
-        ranking = RunFolder(path).read("ranking.json", "")
-        told = {row["pooling"]: row["smoothed"] for row in ranking["ranking"]}
-        if set(told) != {str(pooling) for pooling in table.space}:
-            raise RequestError(f"{word}: {path} ranks other configurations than table {table.name}")
-        return np.array([told[str(pooling)] for pooling in table.space]), sum(ranking["spent"].values())
+        return np.array([table.column(columns[plain])]), 0
+    folders = sorted(Path(found) for found in glob(plain) if (Path(found) / "ranking.json").is_file())
+    if folders:
+        ranked = [_ranked(word, folder, table) for folder in folders]
+        return np.array([own_P for own_P, _ in ranked]), round(sum(macs for _, macs in ranked) / len(ranked))
     allowed = [*controls.HINTS, *columns]
     raise RequestError(
         f"{word}: unknown hint {plain[:60]!r}{did_you_mean(plain, allowed)}. Known: {', '.join(allowed)}, the folder of a ranked"
-        f" run, each also with {SHUFFLED} before it; or none"
+        f" run (or a pattern of several, which repetitions take in turn), each also with {SHUFFLED} before it; or none"
     )
+
+
+def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:
+    """Smoothed scores of a run's ranking in the order of the table, and the MACs of its search and ranking."""
+    ranking = RunFolder(folder).read("ranking.json", "")
+    told = {row["pooling"]: row["smoothed"] for row in ranking["ranking"]}
+    if set(told) != {str(pooling) for pooling in table.space}:
+        raise RequestError(f"{word}: {folder} ranks other configurations than table {table.name}")
+    return np.array([told[str(pooling)] for pooling in table.space]), sum(ranking["spent"].values())
 
 
 class Answers:
@@ -137,6 +145,9 @@ def simulate(
 ) -> dict[str, Any]:
     """Regret of each method's first choice after every whole training, over ``runs`` repetitions; plain values.
 
+    ``found`` is the share of runs whose first choice is within the tolerance; ``reached`` the share that has trained one that
+    is, whether or not the noise of the trainings lets it be chosen.
+
     Args:
         trials: whole trainings of each method, the default's among them.
         tolerance: points of regret that count as found (the table's noise between seeds).
@@ -150,10 +161,10 @@ def simulate(
     listener.start("simulate", runs * len(players))
     rows = []
     for player in players:
-        begin, regret_RT = time.perf_counter(), np.empty((runs, trials))
+        begin, regret_RT, least_RT = time.perf_counter(), np.empty((runs, trials)), np.empty((runs, trials))
         for run in range(runs):
             listener.check()
-            regret_RT[run] = _once(table, default, player, trials, steps, agreement, (seed, run))
+            regret_RT[run], least_RT[run] = _once(table, default, player, trials, steps, agreement, (seed, run))
             listener.advance()
         rows.append(
             {
@@ -162,6 +173,7 @@ def simulate(
                 "mean": regret_RT.mean(0).tolist(),
                 **{f"q{round(100 * q)}": np.quantile(regret_RT, q, axis=0).tolist() for q in QUANTILES},
                 "found": (regret_RT <= tolerance + 1e-9).mean(0).tolist(),
+                "reached": (least_RT <= tolerance + 1e-9).mean(0).tolist(),
                 # of training all configurations once, the search included
                 "compute": [player.search_macs / every + count / table.space.size for count in range(1, trials + 1)],
                 "seconds": time.perf_counter() - begin,
@@ -192,8 +204,10 @@ def _exhaustive_macs(table: Table, model: str, steps: int) -> float:
 
 def _once(
     table: Table, default: Pooling, player: Player, trials: int, steps: int, agreement: float, entropy: tuple[int, int]
-) -> np.ndarray:
-    """[trials] regret after each whole training of one repetition; kept where the method ends earlier.
+) -> tuple[np.ndarray, np.ndarray]:
+    """[trials] regret of the first choice after each whole training of one repetition, and of the best trained by then.
+
+    Both are kept where the method ends earlier.
 
     Trainings count by their steps, whatever their configuration takes.
     """
@@ -208,15 +222,22 @@ def _once(
         cost=lambda _pooling, length: length,
         trials=trials,
         default=default,
-        hints={name: _lookup(space, _shuffled(name, own, generator)) for name, own in player.hints.items()},
+        hints={
+            name: _lookup(space, _shuffled(name, own_VP[entropy[1] % len(own_VP)], generator))
+            for name, own_VP in player.hints.items()
+        },
     )
     best = answers.truth_P.max()
     regret_T = np.full(trials, best - answers.truth_P.mean())  # before anything is known: a uniform choice
+    least_T = regret_T.copy()
     while (ask := method.ask()) is not None:
-        method.tell(*ask, answers(space.index(ask.pooling), ask.steps) / 100)
-        done = int(method.spent / steps + 1e-6)
-        regret_T[max(done - 1, 0) :] = best - answers.truth_P[int(method.ranking().argmax())]
-    return regret_T
+        place = space.index(ask.pooling)
+        method.tell(*ask, answers(place, ask.steps) / 100)
+        done = max(int(method.spent / steps + 1e-6) - 1, 0)
+        regret_T[done:] = best - answers.truth_P[int(method.ranking().argmax())]
+        if ask.steps == steps:
+            least_T[done:] = np.minimum(least_T[done:], best - answers.truth_P[place])
+    return regret_T, least_T
 
 
 def _shuffled(name: str, own_P: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -233,7 +254,7 @@ def write(value: dict[str, Any], out: Path) -> None:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = ["mean", *(f"q{round(100 * q)}" for q in QUANTILES), "found", "compute"]
+    names = ["mean", *(f"q{round(100 * q)}" for q in QUANTILES), "found", "reached", "compute"]
     writer.writerow(["method", "training", *names])
     for row in value["methods"]:
         for i in range(value["trials"]):

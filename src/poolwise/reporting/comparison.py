@@ -163,23 +163,23 @@ def scatter(value: dict[str, Any]) -> str:
 
 
 def simulated(value: dict[str, Any]) -> str:
-    """Mean regret of every method after each whole training, and its 10 % to 90 % band; the tolerance as a line."""
+    """Mean regret of every method after each whole training and its 10 % to 90 % band, with the tolerance as a line; how often
+    one within the tolerance was chosen, and was trained at all."""
     colours, counts = matplotlib.colormaps["tab10"], np.arange(1, value["trials"] + 1)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9.6, 4.2 + 0.16 * -(-len(value["methods"]) // 2)), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        figure = Figure(figsize=(12.8, 4.2 + 0.16 * -(-len(value["methods"]) // 2)), layout="constrained")
+        left, *shares = figure.subplots(1, 3)
         for i, row in enumerate(value["methods"]):
             colour, dash = colours(i % 10), "-" if i < 10 else "--"
             left.plot(counts, row["mean"], f"o{dash}", color=colour, label=row["method"], markersize=4)
             left.fill_between(counts, row["q10"], row["q90"], color=colour, alpha=0.08, linewidth=0)
-            right.plot(counts, row["found"], f"o{dash}", color=colour, markersize=4)
+            for axes, name in zip(shares, ("found", "reached"), strict=True):
+                axes.plot(counts, row[name], f"o{dash}", color=colour, markersize=4)
         left.axhline(value["tolerance"], color=MUTED, linestyle="--", linewidth=1)
         left.set(xlabel="stand-alone trainings", ylabel="regret in points, mean and 10 % to 90 %")
-        right.axhline(0.9, color=MUTED, linestyle="--", linewidth=1)
-        right.set(
-            xlabel="stand-alone trainings",
-            ylabel=f"share with regret of at most {value['tolerance']:.2f}",
-            ylim=(0, 1.02),
-        )
+        for axes, words in zip(shares, ("is chosen", "was trained"), strict=True):
+            axes.axhline(0.9, color=MUTED, linestyle="--", linewidth=1)
+            told = f"share of runs in which regret of at most {value['tolerance']:.2f} {words}"
+            axes.set(xlabel="stand-alone trainings", ylabel=told, ylim=(0, 1.02))
         figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=7)
         return _svg(figure)

@@ -48,7 +48,8 @@ class Refine(Method):
         self._place = {pooling: place for place, pooling in enumerate(self.candidates)}
         positions = [pooling.positions for pooling in self.candidates]
         hints = [[hint(pooling) for pooling in self.candidates] for hint in task.hints.values()]
-        self.belief = Surrogate(np.array(positions, float), np.array(hints, float), self.seed)
+        reliability_J = [metrics.smooth(self.candidates, hint_P).reliability for hint_P in hints]
+        self.belief = Surrogate(np.array(positions, float), np.array(hints, float), reliability_J, self.seed)
 
     def _drawn(self) -> list[Pooling]:
         if self.space.size <= _CANDIDATES:

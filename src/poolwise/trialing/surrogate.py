@@ -19,6 +19,7 @@ Legend: H draws of the constants (DRAWS, or those picked of them), P configurati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,16 +52,26 @@ class Surrogate:
     Args:
         positions_PS: pooling positions, in layers.
         hints_JP: one row a hint; a constant one says nothing.
+        reliability_J: share of each hint's variance that is no noise (None: all of it); none agrees with the truth by more
+            than its square root, so that is the most it can weigh.
         seed: of the Sobol sequence; the same gives the same belief.
 
     Everything is a function of what was told, in order. Accuracies are in percent.
     """
 
-    def __init__(self, positions_PS: np.ndarray, hints_JP: np.ndarray, seed: int = 0) -> None:
+    def __init__(
+        self,
+        positions_PS: np.ndarray,
+        hints_JP: np.ndarray,
+        reliability_J: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.positions_PS = np.asarray(positions_PS, float)
         hints_JP = np.asarray(hints_JP, float).reshape(-1, len(self.positions_PS))
         spread_J = hints_JP.std(1, keepdims=True)
         self.hints_JP = (hints_JP - hints_JP.mean(1, keepdims=True)) / np.where(spread_J > 0, spread_J, 1)
+        if reliability_J is not None:
+            self.hints_JP *= np.sqrt(np.asarray(reliability_J, float))[:, None]
         u_H = qmc.Sobol(6 + len(hints_JP), scramble=True, seed=seed).random(DRAWS).T
         self.spread_H, self.noise_H, self.length_H = map(_log_uniform, u_H, (_SPREAD, _NOISE, _LENGTH))
         self.rest_H, self.own_H, self.agreement_H = _LEAST + (1 - _LEAST) * u_H[3], _OWN * u_H[4] ** 2, np.sqrt(u_H[5])
