@@ -16,10 +16,10 @@ from poolwise.networks.cost import Cost
 from poolwise.problem import Problem
 from poolwise.rng import Streams
 from poolwise.settings import LIMITS, Settings
-from poolwise.space import Pooling
+from poolwise.space import LISTED, Pooling
 from poolwise.training import Precision
 
-MOST = 20_000  # configurations that are priced one by one
+MOST = LISTED  # configurations that are priced one by one
 MOST_TIMED = 1_000
 ROUNDS = 15
 _UNITS = {
@@ -150,7 +150,8 @@ def limited(problem: Problem) -> tuple[Problem, Found | None]:
         return problem, None
     if problem.space.size > MOST:
         raise RequestError(
-            f"limits price every configuration and there are {problem.space.size}: at most {MOST} are allowed"
+            f"limits price every configuration and there are {problem.space.size:,}: at most {MOST:,} are allowed; draw so"
+            " many with --max-configs"
         )
     batch = problem.settings.latency_batch
 

@@ -23,12 +23,23 @@ from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import SwitchableNet, export
 from poolwise.rng import Streams
 from poolwise.settings import Settings
-from poolwise.space import Pooling, PoolingSpace, Subspace
+from poolwise.space import Pooling, PoolingSpace, Subspace, subset
 from poolwise.training import Precision, choose_device, count_correct
 
 _WALKED = 36  # configurations that the time of ranking is measured on
 _WALKED_MACS = 4e11  # about a second of 2 cores
 RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
+
+
+def space_asked(settings: Settings) -> PoolingSpace:
+    """Where a request chooses: placements of the numbers asked for, or what was drawn of them, or what limits left."""
+    known = family(settings.model)
+    space = known.over(settings.poolings)
+    if settings.only is not None:
+        return Subspace.of(space, sorted({*settings.only, str(known.default)}))
+    if settings.max_configs is not None:
+        return subset(space, settings.max_configs, Streams(settings.seed)["subset"], [known.default])
+    return space
 
 
 class Problem:
@@ -47,17 +58,17 @@ class Problem:
         self.device = choose_device(settings.device)
         self.family = family(settings.model)
         self.width = settings.width or self.family.width
-        self.space: PoolingSpace = self.family.space
-        self.default = self.family.default
-        if settings.only is not None:
-            self.space = Subspace.of(self.space, sorted({*settings.only, str(self.default)}))
+        self.space, self.default = space_asked(settings), self.family.default
         self._precision = chosen["precision"] if chosen else settings.precision
         self.parallel = Parallel(**chosen["parallel"]) if chosen else Parallel(1, settings.threads or cpu_threads())
         if self._precision != "auto":
             Precision.parse(self._precision)
         self.source = source or load(settings.data, image_size=settings.image_size, seed=settings.seed)
         self.cost = CostModel(
-            self.build(batch_norm, "cost", Streams(settings.seed)), self.source.image_size, self.default
+            self.build(batch_norm, "cost", Streams(settings.seed)),
+            self.source.image_size,
+            self.default,
+            most=self.space.poolings,
         )
 
     @cached_property

@@ -18,9 +18,9 @@ from poolwise.errors import PoolwiseError
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
-from poolwise.space import Pooling
+from poolwise.space import Pooling, PoolingSpace, Subspace
 from poolwise.training import LossNotFinite
-from poolwise.trialing.refine import DOUBT, Refine
+from poolwise.trialing.refine import CANDIDATES, DOUBT, Refine
 from poolwise.trialing.surrogate import Surrogate
 from poolwise.truth import standalone
 
@@ -38,12 +38,20 @@ def hints_of(problem: Problem, ranking: Mapping[str, Any]) -> dict[str, Callable
     return {"scores": lambda pooling: smoothed[str(pooling)], **controls.hints(priced)}
 
 
+def _chosen_from(problem: Problem, ranking: Mapping[str, Any]) -> PoolingSpace:
+    """The whole space; where not all of it was ranked, the first of the ranking and the default."""
+    if ranking.get("covered") == ranking.get("configurations"):
+        return problem.space
+    ranked = [Pooling.parse(row["pooling"]) for row in ranking["ranking"]]
+    return Subspace.of(problem.space, {*[p for p in ranked if p in problem.space][:CANDIDATES], problem.default})
+
+
 def method_of(problem: Problem, ranking: Mapping[str, Any], name: str) -> trialing.Method:
     """A method at its beginning. RequestError for an unknown one, or one whose package is missing."""
     settings = problem.settings
     return trialing.create(
         name,
-        problem.space,
+        _chosen_from(problem, ranking),
         seed=settings.seed,
         macs=_ANY,
         steps=problem.half_steps,
@@ -182,7 +190,7 @@ def _describe(
             else f"{settings.trials} trainings are done; something better by more than {settings.margin:g} points is left"
             f" with a probability of {doubt:.0%}"
         ),
-        "picks": _picks(rows, str(problem.default), settings.only),
+        "picks": _picks(rows, str(problem.default), settings.pickable(row["pooling"] for row in rows)),
         "configurations": rows,
         "settings": settings.to_json(),
         "precision": str(problem.precision),

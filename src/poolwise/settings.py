@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -60,6 +61,10 @@ class Settings:
             parameters, MiB of float32 activations in a training step, milliseconds of a forward pass of ``latency_batch``
             images, measured here.
         only: the configurations that limits left; the default is trained beside them in any case.
+        poolings: numbers of downsamplings that are placed (None: as many as the default has). Where the default's is not
+            among them, it is trained and ranked beside them and never picked.
+        max_configs: of a space with more configurations than this, a uniform draw of so many, the default among them.
+        rank_beam: rank what a beam of this width over pooling positions comes by (``searching.beam``), not the whole space.
     """
 
     preset: str = "paper"
@@ -112,6 +117,9 @@ class Settings:
     max_latency_ms: float | None = None
     latency_batch: int = 1
     only: tuple[str, ...] | None = None
+    poolings: tuple[int, ...] | None = None
+    max_configs: int | None = None
+    rank_beam: int | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -124,6 +132,7 @@ class Settings:
             "threads",
             "workers",
             "at_once",
+            "rank_beam",
         ):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
@@ -141,6 +150,10 @@ class Settings:
         _whole("seed", self.seed, 0)
         if self.only is not None:
             object.__setattr__(self, "only", tuple(self.only))
+        if self.max_configs is not None:
+            _whole("max_configs", self.max_configs, 2)
+        if self.poolings is not None:
+            object.__setattr__(self, "poolings", _counts(self.poolings))
         for name in LIMITS:
             if getattr(self, name) is not None:
                 _number(name, getattr(self, name), above=0)
@@ -183,6 +196,13 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def pickable(self, poolings: Iterable[str]) -> set[str] | None:
+        """Those of ``poolings`` that may be picked: within the limits and of the numbers asked for; None for all."""
+        if self.only is None and self.poolings is None:
+            return None
+        within = set(poolings) if self.only is None else set(poolings) & set(self.only)
+        return {name for name in within if self.poolings is None or name.count("-") in self.poolings}
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Settings:
         """Read back ``to_json``. RequestError for unknown names."""
@@ -196,6 +216,18 @@ class Settings:
 def _whole(name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise RequestError(f"{name} is {value!r}: a whole number of at least {least} is allowed")
+
+
+def _counts(value: Iterable[Any]) -> tuple[int, ...]:
+    """Numbers of downsamplings, each once, the fewest first."""
+    told = tuple(value)
+    for count in told:
+        _whole("poolings", count, 0)
+    if not told or len(set(told)) < len(told):
+        raise RequestError(
+            f"poolings {', '.join(map(str, told)) or 'none'}: give one number or several, each once, like 2,3"
+        )
+    return tuple(sorted(told))
 
 
 def _number(name: str, value: Any, above: float | None = None) -> None:

@@ -11,14 +11,13 @@ from poolwise import limiting, planning, refining
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.limiting import Found
-from poolwise.networks import family
 from poolwise.planning import Plan
-from poolwise.problem import Problem
+from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, alone, command_line, environment
 from poolwise.searching import loop, ranking, samplers
 from poolwise.settings import Settings
-from poolwise.space import Pooling
+from poolwise.space import LISTED, Pooling, PoolingSpace
 from poolwise.truth import retraining
 from poolwise.truth.exhaustive import exhaustive
 
@@ -180,7 +179,18 @@ def _all_trainings(problem: Problem, poolings: Sequence[str] | None) -> list[tup
 
 
 def _count(settings: Settings, poolings: Sequence[str] | None) -> int:
-    return settings.retrain_seeds * (family(settings.model).space.size if poolings is None else len(poolings))
+    return settings.retrain_seeds * (_everything(settings).size if poolings is None else len(poolings))
+
+
+def _everything(settings: Settings) -> PoolingSpace:
+    """What an exhaustive run trains. RequestError where that is too much to be meant."""
+    space = space_asked(settings)
+    if space.size > LISTED:
+        raise RequestError(
+            f"exhaustive trains every configuration and there are {space.size:,}, above {LISTED:,}: draw some with"
+            " --max-configs, or list them with --poolings"
+        )
+    return space
 
 
 def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:

@@ -6,8 +6,8 @@ that is of the same network (``Known``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,12 +20,15 @@ from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import Cost, family_costs
 from poolwise.networks.switch import export
+from poolwise.problem import space_asked
 from poolwise.rng import Streams
-from poolwise.space import Pooling
+from poolwise.settings import Settings
+from poolwise.space import LISTED, Pooling
 from poolwise.training import Precision, choose_device
 from poolwise.truth import tables
 
 MAX_MACS = 1.0
+DRAWN = 5000  # of a space that is too large to be priced whole
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Guess:
-    """Configurations within the limit, best guess first, with their costs; and what such guesses were worth before."""
+    """Configurations within the limit, best guess first, with their costs; and what such guesses were worth before.
+
+    ``size`` is the number of configurations that there are, ``priced`` the number that was looked at.
+    """
 
     model: str
     default: Pooling
@@ -55,6 +61,8 @@ class Guess:
     latency_ms: dict[Pooling, float]
     costs: dict[Pooling, Cost]
     known: tuple[Known, ...]
+    size: int
+    priced: int
 
     @property
     def best(self) -> Pooling:
@@ -71,6 +79,8 @@ class Guess:
             "model": self.model,
             "default": str(self.default),
             "limits": self.limits,
+            "size": self.size,
+            "priced": self.priced,
             "suggestions": rows,
             "known": known,
         }
@@ -89,6 +99,8 @@ def suggest(
     batch_size: int = 128,
     latency_batch: int = 1,
     device: str = "auto",
+    poolings: Sequence[int] | None = None,
+    max_configs: int | None = None,
 ) -> Guess:
     """Guess where the poolings of a family should stand.
 
@@ -96,6 +108,8 @@ def suggest(
         max_macs: at most this many times the default's MACs; None for no limit.
         max_params: trainable parameters. max_memory: MiB of activations in a training step of ``batch_size`` images.
         max_latency_ms: of a forward pass of ``latency_batch`` images in float32, measured on ``device``.
+        poolings: numbers of downsamplings (None: as many as the default has).
+        max_configs: of more configurations, a uniform draw of so many; by default DRAWN of more than LISTED.
 
     Raises RequestError for an unknown family, and for a limit that no configuration keeps (naming the smallest).
     """
@@ -106,7 +120,13 @@ def suggest(
         "max_memory": max_memory,
         "max_latency_ms": max_latency_ms,
     }
-    priced = family_costs(model, width, image_size, classes)
+    asked = Settings(model=model, poolings=None if poolings is None else tuple(poolings), max_configs=max_configs)
+    space = space_asked(asked)
+    if space.size > LISTED:
+        space = space_asked(replace(asked, max_configs=DRAWN))
+    priced = family_costs(model, width, image_size, classes, space)
+    allowed = asked.pickable(map(str, priced))
+    choices = {p: cost for p, cost in priced.items() if allowed is None or str(p) in allowed}
 
     def timed(poolings: list[Pooling]) -> dict[Pooling, float]:
         images_BCHW, precision = torch.zeros(latency_batch, 3, image_size, image_size), Precision.parse("float32")
@@ -114,14 +134,14 @@ def suggest(
         chain = create(known.build, Streams(0).torch("init"), **arguments)
         return limiting.latencies(partial(export, chain), poolings, images_BCHW, precision, where)
 
-    found = limiting.within(priced, limits, batch_size, timed, latency_batch)
+    found = limiting.within(choices, limits, batch_size, timed, latency_batch)
     order = _guessed({pooling: priced[pooling] for pooling in found.members})
     told = []
     for name in tables.names():
         table = tables.load(name)
         if table.about.get("model") == model:
             told.append(_known(table, known.default, {**limits, "max_latency_ms": None}, batch_size))
-    return Guess(model, known.default, limits, found.latency_ms, order, tuple(told))
+    return Guess(model, known.default, limits, found.latency_ms, order, tuple(told), space.whole.size, space.size)
 
 
 def _guessed(within: Mapping[Pooling, Cost]) -> dict[Pooling, Cost]:

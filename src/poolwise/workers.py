@@ -31,6 +31,7 @@ from poolwise.images.sources import ImageSet, Source
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.settings import Settings
+from poolwise.space import LISTED
 from poolwise.training import sgd, train_step
 
 Job = tuple[Any, ...]
@@ -105,7 +106,7 @@ def for_search(problem: Problem) -> Parallel:
 
 def for_ranking(problem: Problem) -> Parallel:
     """Processes and threads for ranking all configurations; what is soon done stays in this process."""
-    poolings = problem.space if problem.space.size <= 20_000 else ()
+    poolings = problem.space if problem.space.size <= LISTED else ()
     macs = problem.cost.prefix_macs(poolings) * len(problem.halves[1]) if poolings else float("inf")
     if macs < SMALL_RANKING_MACS:
         return Parallel(1, problem.settings.threads or cpu_threads())

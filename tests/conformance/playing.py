@@ -4,10 +4,11 @@ from hypothesis import strategies as st
 
 from poolwise.rng import Streams
 from poolwise.searching.samplers import Task, sampler
-from poolwise.space import PoolingSpace, Subspace
+from poolwise.space import PoolingSpace, Subspace, space_of
 
 SPACES = [PoolingSpace(10, 2), PoolingSpace(9, 3), PoolingSpace(6, 3, shared_slots=True), PoolingSpace(4, 0)]
 SPACES.append(Subspace.of(SPACES[0], list(SPACES[0])[3::4]))  # what limits leave
+SPACES.append(space_of(9, [1, 3], also=["4-3-2"]))  # several numbers of poolings, and the default
 
 
 def make(method, space, *, supernets=3, steps=200, seed=0, draw="rounds", warm_up=0.0, temperature=(1.0, 100.0)):

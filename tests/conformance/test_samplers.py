@@ -13,10 +13,14 @@ from playing import SPACES, accuracy, make, play, small_spaces
 from poolwise.errors import RequestError
 from poolwise.searching.samplers import OutOfTurn, available, sampler, settled
 from poolwise.settings import Settings
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.space import Pooling, PoolingSpace, space_of
 
 METHODS = [method.name for method in available()]
-HUGE = [PoolingSpace(60, 5), PoolingSpace(400, 12)]  # 5e6, and 2e22, which is above 2^63
+HUGE = [
+    PoolingSpace(60, 5),
+    space_of(60, [3, 5], also=["20-20-20"]),
+    PoolingSpace(400, 12),
+]  # 5e6, and 2e22, which is above 2^63
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,7 +9,7 @@ import torch
 
 from poolwise import metrics, tables
 from poolwise.errors import RequestError
-from poolwise.space import Pooling, PoolingSpace, Subspace
+from poolwise.space import Pooling, PoolingSpace, Subspace, space_of
 from poolwise.trialing import available, create
 
 SPACE, STEPS = PoolingSpace(10, 2), 27
@@ -121,6 +121,10 @@ def test_little_and_much_compute(name):
         PoolingSpace(12, 3, min_stage=2),
         PoolingSpace(6, 2, shared_slots=True),
         Subspace.of(SPACE, list(SPACE)[3::4]),
+        space_of(7, [0, 1, 3], also=["3-2-2"]),
+        space_of(8, [1, 2], min_stage=2),
+        space_of(5, [1, 2], shared_slots=True),
+        Subspace.of(space_of(7, [1, 2]), ["3-2-2", "3-4", "1-6"]),
     ],
 )
 def test_other_spaces(name, space):

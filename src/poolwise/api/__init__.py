@@ -7,7 +7,7 @@
 into the run folder, and ``resume`` goes on with whatever was asked for and is not done.
 """
 
-from poolwise.api.before import costs, named_slots, suggest
+from poolwise.api.before import costs, named_slots, placements, suggest
 from poolwise.api.evidence import compare, exhaustive, simulate
 from poolwise.api.handing import hand_over, model, network
 from poolwise.api.running import (
@@ -38,6 +38,7 @@ __all__ = [
     "model",
     "named_slots",
     "network",
+    "placements",
     "plan",
     "plan_left",
     "rank",

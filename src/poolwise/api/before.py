@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,15 +15,46 @@ from poolwise.networks import family
 from poolwise.networks.cost import Cost, family_costs
 from poolwise.networks.others import build, is_other
 from poolwise.networks.slots import Slots, slots
-from poolwise.space import Pooling
+from poolwise.problem import space_asked
+from poolwise.settings import Settings
+from poolwise.space import LISTED, Pooling, PoolingSpace
 from poolwise.suggesting import Guess
+
+DRAWN = 1000  # of a space that is too large to be listed
 
 
 def costs(
-    model: str = "resnet20", *, width: int | None = None, image_size: int = 32, classes: int = 10
+    model: str = "resnet20",
+    *,
+    width: int | None = None,
+    image_size: int = 32,
+    classes: int = 10,
+    poolings: Sequence[int] | None = None,
+    max_configs: int | None = None,
 ) -> dict[Pooling, Cost]:
-    """Costs of every configuration of a family, in the order of its space, before any training."""
-    return family_costs(model, width, image_size, classes)
+    """Costs of every configuration of a family, in the order of its space, before any training.
+
+    Args:
+        poolings: numbers of downsamplings (None: as many as the default has); the default is priced in any case.
+        max_configs: of more configurations, a uniform draw of so many, the default among them; by default DRAWN of more
+            than LISTED.
+    """
+    space = _listed(Settings(model=model, poolings=_tuple(poolings), max_configs=max_configs))
+    return family_costs(model, width, image_size, classes, space)
+
+
+def placements(model: str = "resnet20", *, poolings: Sequence[int] | None = None) -> PoolingSpace:
+    """The space that ``costs`` prices, or draws from."""
+    return space_asked(Settings(model=model, poolings=_tuple(poolings)))
+
+
+def _listed(settings: Settings) -> PoolingSpace:
+    space = space_asked(settings)
+    return space if space.size <= LISTED else space_asked(replace(settings, max_configs=DRAWN))
+
+
+def _tuple(poolings: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if poolings is None else tuple(poolings)
 
 
 def named_slots(model: str, *, width: int | None = None, image_size: int | None = None, classes: int = 10) -> Slots:

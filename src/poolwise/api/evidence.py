@@ -10,8 +10,7 @@ from poolwise import stages
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.metrics.uncertainty import RESAMPLES
-from poolwise.networks import family
-from poolwise.problem import Problem
+from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder
 from poolwise.settings import Settings
@@ -36,14 +35,17 @@ def exhaustive(
     repeats the trainings that failed. ``table`` is a folder that gets the tabular benchmark, named after the folder.
     Raises RequestError where the folder holds a different request.
     """
-    space = family(settings.model).space
-    asked = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
+    space = space_asked(settings)
+    if poolings is not None and settings.max_configs is not None:
+        raise RequestError("poolings and max_configs are two ways to say which: give one")
+    asked = None if poolings is None else [str(space.whole.check(pooling)) for pooling in poolings]
     if asked is not None and (not asked or len(set(asked)) < len(asked)):
         twice = next((name for name in asked if asked.count(name) > 1), None)
         raise RequestError(f"pooling {twice} is listed twice" if twice else "no pooling is listed: list at least one")
     name = None if table is None else tables.check_name(Path(table).absolute().name)
-    if name and asked is not None and len(asked) < len(space):
-        raise RequestError(f"a table needs all {len(space)} configurations and {len(asked)} are listed")
+    count, all_of_them = space.size if asked is None else len(asked), space.whole.size
+    if name and count < all_of_them:
+        raise RequestError(f"a table needs all {all_of_them} configurations and {count} are listed")
     path = Path(out)
     if (path / "run.json").exists():
         folder, problem = RunFolder.open(path), None

@@ -10,8 +10,8 @@ from typing import Any
 from poolwise import limiting, planning, refining, stages
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
-from poolwise.networks import family
 from poolwise.planning import Plan
+from poolwise.problem import space_asked
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, alone
 from poolwise.searching import ranked
@@ -174,7 +174,7 @@ def plan(
     ``poolings`` are those of an ``exhaustive`` stage (None: all).
     """
     if "exhaustive" in asked:
-        space = family(settings.model).space
+        space = space_asked(settings).whole
         listed = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
         return stages.plan_exhaustive(settings, listed, source)
     return planning.plan(stages.measured(settings, source)[0], asked)

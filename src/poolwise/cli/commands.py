@@ -16,6 +16,7 @@ from poolwise import __version__
 from poolwise.cli import show
 from poolwise.cli.options import (
     Sections,
+    counts_options,
     fusion_options,
     limit_options,
     output_options,
@@ -61,11 +62,19 @@ def cli() -> None:
     "--image-size", type=click.IntRange(min=1), help="Pixels along one side (32; 224 for other libraries' models)."
 )
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
+@counts_options
 @click.option("--json", "as_json", is_flag=True, help="The table as JSON.")
 def space(
-    model: str, models: bool, slots: bool, width: int | None, image_size: int | None, classes: int, as_json: bool
+    model: str,
+    models: bool,
+    slots: bool,
+    width: int | None,
+    image_size: int | None,
+    classes: int,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
-    """All configurations of a network and what each costs, before any training."""
+    """All configurations of a network and what each costs, before any training; of very many, some."""
     from poolwise import api
     from poolwise.networks import available, family
     from poolwise.networks.others import is_other
@@ -78,8 +87,9 @@ def space(
         raise RequestError(
             f"configurations of {model} are not priced one by one: add --slots to see where it can downsample"
         )
-    priced = api.costs(model, width=width, image_size=image_size or 32, classes=classes)
-    show.costs(priced, family(model).default, as_json)
+    priced = api.costs(model, width=width, image_size=image_size or 32, classes=classes, **asked)
+    size = api.placements(model, poolings=asked["poolings"]).size
+    show.costs(priced, family(model).default, size, as_json)
 
 
 @cli.command()
@@ -100,6 +110,7 @@ def space(
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @click.option("--image-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pixels along one side.")
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
+@counts_options
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
 def suggest(model: str, as_json: bool, **arguments: Any) -> None:
     """Guess where the poolings should stand, without any training, and say how good such guesses were."""

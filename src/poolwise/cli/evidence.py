@@ -17,7 +17,7 @@ from poolwise.settings import preset
 
 @click.command()
 @standalone_options
-@click.option("--poolings", help="Only these, like 5-3-2,4-3-3.")
+@click.option("--poolings", help="Only these, like 5-3-2,4-3-3; or all of these numbers of downsamplings, like 2,3.")
 @click.option("--poolings-file", type=click.Path(path_type=Path), help="Only those in this file, one a line.")
 @click.option("--retry-failed", is_flag=True, help="Repeat trainings that failed before.")
 @click.option(
@@ -42,7 +42,8 @@ def exhaustive(
     """Train every configuration stand-alone, several seeds each; the same command again goes on."""
     from poolwise import api
 
-    settings, listed = preset(values.pop("preset_name"), **values), _listed(poolings, poolings_file)
+    counted, listed = _listed(poolings, poolings_file)
+    settings = preset(values.pop("preset_name"), poolings=counted, **values)
     if plan:
         return show.plan(api.plan(settings, ["exhaustive"], poolings=listed), as_json)
 
@@ -52,16 +53,24 @@ def exhaustive(
     show.exhaustive(work(out, quiet, as_json, do), as_json)
 
 
-def _listed(poolings: str | None, file: Path | None) -> list[str] | None:
-    """Names of the listed configurations, None where all are meant."""
+def _listed(poolings: str | None, file: Path | None) -> tuple[tuple[int, ...] | None, list[str] | None]:
+    """Numbers of downsamplings, and names of the listed configurations; each None where it is not given."""
     if poolings is not None and file is not None:
         raise RequestError("--poolings and --poolings-file are two ways to say the same: give one")
     if poolings is not None:
-        return [name.strip() for name in poolings.split(",") if name.strip()]
+        names = [name.strip() for name in poolings.split(",") if name.strip()]
+        numbers = [name for name in names if name.isascii() and name.isdecimal() and len(name) < 5]
+        if numbers and len(numbers) < len(names):
+            other = next(name for name in names if name not in numbers)
+            raise RequestError(
+                f"poolings {poolings[:60]!r}: {numbers[0]} is a number of downsamplings and {other[:30]} a configuration: list"
+                " one or the other"
+            )
+        return (tuple(map(int, numbers)), None) if numbers else (None, names)
     if file is None:
-        return None
+        return None, None
     try:
-        return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        return None, [line.strip() for line in file.read_text().splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise RequestError(f"{file} cannot be read as a list of poolings ({error})") from None
 

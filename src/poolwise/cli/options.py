@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import click
 
+from poolwise.errors import RequestError
 from poolwise.settings import PRESETS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -20,6 +21,19 @@ def _workers(_context: click.Context, _parameter: click.Parameter, value: str | 
     return int(value)
 
 
+def counts(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Numbers of downsamplings; RequestError for anything else, configurations among it."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) < 5 for part in parts):
+        raise RequestError(
+            f"poolings {text[:60]!r}: numbers of downsamplings like 2,3 are allowed; single configurations are listed for"
+            " poolwise exhaustive"
+        )
+    return tuple(int(part) for part in parts)
+
+
 _PROBLEM: list[Decorator] = [
     click.option(
         "--preset", "preset_name", default="demo", show_default=True, help=f"Starting point: {', '.join(PRESETS)}."
@@ -31,6 +45,20 @@ _PROBLEM: list[Decorator] = [
     click.option("--images", type=int, help="Use at most so many training images, drawn by class."),
     click.option(
         "--flip/--no-flip", default=None, help="Mirror images while training; off where that changes the class."
+    ),
+]
+_SPACE: list[Decorator] = [
+    click.option(
+        "--max-configs",
+        type=int,
+        help="Of a space with more configurations, a seeded uniform draw of so many, the default among them.",
+    ),
+]
+_COUNTS: list[Decorator] = [
+    click.option(
+        "--poolings",
+        callback=counts,
+        help="Numbers of downsamplings to place, like 2,3 (as many as the default has).",
     ),
 ]
 _SEARCH: list[Decorator] = [
@@ -63,6 +91,11 @@ _FUSION: list[Decorator] = [
     ),
 ]
 _RANKING: list[Decorator] = [
+    click.option(
+        "--rank-beam",
+        type=int,
+        help="Rank what a beam of this width over pooling positions comes by, and not the whole space.",
+    ),
     click.option(
         "--rank-on",
         help="Scored when ranking by its assigned SuperNet (as published), or by all, weighted by the assignment.",
@@ -135,9 +168,10 @@ def _all(decorators: list[Decorator]) -> Decorator:
     return decorate
 
 
-settings_options = _all([*_PROBLEM, *_SEARCH, *_RANKING, *_FUSION, *_TRAINING, *_LIMITS, *_MACHINE])
+settings_options = _all([*_PROBLEM, *_COUNTS, *_SPACE, *_SEARCH, *_RANKING, *_FUSION, *_TRAINING, *_LIMITS, *_MACHINE])
 fusion_options = _all(_FUSION)
-standalone_options = _all([*_PROBLEM, *_STANDALONE, *_TRAINING, *_MACHINE])
+counts_options = _all([*_COUNTS, *_SPACE])
+standalone_options = _all([*_PROBLEM, *_SPACE, *_STANDALONE, *_TRAINING, *_MACHINE])
 limit_options = _all(_LIMITS)
 machine_options = _all(_MACHINE)
 retrain_options = _all(_RETRAIN)

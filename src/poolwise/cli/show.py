@@ -80,11 +80,11 @@ def slots(model: str, found: Slots, as_json: bool) -> None:
         click.echo(f"fixed: {name}: {reason}")
 
 
-def costs(priced: dict[Pooling, Cost], default: Pooling, as_json: bool) -> None:
-    """What every configuration costs."""
+def costs(priced: dict[Pooling, Cost], default: Pooling, size: int, as_json: bool) -> None:
+    """What every configuration costs, or what was drawn of ``size`` of them."""
     if as_json:
         rows = [{"pooling": str(p), "default": p == default, **cost.to_json()} for p, cost in priced.items()]
-        return _json({"default": str(default), "configurations": rows})
+        return _json({"default": str(default), "size": size, "configurations": rows})
     table = Table(
         "pooling", caption=f"default {default}; activation memory is what training holds for an image in float32"
     )
@@ -95,6 +95,10 @@ def costs(priced: dict[Pooling, Cost], default: Pooling, as_json: bool) -> None:
         style = "bold" if pooling == default else None
         table.add_row(str(pooling), *cells, str(c.receptive_field), str(c.productive), style=style)
     _print(table)
+    if len(priced) < size:
+        click.echo(
+            f"{len(priced):,} of {size:,} configurations, drawn uniformly, the default among them; --max-configs says how many"
+        )
 
 
 def suggested(guess: Guess, as_json: bool) -> None:
@@ -118,6 +122,10 @@ def suggested(guess: Guess, as_json: bool) -> None:
         cells += [f"{guess.latency_ms[pooling]:.2f}"] if timed else []
         table.add_row(str(place), str(pooling), *cells, style="bold" if pooling == guess.default else None)
     _print(table)
+    if guess.priced < guess.size:
+        click.echo(
+            f"guessed among {guess.priced:,} of {guess.size:,} configurations, drawn uniformly; --max-configs says how many"
+        )
     for known in guess.known:
         click.echo(
             f"on table {known.table} this order agrees with the truth by tau-b {known.tau_b:.2f} ({known.interval[0]:.2f} to"
@@ -158,6 +166,8 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
         ]
         table.add_row(str(row["rank"]), row["pooling"], *cells, style=style)
     _print(table)
+    if "coverage" in value:
+        click.echo(value["coverage"])
     _fusion(value)
     _controls(value)
     place = next(row["rank"] for row in value["ranking"] if row["pooling"] == value["default"])

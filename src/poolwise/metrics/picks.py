@@ -44,10 +44,10 @@ def three_picks(
 
     ``best``: the first. ``best_at_default_macs``: the first that takes no more than the default. ``best_for_cost``: most gain
     over the default for each of the default's MACs that it takes; the default where nothing gains. ``allowed`` are those that
-    may be picked (None: all); the default is among the rows in any case.
+    may be picked (None: all); the default is among the rows in any case, and stands in where nothing may.
     """
     base = next(row for row in rows if row["pooling"] == default)
-    within = [row for row in rows if allowed is None or row["pooling"] in allowed]
+    within = [row for row in rows if allowed is None or row["pooling"] in allowed] or [base]
     cheap = next((row for row in within if row["macs"] <= base["macs"]), base)
     gain = max(within, key=lambda row: ((row[expected] - base[expected]) / row["macs_ratio"], -row["macs"]))
     return {

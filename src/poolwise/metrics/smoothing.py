@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.space import Pooling, PoolingSpace, positions
 
 # A kernel narrower than half a layer leaves scores as they are, which leaving out the own score cannot notice.
 WIDTHS = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # in layers
@@ -43,6 +43,8 @@ def smooth(
 ) -> Smoothed:
     """Nadaraya-Watson mean with the kernel exp(-|dx|^2 / (2 h^2)) on pooling positions dx, h by leave-one-out.
 
+    Where numbers of poolings differ, ``space.positions`` says how far two are apart.
+
     The estimate of a configuration counts its own score with weight 1. ``h`` is the width of ``widths`` (in layers) whose
     estimates without the own score come closest to it (least mean squared error; the smaller width in a tie). Where a
     configuration has no neighbour within reach the mean of all scores stands in. Exact for spaces of any size; time
@@ -57,7 +59,7 @@ def smooth(
     assert np.isfinite(scores).all(), "scores are finite"
     if count < 3:
         return Smoothed(scores.copy(), 0.0, {}, float(count), 0.0)
-    positions_PS = np.array([pooling.positions for pooling in poolings], np.float32).reshape(count, -1)
+    positions_PS = np.array(positions(poolings), np.float32).reshape(count, -1)
     smoothed_WP, error_W, freedom_W = _every_width(positions_PS, scores, np.asarray(widths, float))
     best = int(np.argmin(error_W))
     errors = {float(width): float(error) for width, error in zip(widths, error_W, strict=True)}
@@ -111,7 +113,7 @@ def fill(space: PoolingSpace, seen: Mapping[int, float], widths: Sequence[float]
         return np.zeros(space.size)
     places = np.array(sorted(seen))
     values = np.array([seen[place] for place in places.tolist()], float)
-    all_PS = np.array([pooling.positions for pooling in space], float).reshape(space.size, -1)
+    all_PS = np.array(positions(space), float).reshape(space.size, -1)
     squared_VV = ((all_PS[places, None] - all_PS[places]) ** 2).sum(-1)
     errors = [
         np.mean((values - _kernel_mean(squared_VV + np.diag([np.inf] * len(values)), values, h)) ** 2) for h in widths

@@ -25,7 +25,7 @@ from poolwise.networks.chain import Chain, PerDepth, batch_norm, create
 from poolwise.networks.registry import family
 from poolwise.networks.switch import check_fits, check_operator, downsampled
 from poolwise.rng import Streams
-from poolwise.space import Pooling
+from poolwise.space import Pooling, PoolingSpace
 
 _Step = tuple[int, int, int]  # layer, halvings before it, halvings after it
 _BATCH = 2  # images in the measuring pass; more than one so that batch statistics exist
@@ -86,12 +86,15 @@ class CostModel:
         image_size: pixels along one side.
         default: the configuration that ratios refer to.
         operator: ``pool`` or ``stride`` (see ``switch``); by default the chain's own.
+        most: downsamplings of any configuration that is priced; by default those of ``default``.
 
-    Raises RequestError where the image is too small for the default's number of poolings, or the chain cannot be
-    downsampled by the operator.
+    Raises RequestError where the image is too small for so many poolings, or the chain cannot be downsampled by the
+    operator.
     """
 
-    def __init__(self, chain: Chain, image_size: int, default: Pooling, operator: str | None = None):
+    def __init__(
+        self, chain: Chain, image_size: int, default: Pooling, operator: str | None = None, most: int | None = None
+    ):
         check_fits(chain, default)
         if any(isinstance(layer, PerDepth) for layer in chain.layers):
             raise RequestError("costs are those of the plain network: give a chain without copies by depth")
@@ -99,10 +102,11 @@ class CostModel:
         self.chain = copy.deepcopy(chain).to("meta")
         self.image_size, self.default = image_size, default
         self.parameters = sum(p.numel() for p in chain.parameters())
-        smallest = chain.reduction * 2**default.poolings
+        self.most = max(default.poolings, most or 0)
+        smallest = chain.reduction * 2**self.most
         if image_size < smallest:
             raise RequestError(
-                f"images of {image_size}x{image_size} pixels are too small for {default.poolings} poolings:"
+                f"images of {image_size}x{image_size} pixels are too small for {self.most} poolings:"
                 f" at least {smallest}x{smallest} are needed; use larger images or fewer poolings"
             )
         self._images = torch.zeros(_BATCH, _input_channels(chain), image_size, image_size, device="meta")
@@ -142,9 +146,9 @@ class CostModel:
         return sum(self._entry(prefix[-1]).macs * min(count, supernets) for prefix, count in prefixes.items())
 
     def __call__(self, pooling: Pooling) -> Cost:
-        """Cost of one configuration with at most as many poolings as the default."""
+        """Cost of one configuration with at most ``most`` poolings."""
         check_fits(self.chain, pooling)
-        assert pooling.poolings <= self.default.poolings, "more poolings than the image size was checked for"
+        assert pooling.poolings <= self.most, "more poolings than the image size was checked for"
         receptive_field, jump, productive = 1, 1, 0
         held, counted = self._images[0].numel() * self._images.element_size(), True
         for step in _steps(pooling):
@@ -159,12 +163,16 @@ class CostModel:
         return Cost(macs, macs / self._default_macs, self.parameters, held, receptive_field, productive)
 
 
-def family_costs(model: str, width: int | None, image_size: int, classes: int) -> dict[Pooling, Cost]:
-    """Costs of every configuration of a family, in the order of its space."""
+def family_costs(
+    model: str, width: int | None, image_size: int, classes: int, space: PoolingSpace | None = None
+) -> dict[Pooling, Cost]:
+    """Costs of every configuration of a family, or of a ``space`` of its placements, in the order of the space."""
     known = family(model)
+    space = space or known.space
     arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
-    price = CostModel(create(known.build, Streams(0).torch("cost"), **arguments), image_size, known.default)
-    return {pooling: price(pooling) for pooling in known.space}
+    chain = create(known.build, Streams(0).torch("cost"), **arguments)
+    price = CostModel(chain, image_size, known.default, most=space.poolings)
+    return {pooling: price(pooling) for pooling in space}
 
 
 def _steps(pooling: Pooling) -> list[_Step]:

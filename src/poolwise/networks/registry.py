@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.space import Pooling, PoolingSpace, space_of
 
 if TYPE_CHECKING:
     from poolwise.networks.chain import Chain
@@ -44,6 +44,10 @@ class Family:
     def space(self) -> PoolingSpace:
         """All placements of as many downsamplings as the default has."""
         return PoolingSpace(self.default.layers, self.default.poolings)
+
+    def over(self, counts: Sequence[int] | None) -> PoolingSpace:
+        """All placements of these numbers of downsamplings, and the default; ``space`` where none are given."""
+        return self.space if counts is None else space_of(self.default.layers, counts, also=[self.default])
 
 
 _FAMILIES: dict[str, Family] = {}

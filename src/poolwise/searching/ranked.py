@@ -78,7 +78,7 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
     rows.sort(key=lambda row: (-row[by], row["macs"], Pooling.parse(row["pooling"])))
     for place, row in enumerate(rows, start=1):
         row["rank"] = place
-    allowed = value["settings"].get("only")
+    allowed = Settings.from_json(value["settings"]).pickable(row["pooling"] for row in rows)
     return {
         **value,
         "picks": three_picks(rows, value["default"], "estimate", allowed),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from poolwise.networks.switch import SwitchableNet
 from poolwise.networks.walk import walk
 from poolwise.problem import Problem
 from poolwise.progress import Listener
+from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder, environment
 from poolwise.searching import ranked
+from poolwise.searching.beam import beam
 from poolwise.searching.loop import SearchState
-from poolwise.space import Pooling
+from poolwise.space import LISTED, Pooling
 from poolwise.training import Precision, count_correct
 from poolwise.workers import each, for_ranking, threads_here
 
-RANKED_CONFIGURATIONS = 20_000  # of larger spaces, what the search visited is ranked
+RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is ranked, or what a beam comes by
 
 
 def count_all(
@@ -158,7 +161,8 @@ def recalibrate(
 def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Score the finished search's configurations and write ``ranking.json``. RequestError where it is not finished.
 
-    Of a space above RANKED_CONFIGURATIONS, those that the search visited and the default are scored.
+    Of a space above RANKED_CONFIGURATIONS, those that the search visited and the default are scored, or, with
+    ``rank_beam``, what a beam over pooling positions comes by.
     """
     state = SearchState(problem)
     if not state.restore(folder) or state.step < state.steps:
@@ -166,32 +170,90 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
             f"the search in {folder.path} is at step {state.step} of {state.steps}: finish it first,"
             f" poolwise resume {folder.path}"
         )
-    poolings = _covered(problem, state)
-    if len(poolings) < problem.space.size:
-        listener.note(
-            f"{len(poolings)} of {problem.space.size} configurations are ranked: those that the search visited, and the default"
-        )
-    supernet_P = state.sampler.supernet_of(poolings)
-    panel, calibration = Panel(problem, supernet_P), problem.calibration_batches
-    listener.start("rank", len(panel.owner_BP) + (calibration.parts if calibration else 0))
-    networks = recalibrate(problem, state.nets.networks, poolings, supernet_P, listener)
-    right_BP = score_all(problem, networks, poolings, panel.owner_BP, listener)
+    scored = _beamed(problem, state, listener) if problem.settings.rank_beam else _plain(problem, state, listener)
     listener.finish()
-    return ranked.write(folder, describe(problem, state, poolings, panel, right_BP), problem.settings.fusion)
+    if len(scored.poolings) < problem.space.size:
+        listener.note(coverage(problem, len(scored.poolings)))
+    return ranked.write(folder, describe(problem, state, scored), problem.settings.fusion)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was scored, in the order of the space.
+
+    Attributes:
+        poolings: P configurations.
+        panel: by which SuperNets.
+        right_BP: rightly classified images of each batch under each.
+        rounds: configurations that were run together, whose common prefixes were computed once.
+    """
+
+    poolings: list[Pooling]
+    panel: Panel
+    right_BP: np.ndarray
+    rounds: list[list[Pooling]]
+
+
+def _plain(problem: Problem, state: SearchState, listener: Listener) -> Scored:
+    """The whole space, or what was visited of a large one, in one go."""
+    poolings, calibration = _covered(problem, state), problem.calibration_batches
+    listener.start("rank", problem.ranking_batches.parts + (calibration.parts if calibration else 0))
+    panel, right_BP = _run(problem, state, poolings, listener)
+    return Scored(poolings, panel, right_BP, [poolings])
+
+
+def _beamed(problem: Problem, state: SearchState, listener: Listener) -> Scored:
+    """What a beam comes by, a level after the other."""
+    space, width, calibration = problem.space, problem.settings.rank_beam, problem.calibration_batches
+    assert width is not None
+    level = problem.ranking_batches.parts + (calibration.parts if calibration else 0)
+    listener.start("rank", (space.poolings + 1) * level)
+    right: dict[Pooling, np.ndarray] = {}
+    rounds: list[list[Pooling]] = []
+
+    def score(poolings: Sequence[Pooling]) -> np.ndarray:
+        rounds.append(list(poolings))
+        panel, right_BP = _run(problem, state, poolings, listener)
+        right.update(zip(poolings, right_BP.T, strict=True))
+        return panel.scores(right_BP, state.sampler.assignment_of(poolings))
+
+    draws = Streams(problem.settings.seed).child("rank")["beam"]
+    poolings = list(beam(space, width, score, draws, [problem.default]))
+    panel = Panel(problem, state.sampler.supernet_of(poolings))
+    return Scored(poolings, panel, np.stack([right[pooling] for pooling in poolings], axis=1), rounds)
+
+
+def _run(
+    problem: Problem, state: SearchState, poolings: Sequence[Pooling], listener: Listener
+) -> tuple[Panel, np.ndarray]:
+    """Which SuperNets score ``poolings``, and right_BP."""
+    supernet_P = state.sampler.supernet_of(poolings)
+    panel = Panel(problem, supernet_P)
+    networks = recalibrate(problem, state.nets.networks, poolings, supernet_P, listener)
+    return panel, score_all(problem, networks, poolings, panel.owner_BP, listener)
 
 
 def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
-    """What is ranked, in the order of the space."""
+    """What is ranked, in the order of the space; of too many that were visited, those with the highest moving averages."""
     space = problem.space
     if space.size <= RANKED_CONFIGURATIONS:
         return list(space)
-    return [space[a] for a in sorted({*state.sampler.visited(), space.index(problem.default)})]
+    visited = [pooling for pooling, _ in state.sampler.leaders(RANKED_CONFIGURATIONS)]
+    return sorted({*visited, problem.default})
 
 
-def describe(
-    problem: Problem, state: SearchState, poolings: Sequence[Pooling], panel: Panel, right_BP: np.ndarray
-) -> dict[str, Any]:
-    """What was scored, with its costs and what it came from, in the order of ``poolings``; ``ranked`` orders it."""
+def coverage(problem: Problem, scored: int) -> str:
+    """What was ranked, in a sentence."""
+    settings, size = problem.settings, problem.space.size
+    how = "those that the search visited, and the default"
+    if settings.rank_beam:
+        how = f"what a beam of width {settings.rank_beam} over pooling positions scored, the default among it"
+    return f"{scored:,} of {size:,} configurations are ranked: {how}"
+
+
+def describe(problem: Problem, state: SearchState, scored: Scored) -> dict[str, Any]:
+    """What was scored, with its costs and what it came from, in the order of the space; ``ranked`` orders it."""
+    poolings, panel, right_BP = scored.poolings, scored.panel, scored.right_BP
     supernet_P, assignment_PM = state.sampler.supernet_of(poolings), state.sampler.assignment_of(poolings)
     score_P, halves_2P = panel.scores(right_BP, assignment_PM), panel.halves(right_BP, assignment_PM)
     scores_PM = state.sampler.scores_of(poolings)
@@ -212,12 +274,13 @@ def describe(
         "space": problem.space.to_json(),
         "configurations": problem.space.size,
         "covered": len(poolings),
+        **({"coverage": coverage(problem, len(poolings))} if len(poolings) < problem.space.size else {}),
         "default": str(problem.default),
         "operator": problem.family.operator,
         "ranking": rows,
         "settings": problem.settings.to_json(),
         "precision": str(state.nets.precision),
-        "spent": {"search_macs": state.macs, "rank_macs": _macs(problem, poolings, panel)},
+        "spent": {"search_macs": state.macs, "rank_macs": _macs(problem, state, scored)},
         "evaluation_batch": problem.ranking_batches.batch_size,
         **_recalibration(problem),
         "data": problem.describe_data(),
@@ -231,8 +294,11 @@ def _recalibration(problem: Problem) -> dict[str, Any]:
     return {"recalibration": {"images": len(batches), "batch": batches.batch_size}} if batches else {}
 
 
-def _macs(problem: Problem, poolings: Sequence[Pooling], panel: Panel) -> int:
-    """Multiply-adds of ``recalibrate`` and ``score_all``, each SuperNet computing its own prefixes once a batch."""
-    owner_P = panel.owner_BP[0]  # one SuperNet for all where they take turns
-    groups = [[p for p, m in zip(poolings, owner_P, strict=True) if m == net] for net in set(owner_P.tolist())]
-    return problem.ranked_images() * sum(problem.cost.prefix_macs(group) for group in groups)
+def _macs(problem: Problem, state: SearchState, scored: Scored) -> int:
+    """Multiply-adds of what was run, each SuperNet computing its own prefixes once a batch and round."""
+    total = 0
+    for poolings in scored.rounds:
+        owner_P = state.sampler.supernet_of(poolings) if scored.panel.turns == 1 else np.zeros(len(poolings), int)
+        groups = [[p for p, m in zip(poolings, owner_P, strict=True) if m == net] for net in set(owner_P.tolist())]
+        total += sum(problem.cost.prefix_macs(group) for group in groups)
+    return problem.ranked_images() * total

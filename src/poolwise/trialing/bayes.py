@@ -3,7 +3,8 @@
 Sources: Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (NeurIPS 2011); Akiba et al., "Optuna" (KDD 2019).
 A configuration is given as one whole number a pooling, each from 0 to the number of free layers. Sorted, every tuple is
 one member of the space and every member is one sorted tuple: the i-th smallest number counts the layers before pooling
-i beyond the fewest there can be. Optuna is told the sorted tuple. Needs the extra ``compare``.
+i beyond the fewest there can be. In a space of several numbers of poolings the greatest number says that there is none.
+Optuna is told the sorted tuple. Needs the extra ``compare``.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ class _Optuna(Method):
             raise RequestError("this method needs optuna: pip install 'poolwise[compare]'") from None
         self.optuna = optuna
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        space = self.space  # whole, where it is a part of one
-        whole = PoolingSpace(space.layers, space.poolings, space.min_stage, space.shared_slots)
-        first = whole[0].positions
-        self._offsets = list(first)
-        self._free = whole[whole.size - 1].positions[-1] - first[-1] if first else 0
+        whole = self.space.whole
+        spaces = {
+            count: PoolingSpace(whole.layers, count, whole.min_stage, whole.shared_slots) for count in whole.counts
+        }
+        self._offsets = list(spaces[whole.poolings][0].positions)
+        free = [_free(space) for space in spaces.values()]
+        self._none = max(free) + 1  # where numbers of poolings differ, the number of one that is not there
+        self._free = self._none if len(free) > 1 else max(free)
         entropy = int(self.streams["optuna"].integers(2**31))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -51,22 +55,32 @@ class _Optuna(Method):
             trial = self._study.ask(self._distributions)
             self._study.tell(trial, state=self.optuna.trial.TrialState.FAIL)  # what is told later has sorted numbers
             pooling = self._member(sorted(trial.params.values()))
-            if pooling in self.space and self.unseen(pooling):
+            if pooling is not None and pooling in self.space and self.unseen(pooling):
                 return pooling, self.steps
-        if pooling not in self.space:
+        if pooling is None or pooling not in self.space:
             return self.uniform(self.streams["around"]), self.steps
         around = [neighbour for neighbour in self.space.neighbours(pooling) if self.unseen(neighbour)] or [pooling]
         return around[int(self.streams["around"].integers(len(around)))], self.steps
 
-    def _member(self, numbers: list[int]) -> Pooling:
-        positions = [number + offset for number, offset in zip(numbers, self._offsets, strict=True)]
+    def _member(self, numbers: list[int]) -> Pooling | None:
+        """The configuration of sorted numbers; None where they leave no layer behind the last pooling."""
+        pairs = zip(numbers, self._offsets, strict=True)
+        positions = [number + offset for number, offset in pairs if number < self._none]
+        if positions and positions[-1] >= self.space.layers:
+            return None
         return Pooling.from_positions(positions, self.space.layers)
 
     def _learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:
-        numbers = [position - offset for position, offset in zip(pooling.positions, self._offsets, strict=True)]
+        numbers = [position - offset for position, offset in zip(pooling.positions, self._offsets, strict=False)]
+        numbers += [self._none] * (len(self._offsets) - len(numbers))
         params = dict(zip(self._distributions, numbers, strict=True))
         trial = self.optuna.trial.create_trial(params=params, distributions=self._distributions, value=accuracy)
         self._study.add_trial(trial)
+
+
+def _free(space: PoolingSpace) -> int:
+    """How many layers a pooling can be moved by at most."""
+    return space[space.size - 1].positions[-1] - space[0].positions[-1] if space.poolings else 0
 
 
 @register("tpe")

@@ -17,14 +17,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from poolwise import metrics
-from poolwise.space import Pooling
+from poolwise.space import Pooling, positions
 from poolwise.trialing.base import Method, Task, register
 from poolwise.trialing.surrogate import Surrogate
 
 EXPLORING = 0.6  # share of the trainings that look for something better
 DOUBT = 0.05  # probability of something better, below which nothing more is asked
 _FEWEST = 3  # trainings before that is believed
-_CANDIDATES = 1024  # of a space that is larger
+CANDIDATES = 1024  # of a space that is larger
 SHORT = 3  # a shorter training has a SHORTth of the steps
 ROOM = 12  # whole trainings that there is room for, before shorter ones are tried
 PAIRS = 4  # configurations trained at both lengths, before their agreement is believed
@@ -46,16 +46,16 @@ class Refine(Method):
         super().__init__(task)
         self.candidates = self._drawn()
         self._place = {pooling: place for place, pooling in enumerate(self.candidates)}
-        positions = [pooling.positions for pooling in self.candidates]
         hints = [[hint(pooling) for pooling in self.candidates] for hint in task.hints.values()]
         reliability_J = [metrics.smooth(self.candidates, hint_P).reliability for hint_P in hints]
-        self.belief = Surrogate(np.array(positions, float), np.array(hints, float), reliability_J, self.seed)
+        positions_PS = np.array(positions(self.candidates), float)
+        self.belief = Surrogate(positions_PS, np.array(hints, float), reliability_J, self.seed)
 
     def _drawn(self) -> list[Pooling]:
-        if self.space.size <= _CANDIDATES:
+        if self.space.size <= CANDIDATES:
             return list(self.space)
         first = {self.task.default: None} if self.task.default else {}
-        drawn = dict.fromkeys(self.space.sample(self.streams["candidates"], _CANDIDATES))
+        drawn = dict.fromkeys(self.space.sample(self.streams["candidates"], CANDIDATES))
         return sorted({**first, **drawn})
 
     def _next(self) -> tuple[Pooling, int] | None:

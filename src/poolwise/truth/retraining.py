@@ -65,9 +65,10 @@ def roles_of(folder: RunFolder, settings: Settings) -> dict[str, list[str]]:
     By what refining came to, where it was done; otherwise by the ranking. What is outside the limits is no pick.
     """
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    rows, allowed, expected = ranking["ranking"], settings.only, "estimate"
+    rows, expected = ranking["ranking"], "estimate"
     if folder.has("refine.json"):
         rows, expected = folder.read("refine.json", "")["configurations"], "expected"
+    allowed = settings.pickable(row["pooling"] for row in rows)
     picks = metrics.three_picks(rows, ranking["default"], expected, allowed)
     order = [row["pooling"] for row in rows if allowed is None or row["pooling"] in allowed]
     if expected == "expected":

@@ -23,7 +23,7 @@ from poolwise import metrics
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks.cost import Cost, family_costs
 from poolwise.runs import FORMAT, read_json, write_atomically
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.space import Pooling, PoolingSpace, read
 
 _TRUTHS = ("mean", "standalone_mean")
 _STDS = ("std", "standalone_std")
@@ -147,7 +147,7 @@ def load(name: str | Path) -> Table:
 def _read(name: str, about_path: Path, values_path: Path) -> Table:
     about = read_json(about_path)
     try:
-        space = PoolingSpace(**about["space"])
+        space = read(about["space"])
     except (KeyError, TypeError):
         raise RequestError(f"table {name} is damaged: {about_path.name} describes no space") from None
     try:
@@ -206,7 +206,7 @@ def write(directory: str | Path, name: str, measured: dict[str, Any], command: s
         raise RequestError(
             f"a table needs every training and {len(measured['failed'])} failed: repeat them with --retry-failed"
         )
-    space, seeds = PoolingSpace(**measured["space"]), measured["seeds"]
+    space, seeds = read(measured["space"]), measured["seeds"]
     header = [*(f"seed{seed}" for seed in seeds), "mean", *(["std"] if len(seeds) > 1 else [])]
     rows = []
     for result in measured["results"]:

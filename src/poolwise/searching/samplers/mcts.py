@@ -41,7 +41,7 @@ class TreeSearch(Sampler):
             a = uniform_below(self.task.draws, self.space.size)
         else:
             path: tuple[int, ...] = ()
-            while len(path) <= self.space.poolings:
+            while sum(path) < self.space.layers:
                 path = (*path, self._child(path))
             a = self.space.index(Pooling(path))
         self._open.update(self._passed(a))
@@ -50,7 +50,7 @@ class TreeSearch(Sampler):
     def _passed(self, a: int) -> list[tuple[int, ...]]:
         """Nodes on the path to a configuration, from the root; the last stage follows from the others."""
         stages = self.space[a].stages
-        return [stages[:level] for level in range(self.space.poolings + 1)]
+        return [stages[:level] for level in range(len(stages))]
 
     def _child(self, path: tuple[int, ...]) -> int:
         choices = self.space.next_stages(path)
