@@ -18,8 +18,8 @@ from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import time_words
-from poolwise.settings import Settings
-from poolwise.space import Pooling
+from poolwise.settings import TRIED, Settings
+from poolwise.space import LISTED, Pooling
 
 CREW_SECONDS = 5.0  # starting worker processes
 PROCESS_BYTES = 610 * 2**20  # a process with torch and its libraries loaded
@@ -125,25 +125,26 @@ def _search(problem: Problem) -> Stage:
 
 def _rank(problem: Problem) -> Stage:
     settings, timing = problem.settings, problem.timing
-    poolings, images = _members(problem), len(problem.halves[1])
+    count = _ranked(problem)
+    poolings, images = _members(problem, min(count, _SAMPLE)), len(problem.halves[1])
     calibrated = len(problem.calibration_batches or ())
     nets = settings.supernets if settings.rank_on == "assigned" else 1  # otherwise each sees a share of the images only
     owner = np.random.Generator(np.random.PCG64(0)).integers(nets, size=len(poolings))
     groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
-    macs = sum(problem.cost.prefix_macs(group) for group in groups if group)
+    macs = sum(problem.cost.prefix_macs(group) for group in groups if group) * count / len(poolings)
     parallel = workers.for_ranking(problem)
     batches = problem.ranking_batches
-    count = min(parallel.workers, batches.parts)
+    at_once = min(parallel.workers, batches.parts)
     each = macs * timing.rank  # seconds of an image
     seconds = images * each
-    if count > 1:
-        seconds = seconds * parallel.slowdown / count + CREW_SECONDS
+    if at_once > 1:
+        seconds = seconds * parallel.slowdown / at_once + CREW_SECONDS
     seconds += calibrated * each  # in one process
     evaluated = min(batches.batch_size, images)
     dearest = max(problem.cost(p).activation_bytes for p in poolings)
-    memory = _memory(problem, count, 0) + count * evaluated * dearest // 4
+    memory = _memory(problem, at_once, 0) + at_once * evaluated * dearest // 4
     images += calibrated
-    return Stage("rank", images * len(poolings), int(images * macs), seconds, memory, seconds)
+    return Stage("rank", images * count, int(images * macs), seconds, memory, seconds)
 
 
 def _trainings(problem: Problem, name: str, trainings: Sequence[tuple[Pooling, int]] | None) -> Stage:
@@ -173,11 +174,20 @@ def _trainings(problem: Problem, name: str, trainings: Sequence[tuple[Pooling, i
     return Stage(name, count * steps, total, rounds * trained + fixed, memory, fixed)
 
 
-def _members(problem: Problem) -> list[Pooling]:
+def _ranked(problem: Problem) -> int:
+    """The most configurations that ranking can score."""
+    space, width = problem.space, problem.settings.rank_beam
+    if width is not None:
+        return min(space.size, space.poolings * width * space.layers * TRIED + 1)
+    return space.size if space.size <= LISTED else min(problem.search_steps, LISTED) + 1
+
+
+def _members(problem: Problem, most: int = _SAMPLE) -> list[Pooling]:
+    """The space, or as many evenly spread over a larger one."""
     size = problem.space.size
-    if size <= _SAMPLE:
+    if size <= most:
         return list(problem.space)
-    return [problem.space[size * i // _SAMPLE] for i in range(_SAMPLE)]
+    return [problem.space[size * i // most] for i in range(most)]
 
 
 def _mean_macs(problem: Problem) -> float:

@@ -14,6 +14,7 @@ NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
 RANKED_ON = ("assigned", "all")
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
+TRIED = 2  # configurations that a beam scores of each node that it opens
 COMPILES = ("off", "default", "cuda-graphs")
 
 

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from poolwise.space import Pooling
+from poolwise.space import Pooling, read
 
 INK, MUTED, PICK, DEFAULT = "#1c2733", "#8a97a5", "#c2410c", "#1d4ed8"
 _STYLE: Any = {
@@ -113,6 +113,33 @@ def heat_map(ranking: dict[str, Any]) -> str | None:
         return _svg(figure)
 
 
+def by_count(ranking: dict[str, Any]) -> str | None:
+    """Scores side by side for each number of poolings; None where there is one number."""
+    scores: dict[int, list[float]] = {}
+    for row in ranking["ranking"]:
+        scores.setdefault(row["pooling"].count("-"), []).append(100 * row["score"])
+    if len(scores) < 2:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        for place, (_, own) in enumerate(sorted(scores.items())):
+            spread = 0.3 * np.linspace(-1, 1, len(own)) if len(own) > 1 else np.zeros(1)
+            axes.scatter(place + spread, own, s=16, color=MUTED)
+        counts = sorted(scores)
+        axes.set_xticks(range(len(counts)), list(map(str, counts)))
+        for name, colour in ((ranking["picks"]["best"], PICK), (ranking["default"], DEFAULT)):
+            row = next(row for row in ranking["ranking"] if row["pooling"] == name)
+            axes.axhline(100 * row["score"], color=colour, linewidth=1)
+            axes.annotate(
+                name, (0.01, 100 * row["score"]), xycoords=("axes fraction", "data"), color=colour, weight="bold"
+            )
+        axes.set(
+            xlabel="number of poolings (best ranked at the left)",
+            ylabel="score: accuracy on the scoring half, %",
+        )
+        return _svg(figure)
+
+
 def assignment_through_time(events: list[dict[str, Any]], ranking: dict[str, Any]) -> str | None:
     """Most probable SuperNet of every configuration at each snapshot, stronger colour for surer ones."""
     if not events or len(events[0]["assignment"][0]) < 2:
@@ -124,7 +151,7 @@ def assignment_through_time(events: list[dict[str, Any]], ranking: dict[str, Any
         sure_SP = (history_SPM.max(axis=2) - 1 / supernets) / (1 - 1 / supernets)
         colours_SP3 = palette[history_SPM.argmax(axis=2)]
         picture = 1 - sure_SP[..., None] * (1 - colours_SP3)
-        space = [str(p) for p in sorted(Pooling.parse(row["pooling"]) for row in ranking["ranking"])]
+        space = [str(pooling) for pooling in read(ranking["space"])]
         figure, axes = _axes(6.0, 5.6)
         extent = (events[0]["step"], events[-1]["step"] + 1, len(space) - 0.5, -0.5)
         axes.imshow(picture.transpose(1, 0, 2), aspect="auto", extent=extent, interpolation="nearest")

@@ -31,6 +31,7 @@ def write(folder: RunFolder) -> Path:
         "scores": figures.scores_against_macs(ranking),
         "decision": figures.decision(refined) if refined else None,
         "positions": figures.heat_map(ranking),
+        "counts": figures.by_count(ranking),
         "assignment": figures.assignment_through_time(folder.events("assignment"), ranking),
         "search": figures.search_curves(folder.events("search")),
         "retrain": figures.retrain_curves(trials, ranking["default"], ranking["picks"]["best"]),
@@ -100,7 +101,8 @@ def _agreement(ranking: dict[str, Any], request: dict[str, Any]) -> list[dict[st
     if request["settings"]["model"] == "resnet20" and ranking["data"]["name"] == "cifar10":
         table = tables.load("resnet20-cifar10-published")
         truth = dict(zip(table.space, table.column("standalone_mean"), strict=True))
-        published = [truth[Pooling.parse(row["pooling"])] for row in rows]
+        own = [Pooling.parse(row["pooling"]) for row in rows]
+        published = [truth[pooling] for pooling in own] if all(pooling in truth for pooling in own) else None
     named = {
         "score": "score of the search",
         "estimate": "estimate, score and productive convolutions" if ranking["ranked_by"] == "estimate" else "estimate",

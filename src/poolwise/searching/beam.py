@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from poolwise.settings import TRIED
 from poolwise.space import Pooling, PoolingSpace, uniform_below
-
-TRIED = 2  # members that are scored of a node
 
 _Stages = tuple[int, ...]
 

@@ -1,0 +1,185 @@
+"""Several numbers of poolings and spaces too large to be listed, through searching, ranking, refining and handing over."""
+
+import dataclasses
+import json
+
+import pytest
+
+import poolwise
+from poolwise import limiting, networks, planning
+from poolwise.errors import RequestError
+from poolwise.networks import registry
+from poolwise.networks.resnet import BasicBlock, _chain
+from poolwise.problem import Problem, space_asked
+from poolwise.progress import Listener
+from poolwise.runs import RunFolder
+from poolwise.settings import Settings
+from poolwise.space import Pooling, Subspace, UnionSpace, read
+
+
+@pytest.fixture
+def counted(tiny_settings):
+    """One pooling or three, in a network whose default has two."""
+    return dataclasses.replace(tiny_settings, poolings=(3, 1), steps=24, retrain_seeds=1, retrain_steps=3, trials=3)
+
+
+def test_the_whole_way(tmp_path, counted, tiny_source):
+    assert counted.poolings == (1, 3)
+    poolwise.run(counted, tmp_path / "run", source=tiny_source)
+    folder = RunFolder.open(tmp_path / "run")
+    ranking = folder.read("ranking.json", "")
+    names = [row["pooling"] for row in ranking["ranking"]]
+    assert len(names) == ranking["covered"] == ranking["configurations"] == 9 + 84 + 1
+    assert ranking["default"] == "4-3-3"
+    assert names.count("4-3-3") == 1, "it is ranked beside them"
+    assert "4-3-3" not in ranking["picks"].values() or ranking["picks"]["best_for_cost"] == "4-3-3"
+    assert ranking["picks"]["best"] == next(name for name in names if name != "4-3-3")
+    assert read(ranking["space"]) == space_asked(counted)
+    told = folder.read("retrain.json", "")
+    assert told["results"][0]["pooling"] == ranking["picks"]["best"]
+    assert told["results"][-1]["roles"][-1] == "default"
+    assert "comparison" in told["results"][0]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "4-3-3" in page
+    assert not (tmp_path / "run" / "figures" / "positions.svg").exists()
+    refined = poolwise.refine(tmp_path / "run", source=tiny_source)
+    assert refined["trials"][0]["pooling"] == "4-3-3", "what all are compared with is trained first"
+    assert refined["picks"]["best"] != "4-3-3"
+    told = poolwise.retrain(tmp_path / "run", source=tiny_source)
+    pick = told["results"][0]["pooling"]
+    poolwise.hand_over(tmp_path / "run", tmp_path / "model.safetensors", pooling=pick)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_one_other_number_with_copies_by_depth_and_all_supernets(tmp_path, counted, tiny_source):
+    settings = dataclasses.replace(
+        counted, poolings=(3,), norm="affine", sharing="resolution", rank_on="all", fusion=True, method="mcts", steps=12
+    )
+    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    value = poolwise.rank(folder.path, source=tiny_source)
+    assert value["covered"] == 85
+    assert all(name.count("-") == 3 for name in value["picks"].values())
+
+
+def test_the_default_is_a_member_where_its_number_is_asked_for(tiny_settings, tiny_source):
+    problem = Problem(dataclasses.replace(tiny_settings, poolings=(2, 3)), tiny_source)
+    assert problem.space.size == 36 + 84
+    assert (
+        Problem(dataclasses.replace(tiny_settings, poolings=(2,)), tiny_source).space
+        == networks.family("resnet20").space
+    )
+    with pytest.raises(RequestError, match="8x8 pixels are too small for 4 poolings: at least 16x16"):
+        Problem(dataclasses.replace(tiny_settings, poolings=(4,)), tiny_source)
+
+
+def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, poolings=(1, 3), max_configs=20, threads=1, workers=1)
+    problem = Problem(settings, tiny_source)
+    assert problem.space.size == 20
+    assert problem.default in problem.space
+    assert Problem(settings, tiny_source).space == problem.space
+    assert Problem(dataclasses.replace(settings, seed=1), tiny_source).space != problem.space
+    limited, found = limiting.limited(Problem(dataclasses.replace(settings, max_macs=1.0), tiny_source))
+    assert 0 < len(found.members) < 20
+    assert set(limited.space) == {*found.members, problem.default}
+    assert isinstance(limited.space, Subspace)
+
+
+@pytest.mark.parametrize(
+    ("poolings", "told"),
+    [((), "none"), ((2, 2), "each once"), ((-1,), "at least 0"), (("2",), "whole number"), ((2.0,), "whole number")],
+)
+def test_wrong_numbers_are_refused(poolings, told):
+    with pytest.raises(RequestError, match=told):
+        Settings(poolings=poolings)
+
+
+def test_exhaustive_of_several_numbers_makes_a_table(tmp_path, counted, tiny_source):
+    settings = dataclasses.replace(counted, poolings=(0, 1), retrain_steps=1)
+    value = poolwise.exhaustive(settings, tmp_path / "run", table=tmp_path / "mine", source=tiny_source)
+    assert len(value["results"]) == 1 + 9 + 1
+    table = poolwise.tables.load(tmp_path / "mine")
+    assert table.space == space_asked(settings)
+    few = dataclasses.replace(settings, max_configs=3)
+    assert len(poolwise.exhaustive(few, tmp_path / "few", source=tiny_source)["results"]) == 3
+    with pytest.raises(RequestError, match="a table needs all 11 configurations and 3 are listed"):
+        poolwise.exhaustive(few, tmp_path / "other", table=tmp_path / "other-table", source=tiny_source)
+    with pytest.raises(RequestError, match="two ways"):
+        poolwise.exhaustive(few, tmp_path / "other", poolings=["4-3-3"], source=tiny_source)
+
+
+@pytest.fixture
+def deep(monkeypatch):
+    """A family of 44 layers, which has a million placements of four or five downsamplings."""
+    networks.available()
+
+    def build(classes=10, width=2, norm=None):
+        return _chain(BasicBlock, 1, (43,), classes, width, norm)
+
+    known = registry.Family("deep", Pooling((15, 15, 14)), 2, build, "for this test")
+    monkeypatch.setitem(registry._FAMILIES, "deep", known)
+    monkeypatch.setattr(planning, "_SAMPLE", 50)
+    for method in ("__iter__", "__len__"):  # nothing goes through it
+        monkeypatch.setattr(UnionSpace, method, lambda space: pytest.fail("the whole space was gone through"))
+    return "deep"
+
+
+def test_a_million_are_searched_by_what_is_drawn(tmp_path, deep, tiny_settings, tiny_source, monkeypatch):
+    from conftest import draw_images
+    from poolwise.images.sources import Source
+
+    notes = []
+
+    class Notes(Listener):
+        def note(self, text):
+            notes.append(text)
+
+    source = Source("tiny", draw_images(24, 32, 1), draw_images(12, 32, 2), ("red", "green", "blue"))
+    settings = dataclasses.replace(
+        tiny_settings, model=deep, poolings=(4, 5), steps=8, batch_size=4, eval_batch_size=12, retrain_seeds=1,
+        retrain_steps=1, trials=2, threads=1, workers=1,
+    )  # fmt: skip
+    folder = poolwise.search(settings, tmp_path / "run", source=source)
+    value = poolwise.rank(folder.path, source=source, listener=Notes())
+    assert value["configurations"] == 1_086_009
+    assert value["covered"] == len(value["ranking"]) in (8, 9)
+    assert value["coverage"].startswith(
+        f"{value['covered']} of 1,086,009 configurations are ranked: those that the search visited"
+    )
+    assert value["coverage"] in notes
+    assert value["coverage"] in poolwise.report(folder.path).read_text()
+    refined = poolwise.refine(folder.path, source=source)
+    assert {row["pooling"] for row in refined["configurations"]} == {row["pooling"] for row in value["ranking"]}
+    json.dumps(refined)
+    with pytest.raises(
+        RequestError, match=r"limits price every configuration and there are 1,086,009: .* --max-configs"
+    ):
+        poolwise.rank(folder.path, source=source, max_macs=1.0)
+
+
+def test_a_million_are_refused_where_all_would_be_trained(tmp_path, deep, tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, model=deep, poolings=(4, 5))
+    with pytest.raises(RequestError, match="there are 1,086,009, above 20,000: draw some with --max-configs"):
+        poolwise.exhaustive(settings, tmp_path / "run", source=tiny_source)
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_a_million_some_are_priced_and_guessed(deep):
+    priced = poolwise.costs(deep, poolings=(4, 5), max_configs=50)
+    assert len(priced) == 50
+    assert Pooling((15, 15, 14)) in priced
+    guess = poolwise.suggest(deep, poolings=(4, 5), max_configs=60)
+    assert (guess.size, guess.priced) == (1_086_009, 60)
+    assert all(pooling.poolings in (4, 5) for pooling in guess.costs)
+
+
+def test_a_plan_of_a_million_takes_no_time(deep, tiny_settings, tiny_source, monkeypatch):
+    from poolwise.calibration import Timing
+
+    monkeypatch.setattr(Problem, "timing", Timing((0.5, 0.0), (0.1, 0.0), 1e-12, 0.0))
+    settings = dataclasses.replace(tiny_settings, model=deep, poolings=(2, 3), threads=1, workers=1, steps=40)
+    problem = Problem(settings, tiny_source)
+    rank = planning.plan(problem, ["rank"]).stages[0]
+    assert rank.steps == 41 * 48, "no more than the search can visit"
+    wider = Problem(dataclasses.replace(settings, rank_beam=3), tiny_source)
+    assert planning.plan(wider, ["rank"]).stages[0].macs > rank.macs
