@@ -10,8 +10,11 @@ import poolwise
 ROOT = Path(poolwise.__file__).parent
 FLOORS = [
     {"errors"},
+    {"plain"},
     {"rng", "settings", "progress", "stopwatch"},
-    {"space", "runs"},
+    {"space"},
+    {"shapes"},
+    {"runs"},
     {"metrics"},
     {"images"},
     {"networks"},

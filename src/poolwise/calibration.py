@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolwise.errors import RunFailure
+from poolwise.errors import RequestError, RunFailure
+from poolwise.plain import parse_json, read_bytes
 from poolwise.runs import cache_folder, environment, write_atomically
 from poolwise.training import LossNotFinite, Precision, check_finite, correct, sgd, train_step
 
@@ -110,8 +111,8 @@ def _remembered(
     digest = hashlib.sha256(json.dumps([kind, key, environment()], sort_keys=True).encode()).hexdigest()[:20]
     cache = cache_folder() / "calibration" / f"{digest}.json"
     try:
-        return check(json.loads(cache.read_text(encoding="utf-8"))), True
-    except (OSError, ValueError, KeyError, TypeError):
+        return check(parse_json(read_bytes(cache, 2**20), str(cache))), True
+    except (OSError, RequestError, ValueError, LookupError, TypeError, AttributeError):
         pass
     value = measure()
     with contextlib.suppress(RunFailure):  # a cache that cannot be written costs time, not the run

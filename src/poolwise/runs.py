@@ -23,6 +23,8 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from poolwise.errors import RequestError, RunFailure
+from poolwise.plain import JSON_BYTES, check_header, json_text, parse_json, read_bytes
+from poolwise.shapes import REQUEST, TRIAL, check, check_file
 
 if TYPE_CHECKING:
     import torch
@@ -67,16 +69,18 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object with a format number that this version knows. Raises RequestError for anything else."""
+    """A JSON object with a format number that this version knows, bounded, in the shape that its name asks for.
+
+    Raises RequestError for anything else.
+    """
     try:
-        value = json.loads(path.read_text())
+        value = parse_json(read_bytes(path, JSON_BYTES), str(path))
     except FileNotFoundError:
         raise RequestError(f"{path} does not exist") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else None
         raise RequestError(f"{path} has format {found!r}: this version of poolwise reads format {FORMAT}")
+    check_file(path.name, value, str(path))
     return value
 
 
@@ -88,8 +92,8 @@ def alone(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         who = "another process"
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            who = f"process {int(json.loads(holder.read_text())['process'])}"
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RequestError):
+            who = f"process {int(parse_json(read_bytes(holder, 4096), 'holder')['process'])}"
         raise RequestError(
             f"{folder} is being worked on by {who}: wait until it is done, or stop it and try again"
         ) from None
@@ -132,7 +136,9 @@ class RunFolder:
             raise RequestError(
                 f"{path} is not a run folder (it has no run.json): give the --out of an earlier search or run"
             )
-        read_json(path / "run.json")
+        request = read_json(path / "run.json")
+        if "macs" not in request:  # stand-alone trials of a comparison say less
+            check(request, REQUEST, f"{path / 'run.json'}: ")
         return cls(path)
 
     def request(self) -> dict[str, Any]:
@@ -142,7 +148,7 @@ class RunFolder:
         self.write_json("run.json", request)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        write_atomically(self.path / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(self.path / name, json_text(value) + "\n")
 
     def read(self, name: str, missing: str) -> dict[str, Any]:
         """JSON file ``name``; RequestError with ``missing`` (what to do) where it is not there yet."""
@@ -165,10 +171,10 @@ class RunFolder:
         """Events of one kind in order; a last line that was cut off by a kill is passed over."""
         path = self.path / "events.jsonl"
         found = []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for line in read_bytes(path, JSON_BYTES).splitlines() if path.exists() else []:
             try:
-                event = json.loads(line)
-            except ValueError:
+                event = parse_json(line, str(path))
+            except RequestError:
                 continue
             if isinstance(event, dict) and event.get("event") == kind:
                 found.append(event)
@@ -180,12 +186,12 @@ class RunFolder:
         if not path.exists():
             return
         kept = []
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                event = json.loads(line)
+        for line in read_bytes(path, JSON_BYTES).splitlines():
+            with contextlib.suppress(RequestError, AttributeError, LookupError, TypeError):  # no event at all
+                event = parse_json(line, str(path))
                 if event.get("event") != kind or event["step"] < from_step:
-                    kept.append(line + "\n")
-        write_atomically(path, "".join(kept))
+                    kept.append(line + b"\n")
+        write_atomically(path, b"".join(kept))
 
     # checkpoints
 
@@ -205,8 +211,9 @@ class RunFolder:
         if not path.exists():
             return None
         try:
+            check_header(path)
             with safe_open(path, framework="pt") as file:
-                meta = json.loads(file.metadata()["poolwise"])
+                meta = parse_json(file.metadata()["poolwise"], str(path))
                 return {key: file.get_tensor(key) for key in file.keys()}, meta  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise RequestError(f"checkpoint {path} is damaged ({error}): remove it to begin this part anew") from error
@@ -269,7 +276,15 @@ class Trials:
         with self._connect() as connection:
             connection.row_factory = sqlite3.Row
             rows = connection.execute("SELECT * FROM trials ORDER BY budget, pooling, seed").fetchall()
-        return [{**dict(row), "curve": json.loads(row["curve"])} for row in rows]
+        return [self._checked(dict(row)) for row in rows]
+
+    def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One training, its curve read. RequestError where it is damaged."""
+        if not isinstance(row["curve"], str):
+            raise RequestError(f"{self.path} is damaged: it holds a curve that is no text")
+        value = {**row, "curve": parse_json(row["curve"], str(self.path))}
+        check(value, TRIAL, f"{self.path}: ")
+        return value
 
 
 def environment() -> dict[str, Any]:

@@ -16,6 +16,8 @@ RANKED_ON = ("assigned", "all")
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
 TRIED = 2  # configurations that a beam scores of each node that it opens
 COMPILES = ("off", "default", "cuda-graphs")
+_LARGEST = 2**53  # what JSON and floating point still hold exactly
+_LONGEST = 4096  # characters of a name or path
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Settings:
     rank_beam: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for name in (
             "width",
             "image_size",
@@ -194,6 +197,23 @@ class Settings:
                 " them back (--rank-on assigned, or --norm affine)"
             )
 
+    def _check_kinds(self) -> None:
+        """Texts are texts and switches are switches, whoever wrote the file that they come from."""
+        for field in fields(self):
+            value, kind = getattr(self, field.name), str(field.type)
+            if kind == "str" and (not isinstance(value, str) or "\0" in value or len(value) > _LONGEST):
+                raise RequestError(
+                    f"{field.name} is {_short(value)}: a text of at most {_LONGEST} characters is allowed"
+                )
+            if kind in ("bool", "bool | None") and value not in (
+                (True, False) if kind == "bool" else (True, False, None)
+            ):
+                raise RequestError(f"{field.name} is {_short(value)}: true or false is allowed")
+        if self.only is not None and not (
+            isinstance(self.only, (list, tuple)) and all(isinstance(p, str) for p in self.only)
+        ):
+            raise RequestError(f"only is {_short(self.only)}: a list of configurations is allowed")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -214,9 +234,16 @@ class Settings:
         return cls(**value)
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _whole(name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise RequestError(f"{name} is {value!r}: a whole number of at least {least} is allowed")
+        raise RequestError(f"{name} is {_short(value)}: a whole number of at least {least} is allowed")
+    if value > _LARGEST:
+        raise RequestError(f"{name} is {_short(value)}: a whole number of at most {_LARGEST} is allowed")
 
 
 def _counts(value: Iterable[Any]) -> tuple[int, ...]:
@@ -232,10 +259,10 @@ def _counts(value: Iterable[Any]) -> tuple[int, ...]:
 
 
 def _number(name: str, value: Any, above: float | None = None) -> None:
-    real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    real = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
     if not real or value < 0 or (above is not None and value <= above):
         allowed = f"above {above}" if above is not None else "of at least 0"
-        raise RequestError(f"{name} is {value!r}: a finite number {allowed} is allowed")
+        raise RequestError(f"{name} is {_short(value)}: a finite number {allowed} is allowed")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

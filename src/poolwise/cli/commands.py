@@ -24,6 +24,7 @@ from poolwise.cli.options import (
     retraining_options,
     settings_options,
 )
+from poolwise.cli.out import say
 from poolwise.cli.work import Stopped, work
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.settings import Settings
@@ -151,9 +152,7 @@ def _fitted(settings: Settings, budget: str | None, stages: Sequence[str], given
     if "retrain" in stages:
         chosen["retrain-steps"] = fitted.retrain_steps
     flags = " ".join(f"--{name} {value}" for name, value in chosen.items() if value is not None)
-    click.echo(
-        f"time budget {budget}: {flags} (with these flags in its place the same run can be had anywhere)", err=True
-    )
+    say(f"time budget {budget}: {flags} (with these flags in its place the same run can be had anywhere)", err=True)
     return fitted
 
 
@@ -310,7 +309,7 @@ def data(name: str, archive: Path | None, as_json: bool) -> None:
     """Get a data set once, check its SHA-256 sums and cache it."""
     from poolwise.images import cifar10
 
-    arrays = cifar10.fetch(archive, say=lambda text: click.echo(text, err=True))
+    arrays = cifar10.fetch(archive, say=lambda text: say(text, err=True))
     shapes = {key: list(array.shape) for key, array in arrays.items()}
     training, test = shapes["train_images"][0], shapes["test_images"][0]
     text = f"{name}: {training} training and {test} test images, checked, in {cifar10.folder()}"
@@ -354,7 +353,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
     with contextlib.suppress(OSError):  # a terminal that was closed
-        click.echo(f"poolwise: {visible}", err=True)
+        say(f"poolwise: {' '.join(message.split())}", err=True)
     sys.exit(code)

@@ -12,6 +12,7 @@ from poolwise.cli import show
 from poolwise.cli.options import machine_options, output_options, standalone_options
 from poolwise.cli.work import work
 from poolwise.errors import RequestError
+from poolwise.plain import TABLE_BYTES, read_bytes
 from poolwise.settings import preset
 
 
@@ -70,7 +71,8 @@ def _listed(poolings: str | None, file: Path | None) -> tuple[tuple[int, ...] | 
     if file is None:
         return None, None
     try:
-        return None, [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        text = read_bytes(file, TABLE_BYTES, regular=False).decode()
+        return None, [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise RequestError(f"{file} cannot be read as a list of poolings ({error})") from None
 

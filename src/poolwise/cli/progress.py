@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
 
+from poolwise.cli.out import Table, say_line
 from poolwise.progress import Listener, time_words
 
 _LINE_SECONDS = 15.0
@@ -77,7 +77,7 @@ class Bars(Listener):
             self._live.update(Group(self._bar, table))
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say_line(self.console, text)
 
     def finish(self) -> None:
         self.close()
@@ -99,7 +99,7 @@ class Lines(Listener):
         self._expected[stage] = seconds
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say_line(self.console, text)
 
     def start(self, stage: str, total: int, done: int = 0) -> None:
         self._stage, self._left = stage, Left(total, done, self._expected.get(stage))

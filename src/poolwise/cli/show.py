@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from poolwise.cli.out import Table, say, say_json, show_table
 from poolwise.progress import time_words
+from poolwise.runs import read_json
 from poolwise.settings import DEMONSTRATION
+from poolwise.shapes import RANKED, check
 from poolwise.space import Pooling
 
 if TYPE_CHECKING:
@@ -31,28 +28,17 @@ PICKS = {
 }
 
 
-def _json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)  # a file or a pipe has no edge to wrap at
-    console.print(table)
-
-
 def line(value: dict[str, Any], as_json: bool, text: str) -> None:
     """One result."""
     if as_json:
-        return _json(value)
-    click.echo(text)
+        return say_json(value)
+    say(text)
 
 
 def families(known: Sequence[Family], as_json: bool) -> None:
     """The network families."""
     if as_json:
-        return _json(
+        return say_json(
             [
                 {"model": f.name, "default": str(f.default), "configurations": len(f.space), "operator": f.operator}
                 for f in known
@@ -61,30 +47,30 @@ def families(known: Sequence[Family], as_json: bool) -> None:
     table = Table("model", "default", "configurations", "downsamples by", "what it is")
     for f in known:
         table.add_row(f.name, str(f.default), str(len(f.space)), f.operator, f.summary)
-    _print(table)
+    show_table(table)
 
 
 def slots(model: str, found: Slots, as_json: bool) -> None:
     """The layers before which a downsampling may stand."""
     if as_json:
-        return _json({"model": model, **found.to_json()})
+        return say_json({"model": model, **found.to_json()})
     table = Table("layer", "name", title=f"{model}: {found.pooling}, {found.space.size} placements of as many")
     for heading in ("pixels", "channels", "MMACs", "downsamplings now"):
         table.add_column(heading, justify="right")
     table.add_column("takes one by")
     for i, slot in enumerate(found.layers):
         cells = [str(slot.resolution), str(slot.channels), f"{slot.macs / 1e6:.1f}", str(slot.halvings or "")]
-        table.add_row(str(i), escape(slot.name), *cells, slot.how, style="bold" if slot.halvings else None)
-    _print(table)
+        table.add_row(str(i), slot.name, *cells, slot.how, style="bold" if slot.halvings else None)
+    show_table(table)
     for name, reason in found.fixed.items():
-        click.echo(f"fixed: {name}: {reason}")
+        say(f"fixed: {name}: {reason}")
 
 
 def costs(priced: dict[Pooling, Cost], default: Pooling, size: int, as_json: bool) -> None:
     """What every configuration costs, or what was drawn of ``size`` of them."""
     if as_json:
         rows = [{"pooling": str(p), "default": p == default, **cost.to_json()} for p, cost in priced.items()]
-        return _json({"default": str(default), "size": size, "configurations": rows})
+        return say_json({"default": str(default), "size": size, "configurations": rows})
     table = Table(
         "pooling", caption=f"default {default}; activation memory is what training holds for an image in float32"
     )
@@ -94,9 +80,9 @@ def costs(priced: dict[Pooling, Cost], default: Pooling, size: int, as_json: boo
         cells = [f"{c.macs / 1e6:.1f}", f"{c.macs_ratio:.2f}", f"{c.parameters:,}", f"{c.activation_bytes / 1024:.0f}"]
         style = "bold" if pooling == default else None
         table.add_row(str(pooling), *cells, str(c.receptive_field), str(c.productive), style=style)
-    _print(table)
+    show_table(table)
     if len(priced) < size:
-        click.echo(
+        say(
             f"{len(priced):,} of {size:,} configurations, drawn uniformly, the default among them; --max-configs says how many"
         )
 
@@ -104,7 +90,7 @@ def costs(priced: dict[Pooling, Cost], default: Pooling, size: int, as_json: boo
 def suggested(guess: Guess, as_json: bool) -> None:
     """A guess without training, and what such guesses were worth."""
     if as_json:
-        return _json(guess.to_json())
+        return say_json(guess.to_json())
     units = {
         "max_macs": "times the default's MACs",
         "max_params": "parameters",
@@ -121,33 +107,34 @@ def suggested(guess: Guess, as_json: bool) -> None:
         cells = [str(cost.productive), f"{cost.macs_ratio:.2f}", f"{cost.activation_bytes / 1024:.0f}"]
         cells += [f"{guess.latency_ms[pooling]:.2f}"] if timed else []
         table.add_row(str(place), str(pooling), *cells, style="bold" if pooling == guess.default else None)
-    _print(table)
+    show_table(table)
     if guess.priced < guess.size:
-        click.echo(
+        say(
             f"guessed among {guess.priced:,} of {guess.size:,} configurations, drawn uniformly; --max-configs says how many"
         )
     for known in guess.known:
-        click.echo(
+        say(
             f"on table {known.table} this order agrees with the truth by tau-b {known.tau_b:.2f} ({known.interval[0]:.2f} to"
             f" {known.interval[1]:.2f}); its first choice is {known.gain:+.2f} points from the default and {known.regret:.2f}"
             " below the best within the limit"
         )
     if not guess.known:
-        click.echo(f"how good such guesses are for {guess.model} is not known: no table of the package is of it")
+        say(f"how good such guesses are for {guess.model} is not known: no table of the package is of it")
 
 
 def plan(value: Plan, as_json: bool) -> None:
     """What a run would take."""
     if as_json:
-        return _json(value.to_json())
+        return say_json(value.to_json())
     for text in value.lines():
-        click.echo(text)
+        say(text)
 
 
 def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
     """The ranking, best first, beside the controls."""
     if as_json:
-        return _json(value)
+        return say_json(value)
+    check(value, RANKED, "ranking.json: ")
     shown = value["ranking"][:rows]
     table = Table("rank", "pooling", title=f"{len(shown)} of {len(value['ranking'])} configurations")
     for heading in ("score %", "95 %", "estimate", "top 3", "tie", "SuperNet", "MMACs", "productive convolutions"):
@@ -165,9 +152,9 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
             str(row["productive"]),
         ]
         table.add_row(str(row["rank"]), row["pooling"], *cells, style=style)
-    _print(table)
+    show_table(table)
     if "coverage" in value:
-        click.echo(value["coverage"])
+        say(value["coverage"])
     _fusion(value)
     _controls(value)
     place = next(row["rank"] for row in value["ranking"] if row["pooling"] == value["default"])
@@ -177,8 +164,8 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
         row = by_name[value["picks"][name]]
         expected = f"{100 * row['estimate']:.1f} ± {100 * half:.1f}"
         told.append(f"{words} {row['pooling']} ({expected}, {row['macs_ratio']:.2f} of the default's MACs)")
-    click.echo(f"picks, with the accuracy that is estimated in the unit of the score and its 95 %: {'; '.join(told)}")
-    click.echo(f"default {value['default']} is rank {place}; what a pick is worth: poolwise refine, poolwise retrain")
+    say(f"picks, with the accuracy that is estimated in the unit of the score and its 95 %: {'; '.join(told)}")
+    say(f"default {value['default']} is rank {place}; what a pick is worth: poolwise refine, poolwise retrain")
 
 
 def _fusion(value: dict[str, Any]) -> None:
@@ -190,7 +177,7 @@ def _fusion(value: dict[str, Any]) -> None:
         parts += f" and productive convolutions (weight {count['weight']:.2f}), which agree by {told['agreement']:.2f}"
     if told["trainings"]:
         parts += f"; {told['trainings']} configurations trained stand-alone were taken into account"
-    click.echo(
+    say(
         f"ranked by {'the estimate from ' if value['ranked_by'] == 'estimate' else ''}{parts}. Top 3: probability of being"
         " among the three truly best; within a tie, none is better than another with 90 %"
     )
@@ -199,13 +186,13 @@ def _fusion(value: dict[str, Any]) -> None:
 def _controls(value: dict[str, Any]) -> None:
     """How far rankings that need no training agree with the scores: what a search has to beat."""
     agreement = [f"{name} {control['tau_with_score']:.2f}" for name, control in value["controls"].items()]
-    click.echo(f"agreement with the score (Kendall tau-b) of what needs no training: {', '.join(agreement)}")
+    say(f"agreement with the score (Kendall tau-b) of what needs no training: {', '.join(agreement)}")
 
 
 def refined(value: dict[str, Any], as_json: bool) -> None:
     """The trainings, what is believed of the best, and the three picks."""
     if as_json:
-        return _json(value)
+        return say_json(value)
     picks = value["picks"]
     title = f"{len(value['trials'])} trainings on one half of the images, judged by the other"
     table = Table("pooling", "is", title=title)
@@ -231,20 +218,16 @@ def refined(value: dict[str, Any], as_json: bool) -> None:
         table.add_row(
             row["pooling"], ", ".join(roles), *cells, style="bold" if row["pooling"] == picks["best"] else None
         )
-    _print(table)
+    show_table(table)
     hints = ", ".join(f"{name} {hint['weight']:.2f}" for name, hint in value["hints"].items())
-    click.echo(
-        f"what the trainings say each hint explains of the accuracies: {hints}; noise {value['noise']:.2f} points"
-    )
-    click.echo(
-        f"{value['stopped']}. Expected is of trainings like these; the verdict takes fresh seeds: poolwise retrain"
-    )
+    say(f"what the trainings say each hint explains of the accuracies: {hints}; noise {value['noise']:.2f} points")
+    say(f"{value['stopped']}. Expected is of trainings like these; the verdict takes fresh seeds: poolwise retrain")
 
 
 def retrained(value: dict[str, Any], as_json: bool) -> None:
     """Stand-alone accuracies and the verdict."""
     if as_json:
-        return _json(value)
+        return say_json(value)
     table = Table(
         "pooling", "trained as", title=f"stand-alone, {value['steps']} steps, {value['test_images']} test images"
     )
@@ -262,18 +245,18 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
             f"{result['macs_ratio']:.2f}",
             difference,
         ]
-        table.add_row(escape(result["pooling"]), ", ".join(result["roles"]), *cells)
-    _print(table)
+        table.add_row(result["pooling"], ", ".join(result["roles"]), *cells)
+    show_table(table)
     for rival in value["equal_cost"]:
         ratio = f"{rival['training_macs_ratio']:.2f} times the default's training MACs"
-        click.echo(f"at equal cost: {rival['comparison']['sentence']} It took {ratio}")
-    click.echo(f"verdict: {value['verdict']}")
+        say(f"at equal cost: {rival['comparison']['sentence']} It took {ratio}")
+    say(f"verdict: {value['verdict']}")
 
 
 def exhaustive(value: dict[str, Any], as_json: bool) -> None:
     """Stand-alone accuracies of every configuration, best first, and how far they can be told apart."""
     if as_json:
-        return _json(value)
+        return say_json(value)
     table = Table("rank", "pooling", title=f"stand-alone, {value['steps']} steps, {value['data']['test']} test images")
     for heading in ("test accuracy %", "seeds"):
         table.add_column(heading, justify="right")
@@ -282,25 +265,23 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
         std = f" ± {100 * result['std']:.2f}" if result["std"] is not None else ""
         trained = sum(accuracy is not None for accuracy in result["accuracies"])
         table.add_row(str(rank), result["pooling"], f"{100 * result['mean']:.2f}{std}", str(trained))
-    _print(table)
+    show_table(table)
     if value.get("noise") is not None:
-        click.echo(f"noise between seeds: {value['noise']:.2f} points (standard deviation, pooled over configurations)")
+        say(f"noise between seeds: {value['noise']:.2f} points (standard deviation, pooled over configurations)")
     if value.get("ceiling") is not None:
-        click.echo(f"agreement between seeds (Kendall tau-b, the ceiling for any method): {value['ceiling']:.2f}")
+        say(f"agreement between seeds (Kendall tau-b, the ceiling for any method): {value['ceiling']:.2f}")
     for failure in value["failed"]:
-        click.echo(f"failed: {failure['pooling']}, seed {failure['seed']}: {failure['error']}", err=True)
+        say(f"failed: {failure['pooling']}, seed {failure['seed']}: {failure['error']}", err=True)
     if value["failed"]:
-        click.echo(
-            f"{len(value['failed'])} trainings failed: the same command with --retry-failed repeats them", err=True
-        )
+        say(f"{len(value['failed'])} trainings failed: the same command with --retry-failed repeats them", err=True)
 
 
 def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
     """Every method's agreement and regret, with intervals."""
     if as_json:
-        return _json(value)
+        return say_json(value)
     for failure in value["failed"]:
-        click.echo(f"failed: {failure}")
+        say(f"failed: {failure}")
     noise = "" if value["noise"] is None else f", noise {value['noise']:.2f} points"
     ceiling = "" if value["ceiling"] is None else f", tau-b between seeds {value['ceiling']:.2f}"
     table = Table("method", "budget", "scores", title=f"against {value['table']['name']}{noise}{ceiling}")
@@ -313,15 +294,15 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
             else f"{row[name]['mean']:.2f}"
             for name in ("tau_a", "tau_b", "spearman", "sparse_tau", "regret@1", "regret@3", "regret@5")
         ]
-        table.add_row(escape(row["method"]), str(row["budget"] or ""), row["treatment"], *spans)
-    _print(table)
-    click.echo(f"page: {out / 'compare.html'}; all numbers: {out / 'compare.csv'}")
+        table.add_row(row["method"], str(row["budget"] or ""), row["treatment"], *spans)
+    show_table(table)
+    say(f"page: {out / 'compare.html'}; all numbers: {out / 'compare.csv'}")
 
 
 def simulated(value: dict[str, Any], out: Path, as_json: bool) -> None:
     """Regret after each number of trainings, how often the best was chosen, and how often it was trained at all."""
     if as_json:
-        return _json(value)
+        return say_json(value)
     title = (
         f"{value['table']}: {value['runs']} runs, regret in points; at most {value['tolerance']:.2f}: chosen, trained"
     )
@@ -337,15 +318,15 @@ def simulated(value: dict[str, Any], out: Path, as_json: bool) -> None:
             ("reached", "trained", 2),
         ):
             cells = [f"{row[name][count - 1]:.{digits}f}" for count in counts]
-            table.add_row(escape(row["method"]) if name == "mean" else "", label, *cells)
-    _print(table)
-    click.echo(f"figure: {out / 'simulate.svg'}; all numbers: {out / 'simulate.csv'}")
+            table.add_row(row["method"] if name == "mean" else "", label, *cells)
+    show_table(table)
+    say(f"figure: {out / 'simulate.svg'}; all numbers: {out / 'simulate.csv'}")
 
 
 def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
     """What a comparison would train."""
     if as_json:
-        return _json(value)
+        return say_json(value)
     table = Table("method", "budget", "trains", title=f"against {value['table']}")
     for heading in ("steps", "MACs", "seeds", "done"):
         table.add_column(heading, justify="right")
@@ -356,9 +337,9 @@ def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
         seeds = ", ".join(str(entry["seed"]) for entry in own)
         told = f"up to {steps} each" if trains == "stand-alone" else str(steps)
         done = sum(entry["done"] for entry in own)
-        table.add_row(escape(method), str(budget), trains, told, f"{macs:.2e}", seeds, f"{done} of {len(own)}")
-    _print(table)
-    click.echo(
+        table.add_row(method, str(budget), trains, told, f"{macs:.2e}", seeds, f"{done} of {len(own)}")
+    show_table(table)
+    say(
         f"left: {value['macs']:.2e} MACs, about {time_words(value['seconds'])} in {value['workers']} process(es) of"
         f" {value['threads']} thread(s), {value['precision']}"
     )
@@ -370,9 +351,9 @@ def result(path: Path, as_json: bool) -> None:
     for name in ("ranking", "refine", "retrain", "exhaustive"):
         file = path / f"{name}.json"
         if file.exists():
-            values[name] = json.loads(file.read_text())
+            values[name] = read_json(file)
     if as_json:
-        return _json({"run": str(path), **values})
+        return say_json({"run": str(path), **values})
     if "ranking" in values:
         ranking(values["ranking"], False, rows=None)
     if "refine" in values:
@@ -382,7 +363,7 @@ def result(path: Path, as_json: bool) -> None:
     if "exhaustive" in values:
         exhaustive(values["exhaustive"], False)
     if (path / "report.html").exists():
-        click.echo(f"report: {path / 'report.html'}")
+        say(f"report: {path / 'report.html'}")
     asked = values.get("ranking", {}).get("settings", {})
-    if asked.get("preset") == "demo" and asked["data"] == "cifar10":
-        click.echo(DEMONSTRATION)
+    if asked.get("preset") == "demo" and asked.get("data") == "cifar10":
+        say(DEMONSTRATION)

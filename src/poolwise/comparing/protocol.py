@@ -23,6 +23,7 @@ from poolwise.comparing.judge import Entry
 from poolwise.comparing.study import settings_of
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.images.sources import Source
+from poolwise.plain import json_text
 from poolwise.problem import Problem
 from poolwise.progress import Listener, time_words
 from poolwise.runs import FORMAT, alone, command_line, environment, read_json, write_atomically
@@ -231,7 +232,7 @@ class Protocol:
         commands, command = earlier.get("commands", []), command_line()
         commands = commands if command in commands else [*commands, command]
         value = {**self.request, "commands": commands, **environment()}
-        write_atomically(self.out / REQUEST, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(self.out / REQUEST, json_text(value) + "\n")
 
 
 def _nets(count: int) -> str:

@@ -6,9 +6,6 @@ methods of stand-alone trials, with what it is told before any training after an
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ import numpy as np
 from poolwise import controls, trialing
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
+from poolwise.plain import csv_text, json_text
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, command_line, environment, read_json, write_atomically
 from poolwise.space import Pooling, PoolingSpace
@@ -252,16 +250,15 @@ def write(value: dict[str, Any], out: Path) -> None:
     """``simulate.json``, ``simulate.csv`` (one line a method and training) and ``simulate.svg``."""
     from poolwise.reporting.comparison import simulated
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = ["mean", *(f"q{round(100 * q)}" for q in QUANTILES), "found", "reached", "compute"]
-    writer.writerow(["method", "training", *names])
-    for row in value["methods"]:
-        for i in range(value["trials"]):
-            writer.writerow([row["method"], i + 1, *(f"{row[name][i]:.6g}" for name in names)])
-    write_atomically(out / "simulate.csv", text.getvalue())
+    lines = [
+        [row["method"], i + 1, *(f"{row[name][i]:.6g}" for name in names)]
+        for row in value["methods"]
+        for i in range(value["trials"])
+    ]
+    write_atomically(out / "simulate.csv", csv_text(["method", "training", *names], lines))
     write_atomically(out / "simulate.svg", simulated(value))
-    write_atomically(out / OUTPUT, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(out / OUTPUT, json_text(value) + "\n")
 
 
 def check_out(out: Path) -> None:

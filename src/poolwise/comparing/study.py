@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from poolwise import controls
 from poolwise.comparing.judge import TESTED, Entry, anytime, judge, measures, pairs, summary
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
+from poolwise.plain import csv_text, json_text
 from poolwise.problem import Problem
 from poolwise.runs import FORMAT, command_line, environment, write_atomically
 from poolwise.settings import Settings, preset
@@ -151,10 +149,8 @@ def write(value: dict[str, Any], out: Path) -> None:
     about = ["method", "seed", "budget", "spent_macs"]
     lines = [[*(p[key] for key in about), *(f"{p[name]:.6g}" for name in TESTED)] for p in value["anytime"]]
     _write_csv(out / "anytime.csv", [*about, *TESTED], lines)
-    write_atomically(out / OUTPUT, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(out / OUTPUT, json_text(value) + "\n")
 
 
 def _write_csv(path: Path, header: list[str], lines: list[list[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *lines])
-    write_atomically(path, text.getvalue())
+    write_atomically(path, csv_text(header, lines))

@@ -7,11 +7,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from poolwise.reporting.figures import _STYLE, DEFAULT, INK, MUTED, PICK, _axes, _svg
+from poolwise.reporting.figures import _STYLE, DEFAULT, INK, MUTED, PICK, _axes, _svg, plain_label
+from poolwise.reporting.templates import templates
 from poolwise.runs import write_atomically
 from poolwise.space import Pooling
 
@@ -31,9 +31,10 @@ def write(value: dict[str, Any], out: Path) -> Path:
     for name, svg in drawn.items():
         if svg:
             write_atomically(out / "figures" / f"{name}.svg", svg)
-    environment = Environment(loader=PackageLoader("poolwise", "reporting"), autoescape=True, undefined=StrictUndefined)
-    html = environment.get_template("compare.html.j2").render(
-        value=value, figures={name: Markup(svg) if svg else None for name, svg in drawn.items()}
+    html = (
+        templates()
+        .get_template("compare.html.j2")
+        .render(value=value, figures={name: Markup(svg) if svg else None for name, svg in drawn.items()})
     )
     write_atomically(out / PAGE, html)
     return out / PAGE
@@ -58,7 +59,7 @@ def intervals(value: dict[str, Any], measure: str, label: str, ceiling: float | 
             axes.plot([], [], "o", color=colour, markerfacecolor=fill, label=words)
         if ceiling is not None:
             axes.axvline(ceiling, color=MUTED, linestyle="--", linewidth=1, label="between two seeds of the truth")
-        axes.set_yticks(range(len(plain)), [_name(row) for row in plain])
+        axes.set_yticks(range(len(plain)), [plain_label(_name(row)) for row in plain])
         axes.invert_yaxis()
         axes.set_xlabel(label)
         figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
@@ -85,7 +86,9 @@ def anytime(value: dict[str, Any], measure: str, label: str) -> str | None:
         figure, axes = _axes(6.4, 4.0 + 0.18 * -(-len(curves) // 3))
         for i, (method, (spent, told)) in enumerate(curves.items()):
             dots = "o" if len(spent) < 8 else ","
-            axes.plot(spent, told, f"{dots}-", color=colours((2 * i + i // 10) % 20), label=method, markersize=4)
+            axes.plot(
+                spent, told, f"{dots}-", color=colours((2 * i + i // 10) % 20), label=plain_label(method), markersize=4
+            )
         axes.set(xscale="log", xlabel="MACs of search, scoring, ranking and trials", ylabel=label)
         figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=7)
         return _svg(figure)
@@ -152,7 +155,7 @@ def scatter(value: dict[str, Any]) -> str:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, method in zip(panels, methods, strict=False):
             axes.scatter(chosen[method]["scores"], value["truth"], s=9, color=INK)
-            axes.set_title(method, fontsize=9)
+            axes.set_title(plain_label(method), fontsize=9)
             axes.tick_params(labelsize=7)
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
         for axes in panels[len(methods) :]:
@@ -171,7 +174,7 @@ def simulated(value: dict[str, Any]) -> str:
         left, *shares = figure.subplots(1, 3)
         for i, row in enumerate(value["methods"]):
             colour, dash = colours(i % 10), "-" if i < 10 else "--"
-            left.plot(counts, row["mean"], f"o{dash}", color=colour, label=row["method"], markersize=4)
+            left.plot(counts, row["mean"], f"o{dash}", color=colour, label=plain_label(row["method"]), markersize=4)
             left.fill_between(counts, row["q10"], row["q90"], color=colour, alpha=0.08, linewidth=0)
             for axes, name in zip(shares, ("found", "reached"), strict=True):
                 axes.plot(counts, row[name], f"o{dash}", color=colour, markersize=4)

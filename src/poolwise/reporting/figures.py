@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from poolwise.plain import visible
 from poolwise.space import Pooling, read
 
 INK, MUTED, PICK, DEFAULT = "#1c2733", "#8a97a5", "#c2410c", "#1d4ed8"
@@ -24,6 +25,11 @@ _STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+
+
+def plain_label(text: str) -> str:
+    """Text of any origin for a figure: all of it visible, and no part of it read as a formula."""
+    return visible(text).replace("$", r"\$")
 
 
 def _svg(figure: Figure) -> str:

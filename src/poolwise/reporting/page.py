@@ -6,13 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from poolwise.errors import RequestError
 from poolwise.metrics import kendall_tau_b
 from poolwise.reporting import figures
+from poolwise.reporting.templates import templates
 from poolwise.runs import RunFolder, Trials, write_atomically
-from poolwise.settings import DEMONSTRATION
+from poolwise.settings import DEMONSTRATION, Settings
+from poolwise.shapes import EVENTS, RANKED, check
 from poolwise.space import Pooling
 from poolwise.truth import tables
 
@@ -20,47 +22,68 @@ from poolwise.truth import tables
 def write(folder: RunFolder) -> Path:
     """Write ``figures/*.svg`` and ``report.html``; returns the page's path. RequestError where nothing is ranked yet."""
     request = folder.request()
+    settings = Settings.from_json(request["settings"])
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
+    check(ranking, RANKED, f"{folder.path / 'ranking.json'}: ")
     refined = folder.read("refine.json", "") if folder.has("refine.json") else None
     if refined:
         ranking = {**ranking, "picks": refined["picks"]}
     retrain = folder.read("retrain.json", "") if folder.has("retrain.json") else None
     trials = Trials(folder).all() if (folder.path / "trials.sqlite").exists() else []
     trials = [trial for trial in trials if retrain and trial["budget"] == retrain["steps"]]
+    events = {kind: _events(folder, kind) for kind in EVENTS}
     drawn = {
         "scores": figures.scores_against_macs(ranking),
         "decision": figures.decision(refined) if refined else None,
         "positions": figures.heat_map(ranking),
         "counts": figures.by_count(ranking),
-        "assignment": figures.assignment_through_time(folder.events("assignment"), ranking),
-        "search": figures.search_curves(folder.events("search")),
+        "assignment": figures.assignment_through_time(_of_ranking(events["assignment"], ranking), ranking),
+        "search": figures.search_curves(events["search"]),
         "retrain": figures.retrain_curves(trials, ranking["default"], ranking["picks"]["best"]),
     }
     for name, svg in drawn.items():
         if svg:
             write_atomically(folder.path / "figures" / f"{name}.svg", svg)
-    environment = Environment(loader=PackageLoader("poolwise", "reporting"), autoescape=True, undefined=StrictUndefined)
-    demonstration = (
-        DEMONSTRATION if ranking["settings"]["preset"] == "demo" and ranking["data"]["name"] == "cifar10" else ""
-    )
-    html = environment.get_template("page.html.j2").render(
-        request=request,
-        method=request["settings"].get("method", "mixture"),
-        has_entropy=any("entropy" in event for event in folder.events("search")),
-        ranking=ranking,
-        demonstration=demonstration,
-        retrain=retrain,
-        refined=refined,
-        figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},
-        drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(ranking)],
-        agreement=_agreement(ranking, request),
-        profile=folder.read("profile.json", "") if folder.has("profile.json") else None,
-        stages=folder.events("stage"),
-        place=next(row["rank"] for row in ranking["ranking"] if row["pooling"] == ranking["default"]),
+    demonstration = DEMONSTRATION if settings.preset == "demo" and ranking["data"]["name"] == "cifar10" else ""
+    html = (
+        templates()
+        .get_template("page.html.j2")
+        .render(
+            request=request,
+            settings=settings,
+            method=settings.method,
+            has_entropy=any("entropy" in event for event in events["search"]),
+            ranking=ranking,
+            demonstration=demonstration,
+            retrain=retrain,
+            refined=refined,
+            figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},
+            drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(ranking)],
+            agreement=_agreement(ranking, request),
+            profile=folder.read("profile.json", "") if folder.has("profile.json") else None,
+            stages=events["stage"],
+            place=next(row["rank"] for row in ranking["ranking"] if row["pooling"] == ranking["default"]),
+        )
     )
     path = folder.path / "report.html"
     write_atomically(path, html)
     return path
+
+
+def _events(folder: RunFolder, kind: str) -> list[dict[str, Any]]:
+    """Events in the shape that the page needs. RequestError for any other."""
+    found = folder.events(kind)
+    for event in found:
+        check(event, EVENTS[kind], f"{folder.path / 'events.jsonl'}: ")
+    return found
+
+
+def _of_ranking(snapshots: list[dict[str, Any]], ranking: dict[str, Any]) -> list[dict[str, Any]]:
+    """Snapshots of the assignment. RequestError where they are not of the configurations that are ranked."""
+    sizes = {(len(event["assignment"]), *{len(row) for row in event["assignment"]}) for event in snapshots}
+    if len(sizes) > 1 or any(size[:1] != (len(ranking["ranking"]),) or len(size) != 2 for size in sizes):
+        raise RequestError("events.jsonl is damaged: its snapshots of the assignment are of other configurations")
+    return snapshots
 
 
 def _drawn(ranking: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -22,7 +21,9 @@ import numpy as np
 from poolwise import metrics
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks.cost import Cost, family_costs
+from poolwise.plain import TABLE_BYTES, csv_text, json_text, read_bytes
 from poolwise.runs import FORMAT, read_json, write_atomically
+from poolwise.shapes import TABLE, check
 from poolwise.space import Pooling, PoolingSpace, read
 
 _TRUTHS = ("mean", "standalone_mean")
@@ -146,12 +147,14 @@ def load(name: str | Path) -> Table:
 
 def _read(name: str, about_path: Path, values_path: Path) -> Table:
     about = read_json(about_path)
+    for shape, what in (({"space": TABLE["space"]}, "describes no space"), (TABLE, "is wrong")):
+        try:
+            check(about, shape, f"{about_path.name}: ")
+        except RequestError as error:
+            raise RequestError(f"table {name} is damaged: {about_path.name} {what} ({error})") from None
+    space = read(about["space"])
     try:
-        space = read(about["space"])
-    except (KeyError, TypeError):
-        raise RequestError(f"table {name} is damaged: {about_path.name} describes no space") from None
-    try:
-        rows = list(csv.DictReader(io.StringIO(values_path.read_text()), strict=True))
+        rows = list(csv.DictReader(io.StringIO(read_bytes(values_path, TABLE_BYTES).decode()), strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise RequestError(f"table {name} is damaged: {values_path} cannot be read ({error})") from None
     return Table(name, space, _aligned(name, space, rows), about)
@@ -182,9 +185,9 @@ def _aligned(name: str, space: PoolingSpace, rows: list[dict[str, Any]]) -> dict
         if pooling in found:
             raise damaged(f"line {line}: {pooling} comes twice")
         found[pooling] = values
-    missing = [str(pooling) for pooling in space if pooling not in found]
-    if missing:
-        raise damaged(f"{len(missing)} of {len(space)} configurations are missing, among them {missing[0]}")
+    if space.size > len(found):
+        missing = next(pooling for pooling in space if pooling not in found)  # among the first len(found) + 1
+        raise damaged(f"{space.size - len(found)} of {space.size} configurations are missing, among them {missing}")
     return {column: [found[pooling][i] for pooling in space] for i, column in enumerate(columns)}
 
 
@@ -225,13 +228,9 @@ def write(directory: str | Path, name: str, measured: dict[str, Any], command: s
         "command": command,
         "unit": "test accuracy in percent; std with n - 1",
     }
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["pooling", *header], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     path = Path(directory) / f"{name}.csv"
-    write_atomically(path.with_suffix(".json"), json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-    write_atomically(path, text.getvalue())
+    write_atomically(path.with_suffix(".json"), json_text(about) + "\n")
+    write_atomically(path, csv_text(["pooling", *header], [list(row.values()) for row in rows]))
     return path
 
 

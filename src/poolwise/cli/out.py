@@ -1,0 +1,51 @@
+"""The one place where text reaches the terminal: whatever it holds is shown as text, and none of it is obeyed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich import table
+from rich.console import Console
+from rich.text import Text
+
+from poolwise.plain import json_text, visible
+
+_PIPE_WIDTH = 140  # a file or a pipe has no edge to wrap at
+
+
+def say(text: str, err: bool = False) -> None:
+    """One or more lines."""
+    click.echo(visible(text, keep="\n"), err=err)
+
+
+def say_json(value: Any) -> None:
+    """A value as JSON."""
+    click.echo(json_text(value))
+
+
+class Table(table.Table):
+    """A table whose headings, title and cells are plain text."""
+
+    def __init__(self, *headings: str, title: str | None = None, caption: str | None = None, **options: Any):
+        above, below = (
+            text if text is None else Text(visible(text), style=f"table.{place}")
+            for text, place in ((title, "title"), (caption, "caption"))
+        )
+        super().__init__(*headings, title=above, caption=below, **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(Text(visible(str(cell))) for cell in cells), **options)
+
+
+def show_table(table: Table) -> None:
+    """At a terminal in its width, otherwise unwrapped."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPE_WIDTH)
+    console.print(table)
+
+
+def say_line(console: Console, text: str) -> None:
+    """One line of progress."""
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
