@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import sqlite3
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -117,6 +118,15 @@ def check_header(path: Path) -> None:
     length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
     if not 2 <= length <= min(HEADER_BYTES, path.stat().st_size - 8):
         raise RequestError(f"{path} is damaged: its header claims {length} bytes")
+
+
+def check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """RequestError where an SQLite file holds anything but plain tables: views, triggers and computed columns carry out SQL."""
+    connection.execute("PRAGMA trusted_schema=OFF")
+    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+        plain = kind == "index" or (kind == "table" and str(sql).upper().startswith("CREATE TABLE"))
+        if not plain or any(row[6] for row in connection.execute("SELECT * FROM pragma_table_xinfo(?)", (name,))):
+            raise RequestError(f"{path} is damaged: it holds {kind} {name!r}, and plain tables are allowed")
 
 
 @contextlib.contextmanager

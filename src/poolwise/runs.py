@@ -23,7 +23,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.plain import JSON_BYTES, check_header, json_text, parse_json, read_bytes
+from poolwise.plain import JSON_BYTES, check_header, check_schema, json_text, parse_json, read_bytes
 from poolwise.shapes import REQUEST, TRIAL, check, check_file
 
 if TYPE_CHECKING:
@@ -69,10 +69,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object with a format number that this version knows, bounded, in the shape that its name asks for.
-
-    Raises RequestError for anything else.
-    """
+    """A JSON object with a format number that this version knows, bounded. Raises RequestError for anything else."""
     try:
         value = parse_json(read_bytes(path, JSON_BYTES), str(path))
     except FileNotFoundError:
@@ -80,6 +77,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         found = value.get("format") if isinstance(value, dict) else None
         raise RequestError(f"{path} has format {found!r}: this version of poolwise reads format {FORMAT}")
+    return value
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """``read_json``, in the shape that the file's name asks for."""
+    value = read_json(path)
     check_file(path.name, value, str(path))
     return value
 
@@ -136,13 +139,13 @@ class RunFolder:
             raise RequestError(
                 f"{path} is not a run folder (it has no run.json): give the --out of an earlier search or run"
             )
-        request = read_json(path / "run.json")
+        request = read_checked(path / "run.json")
         if "macs" not in request:  # stand-alone trials of a comparison say less
             check(request, REQUEST, f"{path / 'run.json'}: ")
         return cls(path)
 
     def request(self) -> dict[str, Any]:
-        return read_json(self.path / "run.json")
+        return read_checked(self.path / "run.json")
 
     def save_request(self, request: dict[str, Any]) -> None:
         self.write_json("run.json", request)
@@ -154,7 +157,7 @@ class RunFolder:
         """JSON file ``name``; RequestError with ``missing`` (what to do) where it is not there yet."""
         if not (self.path / name).exists():
             raise RequestError(f"{self.path} has no {name} yet: {missing}")
-        return read_json(self.path / name)
+        return read_checked(self.path / name)
 
     def has(self, name: str) -> bool:
         return (self.path / name).exists()
@@ -228,6 +231,7 @@ class Trials:
     def __init__(self, folder: RunFolder, name: str = "trials.sqlite"):
         self.path = folder.path / name
         with self._connect() as connection:
+            check_schema(connection, self.path)
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS trials (pooling TEXT, seed INTEGER, budget INTEGER, accuracy REAL,"
                 " curve TEXT, state TEXT, seconds REAL, error TEXT, PRIMARY KEY (pooling, seed, budget))"
@@ -250,6 +254,8 @@ class Trials:
                 "SELECT accuracy FROM trials WHERE pooling=? AND seed=? AND budget=? AND state='done'",
                 (pooling, seed, budget),
             ).fetchone()
+        if row and not isinstance(row[0], float):
+            raise RequestError(f"{self.path} is damaged: the accuracy of {pooling}, seed {seed}, is no number")
         return row[0] if row else None
 
     def states(self, budget: int) -> dict[tuple[str, int], str]:

@@ -12,6 +12,7 @@ from poolwise.errors import RequestError
 from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.switch import export
+from poolwise.plain import reading
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder, Trials
 from poolwise.searching import ranked
@@ -47,9 +48,10 @@ def _trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple[torc
         raise RequestError(
             f"{opened.path} has no retrained {pooling}, seed {seed}: there are {', '.join(done) or 'none'}"
         )
-    plain = network(settings.model, name, width=settings.width, classes=len(request["data"]["classes"]))
-    plain.load_state_dict(loaded[0])
-    trial = next(t for t in trials if (t["pooling"], t["seed"], t["budget"]) == (name, seed, steps))
+    with reading(f"what {opened.path} keeps of {name}, seed {seed},", "retrain it"):
+        plain = network(settings.model, name, width=settings.width, classes=len(request["data"]["classes"]))
+        plain.load_state_dict(loaded[0])
+        trial = {(t["pooling"], t["seed"], t["budget"]): t for t in trials}[name, seed, steps]
     return plain.eval(), trial
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from poolwise.cli.out import Table, say, say_json, show_table
 from poolwise.progress import time_words
-from poolwise.runs import read_json
+from poolwise.runs import read_checked
 from poolwise.settings import DEMONSTRATION
 from poolwise.shapes import RANKED, check
 from poolwise.space import Pooling
@@ -351,7 +351,7 @@ def result(path: Path, as_json: bool) -> None:
     for name in ("ranking", "refine", "retrain", "exhaustive"):
         file = path / f"{name}.json"
         if file.exists():
-            values[name] = read_json(file)
+            values[name] = read_checked(file)
     if as_json:
         return say_json({"run": str(path), **values})
     if "ranking" in values:

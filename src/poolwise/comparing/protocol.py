@@ -26,7 +26,7 @@ from poolwise.images.sources import Source
 from poolwise.plain import json_text
 from poolwise.problem import Problem
 from poolwise.progress import Listener, time_words
-from poolwise.runs import FORMAT, alone, command_line, environment, read_json, write_atomically
+from poolwise.runs import FORMAT, alone, command_line, environment, read_checked, write_atomically
 from poolwise.searching.ranking import RANKED_CONFIGURATIONS
 from poolwise.settings import Settings, preset
 from poolwise.truth.tables import Table
@@ -88,7 +88,7 @@ class Protocol:
         self.table, self.out = table, out
         self.contenders = contenders.parse(methods, supernets)
         _check_numbers(budgets, seeds)
-        earlier = read_json(out / REQUEST) if (out / REQUEST).exists() else {}
+        earlier = read_checked(out / REQUEST) if (out / REQUEST).exists() else {}
         asked = {name: value for name, value in (machine or {}).items() if value is not None}
         self.problem = Problem(self._recipe(recipe_of(table, model, recipe), asked, earlier), source)
         self._check_images()
@@ -228,7 +228,7 @@ class Protocol:
         return Problem(self.settings, source)
 
     def _save(self) -> None:
-        earlier = read_json(self.out / REQUEST) if (self.out / REQUEST).exists() else {}
+        earlier = read_checked(self.out / REQUEST) if (self.out / REQUEST).exists() else {}
         commands, command = earlier.get("commands", []), command_line()
         commands = commands if command in commands else [*commands, command]
         value = {**self.request, "commands": commands, **environment()}
@@ -268,6 +268,6 @@ def _check_same(out: Path, earlier: dict[str, Any], request: dict[str, Any]) -> 
 def check_out(out: Path, table: Table) -> None:
     """RequestError where the folder holds a study against another table."""
     if (out / REQUEST).exists():
-        held = read_json(out / REQUEST).get("table")
+        held = read_checked(out / REQUEST).get("table")
         if held != table.name:
             raise RequestError(f"{out} holds a study against table {held}: give another --out")

@@ -20,13 +20,15 @@ from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
 from poolwise.plain import csv_text, json_text
 from poolwise.progress import Listener
-from poolwise.runs import FORMAT, RunFolder, command_line, environment, read_json, write_atomically
+from poolwise.runs import FORMAT, command_line, environment, read_json, write_atomically
+from poolwise.shapes import check, each, number
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.truth.tables import Table, costs
 
 OUTPUT = "simulate.json"
 SHUFFLED = "shuffled-"
 QUANTILES = (0.1, 0.5, 0.9)
+_HINTED = {"ranking": [{"pooling": str, "smoothed": float}], "spent": each(number(0))}  # what is read of a ranked run
 AGREEMENT = 0.75  # correlation of trainings a third as long with whole ones, where nothing else is known
 
 
@@ -90,7 +92,8 @@ def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, i
 
 def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:
     """Smoothed scores of a run's ranking in the order of the table, and the MACs of its search and ranking."""
-    ranking = RunFolder(folder).read("ranking.json", "")
+    ranking = read_json(folder / "ranking.json")
+    check(ranking, _HINTED, f"{folder / 'ranking.json'}: ")
     told = {row["pooling"]: row["smoothed"] for row in ranking["ranking"]}
     if set(told) != {str(pooling) for pooling in table.space}:
         raise RequestError(f"{word}: {folder} ranks other configurations than table {table.name}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poolwise.plain import reading
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
@@ -79,8 +80,14 @@ class SearchState:
         loaded = folder.load_checkpoint(CHECKPOINT)
         if loaded is None:
             return False
-        saved, meta = loaded
+        with reading(f"the checkpoint of the search in {folder.path}", "remove it to begin the search anew"):
+            self._take(*loaded)
+        return True
+
+    def _take(self, saved: dict[str, Tensor], meta: dict[str, Any]) -> None:
         for name, tensor in self._tensors().items():
+            if saved[name].shape != tensor.shape:
+                raise ValueError(f"{name} has another shape")
             tensor.copy_(saved[name])
         self.step, self.macs = int(meta["step"]), int(meta["macs"])
         self.sampler.restore(meta["sampler"])
@@ -89,7 +96,6 @@ class SearchState:
         self.nets.scoring.restore(meta["scoring"])
         self.window.items = list(meta["window"])
         self.watch.seconds = dict(meta["profile"])
-        return True
 
     def advance(self, run: Run | None = None) -> list[dict[str, Any]]:
         """Steps 1 to 5 of the method for one block; what happened at each step.

@@ -47,7 +47,7 @@ _RUN = {
 _ROW = {
     "pooling": pooling,
     "score": _SHARE,
-    "halves?": maybe((_SHARE, _SHARE)),
+    "halves?": maybe([_SHARE]),
     "supernet": number(0, 10_000),
     "macs": number(1),
     "macs_ratio": number(1e-9, 1e9, whole=False),
@@ -198,6 +198,8 @@ def _ranking(value: Any, where: str) -> None:
         if row["pooling"] in seen:
             raise RequestError(f"{where}ranks {row['pooling']} twice: the file is damaged")
         seen.add(row["pooling"])
+    if {len(row.get("halves") or ()) for row in value["ranking"]} not in ({0}, {2}):
+        raise RequestError(f"{where}its rows have halves of the score for some alone: the file is damaged")
     _among(seen, {"default": value["default"], **value["picks"]}, where)
 
 
