@@ -1,6 +1,8 @@
 # make demo   its own virtual environment, the install, and the main job on real CIFAR-10
 # make test   installs what the tests need and runs them
 # make check  what CI runs: ruff, mypy, tests
+# make sbom   the packages of the installed environment as CycloneDX JSON in dist/sbom.json; a release comes with it
+# make audit  asks the advisory database about them (needs the network)
 #
 # PYTHON=python3.11     which Python makes the environment
 # TORCH_INDEX=URL       a package index that holds CPU wheels of torch (pytorch.org names one); without it pip's default serves
@@ -9,7 +11,7 @@ PYTHON ?= python3
 RUN ?= runs/demo
 BIN = $(VENV)/bin
 
-.PHONY: demo test check slow clean
+.PHONY: demo test check slow sbom audit clean
 
 demo: $(VENV)/installed
 	@if [ -e $(RUN)/run.json ]; then $(BIN)/poolwise resume $(RUN); else $(BIN)/poolwise run --preset demo --out $(RUN); fi
@@ -26,8 +28,21 @@ check: $(VENV)/installed-test
 slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
 
+sbom: $(VENV)/installed $(VENV)/installed-release
+	@mkdir -p dist
+	$(VENV)-release/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible --of JSON -o dist/sbom.json $(BIN)/python
+
+audit: $(VENV)/installed $(VENV)/installed-release
+	$(BIN)/pip freeze --exclude-editable > $(VENV)-release/requirements.txt
+	$(VENV)-release/bin/pip-audit --no-deps --disable-pip -r $(VENV)-release/requirements.txt
+
 clean:
-	rm -rf $(VENV) build src/*.egg-info
+	rm -rf $(VENV) $(VENV)-release build src/*.egg-info
+
+$(VENV)/installed-release:
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/pip install -q 'cyclonedx-bom>=5,<8' 'pip-audit>=2.7,<3'
+	@touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

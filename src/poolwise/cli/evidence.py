@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from poolwise.cli import show
-from poolwise.cli.options import machine_options, output_options, standalone_options
+from poolwise.cli.options import PATH, machine_options, output_options, standalone_options
 from poolwise.cli.work import work
 from poolwise.errors import RequestError
 from poolwise.plain import TABLE_BYTES, read_bytes
@@ -19,14 +19,10 @@ from poolwise.settings import preset
 @click.command()
 @standalone_options
 @click.option("--poolings", help="Only these, like 5-3-2,4-3-3; or all of these numbers of downsamplings, like 2,3.")
-@click.option("--poolings-file", type=click.Path(path_type=Path), help="Only those in this file, one a line.")
+@click.option("--poolings-file", type=PATH, help="Only those in this file, one a line.")
 @click.option("--retry-failed", is_flag=True, help="Repeat trainings that failed before.")
-@click.option(
-    "--table", type=click.Path(path_type=Path), help="Folder for a tabular benchmark, named after the folder."
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("runs/exhaustive"), show_default=True, help="Run folder."
-)
+@click.option("--table", type=PATH, help="Folder for a tabular benchmark, named after the folder.")
+@click.option("--out", type=PATH, default=Path("runs/exhaustive"), show_default=True, help="Run folder.")
 @click.option("--plan", is_flag=True, help="Say steps, MACs, time and memory, and do nothing.")
 @output_options
 def exhaustive(
@@ -134,9 +130,7 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
 @click.option("--recipe", help="Preset that the table's networks were trained with, for tables that do not say it.")
 @machine_options
 @click.option("--resamples", type=click.IntRange(min=20), default=1000, show_default=True, help="Bootstrap draws.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, help="Folder to make."
-)
+@click.option("--out", type=PATH, default=Path("runs/compare"), show_default=True, help="Folder to make.")
 @click.option("--plan", is_flag=True, help="Say what would be trained, MACs and time, and do nothing.")
 @output_options
 def compare(
@@ -194,9 +188,7 @@ def compare(
     help="Correlation of trainings a third as long with whole ones, which no table holds.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("runs/simulate"), show_default=True, help="Folder to make."
-)
+@click.option("--out", type=PATH, default=Path("runs/simulate"), show_default=True, help="Folder to make.")
 @output_options
 def simulate(table: str, methods: str, out: Path, quiet: bool, as_json: bool, **values: Any) -> None:
     """Choose trainings on a table of stand-alone accuracies, many times over, and see what is found how soon."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -33,6 +34,20 @@ def counts(_context: click.Context, _parameter: click.Parameter, text: str | Non
         )
     return tuple(int(part) for part in parts)
 
+
+class FilePath(click.Path):
+    """A path as ``pathlib.Path``."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "\0" in str(value):
+            self.fail(f"{value!r}: no file can have such a name.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = FilePath()
 
 _PROBLEM: list[Decorator] = [
     click.option(

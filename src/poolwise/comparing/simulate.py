@@ -6,6 +6,7 @@ methods of stand-alone trials, with what it is told before any training after an
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, i
     columns = {column.removesuffix("_mean"): column for column in table.columns if column != table.truth}
     if plain in columns:
         return np.array([table.column(columns[plain])]), 0
-    folders = sorted(Path(found) for found in glob(plain) if (Path(found) / "ranking.json").is_file())
+    folders = sorted(Path(found) for found in _matching(plain) if (Path(found) / "ranking.json").is_file())
     if folders:
         ranked = [_ranked(word, folder, table) for folder in folders]
         return np.array([own_P for own_P, _ in ranked]), round(sum(macs for _, macs in ranked) / len(ranked))
@@ -88,6 +89,11 @@ def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, i
         f"{word}: unknown hint {plain[:60]!r}{did_you_mean(plain, allowed)}. Known: {', '.join(allowed)}, the folder of a ranked"
         f" run (or a pattern of several, which repetitions take in turn), each also with {SHUFFLED} before it; or none"
     )
+
+
+def _matching(pattern: str) -> list[str]:
+    """Paths that a pattern stands for; none where no file can have such a name."""
+    return [] if "\0" in pattern else glob(pattern)
 
 
 def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:

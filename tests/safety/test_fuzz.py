@@ -1,0 +1,105 @@
+"""The short form of benchmarks/reliability/fuzz.py: every parser, a few seconds of random and damaged input."""
+
+import contextlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolwise.errors import PoolwiseError
+from poolwise.plain import JSON_DEPTH, parse_json, read_bytes
+from poolwise.runs import read_json
+from poolwise.settings import Settings
+from poolwise.shapes import check
+from poolwise.shapes.check import space as space_shape
+from poolwise.space import Pooling, PoolingSpace
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+SHARES = {
+    "pooling": 1000,
+    "space json": 400,
+    "run folder": 60,
+    "tables": 40,
+    "trials": 60,
+    "checkpoints": 60,
+    "flags": 60,
+}
+
+
+@pytest.fixture(scope="module")
+def fuzzing(tmp_path_factory):
+    path = Path(__file__).parents[2] / "benchmarks" / "reliability" / "fuzz.py"
+    spec = importlib.util.spec_from_file_location("fuzz", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module, module.Fuzzer(tmp_path_factory.mktemp("fuzz")).targets()
+
+
+def test_damaged_input_is_one_line(fuzzing):
+    module, targets = fuzzing
+    for name, (target, _) in targets.items():
+        told = module.feed(name, target, SHARES.get(name, 100), seed=1)
+        assert told["tracebacks"] == [], name
+        assert told["refused"] > 0, name
+
+
+def test_another_error_would_be_noticed(fuzzing):
+    module, _ = fuzzing
+
+    def broken(r):
+        raise KeyError("x")
+
+    assert module.feed("broken", broken, 3, seed=0)["wrong"] == 3
+
+
+@given(st.text())
+def test_poolings(text):
+    with contextlib.suppress(PoolwiseError):
+        assert str(Pooling.parse(text)).replace("-", "").isascii()
+
+
+@given(VALUES)
+def test_spaces_and_settings(value):
+    for read in (
+        lambda: PoolingSpace(**check(value, space_shape, "space: ") or value),
+        lambda: Settings.from_json(value if isinstance(value, dict) else {"model": value}),
+        lambda: Settings(model=value),
+        lambda: Settings(steps=value, seed=value),
+        lambda: Settings(only=value, profile=value),
+    ):
+        with contextlib.suppress(PoolwiseError):
+            read()
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=200))
+def test_bytes_as_json(data):
+    with contextlib.suppress(PoolwiseError):
+        parse_json(data, "it")
+
+
+def test_json_is_bounded(tmp_path):
+    nested = "[" * (JSON_DEPTH - 1) + "]" * (JSON_DEPTH - 1)
+    assert parse_json(nested, "it")
+    for text, told in (
+        ("[" * (JSON_DEPTH + 1) + "]" * (JSON_DEPTH + 1), "nested more than"),
+        ("[" * 10**6, "nested too deeply"),
+        ("9" * 10_000, "cannot be read"),
+    ):
+        with pytest.raises(PoolwiseError, match=told):
+            parse_json(text, "it")
+    with pytest.raises(PoolwiseError, match="has more than 1 MiB"):
+        parse_json(b"[]" + b" " * 2**20, "it", 2**20)
+    with (tmp_path / "run.json").open("wb") as file:
+        file.truncate(2**40)  # takes no disk
+    with pytest.raises(PoolwiseError, match="has more than 256 MiB"):
+        read_json(tmp_path / "run.json")
+    for path in (Path("/dev/zero"), tmp_path):
+        with pytest.raises(PoolwiseError, match="no regular file"):
+            read_bytes(path, 10)

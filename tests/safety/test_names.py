@@ -1,0 +1,246 @@
+"""Whatever something is called, it is shown as text: at the terminal, in pages, in figures, in csv and in logs."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from poolwise import api
+from poolwise.cli import show
+from poolwise.cli.commands import main
+from poolwise.cli.out import Table
+from poolwise.cli.progress import Lines
+from poolwise.plain import csv_text, json_text, visible
+from poolwise.runs import RunFolder
+from poolwise.settings import Settings
+
+NASTY = "a\nb\"'<script>alert(1)</script>\u202egnp\x1b[31m[bold]$x^$\x9b\u200f"
+ROOT = Path(__file__).parents[2]
+
+
+def hidden(text):
+    """Characters that are obeyed or not seen."""
+    return [c for c in text if not c.isprintable() and c != "\n"]
+
+
+@given(st.text(st.characters()))
+def test_text_is_visible_and_says_the_same(text):
+    shown = visible(text)
+    assert shown.isprintable()
+    assert text.isprintable() == (shown == text)
+    assert json.loads(json_text({"a": text, text: [text]})) == {"a": text, text: [text]}
+    assert not hidden(json_text([text]))
+    json_text([text]).encode()
+
+
+@given(st.lists(st.text(st.characters()), min_size=1, max_size=4))
+def test_csv_holds_no_formula(cells):
+    (line,) = csv.reader(io.StringIO(csv_text(["x"] * len(cells), [cells]).split("\n", 1)[1]))
+    assert len(line) == len(cells)
+    for cell in line:
+        assert cell.isprintable()
+        if cell.startswith(("=", "+", "-", "@")):
+            float(cell)
+
+
+def test_csv_keeps_numbers_and_marks_formulas():
+    text = csv_text(
+        ["a"], [[-1.5], ["-1.5"], ["+3e-2"], ["=1+1"], ["@x"], ["-cmd|x"], ["\tx"], ["\rx"], ["a\nb"], [None]]
+    )
+    assert text.split("\n")[1:-1] == [
+        *("-1.5", "-1.5", "+3e-2", "'=1+1", "'@x", "'-cmd|x", "'\\tx", "'\\rx", "a\\nb", '""'),
+    ]
+
+
+def test_every_csv_is_written_by_the_one_writer():
+    users = [path for path in (ROOT / "src").rglob("*.py") if re.search(r"csv\.(writer|DictWriter)", path.read_text())]
+    assert [path.name for path in users] == ["plain.py"]
+
+
+def test_only_one_place_prints():
+    users = [
+        p.name for p in (ROOT / "src").rglob("*.py") if re.search(r"click\.echo|\.print\(|\bprint\(", p.read_text())
+    ]
+    assert users == ["out.py"]
+
+
+def test_tables_and_notes_at_a_terminal():
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=400, color_system=None)
+    table = Table("a", title=NASTY)
+    table.add_row(NASTY)
+    console.print(table)
+    Lines(console).note(NASTY)
+    text = file.getvalue()
+    assert not hidden(text)
+    assert text.count("[bold]") == 3
+    assert text.count(r"\x1b[31m") == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["space", "--model", NASTY],
+        ["run", "--data", f"folder:{NASTY}"],
+        ["report", NASTY],
+        ["run", f"--{NASTY}"],
+        [NASTY],
+        ["simulate", "--table", "resnet20-cifar10-published", "--methods", f"refine@{NASTY}"],
+        ["compare", "--table", NASTY],
+        ["rank", "a\0b"],
+    ],
+)
+def test_errors_are_one_visible_line(arguments, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    told = capsys.readouterr().err
+    assert end.value.code == 2
+    assert told.startswith("poolwise: ")
+    assert told.count("\n") == 1
+    assert not hidden(told)
+
+
+class Page(HTMLParser):
+    """Elements, and what a browser would fetch or run."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.loads, self.policy, self.runs = set(), [], "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        told = dict(attributes)
+        self.runs += [name for name in told if name.startswith("on")]
+        for name in (
+            "src",
+            "href",
+            "xlink:href",
+            "srcset",
+            "action",
+            "formaction",
+            "data",
+            "poster",
+            "background",
+            "ping",
+        ):
+            if told.get(name) and not told[name].startswith(("#", "data:image/png;base64,")):
+                self.loads.append((tag, name, told[name]))
+        if tag == "meta" and told.get("http-equiv") == "Content-Security-Policy":
+            self.policy = told["content"]
+
+
+def check_page(text):
+    page = Page(text)
+    rules = dict(rule.strip().split(" ", 1) for rule in page.policy.split(";"))
+    alone = dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'")
+    assert rules == {**alone, "style-src": "'unsafe-inline'", "img-src": "data:"}
+    assert text.index("Content-Security-Policy") < text.index("<style")
+    assert page.loads == []
+    assert page.runs == []
+    assert not page.tags & {
+        "script",
+        "iframe",
+        "object",
+        "embed",
+        "link",
+        "base",
+        "form",
+        "foreignobject",
+        "animate",
+        "set",
+    }
+    styles = "".join(re.findall(r"<style.*?</style>|style=\"[^\"]*\"", text, re.DOTALL))
+    assert not re.search(r"@import|url\((?!#)", styles)
+    assert not hidden(text)
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A run whose classes, folder and data are named badly."""
+    base = tmp_path_factory.mktemp("names")
+    data = base / "pic\n\x1b[31m\u202e"
+    for i in range(16):
+        room = data / (NASTY.replace("/", "") if i % 2 else "=cmd")
+        room.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (16 * i, 90, 40)).save(room / f"{i}\n.png")
+    settings = Settings(
+        width=2, supernets=2, steps=6, batch_size=4, eval_batch_size=4, retrain_steps=2, retrain_seeds=2, data=f"folder:{data}",
+        image_size=8, draw="rounds", precision="float32", device="cpu", threads=1, workers=1,
+    )  # fmt: skip
+    run = base / "run\x1b[2J<script>"
+    api.run(settings, run)
+    return run
+
+
+def test_report_of_bad_names(named, capsys):
+    page = (named / "report.html").read_text()
+    check_page(page)
+    assert "&lt;script&gt;alert(1)&lt;script&gt;" in page
+    assert r"\u202egnp\x1b[31m[bold]" in page
+    show.result(named, False)
+    out = capsys.readouterr().out
+    assert not hidden(out)
+    assert r"run\x1b[2J<script>" in out
+    show.result(named, True)
+    text = capsys.readouterr().out
+    assert not hidden(text)
+    assert json.loads(text)["ranking"] == json.loads((named / "ranking.json").read_text())
+    for name in ("run.json", "ranking.json", "events.jsonl", "retrain.json"):
+        assert not hidden((named / name).read_text()), name
+    classes = RunFolder.open(named).request()["data"]["classes"]
+    assert NASTY.replace("/", "") in classes  # stored as it is
+
+
+def test_a_ranked_run_of_bad_name_in_a_simulation(named, tmp_path):
+    """The name reaches a figure, a csv and a table; the table is of the same 36 configurations."""
+    asked = {"methods": [f"top@{named}"], "runs": 2, "trials": 2}
+    api.simulate("resnet20-cifar10-published", tmp_path, **asked)
+    for name in ("simulate.csv", "simulate.json", "simulate.svg"):
+        assert not hidden((tmp_path / name).read_text()), name
+
+
+def test_compare_page(tmp_path):
+    api.compare("resnet20-cifar10-published", tmp_path, columns=["supernets4"], names=["macs"], resamples=20)
+    check_page((tmp_path / "compare.html").read_text())
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_nothing_listens_on_a_port(named, tmp_path, workers):
+    """A search, also in worker processes, looked at many times while it runs."""
+    settings = json.loads((named / "run.json").read_text())["settings"]
+    code = (
+        "import json, sys\nfrom poolwise import api\nfrom poolwise.settings import Settings\n"
+        "if __name__ == '__main__':\n    api.search(Settings.from_json(json.loads(sys.argv[1])), sys.argv[2])\n"
+    )
+    (tmp_path / "do.py").write_text(code)
+    asked = json.dumps({**settings, "steps": 16, "block": 4, "workers": workers})
+    seen, most, sockets = 0, 0, []
+    with subprocess.Popen([sys.executable, tmp_path / "do.py", asked, tmp_path / "run"]) as running:
+        process = psutil.Process(running.pid)
+        while running.poll() is None:
+            try:
+                family = [process, *process.children(recursive=True)]
+                most = max(most, len(family))
+                sockets += [c for one in family for c in one.net_connections("inet")]
+                seen += 1
+            except psutil.Error:
+                continue
+            time.sleep(0.05)
+    assert running.returncode == 0
+    assert seen > 5
+    assert most >= workers  # they were among them
+    assert sockets == []

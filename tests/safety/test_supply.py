@@ -1,0 +1,56 @@
+"""What comes with poolwise: few packages, ranged, their licences listed."""
+
+import importlib.util
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENT = re.compile(r'^  "([A-Za-z0-9_.-]+)([^"]*)",$', re.MULTILINE)
+
+
+@pytest.fixture
+def licences():
+    spec = importlib.util.spec_from_file_location("licences", ROOT / "tools" / "licences.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def runtime():
+    """Name -> range, as pyproject.toml says."""
+    text = (ROOT / "pyproject.toml").read_text()
+    return dict(REQUIREMENT.findall(text[text.index("dependencies = [") : text.index("[project.optional")]))
+
+
+def test_dependencies_are_few_and_ranged():
+    assert 5 < len(runtime()) <= 15
+    for name, told in runtime().items():
+        assert ">=" in told, name
+        assert "<" in told or name == "pillow", name
+
+
+def test_every_dependency_has_its_licence_listed(licences):
+    page = licences.PAGE.read_text()
+    for name in runtime():
+        assert f"| {name} | always |" in page
+        assert licences.licence(name) != "not said"
+    for extra in metadata.metadata("poolwise").get_all("Provides-Extra"):
+        assert extra == "test" or f"`poolwise[{extra}]`" in page
+
+
+def test_whatever_is_imported_is_a_dependency():
+    names = {"markupsafe", "PIL", "poolwise"} | set(runtime()) | {"optuna", "onnx", "onnxscript", "onnxruntime", "timm"}
+    for path in (ROOT / "src").rglob("*.py"):
+        for name in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE):
+            assert name in names or name in sys.stdlib_module_names or name == "mpl_toolkits", f"{path}: {name}"
+
+
+def test_releases_come_with_a_bill_of_materials():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "cyclonedx-py environment" in makefile
+    assert "pip-audit" in makefile
+    assert "Reporting" in (ROOT / "SECURITY.md").read_text()
