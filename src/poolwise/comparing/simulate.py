@@ -6,7 +6,6 @@ methods of stand-alone trials, with what it is told before any training after an
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
