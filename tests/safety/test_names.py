@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -100,12 +101,19 @@ def test_tables_and_notes_at_a_terminal():
         ["simulate", "--table", "resnet20-cifar10-published", "--methods", f"refine@{NASTY}"],
         ["compare", "--table", NASTY],
         ["rank", "a\0b"],
+        ["run", "--workers", "9" * 5000],
+        ["run", "--time-budget", "9" * 5000 + "m"],
+        ["run", "--seed", "9" * 5000],
+        ["rank", "x" * 5000],
     ],
 )
 def test_errors_are_one_visible_line(arguments, capsys, monkeypatch, tmp_path):
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         main(arguments)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     told = capsys.readouterr().err
     assert end.value.code == 2
     assert told.startswith("poolwise: ")

@@ -17,7 +17,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def _workers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     if value is None or value == "auto":
         return None
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 1024:
+    if not value.isascii() or not value.isdigit() or len(value) > 9 or not 1 <= int(value) <= 1024:
         raise click.BadParameter(f"{value!r}: 'auto' or a whole number from 1 to 1024 is allowed.")
     return int(value)
 
