@@ -205,6 +205,7 @@ def _ranking(value: Any, where: str) -> None:
 
 def _refine(value: Any, where: str) -> None:
     check(value, _REFINE, where)
+    check(value["picks"], each(pooling), f"{where}picks")
     known = {row["pooling"] for row in value["configurations"]}
     _among(known, {"default": value["default"], **value["picks"]}, where)
 
