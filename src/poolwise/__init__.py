@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from poolwise.api import (
         compare,
         costs,
+        dataset,
         exhaustive,
         fit,
         hand_over,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         run,
         search,
         simulate,
+        source,
         suggest,
     )
     from poolwise.errors import PoolwiseError
@@ -50,6 +52,8 @@ _HOMES = {
     "plan": "api",
     "fit": "api",
     "exhaustive": "api",
+    "dataset": "api",
+    "source": "api",
     "search": "api",
     "simulate": "api",
     "suggest": "api",
@@ -73,6 +77,7 @@ __all__ = [
     "apply",
     "compare",
     "costs",
+    "dataset",
     "exhaustive",
     "export",
     "fit",
@@ -91,6 +96,7 @@ __all__ = [
     "search",
     "simulate",
     "slots",
+    "source",
     "suggest",
     "tables",
 ]

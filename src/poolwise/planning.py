@@ -45,12 +45,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run will take. ``disk_bytes`` is what its folder holds at the end."""
+    """Everything that a run will take.
+
+    ``disk_bytes`` is what its folder holds at the end, ``streamed_bytes`` what the images take that it reads from the cache.
+    """
 
     stages: tuple[Stage, ...]
     disk_bytes: int
     precision: str
     parallel: str
+    streamed_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -74,6 +78,8 @@ class Plan:
             for s in self.stages
         ]
         memory, disk = f"{self.memory_bytes / 2**30:.1f} GiB of memory", f"{_size(self.disk_bytes)} on disk"
+        if self.streamed_bytes:
+            disk += f" and {_size(self.streamed_bytes)} of images in the cache"
         needs = f"about {time_words(self.seconds)}, {memory}, {disk}"
         return [*told, f"in all {needs}; {self.precision}, {self.parallel}"]
 
@@ -99,7 +105,8 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
         "retrain": 4 * (settings.top + 3) * settings.retrain_seeds * parameters,
     }
     disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
-    return Plan(tuple(planned), disk, str(problem.precision), _parallel_words(problem, stages))
+    parallel = _parallel_words(problem, stages)
+    return Plan(tuple(planned), disk, str(problem.precision), parallel, problem.source.cached_bytes)
 
 
 def _search(problem: Problem) -> Stage:
@@ -197,7 +204,7 @@ def _mean_macs(problem: Problem) -> float:
 def _memory(problem: Problem, processes: int, batch: int) -> int:
     """Bytes of processes, images and the activations of a training step of the dearest configuration in each process."""
     dearest = max(problem.cost(pooling).activation_bytes for pooling in _members(problem))
-    images = problem.source.train.images.nbytes + problem.source.test.images.nbytes
+    images = problem.source.train.held_bytes + problem.source.test.held_bytes
     shared = images * (2 if processes > 1 else 1)
     extra = processes if processes > 1 else 0
     working = WORKING["bfloat16" if problem.precision.dtype == "bfloat16" else "float32"]
@@ -221,10 +228,12 @@ def check_memory(planned: Plan, problem: Problem) -> None:
     """RequestError where the run needs clearly more memory than is free, with what would make it fit."""
     free = _free_bytes(problem.device)
     if planned.memory_bytes > free:
+        files = problem.settings.data == "food101" or problem.settings.data.startswith("folder:")
+        streaming = ", or --stream on" if files and not problem.source.cached_bytes else ""
         raise RequestError(
             f"this needs about {planned.memory_bytes / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free:"
             f" use a smaller --batch-size (now {problem.settings.batch_size}) or --eval-batch-size"
-            f" (now {problem.settings.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images"
+            f" (now {problem.settings.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images{streaming}"
         )
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
 from poolwise import calibration
 from poolwise.calibration import Choice, Parallel, Timing, cpu_threads
-from poolwise.images.augment import Augmentation, Normalise
+from poolwise.errors import RequestError
+from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentation, named
 from poolwise.images.batches import Batches, Shuffled
+from poolwise.images.packed import Packed
 from poolwise.images.sources import ImageSet, Source, load
 from poolwise.images.split import stratified_halves, stratified_subset
 from poolwise.networks import family, variants
@@ -54,7 +57,7 @@ class Problem:
 
     def __init__(self, settings: Settings, source: Source | None = None, chosen: dict[str, Any] | None = None):
         self.settings = settings
-        self._on_device: dict[int, tuple[ImageSet, Tensor, Tensor]] = {}
+        self._on_device: dict[int, tuple[ImageSet, Tensor | Packed, Tensor]] = {}
         self.device = choose_device(settings.device)
         self.family = family(settings.model)
         self.width = settings.width or self.family.width
@@ -63,12 +66,27 @@ class Problem:
         self.parallel = Parallel(**chosen["parallel"]) if chosen else Parallel(1, settings.threads or cpu_threads())
         if self._precision != "auto":
             Precision.parse(self._precision)
-        self.source = source or load(settings.data, image_size=settings.image_size, seed=settings.seed)
+        self.source = source or self._loaded()
         self.cost = CostModel(
             self.build(batch_norm, "cost", Streams(settings.seed)),
             self.source.image_size,
             self.default,
             most=self.space.poolings,
+        )
+
+    def _loaded(self) -> Source:
+        asked, room = self.settings, None
+        if self.device.type == "cuda":  # images in memory lie on the device
+            room = min(psutil.virtual_memory().available, torch.cuda.mem_get_info(self.device)[0]) // 4
+        return load(
+            asked.data,
+            image_size=asked.image_size,
+            seed=asked.seed,
+            stream=asked.stream,
+            cache_images=asked.cache_images,
+            skip_broken=asked.skip_broken,
+            follow_links=asked.follow_links,
+            room=room,
         )
 
     @cached_property
@@ -78,33 +96,61 @@ class Problem:
         That part is the first images of each class in one fixed shuffled order, whatever the seed: runs with other seeds
         see the same images, and fewer images are a part of more.
         """
-        train, count = self.source.train, self.settings.images
+        return self.in_use.train
+
+    @cached_property
+    def in_use(self) -> Source:
+        """The data set with no other training images than ``training_images``."""
+        train, count, scoring = self.source.train, self.settings.images, self.source.scoring
         if count is None or count >= len(train):
-            return train
-        return train.subset(stratified_subset(train.labels, count, Streams(0)["images"]))
+            return self.source
+        chosen = stratified_subset(train.labels, count, Streams(0)["images"])
+        if scoring is not None:
+            scoring = np.flatnonzero(np.isin(chosen, scoring))
+        return replace(self.source, train=train.subset(chosen), scoring=scoring)
 
     @cached_property
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
-        """Training half and scoring half of the training images, disjoint and stratified, as sorted indices."""
-        return stratified_halves(self.training_images.labels, 0.5, Streams(self.settings.seed)["split"])
+        """Training half and scoring half of the training images, disjoint, as sorted indices.
+
+        They are drawn by class, or are what the data set itself sets apart for scoring, and the rest.
+        """
+        labels, scoring = self.training_images.labels, self.in_use.scoring
+        if scoring is None:
+            return stratified_halves(labels, 0.5, Streams(self.settings.seed)["split"])
+        training = np.setdiff1d(np.arange(len(labels)), scoring)
+        if min(len(training), len(scoring)) < 2:
+            raise RequestError(
+                f"{len(labels)} images leave {len(training)} of the training and {len(scoring)} of the val part: use more"
+                " --images"
+            )
+        return training, scoring
 
     @cached_property
     def normalise(self) -> Normalise:
-        return Normalise(self.training_images.images)
+        return Normalise.of(self.training_images.images)
 
     @property
     def augmentation(self) -> Augmentation:
+        asked, own = self.settings.augment, self.source.augment
+        if own is not None:
+            if asked != Settings.augment:
+                raise RequestError(
+                    f"augment is {asked!r} and the data set brings its own transform: leave one of them out"
+                )
+            return PerImage(own)
         flip = self.settings.flip if self.settings.flip is not None else self.source.flip
-        return Augmentation(pad=max(self.source.image_size // 8, 1), flip=flip)
+        return augmentation(asked, self.source.image_size, flip)
 
     def batches(self, data: ImageSet, batch_size: int, indices: np.ndarray | None = None) -> Batches:
         """Batches of a set, or of its images at ``indices``; a set is brought to the device once."""
         if id(data) not in self._on_device:
-            arrays = (np.ascontiguousarray(data.images), np.ascontiguousarray(data.labels))
-            images_NHWC, labels_N = (torch.from_numpy(array).to(self.device) for array in arrays)
-            self._on_device[id(data)] = (data, images_NHWC, labels_N)
+            self._on_device[id(data)] = (data, self._placed(data.images), self._placed(data.labels))
         _, images_NHWC, labels_N = self._on_device[id(data)]
         return Batches(images_NHWC, labels_N, indices, batch_size, self.normalise)
+
+    def _placed(self, array: np.ndarray | Packed) -> Any:
+        return array if isinstance(array, Packed) else torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def build(self, norm: Norm, name: str, streams: Streams) -> Chain:
         """The network on the CPU with initial weights from the stream called ``name``."""
@@ -270,4 +316,6 @@ class Problem:
             "scoring_half": len(second),
             "test": len(self.source.test),
             "note": self.source.note,
+            **({"skipped": list(self.source.skipped)} if self.source.skipped else {}),
+            **({"augment": named(self.source.augment)} if self.source.augment else {}),
         }

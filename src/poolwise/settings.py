@@ -15,6 +15,8 @@ SHARINGS = ("full", "resolution")
 RANKED_ON = ("assigned", "all")
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
 TRIED = 2  # configurations that a beam scores of each node that it opens
+AUGMENTS = ("crop-flip", "cutout", "trivial", "randaugment", "none")
+STREAMS = ("auto", "on", "off")
 COMPILES = ("off", "default", "cuda-graphs")
 _LARGEST = 2**53  # what JSON and floating point still hold exactly
 _LONGEST = 4096  # characters of a name or path
@@ -27,9 +29,14 @@ class Settings:
     Attributes:
         preset: the preset that it began as.
         model, width: network family and base channels (None: the family's own).
-        data, image_size: ``cifar10`` or ``folder:PATH``; pixels along one side (folders only).
+        data, image_size: ``cifar10``, ``cifar100``, ``food101`` or ``folder:PATH``; pixels along one side (not for CIFAR).
         images: at most so many training images are used (None: all), drawn by class.
         flip: mirror images while training (None: what the data set says).
+        augment: what happens to training images, one of AUGMENTS (``docs/images.md``); ``crop-flip`` as published.
+        stream: pixels of image files stay on disk (``on``), in memory (``off``), or on disk where they are many (``auto``).
+        cache_images: keep decoded images on disk also where they go to memory (None: no; streaming always does).
+        skip_broken: go on without image files that cannot be read.
+        follow_links: follow links to folders, and links out of a data folder.
         method: the sampler, which decides what is trained next (``poolwise.searching.samplers``).
         supernets: M; methods with one SuperNet train one.
         epochs, steps: length of the search in passes over the training half, or in steps (which wins).
@@ -77,6 +84,11 @@ class Settings:
     image_size: int | None = None
     images: int | None = None
     flip: bool | None = None
+    augment: str = "crop-flip"
+    stream: str = "auto"
+    cache_images: bool | None = None
+    skip_broken: bool = False
+    follow_links: bool = False
     method: str = "mixture"
     supernets: int = 4
     epochs: int = 200
@@ -174,13 +186,18 @@ class Settings:
             raise RequestError(
                 f"lr_end {self.lr_end} is above lr {self.lr}: the rate falls; give a smaller --lr-end as well"
             )
-        named = (("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS), ("rank_on", RANKED_ON), ("compile", COMPILES))
+        named = (
+            *(("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS), ("rank_on", RANKED_ON), ("compile", COMPILES)),
+            *(("augment", AUGMENTS), ("stream", STREAMS)),
+        )
         for name, allowed in named:
             value = getattr(self, name)
             if value not in allowed:
                 raise RequestError(
                     f"unknown {name} {value!r}{did_you_mean(str(value), allowed)}. Allowed are {', '.join(allowed)}"
                 )
+        if self.stream == "on" and self.cache_images is False:
+            raise RequestError("stream on keeps images in the cache and cache_images is off: leave one of them out")
         if self.until_decided and not 2 <= self.retrain_seeds <= self.max_seeds:
             raise RequestError(
                 f"retrain_seeds is {self.retrain_seeds} and max_seeds {self.max_seeds}: until_decided looks from the first number"

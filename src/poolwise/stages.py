@@ -9,6 +9,7 @@ from pathlib import Path
 
 from poolwise import limiting, planning, refining
 from poolwise.errors import RequestError
+from poolwise.images.augment import named
 from poolwise.images.sources import Source
 from poolwise.limiting import Found
 from poolwise.planning import Plan
@@ -101,6 +102,13 @@ def reopened(folder: RunFolder, source: Source | None, settings: Settings | None
         raise RequestError(
             f"the images of {problem.source.name} are not those that the run began with (fingerprint {found[:12]}, was"
             f" {expected[:12]}): put them back or start a new run"
+        )
+    transform = problem.source.augment
+    now, then = named(transform) if transform else None, request["data"].get("augment")
+    if now != then:
+        raise RequestError(
+            f"the run began with the transform {then or 'none'} and the data set brings {now or 'none'}: give it as source="
+            " with the transform that it began with"
         )
     return problem
 

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -27,6 +28,8 @@ import torch
 from poolwise import calibration
 from poolwise.calibration import Parallel, cpu_threads
 from poolwise.errors import PoolwiseError, RequestError, RunFailure
+from poolwise.images.augment import Normalise, named
+from poolwise.images.packed import Packed
 from poolwise.images.sources import ImageSet, Source
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
@@ -231,19 +234,30 @@ def threads_here(count: int) -> Iterator[None]:
 
 
 def _shared(problem: Problem) -> dict[str, Any]:
-    """The images in use as tensors in shared memory, which another process opens without a copy."""
-    source, images = problem.source, problem.training_images
-    _check_shared_memory(sum(a.nbytes for part in (images, source.test) for a in (part.images, part.labels)))
-    arrays = {
-        name: torch.from_numpy(array.copy()).share_memory_()
-        for name, array in (
-            ("train_images", images.images),
-            ("train_labels", images.labels),
-            ("test_images", source.test.images),
-            ("test_labels", source.test.labels),
-        )
+    """The images in use as tensors in shared memory, which another process opens without a copy; those on disk stay there."""
+    source = problem.in_use
+    transform = source.augment
+    try:
+        pickle.dumps(transform)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        assert transform is not None
+        raise RequestError(
+            f"the transform {named(transform)} cannot be handed to worker processes ({error}): define it at the top of a"
+            " module, or use workers=1"
+        ) from None
+    parts = {"train": source.train, "test": source.test}
+    _check_shared_memory(sum(part.held_bytes + part.labels.nbytes for part in parts.values()))
+    shared = {name: (_in_shared_memory(part.images), _in_shared_memory(part.labels)) for name, part in parts.items()}
+    nothing = ImageSet(np.empty(0, np.uint8), np.empty(0, np.int64))
+    return {
+        **shared,
+        "source": replace(source, train=nothing, test=nothing),
+        "normalise": (problem.normalise.mean, problem.normalise.std),
     }
-    return {**arrays, "name": source.name, "classes": source.classes, "flip": source.flip, "note": source.note}
+
+
+def _in_shared_memory(array: np.ndarray | Packed) -> Any:
+    return array if isinstance(array, Packed) else torch.from_numpy(array.copy()).share_memory_()
 
 
 def _check_shared_memory(needed: int) -> None:
@@ -259,10 +273,10 @@ def _check_shared_memory(needed: int) -> None:
 
 
 def _opened(shared: dict[str, Any]) -> Source:
-    train, test = (
-        ImageSet(shared[f"{part}_images"].numpy(), shared[f"{part}_labels"].numpy()) for part in ("train", "test")
-    )
-    return Source(shared["name"], train, test, shared["classes"], shared["flip"], shared["note"])
+    def opened(images: Any, labels: torch.Tensor) -> ImageSet:
+        return ImageSet(images if isinstance(images, Packed) else images.numpy(), labels.numpy())
+
+    return replace(shared["source"], train=opened(*shared["train"]), test=opened(*shared["test"]))
 
 
 class _Counting(Listener):
@@ -290,7 +304,9 @@ def _begin(settings: Settings, shared: dict[str, Any], counter: Any, stop: Any, 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     keep_memory()
     torch.set_num_threads(settings.threads or 1)
-    _here[:] = Problem(settings, _opened(shared)), _Counting(counter, stop), hold
+    problem = Problem(settings, _opened(shared))
+    problem.normalise = Normalise(*shared["normalise"])  # so that no worker goes through all images
+    _here[:] = problem, _Counting(counter, stop), hold
 
 
 def _end_with(parent: int) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from poolwise.errors import RequestError
-from poolwise.images.augment import Augmentation, Normalise
+from poolwise.images.augment import CropFlip, Normalise
 from poolwise.images.batches import Batches, Shuffled
 from poolwise.images.sources import ImageSet, load
 from poolwise.images.split import stratified_halves, stratified_subset
@@ -50,7 +50,7 @@ def augmented(augmentation, images, generator):
 
 def test_augmentation_against_one_image_at_a_time():
     images = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (9, 8, 8, 3), dtype=np.uint8))
-    found = augmented(Augmentation(pad=2, flip=True), images, np.random.default_rng(5))
+    found = augmented(CropFlip(pad=2, flip=True), images, np.random.default_rng(5))
     generator = np.random.default_rng(5)
     offsets, mirrored = generator.integers(0, 5, size=(2, 9)), generator.random(9) < 0.5
     framed = np.pad(images.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0)))
@@ -63,26 +63,26 @@ def test_augmentation_against_one_image_at_a_time():
 
 def test_no_flip_means_no_flip():
     images = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3)
-    assert torch.equal(augmented(Augmentation(pad=0, flip=False), images, np.random.default_rng(0)), images)
+    assert torch.equal(augmented(CropFlip(pad=0, flip=False), images, np.random.default_rng(0)), images)
 
 
 def test_border_is_black_before_normalisation():
     dark = ImageSet(np.full((4, 8, 8, 3), 10, np.uint8), np.zeros(4, np.int64))
-    normalise = Normalise(np.concatenate([dark.images, np.full((4, 8, 8, 3), 30, np.uint8)]))
-    moved = normalise(augmented(Augmentation(pad=4), torch.from_numpy(dark.images), np.random.default_rng(0)))
+    normalise = Normalise.of(np.concatenate([dark.images, np.full((4, 8, 8, 3), 30, np.uint8)]))
+    moved = normalise(augmented(CropFlip(pad=4), torch.from_numpy(dark.images), np.random.default_rng(0)))
     assert moved.min() == pytest.approx(-20 / 10)  # 0 is black: (0 - mean 20) / std 10, not a frame at 0
 
 
 def test_normalised_images_have_mean_0_and_deviation_1():
     images = np.random.default_rng(0).integers(0, 200, (50, 6, 6, 3), dtype=np.uint8)
-    out = Normalise(images)(torch.from_numpy(images))
+    out = Normalise.of(images)(torch.from_numpy(images))
     assert torch.allclose(out.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(out.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
 
 
 def test_shuffled_visits_all_and_resumes():
     data = ImageSet(np.zeros((10, 2, 2, 3), np.uint8), np.arange(10))
-    batches = Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), None, 5, Normalise(data.images))
+    batches = Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), None, 5, Normalise.of(data.images))
     stream = Streams(0)
     shuffled = Shuffled(batches, stream["order"])
     seen = torch.cat([shuffled.next()[1] for _ in range(2)])
@@ -99,7 +99,7 @@ def test_shuffled_visits_all_and_resumes():
 
 def test_ordered_batches_are_even():
     data = ImageSet(np.zeros((11, 2, 2, 3), np.uint8), np.arange(11))
-    batches = Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), None, 5, Normalise(data.images))
+    batches = Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), None, 5, Normalise.of(data.images))
     labels = [labels.tolist() for _, labels in batches.ordered()]
     assert [len(part) for part in labels] == [3, 4, 4]
     assert [label for part in labels for label in part] == list(range(11))
@@ -152,7 +152,7 @@ def test_batches_of_some_images_see_only_those():
     data = ImageSet(np.arange(20 * 2 * 2 * 3, dtype=np.uint8).reshape(20, 2, 2, 3), np.arange(20))
     tensors = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     some = np.array([3, 4, 7, 11, 19])
-    batches = Batches(*tensors, some, 2, Normalise(data.images))
+    batches = Batches(*tensors, some, 2, Normalise.of(data.images))
     assert torch.cat([labels for _, labels in batches.ordered()]).tolist() == some.tolist()
     shuffled = Shuffled(batches, Streams(1)["order"])
     assert {int(label) for _ in range(6) for label in shuffled.next()[1]} == set(some.tolist())

@@ -10,6 +10,7 @@ into the run folder, and ``resume`` goes on with whatever was asked for and is n
 from poolwise.api.before import costs, named_slots, placements, suggest
 from poolwise.api.evidence import compare, exhaustive, simulate
 from poolwise.api.handing import hand_over, model, network
+from poolwise.api.images import dataset, source
 from poolwise.api.running import (
     REFINE_SETTINGS,
     changed,
@@ -32,6 +33,7 @@ __all__ = [
     "changed",
     "compare",
     "costs",
+    "dataset",
     "exhaustive",
     "fit",
     "hand_over",
@@ -49,5 +51,6 @@ __all__ = [
     "run",
     "search",
     "simulate",
+    "source",
     "suggest",
 ]

@@ -2,9 +2,11 @@
 
 from poolwise.cli.commands import cli, main
 from poolwise.cli.evidence import compare, exhaustive, simulate
+from poolwise.cli.images import data
 
 cli.add_command(exhaustive)
 cli.add_command(compare)
 cli.add_command(simulate)
+cli.add_command(data)
 
 __all__ = ["main"]

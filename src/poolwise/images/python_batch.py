@@ -1,37 +1,57 @@
-"""The official Python batches of CIFAR-10 are pickles. They are read here without unpickling: nothing in them is carried out.
+"""The official Python batches of CIFAR are pickles. They are read here without unpickling: nothing in them is carried out.
 
-The file is a program for a small machine; ``pickletools`` lists its instructions. Those that hold the pixels and the labels
-are constants and stand after their names, so that the list alone is enough.
+The file is a program for a small machine; ``pickletools`` lists its instructions. Those that hold the pixels, the labels and
+the names of classes are constants and stand after their keys, so that the list alone is enough.
 """
 
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Iterator
 
 import numpy as np
 
 _IMAGE = 3 * 32 * 32
-_NAMES = (b"data", b"labels", b"batch_label", b"filenames")
+_KEYS = {b"data", b"labels", b"fine_labels", b"coarse_labels", b"batch_label", b"filenames"}
+_KEYS |= {b"label_names", b"fine_label_names", b"coarse_label_names", b"num_cases_per_batch", b"num_vis"}
 _INTS = ("BININT1", "BININT", "BININT2", "INT", "LONG1")
 
 
-def python_batch(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """images_NHWC uint8 and labels_N uint8 of one batch.
-
-    Raises ValueError where the file is none, or damaged.
-    """
-    name, pixels, labels = b"", b"", list[int]()
+def _constants(data: bytes) -> Iterator[tuple[bytes, bytes | int]]:
+    """Each text and whole number, with the key that it stands after."""
+    key = b""
     for operation, argument, _ in pickletools.genops(data):
         if isinstance(argument, (str, bytes)) and operation.name != "GLOBAL":
             text = argument if isinstance(argument, bytes) else argument.encode("latin-1", "replace")
-            if text in _NAMES:
-                name = text
-            elif name == b"data" and len(text) > len(pixels):
-                pixels = text
-        elif name == b"labels" and operation.name in _INTS and isinstance(argument, int):
-            labels.append(argument)
+            if text in _KEYS:
+                key = text
+            else:
+                yield key, text
+        elif operation.name in _INTS and isinstance(argument, int):
+            yield key, argument
+
+
+def python_batch(data: bytes, labelled: bytes = b"labels", classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """images_NHWC uint8 and labels_N uint8 of one batch, the labels those under the key ``labelled``.
+
+    Raises ValueError where the file is none, or damaged.
+    """
+    pixels, labels = b"", list[int]()
+    for key, value in _constants(data):
+        if key == b"data" and isinstance(value, bytes) and len(value) > len(pixels):
+            pixels = value
+        elif key == labelled and isinstance(value, int):
+            labels.append(value)
     count = len(labels)
-    if not count or len(pixels) != count * _IMAGE or not all(0 <= label < 10 for label in labels):
-        raise ValueError(f"{len(pixels)} bytes of pixels and {count} labels are no batch of CIFAR-10")
+    if not count or len(pixels) != count * _IMAGE or not all(0 <= label < classes for label in labels):
+        raise ValueError(f"{len(pixels)} bytes of pixels and {count} labels are no batch of CIFAR")
     images_NCHW = np.frombuffer(pixels, np.uint8).reshape(count, 3, 32, 32)
     return np.ascontiguousarray(images_NCHW.transpose(0, 2, 3, 1)), np.array(labels, np.uint8)
+
+
+def class_names(data: bytes, named: bytes) -> tuple[str, ...]:
+    """The names under the key ``named``. Raises ValueError where there are none."""
+    names = [value for key, value in _constants(data) if key == named and isinstance(value, bytes)]
+    if not names:
+        raise ValueError(f"no {named.decode()} are in it")
+    return tuple(name.decode("ascii", "replace") for name in names)

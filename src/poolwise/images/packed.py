@@ -1,0 +1,122 @@
+"""Images that stay on disk: one file of raw pixels, from which batches are read by index.
+
+Read, not mapped: the process never holds more than the batch at hand, and a file that vanished or was cut is an error with
+a message, where a mapped one would end the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from poolwise.errors import RunFailure
+
+CHUNK_BYTES = 16 * 2**20  # read at a time where everything is gone through
+
+
+class Packed:
+    """images_NHWC uint8 in a file, or some of its rows; indexed like an array by a slice or an int array.
+
+    Args:
+        path: raw bytes, image after image.
+        shape: height, width, channels.
+        rows: which images of the file belong to it, in this order.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], rows: np.ndarray):
+        self.path, self._each, self.rows = path, shape, rows
+        self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_each": self._each, "rows": self.rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], state["_each"], state["rows"])  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self), *self._each)
+
+    @property
+    def size(self) -> int:
+        return len(self) * self.image_bytes
+
+    @property
+    def nbytes(self) -> int:
+        return self.size
+
+    @property
+    def image_bytes(self) -> int:
+        height, width, channels = self._each
+        return height * width * channels
+
+    def __getitem__(self, wanted: slice | np.ndarray) -> np.ndarray:
+        """The images at these places, in memory. Raises RunFailure where the file is gone or too short."""
+        rows = self.rows[wanted]
+        found = np.empty((len(rows), *self._each), np.uint8)
+        flat = found.reshape(len(rows), -1)
+        with self._lock:
+            try:
+                self._file = self._file or self.path.open("rb", buffering=0)
+                for place in np.argsort(rows, kind="stable").tolist():  # in the order of the disk
+                    self._file.seek(int(rows[place]) * self.image_bytes)
+                    self._fill(memoryview(flat[place]))
+            except OSError as error:
+                raise RunFailure(f"cannot read cached images {self.path}: {error.strerror}; {_AGAIN}") from error
+        return found
+
+    def _fill(self, view: memoryview) -> None:
+        assert self._file is not None
+        while view:
+            count = self._file.readinto(view)  # type: ignore[attr-defined]
+            if not count:
+                raise RunFailure(f"cached images {self.path} are cut off; {_AGAIN}")
+            view = view[count:]
+
+    def subset(self, indices: np.ndarray) -> Packed:
+        """Some of the images; nothing is read."""
+        return Packed(self.path, self._each, self.rows[indices])
+
+
+_AGAIN = "the same command makes them anew"
+
+
+def pieces(images: np.ndarray | Packed, size: int = CHUNK_BYTES) -> list[slice]:
+    """Slices that go through all images with about ``size`` bytes in each."""
+    each = max(images.nbytes // max(len(images), 1), 1)
+    step = max(size // each, 1)
+    return [slice(start, start + step) for start in range(0, len(images), step)]
+
+
+def store(images: Iterable[np.ndarray], path: Path) -> str:
+    """Write images one after the other, onto the disk itself; returns the file's SHA-256. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for image_HWC in images:
+            pixels = np.ascontiguousarray(image_HWC).data
+            file.write(pixels)
+            digest.update(pixels)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
