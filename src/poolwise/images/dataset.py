@@ -58,6 +58,8 @@ def dataset(
     if stream not in ("auto", "on", "off"):
         raise RequestError(f"unknown stream {stream!r}. Allowed are auto, on, off")
     training = _read("train", train, image_size, None, stream)
+    named = _classes(train, classes, int(training.labels.max()) + 1)
+    check_counts(training.labels, named, 2 if test is not None else 3)
     size, note = int(training.images.shape[1]), ""
     if test is None:
         held_out, kept = stratified_halves(training.labels, HELD_OUT, Streams(seed)["test"])
@@ -65,8 +67,8 @@ def dataset(
         training, testing = training.subset(kept), training.subset(held_out)
     else:
         testing = _read("test", test, image_size, size, stream)
-    named = _classes(train, classes, int(max(training.labels.max(), testing.labels.max())) + 1)
-    check_counts(training.labels, named)
+    if testing.labels.max() >= len(named):
+        raise RequestError(f"test has the label {testing.labels.max()} and train has {len(named)} classes, from 0 on")
     return Source(name, training, testing, named, flip, note, augment=augment)
 
 

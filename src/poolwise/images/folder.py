@@ -97,15 +97,15 @@ def read(name: str, listing: Listing, classes: tuple[str, ...], reading: Reading
         if not len(testing):
             raise RequestError(f"part {test!r} of {name} holds no image that can be read: repair it or leave it out")
         note = f"the folder's own {test} part is the test set"
+        check_counts(labels[training], told, 2)
         if "val" in parts:
             scoring = np.flatnonzero(parts[training] == "val")
             note += ", its val part the scoring half"
     else:
-        check_counts(labels, told)
+        check_counts(labels, told, 3)
         testing, training = stratified_halves(labels, HELD_OUT, Streams(seed)["test"])
         note = f"{len(testing)} of {len(everything)} images, drawn by class, are held out as the test set"
     train = everything.subset(training)
-    check_counts(train.labels, told)
     note += _left_out(broken, listing.links)
     skipped = tuple(one.name for one in broken)
     return Source(name, train, everything.subset(testing), told, note=note, scoring=scoring, skipped=skipped)

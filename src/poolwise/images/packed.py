@@ -66,7 +66,7 @@ class Packed:
         """The images at these places, in memory. Raises RunFailure where the file is gone or too short."""
         rows = self.rows[wanted]
         found = np.empty((len(rows), *self._each), np.uint8)
-        flat = found.reshape(len(rows), -1)
+        flat = found.reshape(len(rows), self.image_bytes)
         with self._lock:
             try:
                 self._file = self._file or self.path.open("rb", buffering=0)

@@ -30,13 +30,12 @@ def stratified_halves(
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
 
 
-def check_counts(labels_N: np.ndarray, classes: Sequence[str]) -> None:
-    """RequestError where a class has fewer than the two images that a split needs."""
+def check_counts(labels_N: np.ndarray, classes: Sequence[str], least: int) -> None:
+    """RequestError where a class has fewer than ``least`` images, which its splits need."""
     for label, count in enumerate(np.bincount(labels_N, minlength=len(classes))):
-        if count < 2:
+        if count < least:
             raise RequestError(
-                f"class {classes[label]!r} has {'one image' if count else 'no image that can be used'}: at least two a class are"
-                " needed to split them"
+                f"class {classes[label]!r} has {count} images that can be used: at least {least} are needed to split them"
             )
 
 

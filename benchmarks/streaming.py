@@ -1,0 +1,93 @@
+"""Memory and speed of images in memory and streamed from disk, on a generated tree of small JPEG files.
+
+Each case runs in a process of its own: it loads the tree, goes once through all images, and draws training batches as a
+search does, crops and mirrors included. Peak memory is what the system reports; that of the same process without images is
+measured too. The first streamed case fills the cache, the second finds it.
+
+    python benchmarks/streaming.py --images 20000
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+from common import record
+from PIL import Image
+
+CASES = ("no images", "in memory", "streamed, cache empty", "streamed, cache full")
+BATCH, BATCHES = 128, 300
+CLASSES = 10
+
+
+def generate(root: Path, count: int, side: int) -> None:
+    """Smooth noise of as many classes as colours; about 2 KB a file."""
+    draws = np.random.default_rng(0)
+    for i in range(count):
+        folder = root / f"class{i % CLASSES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((side, side)).save(folder / f"{i:06}.jpg", quality=85)
+
+
+def measure(case: str, root: Path, size: int) -> dict[str, float]:
+    """Seconds of loading and images a second of batches, in this process."""
+    from poolwise.images.batches import Shuffled
+    from poolwise.problem import Problem
+    from poolwise.settings import Settings
+
+    if case == "no images":
+        return {"load_seconds": 0.0, "batches_images_per_second": 0.0}
+    begin = time.perf_counter()
+    stream = "off" if case == "in memory" else "on"
+    problem = Problem(
+        Settings(data=f"folder:{root}", image_size=size, stream=stream, device="cpu", precision="float32", width=4)
+    )
+    problem.describe_data()  # fingerprint, mean and deviation: everything is gone through once
+    loaded = time.perf_counter() - begin
+    batches = problem.batches(problem.training_images, BATCH, problem.halves[0])
+    training = Shuffled(batches, np.random.default_rng(0), (problem.augmentation, np.random.default_rng(1)))
+    begin = time.perf_counter()
+    for _ in range(BATCHES):
+        training.next()
+    speed = BATCH * BATCHES / (time.perf_counter() - begin)
+    return {"load_seconds": round(loaded, 1), "batches_images_per_second": round(speed)}
+
+
+@click.command()
+@click.option("--images", default=20_000, show_default=True)
+@click.option("--image-size", default=64, show_default=True)
+@click.option("--only", hidden=True)
+@click.option("--root", type=click.Path(path_type=Path), hidden=True)
+def main(images: int, image_size: int, only: str | None, root: Path | None) -> None:
+    if only and root:
+        import poolwise.problem  # noqa: F401 (what every case loads)
+
+        found = measure(only, root, image_size)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        return print(json.dumps({**found, "peak_MiB": peak}))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        generate(tree, images, image_size + 16)
+        for case in CASES:
+            command = [sys.executable, __file__, "--only", case, "--root", str(tree), "--image-size", str(image_size)]
+            environment = {**os.environ, "POOLWISE_CACHE": str(Path(folder) / "cache")}
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+            pixels = images * image_size**2 * 3 >> 20
+            rows.append({"case": case, "images": images, "size": image_size, "pixels_MiB": pixels})
+            rows[-1] |= json.loads(done.stdout.splitlines()[-1])
+            click.echo(rows[-1])
+    record("streaming", rows)
+
+
+if __name__ == "__main__":
+    main()
