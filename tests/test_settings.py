@@ -24,6 +24,7 @@ def test_overrides_win_and_epochs_replace_the_presets_steps():
         {"lr": 0.0}, {"lr": float("nan")}, {"seed": -1},
         {"images": 0}, {"width": 0}, {"temperature": -1.0}, {"temperature": float("inf")}, {"draw": "round"}, {"epochs": 1.5},
         {"supernet": 3}, {"warm_up": 1.0}, {"warm_up": -0.1}, {"warm_up": "half"},
+        {"augment": "flip"}, {"stream": "yes"}, {"stream": "on", "cache_images": False},
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused(wrong):

@@ -159,22 +159,29 @@ def test_transforms_that_give_something_else_are_refused(wrong):
 
 def test_a_run_with_an_own_transform(tiny_settings, tmp_path):
     source = poolwise.dataset(Own(KINDS["pil"]), Own(KINDS["pil"], 6), augment=shaken)
+    asked = dataclasses.replace(tiny_settings, batch_size=4, steps=8, block=4, threads=1)
+    poolwise.search(asked, tmp_path / "run", source=source)
+    request = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert request["data"]["augment"] == f"{__name__}.shaken"
+    with pytest.raises(RequestError, match="shaken and the data set brings none"):
+        poolwise.rank(tmp_path / "run", source=dataclasses.replace(source, augment=None))
+    poolwise.rank(tmp_path / "run", source=source)
+    with pytest.raises(RequestError, match="leave one of them out"):
+        Problem(dataclasses.replace(asked, augment="none"), source).augmentation  # noqa: B018
+    local = dataclasses.replace(source, augment=lambda image: image)
+    with pytest.raises(RequestError, match="top of a module, or use workers=1"):
+        poolwise.search(dataclasses.replace(asked, workers=2), tmp_path / "local", source=local)
+
+
+@pytest.mark.slow
+def test_an_own_transform_gives_the_same_bytes_in_workers(tiny_settings, tmp_path):
+    source = poolwise.dataset(Own(KINDS["pil"]), Own(KINDS["pil"], 6), augment=shaken)
     checkpoints = []
     for workers in (1, 2):
         asked = dataclasses.replace(tiny_settings, batch_size=4, steps=16, block=8, workers=workers, threads=1)
         folder = poolwise.search(asked, tmp_path / str(workers), source=source)
         checkpoints.append((folder.path / "checkpoints" / "search.safetensors").read_bytes())
     assert checkpoints[0] == checkpoints[1]
-    request = json.loads((tmp_path / "1" / "run.json").read_text())
-    assert request["data"]["augment"] == f"{__name__}.shaken"
-    with pytest.raises(RequestError, match="shaken and the data set brings none"):
-        poolwise.rank(tmp_path / "1", source=dataclasses.replace(source, augment=None))
-    poolwise.rank(tmp_path / "1", source=source)
-    with pytest.raises(RequestError, match="leave one of them out"):
-        Problem(dataclasses.replace(tiny_settings, augment="none"), source).augmentation  # noqa: B018
-    local = dataclasses.replace(source, augment=lambda image: image)
-    with pytest.raises(RequestError, match="top of a module, or use workers=1"):
-        poolwise.search(dataclasses.replace(asked, workers=2), tmp_path / "local", source=local)
 
 
 def test_folders_take_a_transform(image_folder):

@@ -18,6 +18,7 @@ from PIL import Image
 
 import poolwise
 from conftest import clean_environment
+from poolwise.cli import main
 from poolwise.errors import RequestError, RunFailure
 from poolwise.images import decoding
 from poolwise.images.packed import Packed, store
@@ -154,24 +155,24 @@ def test_the_plan_counts_the_cache_and_not_the_memory(image_folder, tiny_setting
     assert "of images in the cache" in streamed.lines()[-1]
 
 
+def test_the_data_command_fills_the_cache(image_folder, cache, capsys):
+    (image_folder / "dogs" / "broken.png").write_bytes(b"GIF89a")
+    asked = ["data", f"folder:{image_folder}", "--image-size", "8"]
+    with pytest.raises(SystemExit) as end:
+        main(asked)
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "--skip-broken" in told
+    main([*asked, "--skip-broken", "--json"])
+    assert json.loads(capsys.readouterr().out)["skipped"] == ["dogs/broken.png"]
+    assert len(list(cache.glob("*/*.rgb"))) == 1
+
+
 def test_the_installed_command_on_a_streamed_folder(image_folder, tmp_path):
     (image_folder / "dogs" / "broken.png").write_bytes(b"GIF89a")
-
-    def command(*arguments):
-        environment = {**clean_environment(), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            [POOLWISE, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120
-        )
-
-    data = f"folder:{image_folder}"
-    refused = command("data", data, "--image-size", 8)
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1
-    assert "--skip-broken" in refused.stderr
-    done = command("data", data, "--image-size", 8, "--skip-broken", "--json")
-    assert json.loads(done.stdout)["skipped"] == ["dogs/broken.png"]
-    out = tmp_path / "run"
-    done = command(
+    out, data = tmp_path / "run", f"folder:{image_folder}"
+    asked = [
         *(
             "run",
             "--data",
@@ -188,7 +189,9 @@ def test_the_installed_command_on_a_streamed_folder(image_folder, tmp_path):
         ),
         *("--steps", 8, "--batch-size", 4, "--supernets", 2, "--retrain-steps", 2, "--retrain-seeds", 2, "--out", out),
         *("--device", "cpu", "--precision", "float32"),
-    )
+    ]
+    environment = {**clean_environment(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([POOLWISE, *map(str, asked)], capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     request = json.loads((out / "run.json").read_text())
     assert request["data"]["skipped"] == ["dogs/broken.png"]

@@ -192,7 +192,7 @@ class Normalise:
         """Made from the training images."""
         count = training_images_NHWC.size // 3
         sums, squares = np.zeros(3), np.zeros(3)
-        for piece in pieces(training_images_NHWC, 2**22):  # small, since floats are larger; sums of integers are exact
+        for piece in pieces(training_images_NHWC, 2**20):  # small, since floats are larger; sums of integers are exact
             chunk = training_images_NHWC[piece].reshape(-1, 3).astype(np.float64)
             sums += chunk.sum(0)
             squares += (chunk**2).sum(0)

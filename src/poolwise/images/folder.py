@@ -27,6 +27,10 @@ def load(path: Path, reading: Reading, seed: int, follow_links: bool = False) ->
         raise RequestError(
             f"folder {shown(str(path))!r} does not exist: give one with a subfolder of images for each class"
         )
+    if shown(str(path)) != str(path):
+        raise RequestError(
+            f"folder {shown(str(path))!r} has a name that is not UTF-8, which no file of a run can hold: rename it"
+        )
     walker = Walker(path, follow_links)
     parts = _parts(path, walker)
     classes = _classes(parts["train"], walker)
