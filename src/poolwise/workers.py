@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import threading
@@ -20,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -238,8 +238,8 @@ def _shared(problem: Problem) -> dict[str, Any]:
     source = problem.in_use
     transform = source.augment
     try:
-        pickle.dumps(transform)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        ForkingPickler.dumps(transform)  # as it is sent to a worker; nothing here reads it
+    except Exception as error:  # whatever its own reduction raises
         assert transform is not None
         raise RequestError(
             f"the transform {named(transform)} cannot be handed to worker processes ({error}): define it at the top of a"
