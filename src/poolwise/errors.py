@@ -25,6 +25,16 @@ class RunFailure(PoolwiseError):
     """A right request that could not be carried out: disk full, loss not finite, no network. Exit code 1."""
 
 
+class WorkerDied(RunFailure):
+    """A worker process was killed or had no memory left while it did one job."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, here or on the device."""
+    told = any(word in str(error) for word in ("allocate memory", "out of memory"))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
+
+
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """``; did you mean 'x'`` where something allowed looks like what was given, otherwise an empty string."""
     close = difflib.get_close_matches(given.lower(), list(allowed), n=1, cutoff=0.5)

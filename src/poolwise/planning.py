@@ -101,7 +101,7 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
             planned.append(_trainings(problem, name, trainings))
     settings, parameters = problem.settings, problem.cost(problem.default).parameters
     kept = {
-        "search": 8 * settings.supernets * problem.supernet_parameters,
+        "search": 16 * settings.supernets * problem.supernet_parameters,
         "retrain": 4 * (settings.top + 3) * settings.retrain_seeds * parameters,
     }
     disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from poolwise import controls, metrics, trialing, workers
-from poolwise.errors import PoolwiseError
+from poolwise.errors import PoolwiseError, WorkerDied
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
@@ -78,7 +78,7 @@ def refine(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str,
         jobs = [name for name in names if name not in known]
         listener.advance(sum(ask.steps for ask, name in zip(asked, names, strict=True) if name in known))
         for name, result in workers.each(problem, _train, jobs, listener, parallel.workers, parallel.threads):
-            if isinstance(result, LossNotFinite):
+            if isinstance(result, (LossNotFinite, WorkerDied)):
                 trials.record_failure(name[0], name[1], name[2], str(result))
                 listener.note(f"failed: {result}")
             elif isinstance(result, PoolwiseError):

@@ -67,6 +67,7 @@ class Settings:
             change the last bits of a result, workers never do.
         compile: ``off``, or torch.compile of each layer (``default``), on CUDA with graphs of it (``cuda-graphs``).
         profile: measure where the time goes.
+        checkpoint_minutes: minutes between two checkpoints of a search.
         max_macs, max_params, max_memory, max_latency_ms: limits of what may be chosen: times the default's MACs, trainable
             parameters, MiB of float32 activations in a training step, milliseconds of a forward pass of ``latency_batch``
             images, measured here.
@@ -126,6 +127,7 @@ class Settings:
     workers: int | None = None
     compile: str = "off"
     profile: bool = False
+    checkpoint_minutes: float = 5.0
     max_macs: float | None = None
     max_params: float | None = None
     max_memory: float | None = None
@@ -177,6 +179,7 @@ class Settings:
             if getattr(self, name) < 2:
                 raise RequestError(f"{name} is {getattr(self, name)}: BatchNorm needs at least 2 images a batch")
         _number("lr", self.lr, above=0)
+        _number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         for name in ("lr_end", "momentum", "weight_decay", "temperature", "temperature_start", "margin"):
             _number(name, getattr(self, name))
         _number("warm_up", self.warm_up)

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from poolwise import limiting, planning, refining
 from poolwise.errors import RequestError
@@ -15,8 +16,8 @@ from poolwise.limiting import Found
 from poolwise.planning import Plan
 from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
-from poolwise.runs import RunFolder, alone, command_line, environment
-from poolwise.searching import loop, ranking, samplers
+from poolwise.runs import RunFolder, alone, changes, command_line, environment
+from poolwise.searching import loop, ranked, ranking, samplers
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling, PoolingSpace
 from poolwise.truth import retraining
@@ -83,13 +84,14 @@ def create(
     return RunFolder.create(Path(out), request), problem
 
 
-def ask_for(folder: RunFolder, stage: str) -> None:
-    """Add a stage to what is asked of a run."""
-    request = folder.request()
+def ask_for(folder: RunFolder, stage: str, request: dict[str, Any] | None = None, drop: tuple[str, ...] = ()) -> None:
+    """Add a stage to what is asked of a run (or to another ``request``), and drop files that no longer fit, at once."""
+    request = request or folder.request()
     commands, command = request["commands"], command_line()
     if stage not in request["stages"]:
         request["stages"] = sorted([*request["stages"], stage], key=ORDER.index)
-    folder.save_request({**request, "commands": commands if command in commands else [*commands, command]})
+    commands = commands if command in commands else [*commands, command]
+    folder.save_request({**request, "commands": commands}, drop)
 
 
 def reopened(folder: RunFolder, source: Source | None, settings: Settings | None = None) -> Problem:
@@ -137,6 +139,7 @@ def _carry_out(
     problem: Problem | None,
     retry: bool,
 ) -> RunFolder:
+    _mend(folder, listener)
     left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
     if any(stage != "report" for stage in left):
         problem = problem or reopened(folder, source)
@@ -165,6 +168,32 @@ def _carry_out(
         seconds = round(time.monotonic() - begin, 1)
         folder.log({"event": "stage", "stage": stage, "planned": planned, "seconds": seconds})
     return folder
+
+
+def _mend(folder: RunFolder, listener: Listener) -> None:
+    """Make a folder sound before anything is done in it: what is damaged is told of, put back, or made again."""
+    if folder.adopt():
+        listener.note(f"{folder.path} has no manifest.json: its files are taken as they are")
+    lost = folder.repair(listener.note)
+    folder.settle()
+    if any(name.startswith("checkpoints/") for name in lost) and folder.has(retraining.OUTPUT):
+        weights = [name for name in lost if name != f"checkpoints/{loop.CHECKPOINT}.safetensors"]
+        if weights:  # those trainings are repeated, all others are found
+            folder.save_request(folder.request(), drop=(retraining.OUTPUT, _OUTPUTS["report"]))
+    if any(name.startswith("figures/") for name in lost):
+        folder.save_request(folder.request(), drop=(_OUTPUTS["report"],))
+    ranked.finish_order(folder)
+    request = folder.request()
+    if folder.has(retraining.OUTPUT) and folder.has("ranking.json"):
+        retrained = {row["pooling"]: row["roles"] for row in folder.read(retraining.OUTPUT, "")["results"]}
+        if retrained != retraining.roles_of(folder, Settings.from_json(request["settings"])):
+            folder.save_request(
+                request, drop=(retraining.OUTPUT, _OUTPUTS["report"])
+            )  # of picks that are none any more
+    if found := changes(request):
+        listener.note(
+            f"this run began on another machine or version ({'; '.join(found)}): last bits of results may differ"
+        )
 
 
 def _planned(folder: RunFolder, problem: Problem, stages: Sequence[str]) -> Plan:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +28,7 @@ import torch
 
 from poolwise import calibration
 from poolwise.calibration import Parallel, cpu_threads
-from poolwise.errors import PoolwiseError, RequestError, RunFailure
+from poolwise.errors import PoolwiseError, RequestError, RunFailure, WorkerDied, out_of_memory
 from poolwise.images.augment import Normalise, named
 from poolwise.images.packed import Packed
 from poolwise.images.sources import ImageSet, Source
@@ -39,6 +40,10 @@ from poolwise.training import sgd, train_step
 
 Job = tuple[Any, ...]
 _POLL_SECONDS = 0.2
+_DIED = (
+    "a worker process died (out of memory, or killed; a script that uses workers needs its main part under"
+    " if __name__ == '__main__'): what is finished is kept; poolwise resume goes on, or begin with fewer --workers"
+)
 WORTHWHILE_SECONDS = 120.0  # runs shorter than this are not worth the measuring
 _TIMED_STEPS = 6
 SMALL_RANKING_MACS = 2e12
@@ -135,7 +140,8 @@ class Crew:
 
     def __init__(self, problem: Problem, count: int, threads: int, hold: Any = None):
         context = multiprocessing.get_context("spawn")
-        self._counter, self._stop = context.Value("q", 0), context.Event()
+        # the parent waits for no lock of these, which a worker that is killed may hold
+        self._counter, self._stop = context.Value("q", 0), context.RawValue("b", 0)
         settings = replace(
             problem.settings, precision=str(problem.precision), device=str(problem.device), images=None, threads=threads
         )
@@ -148,7 +154,7 @@ class Crew:
 
     def advanced(self) -> int:
         """Steps that the workers have told of since the last call."""
-        now, before = self._counter.value, self._told
+        now, before = self._counter.get_obj().value, self._told
         self._told = now
         return now - before
 
@@ -156,13 +162,10 @@ class Crew:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        self._stop.set()
+        self._stop.value = 1
         self._executor.shutdown(wait=True, cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
-            raise RunFailure(
-                "a worker process died (out of memory, or killed; a script that uses workers needs its main part under"
-                " if __name__ == '__main__'): what is finished is kept; go on with fewer --workers"
-            ) from None
+            raise RunFailure(_DIED) from None
 
 
 def each(
@@ -177,12 +180,12 @@ def each(
     """Yield (job, ``function(problem, listener, hold, *job)``) as jobs end, with at most ``count`` of them at work.
 
     A PoolwiseError of a job is yielded in place of its result. With one worker the jobs run here, in order, on as many
-    threads. Raises Interrupted where the listener is asked to stop, RunFailure where a process dies.
+    threads. A job whose process dies is repeated once, alone; where it dies again, WorkerDied is its result and the others go
+    on. Raises Interrupted where the listener is asked to stop, RunFailure where processes die and no job has ended.
     """
     count = min(count, len(jobs))
     if count > 1:
-        with Crew(problem, count, threads, hold) as crew:
-            yield from _shared_out(crew, function, jobs, listener)
+        yield from _outliving(partial(Crew, problem, threads=threads, hold=hold), function, jobs, listener, count)
         return
     for job in jobs:
         with threads_here(threads):
@@ -193,11 +196,53 @@ def each(
         yield job, result
 
 
-def _shared_out(
-    crew: Crew, function: Callable[..., Any], jobs: Sequence[Job], listener: Listener
+def _outliving(
+    crew_of: Callable[..., Crew], function: Callable[..., Any], jobs: Sequence[Job], listener: Listener, count: int
 ) -> Iterator[tuple[Job, Any]]:
-    running = {crew.submit(function, *job): job for job in jobs}
-    while running:
+    """``each`` in crews, of which a new one is made where a worker dies. Who was at work then is repeated one by one."""
+    waiting, ended = deque(jobs), 0
+    while waiting:
+        suspects: list[Job] = []
+        with crew_of(count=min(count, len(waiting))) as crew:
+            for job, result in _shared_out(crew, function, waiting, listener, count, suspects):
+                ended += 1
+                yield job, result
+        dead = []
+        for job in suspects:
+            again: list[Job] = []
+            with crew_of(count=1) as crew:
+                for one, result in _shared_out(crew, function, deque([job]), listener, 1, again):
+                    ended += 1
+                    yield one, result
+            dead += again
+        if dead and not ended:
+            raise RunFailure(_DIED)
+        for job in dead:
+            yield job, WorkerDied(f"{_named(job)}: its worker process died twice (out of memory, or killed)")
+
+
+def _named(job: Job) -> str:
+    return ", ".join(str(part) for part in job if isinstance(part, (str, int)))[:80]
+
+
+def _shared_out(
+    crew: Crew,
+    function: Callable[..., Any],
+    waiting: deque[Job],
+    listener: Listener,
+    count: int,
+    suspects: list[Job],
+) -> Iterator[tuple[Job, Any]]:
+    """Take jobs from ``waiting`` until there are none, or a worker dies: those at work then are added to ``suspects``."""
+    running: dict[Future[Any], Job] = {}
+    while waiting or running:
+        try:
+            while waiting and len(running) < count and not suspects:
+                running[crew.submit(function, *waiting[0])] = waiting[0]
+                waiting.popleft()
+        except BrokenProcessPool:
+            if not running:  # it died between two jobs
+                return
         done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
         listener.advance(crew.advanced())
         listener.check()
@@ -205,8 +250,12 @@ def _shared_out(
             job = running.pop(future)
             try:
                 yield job, future.result()
+            except (BrokenProcessPool, WorkerDied):
+                suspects.append(job)
             except PoolwiseError as error:
                 yield job, error
+        if suspects and not running:
+            return
 
 
 def keep_memory() -> None:
@@ -290,7 +339,7 @@ class _Counting(Listener):
             self.counter.value += units
 
     def check(self) -> None:
-        if self.stop.is_set():
+        if self.stop.value:
             raise Interrupted
 
 
@@ -317,4 +366,9 @@ def _end_with(parent: int) -> None:
 
 
 def _call(function: Callable[..., Any], job: Job) -> Any:
-    return function(*_here, *job)
+    try:
+        return function(*_here, *job)
+    except (MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise WorkerDied("out of memory") from None
+        raise

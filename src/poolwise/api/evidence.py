@@ -12,7 +12,7 @@ from poolwise.images.sources import Source
 from poolwise.metrics.uncertainty import RESAMPLES
 from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
-from poolwise.runs import RunFolder
+from poolwise.runs import RunFolder, alone
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.truth import tables
@@ -53,7 +53,8 @@ def exhaustive(
     else:
         folder, problem = stages.create(settings, path, ["exhaustive"], source, asked)
     if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
-        (folder.path / "exhaustive.json").unlink()
+        with alone(folder.path):
+            folder.save_request(folder.request(), drop=("exhaustive.json",))
     value = stages.carry_out(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
     if table is not None and name:
         tables.write(table, name, value, command="; ".join(folder.request()["commands"]))
@@ -68,7 +69,7 @@ def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | N
         raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
     for name, value in {**wanted, "poolings": poolings}.items():
         had = request.get("poolings") if name == "poolings" else kept.get(name)
-        if value != had and name != "workers":
+        if value != had and name not in ("workers", "checkpoint_minutes"):
             raise RequestError(
                 f"{folder.path} holds another request ({name.removeprefix('retrain_')} {had}, now {value}):"
                 f" go on with it (poolwise resume {folder.path}) or give another --out"

@@ -48,10 +48,15 @@ def _trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple[torc
         raise RequestError(
             f"{opened.path} has no retrained {pooling}, seed {seed}: there are {', '.join(done) or 'none'}"
         )
+    trial = next((t for t in trials if (t["pooling"], t["seed"], t["budget"]) == (name, seed, steps)), None)
+    if trial is None:
+        raise RequestError(
+            f"{opened.path}/trials.sqlite no longer holds {name}, seed {seed}: poolwise retrain {opened.path} with another"
+            " number of --retrain-seeds trains it again"
+        )
     with reading(f"what {opened.path} keeps of {name}, seed {seed},", "retrain it"):
         plain = network(settings.model, name, width=settings.width, classes=len(request["data"]["classes"]))
         plain.load_state_dict(loaded[0])
-        trial = {(t["pooling"], t["seed"], t["budget"]): t for t in trials}[name, seed, steps]
     return plain.eval(), trial
 
 

@@ -63,7 +63,8 @@ def rank(
     if fusion is not None:
         with alone(opened.path):
             ranked.order_anew(opened, fusion)
-    stages.ask_for(opened, "rank")
+    with alone(opened.path):
+        stages.ask_for(opened, "rank")
     stages.carry_out(opened, ["rank"], source, listener)
     if any(limit is not None for limit in limits.values()):
         problem, found = limiting.limited(stages.reopened(opened, source, _unlimited(settings, limits)))
@@ -83,12 +84,7 @@ def refine(
     so more trials go on where fewer ended. What followed from other picks (``retrain.json``, ``report.html``) is dropped.
     """
     opened = RunFolder.open(Path(folder))
-    before = opened.read(refining.OUTPUT, "")["picks"] if opened.has(refining.OUTPUT) else None
-    value = _again(opened, "refine", changes, REFINE_SETTINGS, source, listener)
-    if value["picks"] != before:
-        for name in ("retrain.json", "report.html"):
-            (opened.path / name).unlink(missing_ok=True)
-    return value
+    return _again(opened, "refine", changes, REFINE_SETTINGS, source, listener)
 
 
 def retrain(
@@ -119,12 +115,11 @@ def _again(
     settings = problem.settings
     if stage == "refine":
         refining.method_of(problem, opened.read("ranking.json", ""), settings.refiner)
-    if settings != Settings.from_json(request["settings"]) or not opened.has(output):
-        for name in (output, "report.html"):  # what they say is no longer what was asked for
-            (opened.path / name).unlink(missing_ok=True)
+    changes_it = settings != Settings.from_json(request["settings"]) or not opened.has(output)
     limits = {"limits": found.to_json()} if found else {}
-    opened.save_request({**request, **limits, "settings": settings.to_json()})
-    stages.ask_for(opened, stage)
+    with alone(opened.path):  # what no longer says what is asked for goes with the old request
+        asked = {**request, **limits, "settings": settings.to_json()}
+        stages.ask_for(opened, stage, asked, drop=(output, "report.html") if changes_it else ())
     left = [name for name in (stage, "report") if name in opened.request()["stages"]]
     return stages.carry_out(opened, left, source, listener, problem).read(output, "")
 
@@ -152,7 +147,8 @@ def report(folder: str | Path) -> Path:
 
     opened = RunFolder.open(Path(folder))
     path = page.write(opened)
-    stages.ask_for(opened, "report")  # so that a later retraining renews it
+    with alone(opened.path):
+        stages.ask_for(opened, "report")  # so that a later retraining renews it
     return path
 
 

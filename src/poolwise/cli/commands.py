@@ -27,7 +27,7 @@ from poolwise.cli.options import (
 )
 from poolwise.cli.out import say
 from poolwise.cli.work import Stopped, work
-from poolwise.errors import PoolwiseError, RequestError
+from poolwise.errors import PoolwiseError, RequestError, out_of_memory
 from poolwise.settings import Settings
 from poolwise.settings import preset as make_preset
 
@@ -329,9 +329,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _end(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(
-            word in str(error) for word in ("allocate memory", "out of memory")
-        ):
+        if not out_of_memory(error):
             raise
         _end("out of memory: use fewer --images, a smaller --batch-size or fewer --supernets", 1)
 

@@ -109,6 +109,7 @@ _SEARCH: list[Decorator] = [
     ),
     click.option("--block", type=int, help="Steps drawn with the same scores; 1 as published."),
     click.option("--profile", is_flag=True, default=None, help="Measure where the time goes; the report shows it."),
+    click.option("--checkpoint-minutes", type=float, help="Minutes between two checkpoints of the search (5)."),
     click.option("--supernets", type=int, help="M, the number of SuperNets; 1 is the single SuperNet."),
     click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
     click.option("--steps", type=int, help="Length of the search in steps; wins over --epochs."),

@@ -12,7 +12,7 @@ from poolwise.errors import RequestError
 from poolwise.metrics import kendall_tau_b
 from poolwise.reporting import figures
 from poolwise.reporting.templates import templates
-from poolwise.runs import RunFolder, Trials, write_atomically
+from poolwise.runs import RunFolder, Trials
 from poolwise.settings import DEMONSTRATION, Settings
 from poolwise.shapes import EVENTS, RANKED, check
 from poolwise.space import Pooling
@@ -41,9 +41,6 @@ def write(folder: RunFolder) -> Path:
         "search": figures.search_curves(events["search"]),
         "retrain": figures.retrain_curves(trials, ranking["default"], ranking["picks"]["best"]),
     }
-    for name, svg in drawn.items():
-        if svg:
-            write_atomically(folder.path / "figures" / f"{name}.svg", svg)
     demonstration = DEMONSTRATION if settings.preset == "demo" and ranking["data"]["name"] == "cifar10" else ""
     html = (
         templates()
@@ -65,9 +62,9 @@ def write(folder: RunFolder) -> Path:
             place=next(row["rank"] for row in ranking["ranking"] if row["pooling"] == ranking["default"]),
         )
     )
-    path = folder.path / "report.html"
-    write_atomically(path, html)
-    return path
+    figured = {f"figures/{name}.svg": svg.encode() for name, svg in drawn.items() if svg}
+    folder.write_files({**figured, "report.html": html.encode()})
+    return folder.path / "report.html"
 
 
 def _events(folder: RunFolder, kind: str) -> list[dict[str, Any]]:

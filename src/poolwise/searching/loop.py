@@ -23,7 +23,6 @@ from poolwise.workers import for_search, threads_here
 
 Run = Callable[[Sequence[Job], Stopwatch], list[tuple[float, float]]]
 CHECKPOINT = "search"
-CHECKPOINT_SECONDS = 120.0
 _LOGS, _SNAPSHOTS = 200, 40  # events in a whole search
 _SNAPSHOT_CONFIGURATIONS = 1000  # larger spaces have no snapshots of the assignment
 
@@ -64,7 +63,7 @@ class SearchState:
             "window": self.window.items,
             "profile": self.watch.seconds,
         }
-        folder.save_checkpoint(CHECKPOINT, self._tensors(), meta)
+        folder.save_checkpoint(CHECKPOINT, self._tensors(), meta, keep=True)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -172,7 +171,7 @@ def _train(state: SearchState, folder: RunFolder, listener: Listener, run: Run |
                 _log(folder, state, window, before)
                 best = _leaders(state) if _crossed(before, state.step, 20) else None
                 listener.advance(len(happened), best=best, **window.last)
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if time.monotonic() - saved > 60 * state.problem.settings.checkpoint_minutes:
                     state.save(folder)
                     saved = time.monotonic()
     except Interrupted:

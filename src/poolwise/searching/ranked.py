@@ -16,6 +16,7 @@ from poolwise.space import Pooling
 
 OUTPUT = "ranking.json"
 TOP = 3
+ANEW = "order_anew"  # in run.json: the order that is asked for is not written yet
 
 
 def write(folder: RunFolder, value: dict[str, Any], fusion: bool) -> dict[str, Any]:
@@ -29,15 +30,25 @@ def order_anew(folder: RunFolder, fusion: bool) -> None:
     """Ask a run for another order; where it is ranked already, put it in that order and drop what followed from another."""
     request = folder.request()
     settings = replace(Settings.from_json(request["settings"]), fusion=fusion).to_json()
-    folder.save_request({**request, "settings": settings})
     if not folder.has(OUTPUT):
+        folder.save_request({**request, "settings": settings})
         return
     before = folder.read(OUTPUT, "")
-    after = write(folder, {**before, "settings": settings}, fusion)
-    told = [([row["pooling"] for row in value["ranking"]], value["picks"]) for value in (before, after)]
-    if told[0] != told[1]:
-        for name in ("retrain.json", "report.html"):
-            (folder.path / name).unlink(missing_ok=True)
+    told = [row["pooling"] for row in before["ranking"]], before["picks"]
+    # killed from here on, it is done again by ``finish_order``
+    folder.save_request({**request, "settings": settings, ANEW: True})
+    after = arrange({**before, "settings": settings}, fusion, trained(folder))
+    changed = told != ([row["pooling"] for row in after["ranking"]], after["picks"])
+    folder.save_request(folder.request(), drop=("retrain.json", "report.html") if changed else ())
+    folder.write_json(OUTPUT, after)
+    folder.save_request({key: value for key, value in folder.request().items() if key != ANEW})
+
+
+def finish_order(folder: RunFolder) -> None:
+    """Put a ranking in the order that a killed process was asked for."""
+    request = folder.request()
+    if request.get(ANEW):
+        order_anew(folder, request["settings"]["fusion"])
 
 
 def trained(folder: RunFolder) -> dict[str, float]:

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from poolwise import workers
-from poolwise.errors import PoolwiseError
+from poolwise.errors import PoolwiseError, RunFailure, WorkerDied
 from poolwise.images.batches import Shuffled
 from poolwise.networks.chain import running_norm
 from poolwise.networks.switch import export
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder, Trials
+from poolwise.runs import RunFolder, Trials, checkpoint_name
 from poolwise.space import Pooling
 from poolwise.training import LossNotFinite, accuracy, check_finite, compiled, cosine, sgd, train_step
 
@@ -114,22 +114,28 @@ def train_all(
     known = trials.states(steps)
     again = () if retry else ("failed",)
     todo = [pair for pair in asked if known.get(pair) not in ("done", *again)]
+    if keep:  # weights that were lost are trained again
+        todo = [p for p in asked if p in todo or not folder.has(checkpoint_name(weights_name(*p, steps)))]
     listener.start(stage, len(asked) * steps, (len(asked) - len(todo)) * steps)
     jobs = [(pooling, seed, str(folder.path) if keep else None) for pooling, seed in todo]
     parallel = workers.for_trainings(problem)
+    died: PoolwiseError | None = None
     for (pooling, seed, _), result in workers.each(
         problem, run_one, jobs, listener, parallel.workers, parallel.threads
     ):
         if isinstance(result, PoolwiseError):
-            if keep:
+            if keep and not isinstance(result, WorkerDied):
                 raise result
             trials.record_failure(pooling, seed, steps, str(result))
             listener.note(f"failed: {result}")
+            died = result if keep else died
             continue
         value, curve, seconds = result
         trials.record(pooling, seed, steps, value, curve, seconds)
         listener.note(f"trained {pooling}, seed {seed}: test accuracy {100 * value:.2f} %")
     listener.finish()
+    if died:
+        raise RunFailure(f"{died}; all others are finished and kept: poolwise resume {folder.path} tries it again")
 
 
 def run_one(

@@ -1,0 +1,26 @@
+"""The run folder: what was asked, what happened, what came out. Every write is atomic; nothing is ever unpickled.
+
+``run.json`` request and environment · ``manifest.json`` SHA-256 of every file · ``events.jsonl`` progress · ``checkpoints/``
+safetensors · ``ranking.json`` · ``trials.sqlite`` · ``retrain.json`` · ``figures/`` · ``report.html`` · ``spare/`` a copy of
+every JSON file, and the search's checkpoint before the last.
+"""
+
+from poolwise.runs.environment import cache_folder, changes, command_line, environment
+from poolwise.runs.files import FORMAT, alone, read_checked, read_json, write_atomically
+from poolwise.runs.folder import RunFolder, checkpoint_name
+from poolwise.runs.trials import Trials
+
+__all__ = [
+    "FORMAT",
+    "RunFolder",
+    "Trials",
+    "alone",
+    "cache_folder",
+    "changes",
+    "checkpoint_name",
+    "command_line",
+    "environment",
+    "read_checked",
+    "read_json",
+    "write_atomically",
+]

@@ -1,0 +1,316 @@
+"""One run on disk: what is read is checked against the manifest, what is written is listed in it first."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from poolwise import shapes
+from poolwise.errors import RequestError
+from poolwise.plain import JSON_BYTES, check_header, parse_json, read_bytes
+from poolwise.runs.events import Events
+from poolwise.runs.files import (
+    FORMAT,
+    PART,
+    check_format,
+    checked,
+    make_folder,
+    parse_file,
+    replace_file,
+    sync_folder,
+    to_json,
+    writing,
+)
+from poolwise.runs.manifest import Manifest, Print
+from poolwise.runs.trials import Trials
+from poolwise.shapes import check
+
+if TYPE_CHECKING:
+    import torch
+
+REQUEST, SPARE = "run.json", "spare"
+_DROP = "drop"  # in run.json: files that no longer say what is asked for, and must be gone before anything is done
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.manifest = Manifest(path)
+
+    @classmethod
+    def create(cls, path: Path, request: dict[str, Any]) -> RunFolder:
+        """Start a new run. RequestError where the folder holds another run or anything else."""
+        cls.check_free(path)
+        folder, payload = cls(path), to_json({"format": FORMAT, **request})
+        with writing(path / REQUEST, path):
+            make_folder(path)
+            # the request first: a folder that holds it alone is a run that can be gone on with
+            replace_file(path / REQUEST, payload)
+        folder.adopt()
+        return folder
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """RequestError where a new run cannot be started there."""
+        if os.path.exists(path / REQUEST):  # False also where no file can have such a name
+            raise RequestError(
+                f"{path} holds another run already: go on with it (poolwise resume {path}) or give another --out"
+            )
+        if os.path.exists(path) and (not path.is_dir() or any(not _unfinished(one) for one in path.iterdir())):
+            raise RequestError(f"{path} exists and is not an empty folder: give another --out")
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run. RequestError where there is none, or its request is damaged beyond its copy."""
+        if not os.path.isfile(path / REQUEST) and not os.path.isfile(
+            path / SPARE / REQUEST
+        ):  # also: no such name can be
+            raise RequestError(
+                f"{path} is not a run folder (it has no run.json): give the --out of an earlier search or run"
+            )
+        folder = cls(path)
+        request = folder.request()
+        if "macs" not in request:  # stand-alone trials of a comparison say less
+            check(request, shapes.REQUEST, f"{path / REQUEST}: ")
+        return folder
+
+    def adopt(self) -> bool:
+        """Begin a manifest where there is none, with the files as they are; whether that was so.
+
+        A new run, one begun by a version that kept none, or one whose manifest was lost.
+        """
+        if self.manifest.exists:
+            return False
+        found = {}
+        if not self.path.is_dir():
+            return False
+        for path in sorted([*self.path.glob("*.json"), *self.path.glob("checkpoints/*"), *self.path.glob("*.html")]):
+            own = Print.of_file(path)
+            if own and not _unfinished(path) and path.name != "holder.json":
+                found[path.relative_to(self.path).as_posix()] = own
+        for name in [name for name in found if name.endswith(".json")]:
+            self._write_spare(name, (self.path / name).read_bytes())
+        Events(self.path).adopt()
+        self.manifest.create(found, next((run for one in self.databases() if (run := one.stamp())), None))
+        return True
+
+    def databases(self) -> list[Trials]:
+        """The files of trials that are there."""
+        return [Trials(self, path.name, check=False) for path in sorted(self.path.glob("*.sqlite"))]
+
+    # what is asked
+
+    def request(self) -> dict[str, Any]:
+        return {key: value for key, value in self._request().items() if key != _DROP}
+
+    def _request(self) -> dict[str, Any]:
+        return checked(parse_file(self._sound(REQUEST), self.path / REQUEST), self.path / REQUEST)
+
+    def save_request(self, request: dict[str, Any], drop: tuple[str, ...] = ()) -> None:
+        """Keep what is asked; ``drop`` names files that no longer say what is asked for, which are gone then.
+
+        Both or neither happen, whenever the process is killed: ``settle`` does what is left.
+        """
+        drop = tuple(name for name in drop if self.has(name))
+        if drop:
+            self.write_json(REQUEST, {**request, _DROP: drop})
+            self._drop(drop)
+        self.write_json(REQUEST, request)
+
+    def settle(self) -> None:
+        """Finish what a killed process had begun, and remove the files that it had half written."""
+        for path in [*self.path.glob(f".*{PART}"), *self.path.glob(f"*/.*{PART}")]:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        request = self._request()
+        if _DROP in request:
+            self._drop(tuple(request.pop(_DROP)))
+            self.write_json(REQUEST, request)
+
+    def _drop(self, names: tuple[str, ...]) -> None:
+        """Forget files: what the manifest does not list is not there."""
+        with self.manifest.changing() as files:
+            for name in names:
+                files.pop(name, None)
+        with writing(self.path, self.path):
+            for name in names:
+                (self.path / name).unlink(missing_ok=True)
+                (self.path / SPARE / name).unlink(missing_ok=True)
+            sync_folder(self.path)
+
+    # files
+
+    def has(self, name: str) -> bool:
+        """Whether a file was written and not dropped since, sound or not; ``repair`` tells which."""
+        run, files = self.manifest.read()
+        return name in files if run else (self.path / name).exists()
+
+    def read(self, name: str, missing: str) -> dict[str, Any]:
+        """JSON file ``name``; RequestError with ``missing`` (what to do) where it is not there yet, or where it is damaged."""
+        if not self.has(name):
+            raise RequestError(f"{self.path} has no {name} yet: {missing}")
+        return checked(parse_file(self._sound(name), self.path / name), self.path / name)
+
+    def _sound(self, name: str) -> bytes:
+        """The content of a file or, where that is damaged, of its copy."""
+        run, files = self.manifest.read()
+        known = files.get(name, [])
+        for path in (self.path / name, self.path / SPARE / name):
+            with contextlib.suppress(OSError):
+                data = read_bytes(path, JSON_BYTES)
+                if not run or Print.of(data) in known:
+                    return data
+        if name == REQUEST:
+            raise RequestError(
+                f"{self.path / name} and its copy are not what manifest.json says: one of them is damaged or belongs to another"
+                f" run; remove manifest.json to take the files as they are, then: poolwise resume {self.path}"
+            )
+        raise RequestError(
+            f"{self.path / name} is damaged and so is its copy: poolwise resume {self.path} makes it again"
+        )
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file and its copy."""
+        payload = to_json(value)
+        self.write_files({name: payload})
+        with writing(self.path / SPARE / name, self.path):
+            self._write_spare(name, payload)
+
+    def _write_spare(self, name: str, payload: bytes) -> None:
+        (self.path / SPARE).mkdir(exist_ok=True)
+        replace_file(self.path / SPARE / name, payload, sync=False)  # the file itself is what lasts
+
+    def write_files(self, contents: dict[str, bytes]) -> None:
+        """Write files, each whole or not at all. Raises RunFailure (disk full, no permission, folder gone)."""
+        self.adopt()
+        with writing(self.path, self.path):
+            for folder in {(self.path / name).parent for name in contents} - {self.path}:
+                folder.mkdir(exist_ok=True)
+        self.manifest.expect({name: Print.of(data) for name, data in contents.items()})
+        for name, data in contents.items():
+            with writing(self.path / name, self.path):
+                replace_file(self.path / name, data)
+        with writing(self.path, self.path):
+            sync_folder(self.path)
+
+    def repair(self, note: Callable[[str], None]) -> list[str]:
+        """Compare all files with the manifest; what is damaged is told of, and put back from its copy where that is sound.
+
+        Returns the names of what is lost. It is no longer listed, so that ``has`` says it is not there.
+        """
+        lost = []
+        run, files = self.manifest.read()
+        for name, known in files.items():
+            found = Print.of_file(self.path / name)
+            if found in known:
+                continue
+            what = "is missing" if found is None else "is damaged"
+            spare = self.path / SPARE / Path(name).name
+            checkpoint = name.startswith("checkpoints/")
+            trusted = files.get(f"{SPARE}/{spare.name}", []) if checkpoint else known
+            if name.startswith(f"{SPARE}/") or Print.of_file(spare) not in trusted:
+                lost.append(name)
+                if not name.startswith(f"{SPARE}/"):
+                    note(f"{self.path / name} {what} and is made again")
+            elif checkpoint:
+                if found is not None:  # a kill between two renames leaves none, which is no damage
+                    note(f"{self.path / name} {what}: the one before it is used")
+            else:
+                with writing(self.path / name, self.path):
+                    replace_file(self.path / name, spare.read_bytes())
+                note(f"{self.path / name} {what}: it was put back from its copy")
+        if lost:
+            with self.manifest.changing() as changed:
+                for name in lost:
+                    changed.pop(name, None)
+        for number, name in Events(self.path).mend(bool(run)):
+            note(f"{name}: {number} damaged lines are left out")
+        for one in self.databases():
+            one.repair(note)
+        return lost
+
+    # events
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Append one event."""
+        Events(self.path).log(event)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Events of one kind in order; lines that were cut off by a kill or are damaged are passed over."""
+        return Events(self.path).of(kind, self.manifest.exists)
+
+    def forget_events(self, kind: str, from_step: int) -> None:
+        """Drop what a killed run logged after its last checkpoint, which will be done again."""
+        Events(self.path).forget(kind, from_step)
+
+    # checkpoints
+
+    def save_checkpoint(
+        self, name: str, tensors: dict[str, torch.Tensor], meta: dict[str, Any], keep: bool = False
+    ) -> None:
+        """Tensors and plain values in one safetensors file; with ``keep`` the one before it is kept as well."""
+        from safetensors.torch import save
+
+        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        payload = save(plain, metadata={"poolwise": json.dumps({"format": FORMAT, **meta})})
+        file, spare = checkpoint_name(name), f"{SPARE}/{name}.safetensors"
+        Events(self.path).sync()  # a checkpoint must not outlast the events before it
+        if keep and (self.path / file).exists():
+            known = self.manifest.read()[1].get(file, [])
+            with self.manifest.changing() as files:
+                files[spare] = [*known, *files.get(spare, [])][:4]
+            with writing(self.path / spare, self.path):
+                (self.path / SPARE).mkdir(exist_ok=True)
+                os.replace(self.path / file, self.path / spare)
+                sync_folder(self.path / SPARE)
+        self.write_files({file: payload})
+
+    def load_checkpoint(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """What ``save_checkpoint`` wrote, or what it had written before where that is damaged; None where there is nothing.
+
+        RequestError where there is nothing but damaged files.
+        """
+        run, listed = self.manifest.read()
+        damaged = None
+        for file in (checkpoint_name(name), f"{SPARE}/{name}.safetensors"):
+            path = self.path / file
+            if not path.exists() or (run and file not in listed):
+                continue
+            if not run or Print.of_file(path) in listed[file]:
+                return _unpack(path)
+            damaged = damaged or path
+        if damaged or checkpoint_name(name) in listed:
+            raise RequestError(
+                f"checkpoint {damaged or self.path / checkpoint_name(name)} is damaged or missing, and there is no sound one"
+                f" before it: poolwise resume {self.path} does this part again"
+            )
+        return None
+
+
+def checkpoint_name(name: str) -> str:
+    return f"checkpoints/{name}.safetensors"
+
+
+def _unpack(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        check_header(path)
+        with safe_open(path, framework="pt") as file:
+            meta = parse_json(file.metadata()["poolwise"], str(path))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"checkpoint {path} is damaged ({error}): remove it to begin this part anew") from error
+    check_format(meta.get("format") if isinstance(meta, dict) else None, path)
+    return tensors, meta
+
+
+def _unfinished(path: Path) -> bool:
+    """A file that a killed process was writing."""
+    return path.name.startswith(".") and path.name.endswith(PART)

@@ -1,0 +1,181 @@
+"""Stand-alone trainings in an SQLite file, each row with a check sum."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from poolwise.errors import RequestError, RunFailure
+from poolwise.plain import check_schema, parse_json
+from poolwise.runs.files import FORMAT
+from poolwise.shapes import TRIAL, check
+
+if TYPE_CHECKING:
+    from poolwise.runs.folder import RunFolder
+
+_COLUMNS = "pooling, seed, budget, accuracy, curve, state, seconds, error"
+LOCKED_SECONDS = 30.0  # that another program is waited for
+
+
+class Trials:
+    """Stand-alone trainings in an SQLite file: one row for a configuration, seed and budget (optimizer steps).
+
+    ``trials.sqlite`` holds those on all training images, judged by the test set; other files those of other purposes.
+    Rows that do not fit their check sum, which covers the run and the name of the file as well, are passed over.
+    """
+
+    def __init__(self, folder: RunFolder, name: str = "trials.sqlite", check: bool = True):
+        self.folder, self.path = folder, folder.path / name
+        if check:
+            folder.adopt()
+        self._run = folder.manifest.read()[0]
+        if check:
+            with self._connect() as connection:
+                self._begin(connection)
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Tables, check sums and format number; those of an earlier version get them. Raises where the file is damaged."""
+        check_schema(connection, self.path)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > FORMAT:
+            raise RequestError(
+                f"{self.path} has format {version}: a newer version of poolwise wrote it: pip install --upgrade poolwise"
+            )
+        sound = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
+        if sound != ["ok"]:
+            raise sqlite3.DatabaseError(sound[0] if sound else "it cannot be read")
+        if version == FORMAT:
+            return
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS trials (pooling TEXT, seed INTEGER, budget INTEGER, accuracy REAL,"
+            " curve TEXT, state TEXT, seconds REAL, error TEXT, sha256 TEXT, PRIMARY KEY (pooling, seed, budget))"
+        )
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(trials)")}
+        for column in ("error", "sha256"):  # a run begun before failures, or check sums, were kept
+            if column not in columns:
+                connection.execute(f"ALTER TABLE trials ADD COLUMN {column} TEXT")
+        connection.execute("CREATE TABLE IF NOT EXISTS about (run TEXT)")
+        connection.execute("INSERT INTO about VALUES (?)", (self._run,))
+        for row in connection.execute(f"SELECT rowid, {_COLUMNS} FROM trials").fetchall():
+            connection.execute("UPDATE trials SET sha256=? WHERE rowid=?", (self._sum(row[1:]), row[0]))
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_SECONDS)) as connection, connection:
+                connection.execute("PRAGMA synchronous=EXTRA")  # a finished training lasts when power fails
+                yield connection
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> RunFailure:
+        run = self.folder.path
+        if not run.is_dir():
+            return RunFailure(
+                f"{run} is gone: it was deleted or moved while it was worked on; bring it back, then: resume"
+            )
+        if "locked" in str(error):
+            return RunFailure(f"{self.path} is locked by another program: close it, then: poolwise resume {run}")
+        advice = "free some space, then" if "full" in str(error) or "I/O" in str(error) else "to keep what can be read"
+        return RunFailure(f"{self.path}: {error}; {advice}: poolwise resume {run}")
+
+    def _sum(self, values: tuple[Any, ...]) -> str:
+        return hashlib.sha256(json.dumps([self._run, self.path.name, *values]).encode()).hexdigest()[:32]
+
+    def _rows(self, connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
+        for row in connection.execute(f"SELECT {_COLUMNS}, sha256 FROM trials ORDER BY budget, pooling, seed"):
+            if row[-1] == self._sum(row[:-1]):
+                yield row[:-1]
+
+    def accuracy(self, pooling: str, seed: int, budget: int) -> float | None:
+        """Test accuracy of a finished trial, or None."""
+        wanted = (pooling, seed, budget, "done")
+        return next(
+            (t["accuracy"] for t in self.all() if (t["pooling"], t["seed"], t["budget"], t["state"]) == wanted), None
+        )
+
+    def states(self, budget: int) -> dict[tuple[str, int], str]:
+        """``done`` or ``failed`` for every (pooling, seed) that was trained with this budget."""
+        return {(t["pooling"], t["seed"]): t["state"] for t in self.all() if t["budget"] == budget}
+
+    def record(self, pooling: str, seed: int, budget: int, accuracy: float, curve: list[Any], seconds: float) -> None:
+        """Store a finished trial."""
+        self._insert((pooling, seed, budget, float(accuracy), json.dumps(curve), "done", float(seconds), None))
+
+    def record_failure(self, pooling: str, seed: int, budget: int, error: str) -> None:
+        """Store a trial that could not be carried out."""
+        self._insert((pooling, seed, budget, None, "[]", "failed", None, error))
+
+    def _insert(self, values: tuple[Any, ...]) -> None:
+        with self._connect() as connection:
+            statement = f"INSERT OR REPLACE INTO trials ({_COLUMNS}, sha256) VALUES (?,?,?,?,?,?,?,?,?)"
+            connection.execute(statement, (*values, self._sum(values)))
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every sound trial, ordered."""
+        names = _COLUMNS.split(", ")
+        with self._connect() as connection:
+            found = [dict(zip(names, row, strict=True)) for row in self._rows(connection)]
+        return [self._checked(row) for row in found]
+
+    def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One training, its curve read. RequestError where it cannot be one."""
+        if not isinstance(row["curve"], str):
+            raise RequestError(f"{self.path} is damaged: it holds a curve that is no text")
+        value = {**row, "curve": parse_json(row["curve"], str(self.path))}
+        check(value, TRIAL, f"{self.path}: ")
+        return value
+
+    def stamp(self) -> str:
+        """The run that the file belongs to; empty where it does not say."""
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self.path)) as connection:
+            return str(connection.execute("SELECT run FROM about").fetchone()[0])
+        return ""
+
+    def repair(self, note: Callable[[str], None]) -> None:
+        """Rewrite a file that is damaged with the rows that are sound; what is lost is told of and trained again."""
+        damage, kept, rows = "", [], 0
+        try:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_SECONDS)) as connection:
+                with connection:
+                    self._begin(connection)
+                kept, rows = (
+                    list(self._rows(connection)),
+                    connection.execute("SELECT count(*) FROM trials").fetchone()[0],
+                )
+        except sqlite3.OperationalError as error:
+            if any(word in str(error) for word in ("locked", "full", "I/O", "open")):
+                raise self._failure(error) from error
+            damage = str(error)
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            damage = str(error)
+        if not damage and rows == len(kept):
+            return
+        if damage:
+            kept = self._salvaged()
+        told = damage or f"{rows - len(kept)} of {rows} trainings do not fit their check sums"
+        note(f"{self.path} is damaged ({told}): {len(kept)} trainings are kept, what else is needed is trained again")
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        os.replace(self.path, aside)
+        Path(f"{self.path}-journal").unlink(missing_ok=True)
+        with self._connect() as connection:
+            self._begin(connection)
+        for row in kept:
+            self._insert(row)
+
+    def _salvaged(self) -> list[tuple[Any, ...]]:
+        """Sound rows of a damaged file, one by one as far as they can be read."""
+        kept = []
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self.path)) as connection:
+            connection.text_factory = lambda data: data.decode(errors="replace")
+            for row in connection.execute(f"SELECT {_COLUMNS}, sha256 FROM trials NOT INDEXED"):
+                if row[-1] == self._sum(row[:-1]):
+                    kept.append(row[:-1])
+        return kept
