@@ -1,0 +1,275 @@
+"""Runs that are killed at random, and run folders that are damaged at random: what comes out must be what came out undisturbed.
+
+A run of tiny images and networks. Kills: SIGKILL of the real command at a random moment, then ``poolwise resume``; results are
+compared with the undisturbed ones byte by byte, times aside. Damage: bits flipped, files cut, emptied, deleted or swapped in a
+finished or half finished folder, then resume in this process: it ends in the same results, or with one clear line.
+
+    python benchmarks/reliability/soak.py --kills 25 --damages 200
+    python benchmarks/reliability/soak.py --kills 0 --damages 0 --steps 10000
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import psutil
+from PIL import Image
+
+from poolwise import api
+from poolwise.errors import PoolwiseError
+from poolwise.progress import Interrupted, Listener
+from poolwise.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+
+POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent)) or "poolwise"
+TINY = [
+    *("--width", "2", "--batch-size", "8", "--image-size", "8", "--device", "cpu", "--precision", "float32"),
+    *("--threads", "1", "--workers", "1"),
+]
+SEARCH = [*TINY, "--steps", "120", "--supernets", "2", "--checkpoint-minutes", "0.002"]
+RETRAIN = ["--retrain-steps", "30", "--retrain-seeds", "2"]
+COMMANDS: dict[str, list[str]] = {
+    "search": ["search", *SEARCH],
+    "rank": ["rank"],
+    "refine": ["refine", "--trials", "4"],
+    "retrain": ["retrain", *RETRAIN],
+    "exhaustive": ["exhaustive", *TINY, "--steps", "30", "--seeds", "2", "--poolings", "5-3-2,4-3-3,6-2-2,3-3-4"],
+    "run": ["run", *SEARCH, *RETRAIN],
+}
+OUTPUTS = ("ranking.json", "refine.json", "retrain.json", "verdict.json", "exhaustive.json")
+WAYS = ("flip", "cut", "empty", "delete", "swap")
+
+
+def pictures(root: Path) -> Path:
+    """A folder of two classes of tiny pictures."""
+    generator = np.random.default_rng(1)
+    for i in range(48):
+        path = root / ("cats" if i % 2 else "dogs") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colours = generator.normal(90 + 60 * (i % 2), 40, (8, 8, 3))
+        Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8)).save(path)
+    return root
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Everything that a run has computed, times left out."""
+    found: dict[str, Any] = {name: (folder / name).read_bytes() for name in OUTPUTS if (folder / name).exists()}
+    found |= {path.name: path.read_bytes() for path in folder.glob("checkpoints/*.safetensors")}
+    for path in folder.glob("*.sqlite"):
+        with sqlite3.connect(path) as connection:
+            rows = "SELECT pooling, seed, budget, accuracy, curve, state FROM trials ORDER BY 3, 1, 2"
+            found[path.name] = connection.execute(rows).fetchall()
+        connection.close()
+    return found
+
+
+def arguments(command: str, folder: Path, data: Path) -> list[str]:
+    own = COMMANDS[command]
+    if command in ("rank", "refine", "retrain"):
+        return [POOLWISE, own[0], str(folder), *own[1:]]
+    return [POOLWISE, *own, "--data", f"folder:{data}", "--out", str(folder)]
+
+
+def call(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def asked(folder: Path, command: str) -> bool:
+    """Whether the folder knows of the command; what was killed before is typed again."""
+    try:
+        return any(told.split()[1] == command for told in json.loads((folder / "run.json").read_text())["commands"])
+    except OSError:
+        return False
+
+
+def killed(command: str, at: float, before: Path | None, folder: Path, data: Path) -> tuple[bool, str]:
+    """Whether the command was at work when it was killed, and what went wrong afterwards."""
+    if before:
+        shutil.copytree(before, folder)
+    with subprocess.Popen(
+        arguments(command, folder, data), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    ) as process:
+        try:
+            process.wait(at)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        working = process.wait() == -signal.SIGKILL
+    again = [POOLWISE, "resume", str(folder)] if asked(folder, command) else arguments(command, folder, data)
+    done = call(again)
+    return working, "" if done.returncode == 0 else done.stderr.strip()[-300:]
+
+
+def soak_kills(command: str, kills: int, work: Path, data: Path, draw: random.Random) -> dict[str, Any]:
+    """``kills`` SIGKILLs, each at a random moment of the time that the undisturbed command takes."""
+    before = None
+    if command in ("rank", "refine", "retrain"):
+        before = work / f"{command}-before"
+        for one in ("search",) if command == "rank" else ("search", "rank"):
+            call(arguments(one, before, data))
+    folder = work / command
+    if before:
+        shutil.copytree(before, folder)
+    begin = time.monotonic()
+    done = call(arguments(command, folder, data))
+    assert done.returncode == 0, done.stderr
+    seconds, expected = time.monotonic() - begin, results(folder)
+    equal, at_work, wrong = 0, 0, []
+    for number in range(kills):
+        again = work / f"{command}-{number}"
+        working, error = killed(command, draw.uniform(0.2, 1.0) * seconds, before, again, data)
+        at_work += working
+        same = not error and results(again) == expected
+        equal += same
+        if not same:
+            wrong.append(error or "other bytes")
+        shutil.rmtree(again)
+    click.echo(f"{command}: {equal} of {kills} equal {wrong}")
+    return {
+        "what": f"SIGKILL of {command}",
+        "n": kills,
+        "at work": at_work,
+        "equal": equal,
+        "one line": 0,
+        "wrong": len(wrong),
+    }
+
+
+def damage(folder: Path, other: Path, draw: random.Random) -> str:
+    """Spoil one file of a run folder; what was done."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith((".lock", ".part")))
+    path, way = draw.choice(files), draw.choice(WAYS)
+    data = path.read_bytes()
+    if way == "flip" and data:
+        place = draw.randrange(len(data))
+        data = data[:place] + bytes([data[place] ^ (1 << draw.randrange(8))]) + data[place + 1 :]
+    elif way == "cut" and data:
+        data = data[: draw.randrange(len(data))]
+    elif way == "swap":
+        rival = draw.choice([other / path.relative_to(folder), *files])
+        data = rival.read_bytes() if rival.exists() else b""
+    else:
+        data = b""
+    if way == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(data)
+    return f"{way} {path.relative_to(folder)}"
+
+
+class Stop(Listener):
+    """Stops a run after so many units."""
+
+    def __init__(self, units: int):
+        self.units = units
+
+    def advance(self, units: int = 1, **info: Any) -> None:
+        self.units -= units
+        self.stopping = self.units <= 0
+
+
+def soak_damages(damages: int, work: Path, data: Path, draw: random.Random) -> dict[str, Any]:
+    """Damages of a whole run's folder, half of them of a stopped one, each followed by resume and report."""
+    settings = Settings(
+        width=2, batch_size=8, image_size=8, steps=60, supernets=2, device="cpu", precision="float32", threads=1,
+        data=f"folder:{data}", retrain_steps=10, retrain_seeds=2, draw="rounds", checkpoint_minutes=0.002,
+    )  # fmt: skip
+    whole, stopped, other = work / "whole", work / "stopped", work / "other"
+    api.run(settings, whole)
+    with contextlib.suppress(Interrupted):
+        api.run(settings, stopped, listener=Stop(100))
+    api.run(Settings.from_json({**settings.to_json(), "seed": 5}), other)
+    expected, equal, told, wrong = results(whole), 0, 0, []
+    for number in range(damages):
+        folder = work / f"damaged-{number}"
+        shutil.copytree(whole if number % 2 else stopped, folder)
+        what = damage(folder, other, draw)
+        try:
+            api.resume(folder)
+            api.report(folder)
+            found = {name: value for name, value in results(folder).items() if not name.endswith(".sqlite")}
+            same = found == {name: value for name, value in expected.items() if not name.endswith(".sqlite")}
+            equal += same
+            if not same:
+                wrong.append(f"{what}: other bytes")
+        except PoolwiseError as error:
+            told += 1
+            click.echo(f"{what}: {error}")
+        except Exception as error:  # anything else would be a traceback at the terminal
+            wrong.append(f"{what}: {error!r}")
+        shutil.rmtree(folder)
+    click.echo(f"damages: {equal} go on and end in the same bytes, {told} in one line {wrong}")
+    return {"what": "damage", "n": damages, "at work": "", "equal": equal, "one line": told, "wrong": len(wrong)}
+
+
+class Watching(Listener):
+    """Memory and open files as a search goes on."""
+
+    def __init__(self) -> None:
+        self.process, self.step = psutil.Process(), 0
+        self.seen: list[tuple[int, float, int]] = []
+
+    def advance(self, units: int = 1, **info: Any) -> None:
+        before, self.step = self.step, self.step + units
+        if before // 500 < self.step // 500:
+            self.seen.append((self.step, self.process.memory_info().rss / 2**20, self.process.num_fds()))
+
+
+def long_run(steps: int, work: Path, data: Path) -> list[dict[str, Any]]:
+    """MiB and file handles of this process after every 500 steps of one search."""
+    settings = Settings(
+        width=2, batch_size=8, image_size=8, steps=steps, supernets=2, device="cpu", precision="float32", threads=1,
+        data=f"folder:{data}", draw="rounds", checkpoint_minutes=0.05,
+    )  # fmt: skip
+    watching = Watching()
+    api.search(settings, work / "long", listener=watching)
+    return [{"step": step, "MiB": round(mib, 1), "handles": handles} for step, mib, handles in watching.seen]
+
+
+@click.command()
+@click.option("--kills", default=25, show_default=True, help="Of each command.")
+@click.option("--commands", default=",".join(COMMANDS), show_default=True)
+@click.option("--damages", default=200, show_default=True)
+@click.option("--steps", default=0, show_default=True, help="Of one long search whose memory is watched.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--write/--no-write", default=True, help="Write a csv of the results.")
+def main(kills: int, commands: str, damages: int, steps: int, seed: int, write: bool) -> None:
+    draw, rows = random.Random(seed), []
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        data = pictures(work / "pictures")
+        for command in commands.split(",") if kills else ():
+            rows.append(soak_kills(command, kills, work, data, draw))
+        if damages:
+            rows.append(soak_damages(damages, work, data, draw))
+        if rows and write:
+            record("soak", rows)
+        if steps:
+            seen = long_run(steps, work, data)
+            click.echo(f"growth after 500 steps: {seen[-1]['MiB'] - seen[0]['MiB']:.1f} MiB")
+            if write:
+                record("long-run", seen)
+    sys.exit(1 if any(row["wrong"] for row in rows) else 0)
+
+
+if __name__ == "__main__":
+    main()
