@@ -96,6 +96,8 @@ class Manifest:
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict[str, list[Print]]]:
         """The files, to be changed inside and written after, by one process at a time."""
+        with writing(self.path, self.folder):
+            self.folder.stat()  # the lock would make a folder that is gone anew
         with writing(self.path, self.folder), FileLock(self.folder / "manifest.lock"):
             run, files = self.read()
             yield files

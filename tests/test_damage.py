@@ -1,0 +1,221 @@
+"""Files that are damaged are noticed, told of, and put back or made again; nothing is wrong in silence."""
+
+import dataclasses
+import json
+import os
+import sqlite3
+import zlib
+
+import pytest
+import torch
+
+from poolwise import api
+from poolwise.errors import RequestError, RunFailure
+from poolwise.progress import Listener
+from poolwise.runs import RunFolder, Trials
+from poolwise.settings import Settings
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder.create(tmp_path / "run", {"stages": []})
+
+
+def spoil(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(bytes(data))
+
+
+def repaired(folder):
+    told = []
+    lost = folder.repair(told.append)
+    return told, lost
+
+
+@pytest.mark.parametrize("how", [spoil, os.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_json_file_is_read_from_its_copy_and_put_back(folder, how):
+    folder.write_json("ranking.json", {"format": 1, "ranking": list(range(50))})
+    kept = (folder.path / "ranking.json").read_bytes()
+    how(folder.path / "ranking.json")
+    assert folder.read("ranking.json", "")["ranking"] == list(range(50))
+    told, lost = repaired(folder)
+    assert ["put back from its copy" in line for line in told] == [True]
+    assert lost == []
+    assert (folder.path / "ranking.json").read_bytes() == kept
+
+
+def test_damaged_with_its_copy_it_is_lost_and_told(folder):
+    folder.write_json("ranking.json", {"format": 1})
+    for path in (folder.path / "ranking.json", folder.path / "spare" / "ranking.json"):
+        spoil(path)
+    with pytest.raises(RequestError, match="is damaged and so is its copy"):
+        folder.read("ranking.json", "")
+    told, lost = repaired(folder)
+    assert lost == ["ranking.json"]
+    assert "is made again" in told[0]
+    assert not folder.has("ranking.json")
+
+
+def test_the_request_survives_and_another_run_s_manifest_is_refused(tmp_path, folder):
+    (folder.path / "run.json").unlink()
+    assert RunFolder.open(folder.path).request() == {"format": 1, "stages": []}
+    other = RunFolder.create(tmp_path / "other", {"stages": ["search"]})
+    (folder.path / "manifest.json").write_bytes(other.manifest.path.read_bytes())
+    with pytest.raises(RequestError, match="belongs to another run"):
+        RunFolder.open(folder.path)
+
+
+@pytest.mark.parametrize("how", [spoil, lambda path: path.write_bytes(b"{}")])
+def test_a_damaged_manifest_is_one_line_and_can_be_removed(folder, how):
+    how(folder.manifest.path)
+    with pytest.raises(RequestError, match="damaged: remove it"):
+        RunFolder.open(folder.path)
+    folder.manifest.path.unlink()
+    assert RunFolder.open(folder.path).adopt()
+    assert not folder.adopt()
+
+
+def test_the_checkpoint_before_is_used_and_named(folder):
+    for step in (1, 2, 3):
+        folder.save_checkpoint("search", {"a": torch.full((9,), float(step))}, {"step": step}, keep=True)
+    assert folder.load_checkpoint("search")[1]["step"] == 3
+    spoil(folder.path / "checkpoints" / "search.safetensors")
+    assert folder.load_checkpoint("search")[1]["step"] == 2
+    told, lost = repaired(folder)
+    assert "the one before it is used" in told[0]
+    assert lost == []
+    spoil(folder.path / "spare" / "search.safetensors")
+    with pytest.raises(RequestError, match="no sound one before it"):
+        folder.load_checkpoint("search")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "events.jsonl", "trials.sqlite", "checkpoint"])
+def test_a_newer_format_is_refused_with_the_way_out(folder, name):
+    folder.log({"event": "stage"})
+    read = {
+        "manifest.json": lambda: RunFolder.open(folder.path),
+        "events.jsonl": lambda: folder.repair(print),
+        "trials.sqlite": lambda: Trials(folder),
+        "checkpoint": lambda: folder.load_checkpoint("search"),
+    }[name]
+    if name == "manifest.json":
+        folder.manifest.path.write_text(json.dumps({"format": 2}))
+    elif name == "events.jsonl":
+        event = {"event": "log", "format": 2}
+        check = zlib.crc32(json.dumps(event).encode())
+        (folder.path / name).write_text(json.dumps({**event, "check": check}) + "\n")
+    elif name == "checkpoint":
+        folder.save_checkpoint("search", {}, {"format": 2})
+    else:
+        with sqlite3.connect(Trials(folder).path) as connection:
+            connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(RequestError, match=r"format 2.*newer version.*upgrade"):
+        read()
+
+
+def test_a_changed_row_is_left_out_told_and_gone(folder):
+    trials = Trials(folder)
+    for seed in (1, 2):
+        trials.record("4-3-3", seed, 10, 0.5, [[1, 2.0]], 3.0)
+    with sqlite3.connect(trials.path) as connection:
+        connection.execute("UPDATE trials SET accuracy=0.9 WHERE seed=2")
+    assert trials.states(10) == {("4-3-3", 1): "done"}
+    told, _ = repaired(folder)
+    assert "1 of 2 trainings do not fit" in told[0]
+    assert [trial["seed"] for trial in Trials(folder).all()] == [1]
+    assert repaired(folder)[0] == []
+
+
+def test_trials_of_another_file_are_not_taken(folder):
+    Trials(folder, "refine.sqlite").record("4-3-3", 1, 10, 0.5, [], 1.0)
+    (folder.path / "trials.sqlite").write_bytes((folder.path / "refine.sqlite").read_bytes())
+    assert Trials(folder).all() == []
+
+
+def test_a_ruined_database_is_told_and_begun_anew(folder):
+    path = Trials(folder).path
+    path.write_bytes(b"not a database at all, but long enough to be read as one" * 40)
+    with pytest.raises(RunFailure, match="poolwise resume"):
+        Trials(folder)
+    assert "is damaged" in repaired(folder)[0][0]
+    assert Trials(folder).all() == []
+
+
+def test_a_locked_database_is_one_line(folder, monkeypatch):
+    trials = Trials(folder)
+    monkeypatch.setattr("poolwise.runs.trials.LOCKED_SECONDS", 0.1)
+    with sqlite3.connect(trials.path) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RunFailure, match="locked by another program"):
+            trials.record("4-3-3", 1, 10, 0.5, [], 1.0)
+
+
+def test_a_changed_event_is_left_out(folder):
+    for step in (1, 2, 3):
+        folder.log({"event": "search", "step": step, "loss": 1.5})
+    path = folder.path / "events.jsonl"
+    path.write_text(path.read_text().replace('"step": 2, "loss": 1.5', '"step": 2, "loss": 1.4'))
+    assert [event["step"] for event in folder.events("search")] == [1, 3]
+    assert "1 damaged lines" in repaired(folder)[0][0]
+
+
+def test_a_folder_that_is_gone_is_told_and_not_made_again(tmp_path, folder):
+    folder.path.rename(tmp_path / "moved")
+    for write in (
+        lambda: folder.write_json("ranking.json", {"format": 1}),
+        lambda: folder.save_checkpoint("search", {}, {}, keep=True),
+        lambda: folder.log({"event": "search"}),
+    ):
+        with pytest.raises(RunFailure, match="is gone: it was deleted or moved"):
+            write()
+    assert not folder.path.exists()
+
+
+def test_what_no_longer_fits_goes_with_the_request(folder, monkeypatch):
+    folder.write_json("retrain.json", {"format": 1})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_drop", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.save_request({"format": 1, "stages": ["retrain"]}, drop=("retrain.json",))
+    assert folder.has("retrain.json")
+    folder.settle()
+    assert not folder.has("retrain.json")
+    assert folder.request() == {"format": 1, "stages": ["retrain"]}
+
+
+def test_lost_weights_are_trained_again_to_the_same_bytes(tmp_path, tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, retrain_seeds=1, steps=6)
+    api.run(settings, tmp_path / "run", source=tiny_source)
+    run = tmp_path / "run"
+    weights = next(path for path in sorted((run / "checkpoints").iterdir()) if path.name != "search.safetensors")
+    kept = {path: path.read_bytes() for path in (weights, run / "ranking.json", run / "retrain.json")}
+    spoil(weights)
+    for path in (run / "ranking.json", run / "spare" / "retrain.json"):
+        path.write_bytes(b"")
+    api.resume(run, source=tiny_source)
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_another_machine_is_told(tmp_path, tiny_settings, tiny_source):
+    told = []
+
+    class Notes(Listener):
+        def note(self, text):
+            told.append(text)
+
+    folder = api.search(dataclasses.replace(tiny_settings, steps=2), tmp_path / "run", source=tiny_source)
+    request = folder.request()
+    request["hardware"]["processor"] = "abacus"
+    folder.save_request(request)
+    api.resume(folder.path, source=tiny_source, listener=Notes())
+    assert any("processor abacus, now" in line and "last bits" in line for line in told)
+
+
+def test_minutes_between_checkpoints_are_checked():
+    with pytest.raises(RequestError, match="checkpoint_minutes is 0"):
+        Settings(checkpoint_minutes=0)
