@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import torch
 
 REQUEST, SPARE = "run.json", "spare"
+# where these are removed, by hand perhaps, they are made again: what they are made of is kept, so that it takes no training
+REMADE = ("refine.json", "retrain.json", "exhaustive.json")
 _DROP = "drop"  # in run.json: files that no longer say what is asked for, and must be gone before anything is done
 
 
@@ -214,7 +216,8 @@ class RunFolder:
             spare = self.path / SPARE / Path(name).name
             checkpoint = name.startswith("checkpoints/")
             trusted = files.get(f"{SPARE}/{spare.name}", []) if checkpoint else known
-            if name.startswith(f"{SPARE}/") or Print.of_file(spare) not in trusted:
+            removed = found is None and name in REMADE
+            if removed or name.startswith(f"{SPARE}/") or Print.of_file(spare) not in trusted:
                 lost.append(name)
                 if not name.startswith(f"{SPARE}/"):
                     note(f"{self.path / name} {what} and is made again")
