@@ -15,10 +15,12 @@ from poolwise.progress import Listener
 from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
 
+REQUEST = {"stages": [], "macs": 1}
+
 
 @pytest.fixture
 def folder(tmp_path):
-    return RunFolder.create(tmp_path / "run", {"stages": []})
+    return RunFolder.create(tmp_path / "run", REQUEST)
 
 
 def spoil(path):
@@ -35,14 +37,14 @@ def repaired(folder):
 
 @pytest.mark.parametrize("how", [spoil, os.unlink, lambda path: path.write_bytes(b"")])
 def test_a_damaged_json_file_is_read_from_its_copy_and_put_back(folder, how):
-    folder.write_json("ranking.json", {"format": 1, "ranking": list(range(50))})
-    kept = (folder.path / "ranking.json").read_bytes()
-    how(folder.path / "ranking.json")
-    assert folder.read("ranking.json", "")["ranking"] == list(range(50))
+    folder.write_json("verdict.json", {"format": 1, "ranking": list(range(50))})
+    kept = (folder.path / "verdict.json").read_bytes()
+    how(folder.path / "verdict.json")
+    assert folder.read("verdict.json", "")["ranking"] == list(range(50))
     told, lost = repaired(folder)
     assert ["put back from its copy" in line for line in told] == [True]
     assert lost == []
-    assert (folder.path / "ranking.json").read_bytes() == kept
+    assert (folder.path / "verdict.json").read_bytes() == kept
 
 
 def test_damaged_with_its_copy_it_is_lost_and_told(folder):
@@ -59,8 +61,8 @@ def test_damaged_with_its_copy_it_is_lost_and_told(folder):
 
 def test_the_request_survives_and_another_run_s_manifest_is_refused(tmp_path, folder):
     (folder.path / "run.json").unlink()
-    assert RunFolder.open(folder.path).request() == {"format": 1, "stages": []}
-    other = RunFolder.create(tmp_path / "other", {"stages": ["search"]})
+    assert RunFolder.open(folder.path).request() == {"format": 1, **REQUEST}
+    other = RunFolder.create(tmp_path / "other", {**REQUEST, "stages": ["search"]})
     (folder.path / "manifest.json").write_bytes(other.manifest.path.read_bytes())
     with pytest.raises(RequestError, match="belongs to another run"):
         RunFolder.open(folder.path)

@@ -118,6 +118,7 @@ def test_a_malicious_file_is_never_carried_out(trap, tmp_path, monkeypatch):
         for path, read in places.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(payload)
+            run.manifest.path.unlink(missing_ok=True)  # which would pass over the file, or take its copy
             if path.name == "data_batch_1":
                 for other in ("data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
                     (path.parent / other).write_bytes(payload)
