@@ -10,7 +10,7 @@ import pytest
 import poolwise
 from poolwise import calibration
 from poolwise.calibration import Parallel
-from poolwise.errors import RequestError, RunFailure
+from poolwise.errors import RequestError, RunFailure, WorkerDied
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder
@@ -113,3 +113,39 @@ def test_share_of_use_is_that_of_the_longest_chain():
     two = calibration.share_of_use(2, 2, 2)  # both on one net or one on each: 2 or 1 steps long, half of the time each
     assert two == pytest.approx(2 / 2 / 1.5, abs=0.05)
     assert calibration.share_of_use(8, 8, 2) > calibration.share_of_use(2, 8, 2)
+
+
+def dies_at(problem, listener, hold, number, mark):
+    """The first job dies each time, the second once."""
+    import os
+    from pathlib import Path
+
+    if number == 1 or (number == 2 and not Path(mark).exists()):
+        if number == 2:
+            Path(mark).touch()
+        os._exit(9)
+    return number
+
+
+def test_a_dead_worker_s_job_is_repeated_once_and_the_others_go_on(tiny_settings, tiny_source, tmp_path):
+    problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    jobs = [(number, str(tmp_path / "mark")) for number in (1, 2, 3, 4)]
+    found = {job[0]: result for job, result in each(problem, dies_at, jobs, Listener(), 2, 1)}
+    assert isinstance(found.pop(1), WorkerDied)
+    assert found == {2: 2, 3: 3, 4: 4}
+
+
+def has_no_memory(problem, listener, hold, number):
+    import resource
+
+    if number == 1:
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, resource.RLIM_INFINITY))
+        return len(bytearray(2**32))
+    return number
+
+
+def test_a_worker_without_memory_is_a_failed_job(tiny_settings, tiny_source):
+    problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    found = {job[0]: result for job, result in each(problem, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
+    assert isinstance(found[1], WorkerDied)
+    assert found[2] == 2

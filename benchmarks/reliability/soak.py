@@ -206,8 +206,12 @@ def soak_damages(damages: int, work: Path, data: Path, draw: random.Random) -> d
         try:
             api.resume(folder)
             api.report(folder)
-            found = {name: value for name, value in results(folder).items() if not name.endswith(".sqlite")}
-            same = found == {name: value for name, value in expected.items() if not name.endswith(".sqlite")}
+            # of a ranked run the search's last state is needed no more, and is not searched for again; trials are in retrain.json
+            left = [name for name in expected if not name.endswith(".sqlite")]
+            if number % 2 and what.endswith("checkpoints/search.safetensors"):
+                left.remove("search.safetensors")
+            found = results(folder)
+            same = all(found.get(name) == expected[name] for name in left)
             equal += same
             if not same:
                 wrong.append(f"{what}: other bytes")
