@@ -127,6 +127,7 @@ def dies_at(problem, listener, hold, number, mark):
     return number
 
 
+@pytest.mark.slow
 def test_a_dead_worker_s_job_is_repeated_once_and_the_others_go_on(tiny_settings, tiny_source, tmp_path):
     problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     jobs = [(number, str(tmp_path / "mark")) for number in (1, 2, 3, 4)]
@@ -144,6 +145,7 @@ def has_no_memory(problem, listener, hold, number):
     return number
 
 
+@pytest.mark.slow
 def test_a_worker_without_memory_is_a_failed_job(tiny_settings, tiny_source):
     problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     found = {job[0]: result for job, result in each(problem, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
