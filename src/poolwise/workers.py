@@ -114,9 +114,8 @@ def for_search(problem: Problem) -> Parallel:
 
 def for_ranking(problem: Problem) -> Parallel:
     """Processes and threads for ranking all configurations; what is soon done stays in this process."""
-    poolings = problem.space if problem.space.size <= LISTED else ()
-    macs = problem.cost.prefix_macs(poolings) * len(problem.halves[1]) if poolings else float("inf")
-    if macs < SMALL_RANKING_MACS:
+    few = problem.space.size <= LISTED
+    if few and problem.cost.prefix_macs(problem.space) * len(problem.halves[1]) < SMALL_RANKING_MACS:
         return Parallel(1, problem.settings.threads or cpu_threads())
     return for_trainings(problem)
 

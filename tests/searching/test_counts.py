@@ -6,8 +6,11 @@ import json
 import pytest
 
 import poolwise
+from conftest import draw_images
 from poolwise import limiting, networks, planning
+from poolwise.calibration import Timing
 from poolwise.errors import RequestError
+from poolwise.images.sources import Source
 from poolwise.networks import registry
 from poolwise.networks.resnet import BasicBlock, _chain
 from poolwise.problem import Problem, space_asked
@@ -125,9 +128,6 @@ def deep(monkeypatch):
 
 
 def test_a_million_are_searched_by_what_is_drawn(tmp_path, deep, tiny_settings, tiny_source, monkeypatch):
-    from conftest import draw_images
-    from poolwise.images.sources import Source
-
     notes = []
 
     class Notes(Listener):
@@ -173,13 +173,12 @@ def test_of_a_million_some_are_priced_and_guessed(deep):
     assert all(pooling.poolings in (4, 5) for pooling in guess.costs)
 
 
-def test_a_plan_of_a_million_takes_no_time(deep, tiny_settings, tiny_source, monkeypatch):
-    from poolwise.calibration import Timing
-
+def test_a_plan_of_a_million_takes_no_time(deep, tiny_settings, monkeypatch):
     monkeypatch.setattr(Problem, "timing", Timing((0.5, 0.0), (0.1, 0.0), 1e-12, 0.0))
-    settings = dataclasses.replace(tiny_settings, model=deep, poolings=(2, 3), threads=1, workers=1, steps=40)
-    problem = Problem(settings, tiny_source)
+    source = Source("tiny", draw_images(24, 32, 1), draw_images(12, 32, 2), ("red", "green", "blue"))
+    settings = dataclasses.replace(tiny_settings, model=deep, poolings=(4, 5), threads=1, workers=1, steps=40)
+    problem = Problem(settings, source)
     rank = planning.plan(problem, ["rank"]).stages[0]
-    assert rank.steps == 41 * 48, "no more than the search can visit"
-    wider = Problem(dataclasses.replace(settings, rank_beam=3), tiny_source)
+    assert rank.steps == 41 * 12, "no more than the search can visit"
+    wider = Problem(dataclasses.replace(settings, rank_beam=3), source)
     assert planning.plan(wider, ["rank"]).stages[0].macs > rank.macs

@@ -168,7 +168,7 @@ def family_costs(
 ) -> dict[Pooling, Cost]:
     """Costs of every configuration of a family, or of a ``space`` of its placements, in the order of the space."""
     known = family(model)
-    space = space or known.space
+    space = known.space if space is None else space
     arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
     chain = create(known.build, Streams(0).torch("cost"), **arguments)
     price = CostModel(chain, image_size, known.default, most=space.poolings)

@@ -46,7 +46,9 @@ class Subspace(PoolingSpace):
 
     @property
     def whole(self) -> PoolingSpace:
-        return self.part_of or PoolingSpace(self.layers, self.poolings, self.min_stage, self.shared_slots)
+        if self.part_of is not None:  # not its truth, which asks for its length: large spaces have none
+            return self.part_of
+        return PoolingSpace(self.layers, self.poolings, self.min_stage, self.shared_slots)
 
     @property
     def counts(self) -> tuple[int, ...]:
