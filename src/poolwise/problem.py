@@ -24,6 +24,7 @@ from poolwise.networks import family, variants
 from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import SwitchableNet, export
+from poolwise.networks.whole import check_settings
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace, Subspace, subset
@@ -60,6 +61,8 @@ class Problem:
         self._on_device: dict[int, tuple[ImageSet, Tensor | Packed, Tensor]] = {}
         self.device = choose_device(settings.device)
         self.family = family(settings.model)
+        if self.family.whole:
+            check_settings(settings)
         self.width = settings.width or self.family.width
         self.space, self.default = space_asked(settings), self.family.default
         self._precision = chosen["precision"] if chosen else settings.precision

@@ -313,6 +313,8 @@ def preset(name: str, **overrides: Any) -> Settings:
         raise RequestError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}. Allowed are {', '.join(PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
     base = dict(PRESETS[name])
+    if ":" in str(given.get("model", "")):  # a network that is not of this library has its own width
+        base.pop("width", None)
     if "epochs" in given and "steps" not in given:
         base.pop("steps", None)
     if "retrain_epochs" in given and "retrain_steps" not in given:

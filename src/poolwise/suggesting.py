@@ -16,9 +16,8 @@ import torch
 
 from poolwise import limiting, metrics
 from poolwise.errors import RequestError
-from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
-from poolwise.networks.cost import Cost, family_costs
+from poolwise.networks.cost import Cost, family_costs, sized
 from poolwise.networks.switch import export
 from poolwise.problem import space_asked
 from poolwise.rng import Streams
@@ -113,7 +112,7 @@ def suggest(
 
     Raises RequestError for an unknown family, and for a limit that no configuration keeps (naming the smallest).
     """
-    known, where = family(model), choose_device(device)
+    known, where = sized(model, width), choose_device(device)
     limits = {
         "max_macs": max_macs,
         "max_params": max_params,

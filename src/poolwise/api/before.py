@@ -10,9 +10,7 @@ import torch
 
 from poolwise import suggesting
 from poolwise.api.handing import network
-from poolwise.errors import RequestError
-from poolwise.networks import family
-from poolwise.networks.cost import Cost, family_costs
+from poolwise.networks.cost import Cost, family_costs, sized
 from poolwise.networks.others import build, is_other
 from poolwise.networks.slots import Slots, slots
 from poolwise.problem import space_asked
@@ -27,20 +25,21 @@ def costs(
     model: str = "resnet20",
     *,
     width: int | None = None,
-    image_size: int = 32,
+    image_size: int | None = None,
     classes: int = 10,
     poolings: Sequence[int] | None = None,
     max_configs: int | None = None,
 ) -> dict[Pooling, Cost]:
-    """Costs of every configuration of a family, in the order of its space, before any training.
+    """Costs of every configuration of a network, in the order of its space, before any training.
 
     Args:
+        image_size: 32 where it is not given, and 224 for networks that are not of this library.
         poolings: numbers of downsamplings (None: as many as the default has); the default is priced in any case.
         max_configs: of more configurations, a uniform draw of so many, the default among them; by default DRAWN of more
             than LISTED.
     """
     space = _listed(Settings(model=model, poolings=_tuple(poolings), max_configs=max_configs))
-    return family_costs(model, width, image_size, classes, space)
+    return family_costs(model, width, image_size or usual_size(model), classes, space)
 
 
 def placements(model: str = "resnet20", *, poolings: Sequence[int] | None = None) -> PoolingSpace:
@@ -57,19 +56,20 @@ def _tuple(poolings: Sequence[int] | None) -> tuple[int, ...] | None:
     return None if poolings is None else tuple(poolings)
 
 
-def named_slots(model: str, *, width: int | None = None, image_size: int | None = None, classes: int = 10) -> Slots:
-    """Where the downsamplings of a network can stand, by name: a family, or ``torchvision:resnet18``, ``timm:resnet26d``.
+def usual_size(model: str) -> int:
+    """Pixels along one side where none are given."""
+    return 224 if is_other(model) else 32
 
-    ``image_size`` is 32 where it is not given, and 224 for other libraries' networks.
-    """
-    if is_other(model):
-        if width is not None:
-            raise RequestError(f"width is of this library's own families and {model} has its own: leave it out")
-        return slots(build(model, classes), torch.zeros(2, 3, image_size or 224, image_size or 224))
-    plain = network(model, family(model).default, width=width, classes=classes)
-    return slots(plain, torch.zeros(2, 3, image_size or 32, image_size or 32))
+
+def named_slots(model: str, *, width: int | None = None, image_size: int | None = None, classes: int = 10) -> Slots:
+    """Where the downsamplings of a network can stand, by name; ``image_size`` as in ``costs``."""
+    size = image_size or usual_size(model)
+    if is_other(model) and width is None:
+        return slots(build(model, classes), torch.zeros(2, 3, size, size))
+    plain = network(model, sized(model, width).default, width=width, classes=classes)
+    return slots(plain, torch.zeros(2, 3, size, size))
 
 
 def suggest(model: str = "resnet20", **arguments: Any) -> Guess:
-    """A guess without any training, within limits of cost; arguments as of ``suggesting.suggest``."""
-    return suggesting.suggest(model, **arguments)
+    """A guess without any training, within limits; arguments of ``suggesting.suggest``, ``image_size`` as in ``costs``."""
+    return suggesting.suggest(model, **{**arguments, "image_size": arguments.get("image_size") or usual_size(model)})

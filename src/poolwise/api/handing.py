@@ -11,6 +11,7 @@ from poolwise import handing
 from poolwise.errors import RequestError
 from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
+from poolwise.networks.cost import sized
 from poolwise.networks.switch import export
 from poolwise.plain import reading
 from poolwise.rng import Streams
@@ -23,20 +24,23 @@ from poolwise.truth import standalone
 
 def network(
     model: str, pooling: Pooling | str, *, width: int | None = None, classes: int = 10, seed: int = 0
-) -> torch.nn.Sequential:
-    """A configuration of a family as a plain ``nn.Sequential`` with fresh weights, as it is trained stand-alone."""
-    known = family(model)
+) -> torch.nn.Module:
+    """A configuration with fresh weights, as it is trained stand-alone.
+
+    A plain ``nn.Sequential`` of a family; of any other network (``networks.others``) that network, its downsamplings moved.
+    """
+    known = sized(model, width)
     arguments: dict[str, Any] = {"classes": classes, "width": width or known.width, "norm": running_norm}
     return export(create(known.build, Streams(seed).torch("init"), **arguments), pooling)
 
 
-def model(folder: str | Path, pooling: Pooling | str, seed: int = 1) -> torch.nn.Sequential:
-    """A retrained configuration as a plain ``nn.Sequential`` in evaluation mode, on the CPU."""
+def model(folder: str | Path, pooling: Pooling | str, seed: int = 1) -> torch.nn.Module:
+    """A retrained configuration as a plain module (see ``network``) in evaluation mode, on the CPU."""
     plain, _ = _trained(RunFolder.open(Path(folder)), pooling, seed)
     return plain
 
 
-def _trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple[torch.nn.Sequential, dict[str, Any]]:
+def _trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple[torch.nn.Module, dict[str, Any]]:
     """A retrained configuration, and what its trial was."""
     request, name = opened.request(), str(Pooling.parse(str(pooling)))
     settings = Settings.from_json(request["settings"])

@@ -51,18 +51,27 @@ def cli() -> None:
     """Learn where a CNN should downsample: rank every pooling configuration, retrain the pick, judge the gain."""
 
 
+_MODEL = click.option(
+    "--model",
+    default="resnet20",
+    show_default=True,
+    help="Network family; or torchvision:resnet18, timm:resnet26d, FILE.py:NAME.",
+)
+_SIZE = click.option(
+    "--image-size", type=click.IntRange(min=1), help="Pixels along one side (32; 224 for models not of this library)."
+)
+
+
 @cli.command()
-@click.option("--model", default="resnet20", show_default=True, help="Network family.")
+@_MODEL
 @click.option("--models", is_flag=True, help="List the families instead.")
 @click.option(
     "--slots",
     is_flag=True,
-    help="Where its downsamplings can stand instead; also of other libraries' models: torchvision:resnet18, timm:resnet26d.",
+    help="Where its downsamplings can stand instead.",
 )
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
-@click.option(
-    "--image-size", type=click.IntRange(min=1), help="Pixels along one side (32; 224 for other libraries' models)."
-)
+@_SIZE
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
 @counts_options
 @click.option("--json", "as_json", is_flag=True, help="The table as JSON.")
@@ -79,23 +88,18 @@ def space(
     """All configurations of a network and what each costs, before any training; of very many, some."""
     from poolwise import api
     from poolwise.networks import available, family
-    from poolwise.networks.others import is_other
 
     if models:
         return show.families(available(), as_json)
     if slots:
         return show.slots(model, api.named_slots(model, width=width, image_size=image_size, classes=classes), as_json)
-    if is_other(model):
-        raise RequestError(
-            f"configurations of {model} are not priced one by one: add --slots to see where it can downsample"
-        )
-    priced = api.costs(model, width=width, image_size=image_size or 32, classes=classes, **asked)
+    priced = api.costs(model, width=width, image_size=image_size, classes=classes, **asked)
     size = api.placements(model, poolings=asked["poolings"]).size
     show.costs(priced, family(model).default, size, as_json)
 
 
 @cli.command()
-@click.option("--model", default="resnet20", show_default=True, help="Network family.")
+@_MODEL
 @click.option(
     "--max-macs",
     default="1.0",
@@ -110,7 +114,7 @@ def space(
 @click.option("--latency-batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images of that pass.")
 @click.option("--device", default="auto", show_default=True, help="Where it is measured: auto, cpu, cuda, mps.")
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
-@click.option("--image-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pixels along one side.")
+@_SIZE
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
 @counts_options
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")

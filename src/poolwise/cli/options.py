@@ -53,7 +53,10 @@ _PROBLEM: list[Decorator] = [
     click.option(
         "--preset", "preset_name", default="demo", show_default=True, help=f"Starting point: {', '.join(PRESETS)}."
     ),
-    click.option("--model", help="Network family (poolwise space --models lists them)."),
+    click.option(
+        "--model",
+        help="Network family (poolwise space --models lists them); or torchvision:NAME, timm:NAME, FILE.py:NAME.",
+    ),
     click.option("--width", type=int, help="Base number of channels."),
     click.option("--data", help="cifar10, cifar100, food101, or folder:PATH with one subfolder a class."),
     click.option("--image-size", type=int, help="Pixels along one side, for folders and food101 (64)."),

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError
+from poolwise.space import Pooling
 
 Norm = Callable[[int], nn.Module]
 
@@ -109,6 +110,10 @@ class Chain(nn.Module):
         places = [list(one.copies.values()) if isinstance(one, PerDepth) else [one] for one in self.layers]
         return [layer for copies in places for layer in copies]
 
+    def whole(self, pooling: Pooling) -> nn.Module | None:
+        """A copy, at ``pooling``, of the network that the chain is a view of; None where the chain is the network itself."""
+        return None
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         features_BCHW = images_BCHW
         for i in range(len(self)):
@@ -127,11 +132,24 @@ class PoolHead(nn.Module):
         return self.linear(features_BCHW.mean(dim=(2, 3)))
 
 
+def learning(network: nn.Module) -> nn.Module:
+    """The network in training mode, but for dropout and its kin, which would draw from the global generator."""
+    network.train()
+    for module in network.modules():
+        name = type(module).__name__.lower()
+        if "drop" in name or "stochasticdepth" in name:
+            module.eval()
+    return network
+
+
 def create(build: Callable[..., Chain], generator: torch.Generator, **arguments: Any) -> Chain:
     """Build a chain on the CPU with weights drawn from ``generator`` alone; the global generator is not touched.
 
     Convolutions: He normal, fan-out. Linear: uniform in +-1/sqrt(fan-in), bias as well. Norms: torch's own reset.
+    A ``build`` with a ``create`` of its own (``networks.others``) begins as its library does.
     """
+    if hasattr(build, "create"):
+        return build.create(generator, **arguments)
     with torch.device("meta"):
         chain = build(**arguments)
     chain.to_empty(device="cpu")

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from poolwise.errors import RequestError
 from poolwise.networks.chain import Chain, PerDepth, batch_norm, create
-from poolwise.networks.registry import family
+from poolwise.networks.halving import PoolBefore, Unit, one
+from poolwise.networks.registry import Family, family
 from poolwise.networks.switch import check_fits, check_operator, downsampled
 from poolwise.rng import Streams
 from poolwise.space import Pooling, PoolingSpace
@@ -119,7 +120,14 @@ class CostModel:
             i, before, after = step
             last = i == len(self.chain)
             parts = [self.chain.head] if last else downsampled(self.chain.layers[i], after - before, self.operator)
-            self._table[step] = _measure(nn.Sequential(*parts), self._input(i, before))
+            try:
+                self._table[step] = _measure(nn.Sequential(*parts), self._input(i, before))
+            except (RuntimeError, ValueError, NotImplementedError) as error:
+                what = "the head" if last else f"layer {self.chain.names[i]}"
+                raise RequestError(
+                    f"{what} does not run on images of {self.image_size}x{self.image_size} pixels after {after} downsamplings"
+                    f" {_why(error)}"
+                ) from error
         return self._table[step]
 
     def _input(self, i: int, depth: int) -> Tensor:
@@ -163,11 +171,19 @@ class CostModel:
         return Cost(macs, macs / self._default_macs, self.parameters, held, receptive_field, productive)
 
 
+def sized(model: str, width: int | None) -> Family:
+    """The family called ``model``; RequestError where a width is given that it cannot have."""
+    known = family(model)
+    if width is not None and known.width is None:
+        raise RequestError(f"width is of this library's own families and {model} has its own: leave it out")
+    return known
+
+
 def family_costs(
     model: str, width: int | None, image_size: int, classes: int, space: PoolingSpace | None = None
 ) -> dict[Pooling, Cost]:
     """Costs of every configuration of a family, or of a ``space`` of its placements, in the order of the space."""
-    known = family(model)
+    known = sized(model, width)
     space = known.space if space is None else space
     arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
     chain = create(known.build, Streams(0).torch("cost"), **arguments)
@@ -186,7 +202,7 @@ def _measure(module: nn.Module, features_BCHW: Tensor) -> _LayerCost:
     """Costs of one pass of ``module``, on the meta device, also where the caller wants no gradients."""
     features_BCHW = features_BCHW.detach().requires_grad_()
     cost = _LayerCost(features_BCHW)
-    with _hooks(module, _counter(cost)), _saved_bytes() as saved:
+    with _hooks(module, _counter(module, cost), _pools_before(cost)), _saved_bytes() as saved:
         output = module(features_BCHW)
     apart = {_storage(tensor) for tensor in (features_BCHW, *module.parameters())}
     cost.activation_bytes = sum(size for storage, size in saved.items() if storage not in apart) // _BATCH
@@ -208,22 +224,40 @@ def multiply_adds(module: nn.Module, output: Tensor) -> int:
     return outputs * module.in_features if isinstance(module, nn.Linear) else 0
 
 
-def _counter(cost: _LayerCost) -> Callable[[nn.Module, Any, Tensor], None]:
+def _counter(measured: nn.Module, cost: _LayerCost) -> Callable[[nn.Module, Any, Tensor], None]:
+    units = [module for module in measured.modules() if isinstance(module, Unit)]
+    # an average pool within a block belongs to its shortcut
+    averaging = {part for unit in units for part in unit.parts if isinstance(part, nn.AvgPool2d)}
+
     def count(module: nn.Module, _inputs: Any, output: Tensor) -> None:
         cost.macs += multiply_adds(module, output)
         if isinstance(module, nn.Conv2d):
             if max(module.kernel_size) > 1:
                 reach = (module.kernel_size[0] - 1) * module.dilation[0]
                 cost.windows.append(_Window(reach, module.stride[0], True))
-        elif isinstance(module, nn.MaxPool2d):
-            cost.windows.append(_Window(module.kernel_size - 1, module.stride, False))
+        elif isinstance(module, nn.MaxPool2d) or module in averaging:
+            kernel, stride = one(module.kernel_size), one(module.stride)
+            if kernel > 1:  # else it is a shortcut that keeps every second pixel
+                cost.windows.append(_Window(kernel - 1, stride, False))
+
+    return count
+
+
+def _pools_before(cost: _LayerCost) -> Callable[[nn.Module, Any], None]:
+    """Pools that are hooked to a module (``halving``) come before what it does."""
+
+    def count(module: nn.Module, _inputs: Any) -> None:
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, PoolBefore):
+                cost.windows.append(_Window(hook.stride - 1, hook.stride, False))
 
     return count
 
 
 @contextmanager
-def _hooks(module: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
+def _hooks(module: nn.Module, hook: Callable[..., None], before: Callable[..., None]) -> Iterator[None]:
     handles = [part.register_forward_hook(hook) for part in module.modules()]
+    handles += [part.register_forward_pre_hook(before, prepend=True) for part in module.modules()]
     try:
         yield
     finally:
@@ -245,6 +279,15 @@ def _saved_bytes() -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield saved
+
+
+def _why(error: Exception) -> str:
+    """The first line of an error, with what a fixed number of features comes from."""
+    told = str(error).splitlines()[0] if str(error) else type(error).__name__
+    fixed = "mat1 and mat2" in told
+    return f"({told})" + (
+        ": its head takes a fixed number of pixels, so give the image size it was made for" if fixed else ""
+    )
 
 
 def _storage(tensor: Tensor) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from poolwise.networks.chain import Strided
 
@@ -71,16 +71,17 @@ def is_pool(module: nn.Module) -> bool:
     """A 2x2 pool with stride 2, or one that was switched off here."""
     if not isinstance(module, _POOLS):
         return False
-    shape = (_one(module.kernel_size), _one(module.stride), _one(module.padding))
+    shape = (one(module.kernel_size), one(module.stride), one(module.padding))
     return shape in ((2, 2, 0), (1, 1, 0))
 
 
-def _one(value: Any) -> int:
+def one(value: Any) -> int:
+    """A size that torch takes as a number or as one for each axis."""
     return int(value[0] if isinstance(value, Sequence) else value)
 
 
 def _halvings(stride: Any) -> int:
-    return _one(stride).bit_length() - 1
+    return one(stride).bit_length() - 1
 
 
 class PoolBefore:
@@ -247,3 +248,33 @@ def _outer(convs: Sequence[nn.Conv2d]) -> bool:
 def _blurs(block: nn.Module) -> bool:
     """Whether the block smooths what its stride drops (timm's anti-aliasing), which is not known here."""
     return not isinstance(getattr(block, "aa", None), (type(None), nn.Identity))
+
+
+class Unit(Strided):
+    """A layer of someone's network for a chain: modules that run one after the other, the first of which are its pools.
+
+    Args:
+        modules: used, not copied.
+        halving: what moves the layer's downsamplings; None for the first layer, which has none.
+        in_place: the modules change what they are given, so they get a copy: others may need it.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], halving: Halving | None, in_place: bool):
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self.halving, self.in_place = halving, in_place
+
+    def strided(self) -> list[nn.Conv2d]:
+        return []  # their strides are the halving's
+
+    def forward(self, features_BCHW: Tensor, stride: int | None = None) -> Tensor:
+        self.place(_halvings(stride or self.stride))
+        features_BCHW = features_BCHW.clone() if self.in_place else features_BCHW
+        for part in self.parts:
+            features_BCHW = part(features_BCHW)
+        return features_BCHW
+
+    def place(self, halvings: int) -> None:
+        """Put so many downsamplings before the layer."""
+        if self.halving is not None and self.halving.halvings != halvings:
+            self.halving.place(halvings)

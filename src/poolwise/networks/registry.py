@@ -25,20 +25,22 @@ class Family:
     Attributes:
         name: what ``--model`` takes.
         default: the placement that everyone copies.
-        width: base number of channels that the family's paper uses.
+        width: base number of channels that the family's paper uses; None where it cannot be chosen.
         build: ``build(classes=, width=, norm=)`` returns a Chain whose weights are still to be drawn.
         summary: one line.
         operator: how the network is downsampled, ``pool`` or ``stride`` (see ``switch``); its chains carry it along.
         reduction: how many times smaller the first layer's output is than the image, whatever the placement.
+        whole: whether it is a network that is not of this library (``networks.others``).
     """
 
     name: str
     default: Pooling
-    width: int
+    width: int | None
     build: Build
     summary: str
     operator: str = "pool"
     reduction: int = 1
+    whole: bool = False
 
     @property
     def space(self) -> PoolingSpace:
@@ -86,8 +88,15 @@ def available() -> list[Family]:
 
 
 def family(name: str) -> Family:
-    """The family called ``name``. Raises RequestError with the known names otherwise."""
+    """The family called ``name``, or a network that is not of this library as one. RequestError with the known names."""
+    from poolwise.networks import others  # which makes families
+
+    if others.is_other(name):
+        return others.family_of(name)
     known = {f.name: f for f in available()}
     if name not in known:
-        raise RequestError(f"unknown model {name!r}{did_you_mean(name, known)}. Known models: {', '.join(known)}")
+        raise RequestError(
+            f"unknown model {name!r}{did_you_mean(name, known)}. Known models: {', '.join(known)};"
+            " torchvision:NAME, timm:NAME and FILE.py:NAME are taken as well"
+        )
     return known[name]

@@ -54,12 +54,20 @@ class Slots:
         layers: in the order in which they run.
         reduction: how many times smaller than the image the first layer's output is, whatever the placement.
         fixed: name -> why a downsampling that is in the network stays where it is.
+        in_place: whether each layer, and what follows the last, changes the very tensor that it is given.
     """
 
     layers: tuple[Slot, ...]
     reduction: int
     fixed: dict[str, str]
     _halvings: tuple[Halving, ...] = field(repr=False)
+    _modules: tuple[tuple[nn.Module, ...], ...] = field(repr=False)
+    in_place: tuple[bool, ...] = field(repr=False)
+
+    @property
+    def parts(self) -> list[tuple[tuple[nn.Module, ...], Halving]]:
+        """Of each layer the modules that run one after the other, pools before it first, and how it takes downsamplings."""
+        return list(zip(self._modules, self._halvings, strict=True))
 
     @property
     def pooling(self) -> Pooling:
@@ -313,10 +321,13 @@ def _found(layers: list[list[_Call]]) -> Slots:
     pooled = [call for call in pools if call not in layers[0] or call is layers[0][-1]]
     kind = "average" if any(isinstance(call.module, nn.AvgPool2d) for call in pooled) else "max"
     told, halvings, fixed = [], [], dict[str, str]()
+    modules = [[call.module for call in layer] for layer in layers]
     for i, layer in enumerate(layers):
         before = layers[i - 1][-1].module if i else None
         pool = before if before is not None and is_pool(before) else None
         halving = halving_of(layer[0].module, pool, kind, prefer_pool=bool(pooled))
+        if pool is not None:
+            modules[i].insert(0, modules[i - 1].pop())
         given, returned = layer[0].given, layer[-1].returned
         if is_pool(layer[-1].module):
             returned = layer[-1].given  # it stands before the next layer
@@ -340,4 +351,8 @@ def _found(layers: list[list[_Call]]) -> Slots:
         fixed[layers[-1][-1].name] = "it stands behind the last layer"
     if reduction > 1:
         fixed[stem[0].name] = f"the stem makes images {reduction} times smaller"
-    return Slots(tuple(told), reduction, fixed, tuple(halvings))
+    given = [layer[0].given for layer in layers] + [layers[-1][-1].returned]
+    versions = [layer[0].versions[0] for layer in layers] + [layers[-1][-1].versions[1]]
+    changed = tuple(_version(tensor) > version for tensor, version in zip(given, versions, strict=True))
+    parts = tuple(tuple(own) for own in modules)
+    return Slots(tuple(told), reduction, fixed, tuple(halvings), parts, changed)

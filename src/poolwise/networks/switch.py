@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.networks.chain import Chain, PerDepth, Strided
+from poolwise.networks.chain import Chain, PerDepth, Strided, learning
 from poolwise.space import Pooling
 
 OPERATORS = ("pool", "stride")
@@ -110,8 +110,10 @@ def downsampled(layer: nn.Module, halvings: int, operator: str) -> list[nn.Modul
     return [layer]
 
 
-def export(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str | None = None) -> nn.Sequential:
+def export(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str | None = None) -> nn.Module:
     """One configuration as a plain ``nn.Sequential`` of layers, max-pools where the operator is one, and head.
+
+    Of a network that is not of this library it is that very network, copied, with its downsamplings moved.
 
     Weights are copied; where layers have copies for each depth (``variants``), those that the configuration uses.
     ``operator`` is by default the network's own. The output equals the SwitchableNet's to the bit;
@@ -122,6 +124,9 @@ def export(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
     check_fits(chain, pooling)
     operator = check_operator(chain, operator or network.operator)
+    whole = chain.whole(pooling)
+    if whole is not None:
+        return learning(whole) if network.training else whole.eval()
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     depth = 0
     for i, target in enumerate(pooling.depths()):

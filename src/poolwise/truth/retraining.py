@@ -137,10 +137,9 @@ def _equal_cost(
     if ratio <= 1.005:
         return []
     longer = round(problem.retrain_steps * ratio)
-    rivals = [
-        (f"default trained {longer} steps", "default-longer.sqlite", _varied(problem, retrain_steps=longer)),
-        _widened(problem, ratio),
-    ]
+    rivals = [(f"default trained {longer} steps", "default-longer.sqlite", _varied(problem, retrain_steps=longer))]
+    if problem.width is not None:  # else there is no wider network of its kind
+        rivals.append(_widened(problem, ratio))
     found = []
     for name, file, varied in rivals:
         seeds = range(1, len(accuracies) + 1)
@@ -173,6 +172,7 @@ def _varied(problem: Problem, **changes: Any) -> Problem:
 
 def _widened(problem: Problem, ratio: float) -> tuple[str, str, Problem]:
     """The default with the number of channels whose MACs come closest to ``ratio`` times its own."""
+    assert problem.width is not None
     wanted, guess = ratio * problem.cost(problem.default).macs, problem.width * ratio**0.5
     widths = range(max(int(guess) - 2, problem.width), int(guess) + 4)
     candidates = [_varied(problem, width=width) for width in widths]

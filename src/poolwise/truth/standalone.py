@@ -13,7 +13,7 @@ import torch
 from poolwise import workers
 from poolwise.errors import PoolwiseError, RunFailure, WorkerDied
 from poolwise.images.batches import Shuffled
-from poolwise.networks.chain import running_norm
+from poolwise.networks.chain import learning, running_norm
 from poolwise.networks.switch import export
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -72,7 +72,7 @@ def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, par
     batches = Shuffled(images, streams["order"], (problem.augmentation, streams["augment"]))
     losses: list[torch.Tensor] = []
     curve: list[tuple[int, float]] = []
-    model.train()
+    learning(model)
     for step in range(steps):
         listener.check()
         lr = cosine(step, steps, settings.lr, settings.lr_end)

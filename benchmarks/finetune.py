@@ -1,0 +1,141 @@
+"""What moving the downsamplings of a pretrained network does to its features, and what fine-tuning makes of it.
+
+ResNet18 for small images, narrow, is trained at its own placement on one half of CIFAR-10. Its strides are then moved with
+``poolwise.apply`` and it goes on with a few images of the other half, beside the same placement from scratch. Accuracy on
+the whole test set: right after the move, with BatchNorm's averages taken anew, and after training. Goes on where it stopped.
+
+    python benchmarks/finetune.py --work runs/finetune
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from common import record
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import poolwise
+from poolwise.images import cifar10
+from poolwise.images.augment import Augmentation, Normalise
+from poolwise.images.batches import Batches, Shuffled
+from poolwise.images.sources import ImageSet
+from poolwise.images.split import stratified_halves, stratified_subset
+from poolwise.rng import Streams
+from poolwise.training import Precision, accuracy, cosine, sgd, train_step
+from poolwise.workers import keep_memory
+
+MODEL, WIDTH, DEFAULT = "resnet18", 8, "3-2-2-2"
+# itself, one stride a block later and earlier, all strides later and earlier
+PLACEMENTS = (DEFAULT, "3-3-1-2", "3-1-3-2", "5-2-1-1", "1-2-3-3")
+IMAGES = 1000
+PRECISION = Precision.parse("bfloat16+channels_last")
+RATES = {"fine-tuned": 0.02, "scratch": 0.1}  # set beforehand, not tuned
+BATCH, PRETRAIN_STEPS, STEPS = 64, 2000, 200
+
+
+class Data:
+    """CIFAR-10 with the images of pretraining and those of fine-tuning, which have none in common."""
+
+    def __init__(self) -> None:
+        source = cifar10.load()
+        halves = stratified_halves(source.train.labels, 0.5, Streams(0)["split"])
+        self.pretrain, self.rest = (source.train.subset(half) for half in halves)
+        self.normalise = Normalise(self.pretrain.images)
+        self.test = self.batches(source.test, 500)
+
+    def batches(self, images: ImageSet, size: int) -> Batches:
+        arrays = (torch.from_numpy(np.ascontiguousarray(array)) for array in (images.images, images.labels))
+        return Batches(*arrays, None, size, self.normalise)
+
+    def few(self, count: int, seed: int) -> ImageSet:
+        """So many images of the half that was not pretrained on."""
+        return self.rest.subset(stratified_subset(self.rest.labels, count, Streams(seed)["few"]))
+
+
+def train(model: nn.Module, data: Data, images: ImageSet, steps: int, lr: float, streams: Streams) -> None:
+    """The recipe of stand-alone training: SGD with momentum, half a cosine, shifts and mirrors."""
+    optimizer = sgd(model, lr, 0.9, 5e-4)
+    batches = Shuffled(data.batches(images, BATCH), streams["order"], (Augmentation(4, True), streams["augment"]))
+    model.train()
+    for step in range(steps):
+        train_step(model, optimizer, *batches.next(), cosine(step, steps, lr, lr / 100), PRECISION)
+
+
+def tested(model: nn.Module, data: Data) -> float:
+    return round(100 * accuracy(model.eval(), data.test.ordered(), PRECISION), 2)
+
+
+@torch.no_grad()
+def averaged_anew(model: nn.Module, data: Data, images: ImageSet) -> nn.Module:
+    """A copy whose BatchNorm averages are those of these images; weights stay."""
+    model = copy.deepcopy(model)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None
+    model.train()
+    with PRECISION.active(torch.device("cpu")):
+        for images_BCHW, _ in data.batches(images, 250).ordered():
+            model(PRECISION.images(images_BCHW))
+    return model
+
+
+def fresh(placement: str, seed: int) -> nn.Module:
+    return PRECISION.place(poolwise.network(MODEL, placement, width=WIDTH, seed=seed), torch.device("cpu"))
+
+
+def pretrained(data: Data, seed: int, work: Path) -> nn.Module:
+    """At the default placement, from ``work`` where it is there."""
+    model, path = fresh(DEFAULT, seed), work / f"pretrained-{seed}.safetensors"
+    if not path.exists():
+        train(model, data, data.pretrain, PRETRAIN_STEPS, 0.1, Streams(seed).child("pretrain"))
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    model.load_state_dict(load_file(path))
+    return model
+
+
+def row(data: Data, placement: str, begin: str, lr: float, seed: int, work: Path) -> dict[str, Any]:
+    """One training: accuracy before and after it."""
+    few, started = data.few(IMAGES, seed), time.perf_counter()
+    told: dict[str, Any] = {"moved": None, "averaged anew": None}
+    if begin == "fine-tuned":
+        model = poolwise.apply(pretrained(data, seed, work), placement)
+        told = {"moved": tested(model, data), "averaged anew": tested(averaged_anew(model, data, few), data)}
+    else:
+        model = fresh(placement, seed)
+    train(model, data, few, STEPS, lr, Streams(seed).child("few"))
+    what = {"placement": placement, "begin": begin, "images": IMAGES, "seed": seed, "lr": lr, "steps": STEPS}
+    return {**what, **told, "trained": tested(model, data), "seconds": round(time.perf_counter() - started, 1)}
+
+
+@click.command()
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of what is finished.")
+@click.option("--seeds", default=3, show_default=True, help="Seeds 1 to N.")
+def main(work: Path, seeds: int) -> None:
+    torch.set_num_threads(1)
+    keep_memory()
+    work.mkdir(parents=True, exist_ok=True)
+    data, path = Data(), work / "rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {(one["placement"], one["begin"], one["seed"]) for one in rows}
+    for seed in range(1, seeds + 1):
+        for placement in PLACEMENTS:
+            for begin, lr in RATES.items():
+                if (placement, begin, seed) not in done:
+                    rows.append(row(data, placement, begin, lr, seed, work))
+                    with path.open("a") as file:
+                        file.write(json.dumps(rows[-1]) + "\n")
+                    click.echo(rows[-1])
+    record("finetune", rows)
+
+
+if __name__ == "__main__":
+    main()
