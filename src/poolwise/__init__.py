@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         suggest,
     )
     from poolwise.errors import PoolwiseError
+    from poolwise.networks.others import backbone
     from poolwise.networks.slots import apply, slots
     from poolwise.networks.switch import SwitchableNet, export
     from poolwise.settings import Settings, preset
@@ -46,6 +47,7 @@ _HOMES = {
     "SwitchableNet": "networks.switch",
     "export": "networks.switch",
     "apply": "networks.slots",
+    "backbone": "networks.others",
     "slots": "networks.slots",
     "compare": "api",
     "costs": "api",
@@ -75,6 +77,7 @@ __all__ = [
     "Settings",
     "SwitchableNet",
     "apply",
+    "backbone",
     "compare",
     "costs",
     "dataset",

@@ -32,6 +32,7 @@ from poolwise.errors import PoolwiseError, RequestError, RunFailure, WorkerDied,
 from poolwise.images.augment import Normalise, named
 from poolwise.images.packed import Packed
 from poolwise.images.sources import ImageSet, Source
+from poolwise.networks import others
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.settings import Settings
@@ -283,16 +284,16 @@ def threads_here(count: int) -> Iterator[None]:
 
 def _shared(problem: Problem) -> dict[str, Any]:
     """The images in use as tensors in shared memory, which another process opens without a copy; those on disk stay there."""
-    source = problem.in_use
-    transform = source.augment
-    try:
-        ForkingPickler.dumps(transform)  # as it is sent to a worker; nothing here reads it
-    except Exception as error:  # whatever its own reduction raises
-        assert transform is not None
-        raise RequestError(
-            f"the transform {named(transform)} cannot be handed to worker processes ({error}): define it at the top of a"
-            " module, or use workers=1"
-        ) from None
+    source, own = problem.in_use, others.given(problem.settings.model)
+    transform = f"transform {named(source.augment)}" if source.augment else ""
+    for what, value in ((transform, source.augment), (f"network {problem.settings.model}", own)):
+        try:
+            ForkingPickler.dumps(value)  # as it is sent to a worker; nothing here reads it
+        except Exception as error:  # whatever its own reduction raises
+            raise RequestError(
+                f"the {what} cannot be handed to worker processes ({error}): define it at the top of a"
+                " module, or use workers=1"
+            ) from None
     parts = {"train": source.train, "test": source.test}
     _check_shared_memory(sum(part.held_bytes + part.labels.nbytes for part in parts.values()))
     shared = {name: (_in_shared_memory(part.images), _in_shared_memory(part.labels)) for name, part in parts.items()}
@@ -301,6 +302,7 @@ def _shared(problem: Problem) -> dict[str, Any]:
         **shared,
         "source": replace(source, train=nothing, test=nothing),
         "normalise": (problem.normalise.mean, problem.normalise.std),
+        "own": own,
     }
 
 
@@ -352,6 +354,8 @@ def _begin(settings: Settings, shared: dict[str, Any], counter: Any, stop: Any, 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     keep_memory()
     torch.set_num_threads(settings.threads or 1)
+    if shared["own"] is not None:
+        others.backbone(settings.model.removeprefix(others.OWN), shared["own"])
     problem = Problem(settings, _opened(shared))
     problem.normalise = Normalise(*shared["normalise"])  # so that no worker goes through all images
     _here[:] = problem, _Counting(counter, stop), hold

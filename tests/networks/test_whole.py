@@ -1,7 +1,14 @@
+"""Networks of other libraries and one's own as families: the same bits, costs, and the whole way to a retrained one."""
+
+import dataclasses
+import json
+
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import poolwise
 from poolwise.errors import RequestError
 from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
@@ -30,3 +37,46 @@ def test_switched_exported_walked_and_priced(name):
 def test_a_transformer_is_refused():
     with pytest.raises(RequestError):
         family("torchvision:vit_b_16")
+
+
+class Small(nn.Module):
+    """A network of one's own: a stem, five blocks that keep the shape, two of them behind a pool, and a head."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.blocks = nn.Sequential(*(self.block(i) for i in range(5)))
+        self.head = nn.Linear(4, classes)
+
+    @staticmethod
+    def block(i):
+        layers = [nn.MaxPool2d(2)] if i in (2, 3) else []
+        return nn.Sequential(*layers, nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+
+    def forward(self, images):
+        return self.head(self.blocks(self.stem(images)).mean((2, 3)))
+
+
+def test_an_own_network_the_whole_way_in_one_process_and_in_two(tmp_path, tiny_settings, tiny_source):
+    model, told = poolwise.backbone("small", Small), []
+    for workers in (1, 2):
+        settings = dataclasses.replace(
+            tiny_settings, model=model, width=None, supernets=2, retrain_seeds=1, threads=1, workers=workers
+        )
+        run = tmp_path / str(workers)
+        poolwise.run(settings, run, source=tiny_source)
+        found = [json.loads((run / f"{name}.json").read_text()) for name in ("ranking", "retrain")]
+        told.append(([(row["pooling"], row["score"]) for row in found[0]["ranking"]], found[1]["results"]))
+    assert told[0] == told[1]
+    assert len(told[0][0]) > 3
+    best = told[0][1][0]["pooling"]
+    trained = poolwise.model(tmp_path / "1", best)
+    assert isinstance(trained, Small)
+    assert trained(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+
+
+def test_what_workers_cannot_be_given_is_one_line(tmp_path, tiny_settings, tiny_source):
+    model = poolwise.backbone("closed", lambda classes: Small(classes))
+    settings = dataclasses.replace(tiny_settings, model=model, width=None, supernets=2, threads=1, workers=2)
+    with pytest.raises(RequestError, match="own:closed cannot be handed to worker processes"):
+        poolwise.run(settings, tmp_path / "run", source=tiny_source)

@@ -30,6 +30,7 @@ from poolwise.networks.whole import WholeChain, chained, check_same
 LIBRARIES = ("torchvision", "timm")
 OWN = "own:"
 Build = Callable[..., nn.Module]
+_CLASSES = 10  # of a network that must be told how many, where nothing says it yet
 SIZES = (64, 224, 32, 28, 96)  # pixels of the images that layers are found with: the first that the network takes
 
 _given: dict[str, nn.Module | Build] = {}  # what ``backbone`` gave names to, in this process
@@ -59,13 +60,6 @@ def backbone(name: str, build: nn.Module | Build) -> str:
         )
     _given[f"{OWN}{name}"] = build
     return f"{OWN}{name}"
-
-
-def named(build: nn.Module | Build) -> str:
-    """A name for a network, its class's or function's; another one where that is taken by something else."""
-    own = type(build).__name__ if isinstance(build, nn.Module) else getattr(build, "__name__", type(build).__name__)
-    names = [own, *(f"{own}-{i}" for i in range(2, len(_given) + 3))]
-    return backbone(next(n for n in names if _given.get(f"{OWN}{n}", build) is build), build)
 
 
 def given(model: str) -> nn.Module | Build | None:
@@ -104,8 +98,9 @@ def _made(own: nn.Module | Build, name: str, classes: int | None) -> nn.Module:
         model = copy.deepcopy(own)
     else:
         parameters = inspect.signature(own).parameters
-        wanted = [one for one in ("classes", "num_classes") if one in parameters and classes is not None]
-        model = own(**dict.fromkeys(wanted[:1], classes))
+        known = [parameters[one] for one in ("classes", "num_classes") if one in parameters]
+        wanted = [one.name for one in known if classes is not None or one.default is inspect.Parameter.empty]
+        model = own(**dict.fromkeys(wanted[:1], classes or _CLASSES))
     if not isinstance(model, nn.Module):
         raise RequestError(f"{name} makes a {type(model).__name__}: a torch.nn.Module is needed")
     return model if classes is None else _with_classes(model, classes)
