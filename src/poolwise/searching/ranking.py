@@ -238,7 +238,7 @@ def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
     space = problem.space
     if space.size <= RANKED_CONFIGURATIONS:
         return list(space)
-    visited = [pooling for pooling, _ in state.sampler.leaders(RANKED_CONFIGURATIONS)]
+    visited = [pooling for pooling, _ in state.sampler.leaders(LISTED)]
     return sorted({*visited, problem.default})
 
 
