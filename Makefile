@@ -17,13 +17,13 @@ demo: $(VENV)/installed
 	@if [ -e $(RUN)/run.json ]; then $(BIN)/poolwise resume $(RUN); else $(BIN)/poolwise run --preset demo --out $(RUN); fi
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
