@@ -2,7 +2,8 @@
 
 A run of tiny images and networks. Kills: SIGKILL of the real command at a random moment, then ``poolwise resume``; results are
 compared with the undisturbed ones byte by byte, times aside. Damage: bits flipped, files cut, emptied, deleted or swapped in a
-finished or half finished folder, then resume in this process: it ends in the same results, or with one clear line.
+finished or half finished folder, then resume in this process: it ends in the same results, or with one clear line. A killed
+command that had not yet written what it was asked for is typed again; all others are resumed.
 
     python benchmarks/reliability/soak.py --kills 25 --damages 200
     python benchmarks/reliability/soak.py --kills 0 --damages 0 --steps 10000
@@ -102,8 +103,8 @@ def asked(folder: Path, command: str) -> bool:
         return False
 
 
-def killed(command: str, at: float, before: Path | None, folder: Path, data: Path) -> tuple[bool, str]:
-    """Whether the command was at work when it was killed, and what went wrong afterwards."""
+def killed(command: str, at: float, before: Path | None, folder: Path, data: Path) -> tuple[bool, bool, str]:
+    """Whether the command was at work when it was killed, whether the folder knew of it, and what went wrong afterwards."""
     if before:
         shutil.copytree(before, folder)
     with subprocess.Popen(
@@ -114,9 +115,9 @@ def killed(command: str, at: float, before: Path | None, folder: Path, data: Pat
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
         working = process.wait() == -signal.SIGKILL
-    again = [POOLWISE, "resume", str(folder)] if asked(folder, command) else arguments(command, folder, data)
-    done = call(again)
-    return working, "" if done.returncode == 0 else done.stderr.strip()[-300:]
+    known = asked(folder, command)
+    done = call([POOLWISE, "resume", str(folder)] if known else arguments(command, folder, data))
+    return working, known, "" if done.returncode == 0 else done.stderr.strip()[-300:]
 
 
 def soak_kills(command: str, kills: int, work: Path, data: Path, draw: random.Random) -> dict[str, Any]:
@@ -133,11 +134,11 @@ def soak_kills(command: str, kills: int, work: Path, data: Path, draw: random.Ra
     done = call(arguments(command, folder, data))
     assert done.returncode == 0, done.stderr
     seconds, expected = time.monotonic() - begin, results(folder)
-    equal, at_work, wrong = 0, 0, []
+    equal, at_work, resumed, wrong = 0, 0, 0, []
     for number in range(kills):
         again = work / f"{command}-{number}"
-        working, error = killed(command, draw.uniform(0.2, 1.0) * seconds, before, again, data)
-        at_work += working
+        working, known, error = killed(command, draw.uniform(0.2, 1.0) * seconds, before, again, data)
+        at_work, resumed = at_work + working, resumed + (working and known)
         same = not error and results(again) == expected
         equal += same
         if not same:
@@ -145,12 +146,8 @@ def soak_kills(command: str, kills: int, work: Path, data: Path, draw: random.Ra
         shutil.rmtree(again)
     click.echo(f"{command}: {equal} of {kills} equal {wrong}")
     return {
-        "what": f"SIGKILL of {command}",
-        "n": kills,
-        "at work": at_work,
-        "equal": equal,
-        "one line": 0,
-        "wrong": len(wrong),
+        **{"what": f"SIGKILL of {command}", "n": kills, "at work": at_work, "resumed": resumed},
+        **{"equal": equal, "one line": 0, "wrong": len(wrong)},
     }
 
 
@@ -187,42 +184,71 @@ class Stop(Listener):
         self.stopping = self.units <= 0
 
 
-def soak_damages(damages: int, work: Path, data: Path, draw: random.Random) -> dict[str, Any]:
-    """Damages of a whole run's folder, half of them of a stopped one, each followed by resume and report."""
+def states(work: Path, data: Path) -> dict[str, Path]:
+    """Folders of one run as it is while searching, while retraining and in the end, and one of another run."""
     settings = Settings(
         width=2, batch_size=8, image_size=8, steps=60, supernets=2, device="cpu", precision="float32", threads=1,
         data=f"folder:{data}", retrain_steps=10, retrain_seeds=2, draw="rounds", checkpoint_minutes=0.002,
     )  # fmt: skip
-    whole, stopped, other = work / "whole", work / "stopped", work / "other"
-    api.run(settings, whole)
-    with contextlib.suppress(Interrupted):
-        api.run(settings, stopped, listener=Stop(100))
-    api.run(Settings.from_json({**settings.to_json(), "seed": 5}), other)
-    expected, equal, told, wrong = results(whole), 0, 0, []
+    found = {name: work / name for name in ("searching", "retraining", "whole", "other")}
+    for name, units in (("searching", 40), ("retraining", 100)):
+        with contextlib.suppress(Interrupted):
+            api.run(settings, found[name], listener=Stop(units))
+    api.run(settings, found["whole"])
+    api.run(Settings.from_json({**settings.to_json(), "seed": 5}), found["other"])
+    return found
+
+
+def differing(folder: Path, expected: dict[str, Any], state: str, what: str) -> str:
+    """Which results are not as expected.
+
+    What a finished stage was made of is not made again for its own sake: of a ranked run the search's last state, of a whole
+    one the trials, which are in retrain.json.
+    """
+    found = results(folder)
+    left = [name for name in expected if not (state == "whole" and name.endswith(".sqlite"))]
+    if state != "searching" and what.endswith("checkpoints/search.safetensors"):
+        left.remove("search.safetensors")
+    return " ".join(name for name in left if found.get(name) != expected[name])
+
+
+def soak_damages(damages: int, work: Path, data: Path, draw: random.Random) -> dict[str, Any]:
+    """Damages of a run's folder in one of three states, each followed by resume and report.
+
+    Where one line says to remove manifest.json, that is done, and the run must end in the same bytes then.
+    """
+    folders = states(work, data)
+    expected, equal, told, wrong = results(folders["whole"]), 0, 0, []
     for number in range(damages):
-        folder = work / f"damaged-{number}"
-        shutil.copytree(whole if number % 2 else stopped, folder)
-        what = damage(folder, other, draw)
+        state, folder = ("searching", "retraining", "whole")[number % 3], work / f"damaged-{number}"
+        shutil.copytree(folders[state], folder)
+        what, whole = damage(folder, folders["other"], draw), True
         try:
-            api.resume(folder)
+            try:
+                api.resume(folder)
+            except PoolwiseError as error:
+                told, whole = told + 1, False
+                click.echo(f"{state}, {what}: {error}")
+                if "manifest.json" not in str(error):
+                    continue
+                (folder / "manifest.json").unlink()
+                api.resume(folder)
             api.report(folder)
-            # of a ranked run the search's last state is needed no more, and is not searched for again; trials are in retrain.json
-            left = [name for name in expected if not name.endswith(".sqlite")]
-            if number % 2 and what.endswith("checkpoints/search.safetensors"):
-                left.remove("search.safetensors")
-            found = results(folder)
-            same = all(found.get(name) == expected[name] for name in left)
-            equal += same
-            if not same:
-                wrong.append(f"{what}: other bytes")
-        except PoolwiseError as error:
-            told += 1
-            click.echo(f"{what}: {error}")
+            other = differing(folder, expected, state, what)
+            equal += whole and not other
+            if other:
+                wrong.append(f"{state}, {what}: other bytes of {other}")
+                click.echo(wrong[-1])
         except Exception as error:  # anything else would be a traceback at the terminal
-            wrong.append(f"{what}: {error!r}")
-        shutil.rmtree(folder)
-    click.echo(f"damages: {equal} go on and end in the same bytes, {told} in one line {wrong}")
-    return {"what": "damage", "n": damages, "at work": "", "equal": equal, "one line": told, "wrong": len(wrong)}
+            wrong.append(f"{state}, {what}: {error!r}")
+            click.echo(wrong[-1])
+        finally:
+            shutil.rmtree(folder)
+    click.echo(f"damages: {equal} go on and end in the same bytes, {told} end in one line, {len(wrong)} are wrong")
+    return {
+        **{"what": "damage", "n": damages, "at work": "", "resumed": ""},
+        **{"equal": equal, "one line": told, "wrong": len(wrong)},
+    }
 
 
 class Watching(Listener):

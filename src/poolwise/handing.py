@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.runs import FORMAT, write_atomically
+from poolwise.runs import FORMAT, write_atomically, writing
 
 KINDS = (".safetensors", ".onnx")
 TOLERANCE = 1e-4  # of the logits' spread, between onnxruntime and torch
@@ -71,6 +70,11 @@ def to_onnx(trained: Trained, path: Path) -> float:
     where the packages are missing, RunFailure where it does not.
     """
     onnx = _packages()
+    with writing(path):
+        return _to_onnx(trained, path, onnx)
+
+
+def _to_onnx(trained: Trained, path: Path, onnx: Any) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".poolwise-") as folder:
         draft = Path(folder) / "model.onnx"
@@ -98,7 +102,7 @@ def to_onnx(trained: Trained, path: Path) -> float:
             raise RunFailure(
                 f"onnxruntime differs from torch by {difference:.1e} of the logits' spread: nothing was written"
             )
-        os.replace(draft, path)
+        write_atomically(path, draft.read_bytes())
     return difference
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,21 @@ from poolwise.progress import Interrupted
 
 # Ctrl-C, a request to end, a closed terminal
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_PIPE = 13  # SIGPIPE where there is one: whoever read the lines has gone
+
+
+class _Read(Console):
+    """A console that says when nobody reads it any more, as in ``poolwise run | head``, and is silent from then on."""
+
+    def __init__(self, unread: Callable[[], None], **options: Any):
+        super().__init__(**options)
+        self._unread = unread
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):  # what is still buffered is written when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        self._unread()
 
 
 class Stopped(Exception):
@@ -24,21 +42,23 @@ class Stopped(Exception):
 
 
 def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
-    """Run ``do(listener)``; the first signal to end stops at the next safe point, a second at once."""
+    """Run ``do(listener)``; the first signal to end stops at the next safe point, a second at once.
+
+    So does a pipe that is closed at its other end.
+    """
     from poolwise.workers import keep_memory
 
     keep_memory()
-    listener = make_listener(quiet, Console(stderr=as_json))
-
-    received = signal.SIGINT
+    received: int = signal.SIGINT
 
     def stop(number: int, _frame: Any) -> None:
         nonlocal received
-        received = signal.Signals(number)
+        received = number
         if listener.stopping:
             raise KeyboardInterrupt
         listener.stopping = True
 
+    listener = make_listener(quiet, _Read(lambda: stop(_PIPE, None), stderr=as_json))
     for one in _SIGNALS:
         signal.signal(one, stop)
     try:

@@ -6,7 +6,7 @@ every JSON file, and the search's checkpoint before the last.
 """
 
 from poolwise.runs.environment import cache_folder, changes, command_line, environment
-from poolwise.runs.files import FORMAT, alone, read_checked, read_json, write_atomically
+from poolwise.runs.files import FORMAT, alone, read_checked, read_json, write_atomically, writing
 from poolwise.runs.folder import RunFolder, checkpoint_name
 from poolwise.runs.trials import Trials
 
@@ -23,4 +23,5 @@ __all__ = [
     "read_checked",
     "read_json",
     "write_atomically",
+    "writing",
 ]

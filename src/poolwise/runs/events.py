@@ -10,7 +10,7 @@ from typing import Any
 
 from poolwise.errors import RequestError
 from poolwise.plain import JSON_BYTES, parse_json, read_bytes
-from poolwise.runs.files import FORMAT, check_format, replace_file, writing
+from poolwise.runs.files import FORMAT, check_format, replace_file, sync_folder, writing
 
 NAME = "events.jsonl"
 _LOG = "log"  # kind of the first line
@@ -34,6 +34,7 @@ class Events:
         if self.path.exists():
             with writing(self.path, self.folder), self.path.open("rb") as file:
                 os.fsync(file.fileno())
+                sync_folder(self.folder)
 
     def of(self, kind: str, checked: bool) -> list[dict[str, Any]]:
         """Sound events of one kind in order. ``checked``: without a check sum a line is not sound."""

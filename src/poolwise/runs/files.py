@@ -28,16 +28,16 @@ def writing(path: Path, run: Path | None = None) -> Iterator[None]:
     except Timeout:  # of a lock, told of where it was asked for
         raise
     except OSError as error:
-        folder = run or path.parent
-        if not folder.is_dir():
+        folder, again = run or path.parent, "the same command again"
+        if not os.path.isdir(folder) and not isinstance(error, PermissionError):
+            again = f"poolwise resume {folder}" if run else again
             raise RunFailure(
-                f"{folder} is gone: it was deleted or moved while it was worked on; bring it back, then: poolwise resume"
-                f" {folder}"
+                f"{folder} is gone: it was deleted or moved while it was worked on; bring it back, then: {again}"
             ) from error
+        if run and os.path.exists(run / "run.json"):
+            again = f"poolwise resume {run}"
         reason = error.strerror or str(error)
-        raise RunFailure(
-            f"cannot write {path}: {reason}; free or choose another place, then: poolwise resume {folder}"
-        ) from error
+        raise RunFailure(f"cannot write {path}: {reason}; free or choose another place, then: {again}") from error
 
 
 def sync_folder(path: Path) -> None:
@@ -59,7 +59,7 @@ def make_folder(path: Path) -> None:
         sync_folder(one.parent)
 
 
-def replace_file(path: Path, payload: bytes, *, sync: bool = True, sync_names: bool = True) -> None:
+def replace_file(path: Path, payload: bytes, *, sync: bool = True) -> None:
     """Write all or nothing: temporary file beside the target, fsync, rename, fsync of the folder. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART)
     try:
@@ -70,7 +70,7 @@ def replace_file(path: Path, payload: bytes, *, sync: bool = True, sync_names: b
                 os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-        if sync and sync_names:
+        if sync:
             sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):

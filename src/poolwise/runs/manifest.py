@@ -114,8 +114,7 @@ class Manifest:
         plain = {name: [one._asdict() for one in files[name]] for name in sorted(files)}
         value: dict[str, Any] = {"format": FORMAT, "run": run, "files": plain, "sha256": _digest(run, plain)}
         with writing(self.path, self.folder):
-            # the name is made to last together with that of the file that comes next
-            replace_file(self.path, to_json(value), sync_names=False)
+            replace_file(self.path, to_json(value))
 
 
 def _digest(run: str, files: Any) -> str:

@@ -1,0 +1,341 @@
+"""Faults that are really caused in a run: one clear line, nothing lost, and resume ends in the bytes of the undisturbed run."""
+
+import contextlib
+import dataclasses
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from poolwise import api
+from poolwise.errors import PoolwiseError, RunFailure
+from poolwise.progress import Listener
+from poolwise.settings import Settings
+
+POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent))
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return Settings(
+        width=2, supernets=2, steps=20, batch_size=16, eval_batch_size=24, retrain_steps=4, retrain_seeds=2, lr=0.05,
+        draw="rounds", precision="float32", device="cpu", workers=1, threads=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def undisturbed(asked, tiny_source, tmp_path_factory):
+    """A whole run that nothing happened to."""
+    folder = tmp_path_factory.getbasetemp() / "undisturbed"
+    if not folder.exists():
+        api.run(asked, folder, source=tiny_source)
+    return folder
+
+
+def results(folder):
+    found = {name: (folder / name).read_bytes() for name in ("ranking.json", "retrain.json", "verdict.json")}
+    found |= {path.name: path.read_bytes() for path in sorted(folder.glob("checkpoints/*"))}
+    with contextlib.closing(sqlite3.connect(folder / "trials.sqlite")) as connection:
+        rows = "SELECT pooling, seed, budget, accuracy, curve, state FROM trials ORDER BY 1, 2"
+        found["trials"] = connection.execute(rows).fetchall()
+    return found
+
+
+class At(Listener):
+    """Does something when a stage begins, or is done."""
+
+    def __init__(self, stage, do, when="start"):
+        self.wanted, self.do = (stage, when), do
+
+    def expect(self, stage, seconds):
+        if (stage, "expect") == self.wanted:
+            self.do()
+
+    def start(self, stage, total, done=0):
+        self.stage = stage
+        if (stage, "start") == self.wanted:
+            self.do()
+
+    def finish(self):
+        if (self.stage, "finish") == self.wanted:
+            self.do()
+
+
+@contextlib.contextmanager
+def small_files():
+    """Inside, the function that is given sets the size that no file may grow beyond, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fails(do, told):
+    with pytest.raises(PoolwiseError, match=told) as error:
+        do()
+    assert error.value.exit_code in (1, 2)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("stage", "when", "size", "file"),
+    [
+        ("search", "start", 400, r"events\.jsonl"),
+        ("rank", "start", 5000, r"ranking\.json"),
+        ("retrain", "expect", 8000, r"trials\.sqlite"),
+        pytest.param("search", "start", 9000, r"checkpoints/search\.safetensors", marks=SLOW),
+        pytest.param("rank", "start", 300, r"manifest\.json", marks=SLOW),
+        pytest.param("retrain", "start", 6000, r"checkpoints/\d-\d-\d-seed1-4steps\.safetensors", marks=SLOW),
+        pytest.param("retrain", "finish", 3000, r"verdict\.json|retrain\.json|manifest\.json", marks=SLOW),
+        pytest.param("retrain", "finish", 20_000, r"figures/\w+\.svg|retrain\.json", marks=SLOW),
+    ],
+)
+def test_a_full_disk_at_every_write(asked, tiny_source, undisturbed, tmp_path, stage, when, size, file):
+    with small_files() as limit:
+        listener = At(stage, lambda: limit(size), when)
+        fails(lambda: api.run(asked, tmp_path / "run", source=tiny_source, listener=listener), file)
+    assert not list((tmp_path / "run").rglob("*.part"))
+    api.resume(tmp_path / "run", source=tiny_source)
+    assert results(tmp_path / "run") == results(undisturbed)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_full_disk_at_the_first_write_leaves_a_free_place(asked, tiny_source, undisturbed, tmp_path):
+    with small_files() as limit:
+        limit(100)
+        fails(lambda: api.run(asked, tmp_path / "run", source=tiny_source), r"cannot write .*run\.json: File too large")
+    api.run(asked, tmp_path / "run", source=tiny_source)
+    assert results(tmp_path / "run") == results(undisturbed)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", pytest.param("model.onnx", marks=SLOW)])
+def test_a_full_disk_at_export_leaves_nothing(undisturbed, tmp_path, name):
+    to = tmp_path / "to" / name
+    with small_files() as limit:
+        limit(2000)
+        fails(lambda: api.hand_over(undisturbed, to), "cannot write .*the same command again")
+    assert not to.parent.exists() or list(to.parent.rglob("*")) == []
+
+
+@contextlib.contextmanager
+def nobody():
+    """Inside, this process has no rights but those that anybody has; others than root have no more anyway."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def owned(monkeypatch):
+    """A folder that a user without rights may reach and write; the cache is where it may not."""
+    with tempfile.TemporaryDirectory(prefix="poolwise-test-") as name:
+        own = Path(name) / "own"
+        own.mkdir()
+        os.chmod(name, 0o555)
+        if os.geteuid() == 0:
+            os.chown(own, NOBODY, NOBODY)
+        monkeypatch.setenv("POOLWISE_CACHE", str(Path(name) / "cache"))
+        yield own
+        os.chmod(own, 0o755)
+        os.chmod(name, 0o755)
+
+
+def test_a_place_that_may_not_be_written(asked, tiny_source, owned):
+    os.chmod(owned, 0o500)
+    with nobody():
+        fails(lambda: api.run(asked, owned / "run", source=tiny_source), "cannot write .*: Permission denied")
+    assert list(owned.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["rank", pytest.param("search", marks=SLOW), pytest.param("retrain", marks=SLOW)])
+def test_permission_is_taken_in_the_middle(asked, tiny_source, undisturbed, owned, stage):
+    out = owned / "run"
+    with nobody():
+        listener = At(stage, lambda: [os.chmod(path, 0o500) for path in (out, *out.glob("*/"))])
+        fails(
+            lambda: api.run(asked, out, source=tiny_source, listener=listener),
+            "Permission denied|readonly|unable to open",
+        )
+        for path in (out, *out.glob("*/")):
+            os.chmod(path, 0o700)
+        api.resume(out, source=tiny_source)
+    assert results(out) == results(undisturbed)
+
+
+@pytest.mark.parametrize("stage", ["retrain", pytest.param("search", marks=SLOW), pytest.param("rank", marks=SLOW)])
+def test_the_folder_is_moved_or_deleted_while_it_is_worked_on(asked, tiny_source, undisturbed, tmp_path, stage):
+    out = tmp_path / "run"
+    moved = At(stage, lambda: out.rename(tmp_path / "moved"))
+    told = fails(lambda: api.run(asked, out, source=tiny_source, listener=moved), "is gone: it was deleted or moved")
+    assert "bring it back" in told
+    assert not out.exists()
+    (tmp_path / "moved").rename(out)
+    gone = At(stage, lambda: shutil.rmtree(out))
+    if stage != "search":  # which would be at its end already
+        api.resume(out, source=tiny_source)
+        assert results(out) == results(undisturbed)
+        return
+    fails(lambda: api.resume(out, source=tiny_source, listener=gone), "is gone: it was deleted or moved")
+    assert not out.exists()
+
+
+def test_a_clock_that_goes_back_changes_nothing(asked, tiny_source, undisturbed, tmp_path, monkeypatch):
+    now = [2e9]
+
+    def earlier():
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr(time, "time", earlier)
+    api.run(asked, tmp_path / "run", source=tiny_source)
+    assert results(tmp_path / "run") == results(undisturbed)
+
+
+def test_no_result_knows_the_time_of_day():
+    source = Path(api.__file__).parents[1]
+    text = "".join(path.read_text() for path in source.rglob("*.py"))
+    assert not [word for word in ("time.time(", "datetime", "time_ns(", "localtime(", "gmtime(") if word in text]
+
+
+def command(*arguments):
+    environment = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [POOLWISE, *map(str, arguments)], capture_output=True, text=True, timeout=120, env=environment
+    )
+
+
+TINY = [
+    "--width",
+    "2",
+    "--steps",
+    "20",
+    "--batch-size",
+    "8",
+    "--image-size",
+    "8",
+    "--supernets",
+    "2",
+    "--device",
+    "cpu",
+]
+TINY += ["--precision", "float32", "--threads", "1", "--retrain-steps", "3", "--retrain-seeds", "2"]
+
+
+@pytest.mark.slow
+def test_images_that_change_or_vanish_between_start_and_resume(tmp_path, image_folder):
+    out, data = tmp_path / "run", f"folder:{image_folder}"
+    assert command("search", *TINY[: TINY.index("--retrain-steps")], "--data", data, "--out", out).returncode == 0
+    picture, other = sorted(image_folder.glob("dogs/*.png"))[:2]
+    kept = picture.read_bytes()
+    picture.write_bytes(other.read_bytes())
+    _told(command("rank", out), 2, "are not those that the run began with (fingerprint")
+    picture.unlink()
+    _told(command("resume", out), 2, "are not those that the run began with (fingerprint")
+    image_folder.rename(tmp_path / "elsewhere")
+    _told(command("resume", out), 2, "pictures' does not exist")
+    (tmp_path / "elsewhere").rename(image_folder)
+    picture.write_bytes(kept)
+    assert command("resume", out).returncode == 0
+    assert (out / "ranking.json").exists()
+
+
+def _told(done, code, what):
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert what in done.stderr
+
+
+def test_a_pipe_that_closes_while_training_stops_with_a_checkpoint(tmp_path, image_folder):
+    out = tmp_path / "run"
+    options = [*TINY, "--data", f"folder:{image_folder}", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [POOLWISE, "run", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as running:
+        assert running.stdout.readline()
+        running.stdout.close()
+        errors = running.stderr.read()
+    assert running.returncode == 141, errors
+    assert errors.strip() == f"poolwise: stopped; go on with: poolwise resume {out}"
+    assert command("resume", out).returncode == 0
+    assert (out / "report.html").exists()
+
+
+class Kills(Listener):
+    """Kills one worker process at the first steps of a stage."""
+
+    def __init__(self, stage):
+        self.wanted, self.killed = stage, 0
+
+    def start(self, stage, total, done=0):
+        self.stage = stage
+
+    def advance(self, units=1, **info):
+        if self.stage != self.wanted or self.killed or not units:
+            return
+        for child in psutil.Process().children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.send_signal(signal.SIGKILL)
+                self.killed = child.pid
+                return
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_a_search_is_one_line_and_resume_ends_in_the_same(asked, tiny_source, tmp_path):
+    settings = dataclasses.replace(asked, workers=2, threads=1, block=4, steps=60)
+    api.search(settings, tmp_path / "undisturbed", source=tiny_source)
+    killer = Kills("search")
+    with pytest.raises(RunFailure, match="a worker process died"):
+        api.search(settings, tmp_path / "run", source=tiny_source, listener=killer)
+    assert killer.killed
+    api.resume(tmp_path / "run", source=tiny_source)
+    name = "checkpoints/search.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_a_training_has_it_repeated(asked, tiny_source, tmp_path):
+    settings = dataclasses.replace(asked, retrain_steps=60)
+    api.run(settings, tmp_path / "undisturbed", source=tiny_source)
+    killer = Kills("retrain")
+    api.run(dataclasses.replace(settings, workers=2), tmp_path / "run", source=tiny_source, listener=killer)
+    assert killer.killed
+    for path in (tmp_path / "undisturbed" / "checkpoints").iterdir():
+        assert (tmp_path / "run" / "checkpoints" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_parent(tmp_path, image_folder):
+    options = ["--width", "2", "--steps", "3000", "--batch-size", "8", "--image-size", "8", "--device", "cpu"]
+    options += ["--precision", "float32", "--block", "4", "--workers", "2", "--data", f"folder:{image_folder}"]
+    with subprocess.Popen(
+        [POOLWISE, "search", *options, "--out", str(tmp_path / "run")], stdout=subprocess.DEVNULL
+    ) as run:
+        until = time.monotonic() + 60
+        while not (tmp_path / "run" / "events.jsonl").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        workers = psutil.Process(run.pid).children(recursive=True)
+        run.kill()
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []
