@@ -1,0 +1,83 @@
+"""The short form of benchmarks/reliability/soak.py and power.py: kills, damage and power failures at random moments."""
+
+import importlib.util
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+RELIABILITY = Path(__file__).parents[1] / "benchmarks" / "reliability"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """A script of benchmarks/reliability by its name."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, RELIABILITY / f"{name}.py")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    paths = list(sys.path)
+    yield load
+    sys.path[:] = paths
+    for name in ("soak", "power", "common"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def data(bench, tmp_path_factory):
+    return bench("soak").pictures(tmp_path_factory.mktemp("soak") / "pictures")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["search", "rank", "refine", "retrain", "exhaustive", "run"])
+def test_a_killed_command_ends_in_the_same_bytes(bench, data, tmp_path, command):
+    told = bench("soak").soak_kills(command, 2, tmp_path, data, random.Random(f"test {command}"))
+    assert (told["equal"], told["wrong"]) == (2, 0)
+
+
+@pytest.mark.slow
+def test_damage_is_undone_or_told_in_one_line(bench, data, tmp_path):
+    told = bench("soak").soak_damages(21, tmp_path, data, random.Random("test"))
+    assert told["equal"] + told["one line"] == 21
+    assert told["wrong"] == 0
+    assert told["equal"] > 10
+
+
+@pytest.mark.slow
+def test_memory_and_handles_stay(bench, data, tmp_path):
+    seen = bench("soak").long_run(1500, tmp_path, data)
+    assert [one["step"] for one in seen] == [500, 1000, 1500]
+    assert seen[-1]["MiB"] - seen[0]["MiB"] < 20
+    assert seen[-1]["handles"] == seen[0]["handles"]
+
+
+@pytest.mark.parametrize("name", ["run", pytest.param("stages", marks=pytest.mark.slow), "exhaustive"])
+def test_power_failures_lose_nothing_that_was_saved(bench, data, tmp_path, name):
+    power, cuts = bench("power"), 4 if name == "run" else 6
+    told = power.cut(name, power.scripts(data)[name], cuts, tmp_path.resolve(), random.Random("test"))
+    assert told["moments"] > 20
+    assert (told["equal"], told["wrong"]) == (cuts, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forgotten", ["contents", "names"])
+def test_a_forgotten_sync_would_be_noticed(bench, data, tmp_path, monkeypatch, forgotten):
+    """Without fsync of the files, or of the folders, saved checkpoints are lost when power fails."""
+    from poolwise.runs import events, files, folder
+
+    power = bench("power")
+    if forgotten == "names":
+        for module in (events, files, folder):
+            monkeypatch.setattr(module, "sync_folder", lambda path: None)
+    else:
+        real = os.fsync
+        monkeypatch.setattr(
+            os, "fsync", lambda handle: real(handle) if os.path.isdir(f"/proc/self/fd/{handle}") else None
+        )
+    told = power.cut("run", power.scripts(data)["run"], 6, tmp_path.resolve(), random.Random("test"))
+    assert told["wrong"] > 0
