@@ -302,7 +302,7 @@ class Kills(Listener):
 
 @pytest.mark.slow
 def test_a_worker_killed_in_a_search_is_one_line_and_resume_ends_in_the_same(asked, tiny_source, tmp_path):
-    settings = dataclasses.replace(asked, workers=2, threads=1, block=4, steps=60)
+    settings = dataclasses.replace(asked, workers=2, threads=1, block=4, steps=40)
     api.search(settings, tmp_path / "undisturbed", source=tiny_source)
     killer = Kills("search")
     with pytest.raises(RunFailure, match="a worker process died"):
@@ -315,7 +315,7 @@ def test_a_worker_killed_in_a_search_is_one_line_and_resume_ends_in_the_same(ask
 
 @pytest.mark.slow
 def test_a_worker_killed_in_a_training_has_it_repeated(asked, tiny_source, tmp_path):
-    settings = dataclasses.replace(asked, retrain_steps=60)
+    settings = dataclasses.replace(asked, retrain_steps=20)
     api.run(settings, tmp_path / "undisturbed", source=tiny_source)
     killer = Kills("retrain")
     api.run(dataclasses.replace(settings, workers=2), tmp_path / "run", source=tiny_source, listener=killer)

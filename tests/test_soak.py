@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,10 +35,18 @@ def data(bench, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["search", "rank", "refine", "retrain", "exhaustive", "run"])
-def test_a_killed_command_ends_in_the_same_bytes(bench, data, tmp_path, command):
-    told = bench("soak").soak_kills(command, 2, tmp_path, data, random.Random(f"test {command}"))
-    assert (told["equal"], told["wrong"]) == (2, 0)
+def test_killed_commands_end_in_the_same_bytes():
+    options = ["--kills", "2", "--damages", "0", "--no-write"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, RELIABILITY / "soak.py", *options],
+        capture_output=True,
+        text=True,
+        timeout=580,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": 2 of 2 equal") == 6
 
 
 @pytest.mark.slow
@@ -50,8 +59,8 @@ def test_damage_is_undone_or_told_in_one_line(bench, data, tmp_path):
 
 @pytest.mark.slow
 def test_memory_and_handles_stay(bench, data, tmp_path):
-    seen = bench("soak").long_run(1500, tmp_path, data)
-    assert [one["step"] for one in seen] == [500, 1000, 1500]
+    seen = bench("soak").long_run(1000, tmp_path, data)
+    assert len(seen) == 2
     assert seen[-1]["MiB"] - seen[0]["MiB"] < 20
     assert seen[-1]["handles"] == seen[0]["handles"]
 
@@ -68,16 +77,17 @@ def test_power_failures_lose_nothing_that_was_saved(bench, data, tmp_path, name)
 @pytest.mark.parametrize("forgotten", ["contents", "names"])
 def test_a_forgotten_sync_would_be_noticed(bench, data, tmp_path, monkeypatch, forgotten):
     """Without fsync of the files, or of the folders, saved checkpoints are lost when power fails."""
-    from poolwise.runs import events, files, folder
+    from poolwise.runs import events, files, folder, manifest
 
     power = bench("power")
     if forgotten == "names":
         for module in (events, files, folder):
             monkeypatch.setattr(module, "sync_folder", lambda path: None)
     else:
-        real = os.fsync
-        monkeypatch.setattr(
-            os, "fsync", lambda handle: real(handle) if os.path.isdir(f"/proc/self/fd/{handle}") else None
-        )
+        real = files.replace_file
+        for module in (events, files, folder, manifest):
+            monkeypatch.setattr(
+                module, "replace_file", lambda path, payload, sync=True: real(path, payload, sync=False)
+            )
     told = power.cut("run", power.scripts(data)["run"], 6, tmp_path.resolve(), random.Random("test"))
     assert told["wrong"] > 0

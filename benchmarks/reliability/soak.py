@@ -1,9 +1,12 @@
 """Runs that are killed at random, and run folders that are damaged at random: what comes out must be what came out undisturbed.
 
-A run of tiny images and networks. Kills: SIGKILL of the real command at a random moment, then ``poolwise resume``; results are
-compared with the undisturbed ones byte by byte, times aside. Damage: bits flipped, files cut, emptied, deleted or swapped in a
-finished or half finished folder, then resume in this process: it ends in the same results, or with one clear line. A killed
-command that had not yet written what it was asked for is typed again; all others are resumed.
+A run of tiny images and networks. Kills: SIGKILL of the command at a random moment, then ``poolwise resume``; results are compared
+with the undisturbed ones byte by byte, times aside. The command is forked from a process that has imported poolwise, so that all
+kills fall into its work and none into the start of Python; ``--fresh`` starts the installed one anew each time. A killed command
+that had not yet written what it was asked for is typed again; all others are resumed.
+
+Damage: bits flipped, files cut, emptied, deleted or swapped in the folder of a run in one of three states, then resume in this
+process: it ends in the same results, or with one clear line.
 
     python benchmarks/reliability/soak.py --kills 25 --damages 200
     python benchmarks/reliability/soak.py --kills 0 --damages 0 --steps 10000
@@ -22,17 +25,22 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import psutil
+import torch
 from PIL import Image
 
 from poolwise import api
+from poolwise.cli import main as poolwise_main
 from poolwise.errors import PoolwiseError
+from poolwise.networks import available
 from poolwise.progress import Interrupted, Listener
+from poolwise.reporting import page  # noqa: F401 (so that no child has to import it)
 from poolwise.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -83,16 +91,69 @@ def results(folder: Path) -> dict[str, Any]:
 def arguments(command: str, folder: Path, data: Path) -> list[str]:
     own = COMMANDS[command]
     if command in ("rank", "refine", "retrain"):
-        return [POOLWISE, own[0], str(folder), *own[1:]]
-    return [POOLWISE, *own, "--data", f"folder:{data}", "--out", str(folder)]
-
-
-def call(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment())
+        return [own[0], str(folder), *own[1:]]
+    return [*own, "--data", f"folder:{data}", "--out", str(folder)]
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+class Process:
+    """A command at work in a process of its own: forked from this one, which spares it seconds of starting, or the installed one.
+
+    ``wait`` gives the exit code, or None where it is still at work after so many seconds.
+    """
+
+    def __init__(self, arguments: list[str], fresh: bool):
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
+        if fresh:
+            self.started: subprocess.Popen[bytes] | None = subprocess.Popen(
+                [POOLWISE, *arguments], stdout=subprocess.DEVNULL, stderr=self.log, env=environment()
+            )
+            self.pid = self.started.pid
+            return
+        self.started, self.pid = None, os.fork()
+        if self.pid == 0:
+            _become(arguments, self.log.fileno())
+
+    def wait(self, seconds: float) -> int | None:
+        until = time.monotonic() + seconds
+        while True:
+            if self.started:
+                code = self.started.poll()
+            else:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                code = os.waitstatus_to_exitcode(status) if pid else None
+            if code is not None or time.monotonic() > until:
+                return code
+            time.sleep(0.002)
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and what it said on standard error."""
+        code = self.wait(600)
+        assert code is not None, "more than ten minutes"
+        with self.log:
+            self.log.seek(0)
+            return code, self.log.read().strip()
+
+
+def _become(arguments: list[str], log: int) -> None:
+    """The child: the command line, and nothing after it."""
+    code = 70
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        os.dup2(log, 2)
+        sys.argv = [POOLWISE, *arguments]
+        poolwise_main(arguments)
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def asked(folder: Path, command: str) -> bool:
@@ -103,50 +164,56 @@ def asked(folder: Path, command: str) -> bool:
         return False
 
 
-def killed(command: str, at: float, before: Path | None, folder: Path, data: Path) -> tuple[bool, bool, str]:
+def killed(
+    command: str, at: float, before: Path | None, folder: Path, data: Path, fresh: bool
+) -> tuple[bool, bool, str]:
     """Whether the command was at work when it was killed, whether the folder knew of it, and what went wrong afterwards."""
     if before:
         shutil.copytree(before, folder)
-    with subprocess.Popen(
-        arguments(command, folder, data), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
-    ) as process:
-        try:
-            process.wait(at)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        working = process.wait() == -signal.SIGKILL
+    process = Process(arguments(command, folder, data), fresh)
+    if process.wait(at) is None:
+        os.kill(process.pid, signal.SIGKILL)
+        working = process.end()[0] == -signal.SIGKILL
+    else:
+        working = False
     known = asked(folder, command)
-    done = call([POOLWISE, "resume", str(folder)] if known else arguments(command, folder, data))
-    return working, known, "" if done.returncode == 0 else done.stderr.strip()[-300:]
+    code, told = Process(["resume", str(folder)] if known else arguments(command, folder, data), fresh).end()
+    return working, known, "" if code == 0 else told[-300:]
 
 
-def soak_kills(command: str, kills: int, work: Path, data: Path, draw: random.Random) -> dict[str, Any]:
+def soak_kills(
+    command: str, kills: int, work: Path, data: Path, draw: random.Random, fresh: bool = False
+) -> dict[str, Any]:
     """``kills`` SIGKILLs, each at a random moment of the time that the undisturbed command takes."""
     before = None
     if command in ("rank", "refine", "retrain"):
         before = work / f"{command}-before"
         for one in ("search",) if command == "rank" else ("search", "rank"):
-            call(arguments(one, before, data))
+            assert Process(arguments(one, before, data), fresh).end()[0] == 0
     folder = work / command
     if before:
         shutil.copytree(before, folder)
     begin = time.monotonic()
-    done = call(arguments(command, folder, data))
-    assert done.returncode == 0, done.stderr
+    code, told = Process(arguments(command, folder, data), fresh).end()
+    assert code == 0, told
     seconds, expected = time.monotonic() - begin, results(folder)
     equal, at_work, resumed, wrong = 0, 0, 0, []
     for number in range(kills):
         again = work / f"{command}-{number}"
-        working, known, error = killed(command, draw.uniform(0.2, 1.0) * seconds, before, again, data)
+        working, known, error = killed(
+            command, draw.uniform(0.2 if fresh else 0.0, 1.0) * seconds, before, again, data, fresh
+        )
         at_work, resumed = at_work + working, resumed + (working and known)
         same = not error and results(again) == expected
         equal += same
         if not same:
             wrong.append(error or "other bytes")
+            click.echo(wrong[-1])
         shutil.rmtree(again)
-    click.echo(f"{command}: {equal} of {kills} equal {wrong}")
+    click.echo(f"{command}: {equal} of {kills} equal, {at_work} at work, {resumed} resumed")
+    what = f"SIGKILL of {command}" + (", a new interpreter each" if fresh else "")
     return {
-        **{"what": f"SIGKILL of {command}", "n": kills, "at work": at_work, "resumed": resumed},
+        **{"what": what, "n": kills, "at work": at_work, "resumed": resumed},
         **{"equal": equal, "one line": 0, "wrong": len(wrong)},
     }
 
@@ -281,14 +348,17 @@ def long_run(steps: int, work: Path, data: Path) -> list[dict[str, Any]]:
 @click.option("--damages", default=200, show_default=True)
 @click.option("--steps", default=0, show_default=True, help="Of one long search whose memory is watched.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--fresh", is_flag=True, help="Start the installed command anew each time, in place of a fork.")
 @click.option("--write/--no-write", default=True, help="Write a csv of the results.")
-def main(kills: int, commands: str, damages: int, steps: int, seed: int, write: bool) -> None:
+def main(kills: int, commands: str, damages: int, steps: int, seed: int, fresh: bool, write: bool) -> None:
     draw, rows = random.Random(seed), []
+    torch.set_num_threads(1)
+    available()  # imports the families of networks, so that no child has to
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         data = pictures(work / "pictures")
         for command in commands.split(",") if kills else ():
-            rows.append(soak_kills(command, kills, work, data, draw))
+            rows.append(soak_kills(command, kills, work, data, draw, fresh))
         if damages:
             rows.append(soak_damages(damages, work, data, draw))
         if rows and write:

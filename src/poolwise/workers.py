@@ -351,7 +351,9 @@ def _begin(settings: Settings, shared: dict[str, Any], counter: Any, stop: Any, 
     for name in ("SIGINT", "SIGHUP"):  # Ctrl-C and a closed terminal reach the whole group; the parent decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
     keep_memory()
     torch.set_num_threads(settings.threads or 1)
     if shared["own"] is not None:
@@ -362,7 +364,7 @@ def _begin(settings: Settings, shared: dict[str, Any], counter: Any, stop: Any, 
 
 
 def _end_with(parent: int) -> None:
-    """Leave no orphan behind where the parent is killed."""
+    """Leave no orphan behind where the parent is killed, be it before this process is ready."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
