@@ -1,9 +1,9 @@
 """Runs that are killed at random, and run folders that are damaged at random: what comes out must be what came out undisturbed.
 
-A run of tiny images and networks. Kills: SIGKILL of the command at a random moment, then ``poolwise resume``; results are compared
-with the undisturbed ones byte by byte, times aside. The command is forked from a process that has imported poolwise, so that all
-kills fall into its work and none into the start of Python; ``--fresh`` starts the installed one anew each time. A killed command
-that had not yet written what it was asked for is typed again; all others are resumed.
+A run of tiny images and networks. Kills: SIGKILL of the command at a random moment, then ``poolwise resume``; results are the
+same as the undisturbed ones byte by byte, times aside. The command is forked from a process that has imported poolwise, so that
+all kills fall into its work and none into the start of Python; ``--fresh`` starts the installed one anew each time. A killed
+command that had not yet written what it was asked for is typed again; all others are resumed.
 
 Damage: bits flipped, files cut, emptied, deleted or swapped in the folder of a run in one of three states, then resume in this
 process: it ends in the same results, or with one clear line.

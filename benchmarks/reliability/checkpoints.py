@@ -1,0 +1,126 @@
+"""What checkpoints cost, and how long it takes to resume: of the demonstration's search, and of 8 SuperNets of full width.
+
+Saving and stepping take turns in one process, so that whatever else the machine does falls on both. Per repeat: seconds of some
+steps, seconds of one save. A search saves once at its start, at its end, and every ``--checkpoint-minutes`` (5 by default): the
+share is that of all saves in the whole search. Resuming is timed as ``poolwise resume`` of a search that has one step left,
+from the command to its end: Python, images, the checkpoint, the step, and one more save; by the clock, and in seconds of CPU,
+which do not depend on what else the machine does. "read" is reading the checkpoint alone.
+
+    python benchmarks/reliability/checkpoints.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from poolwise import api
+from poolwise.problem import Problem
+from poolwise.progress import Interrupted, Listener
+from poolwise.runs import RunFolder
+from poolwise.searching.loop import SearchState
+from poolwise.settings import Settings, preset
+
+sys.path.append(str(Path(__file__).parents[1]))
+from common import record
+
+POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent)) or "poolwise"
+SECONDS = 300.0  # between two checkpoints, by default
+
+
+def cases(data: str) -> dict[str, Settings]:
+    """Two searches on CIFAR-10, on one thread."""
+    fixed = {"precision": "float32", "threads": 1, "workers": 1, "device": "cpu", "data": data}
+    return {
+        "demo": preset("demo", **fixed),
+        "8 SuperNets of full width": preset("paper", supernets=8, images=10_000, **fixed),
+    }
+
+
+class OneLeft(Listener):
+    """Stops a search before its last step."""
+
+    def __init__(self, steps: int):
+        self.left = steps
+
+    def advance(self, units: int = 1, **info: Any) -> None:
+        self.left -= units
+        self.stopping = self.left <= 1
+
+
+def resumed(settings: Settings, folder: Path, repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds by the clock, and of CPU, of ``poolwise resume`` of a search with one step left, each of a new copy of its folder."""
+    short = dataclasses.replace(settings, steps=4, block=1)
+    with contextlib.suppress(Interrupted):
+        api.search(short, folder, listener=OneLeft(short.steps))
+    seconds, cpu = [], []
+    for number in range(repeats):
+        copy = shutil.copytree(folder, folder.with_name(f"{folder.name}-{number}"))
+        begin, before = time.perf_counter(), os.times()
+        subprocess.run([POOLWISE, "resume", str(copy), "--quiet"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - begin)
+        after = os.times()
+        cpu.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        shutil.rmtree(copy)
+    return seconds, cpu
+
+
+def measured(name: str, settings: Settings, repeats: int, blocks: int, work: Path) -> dict[str, Any]:
+    """Median, least and most over the repeats."""
+    problem = Problem(settings)
+    state, folder = SearchState(problem), RunFolder.create(work / "saved", {"stages": [], "macs": 1})
+    steps, saves, reads, shares = [], [], [], []
+    state.advance()
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        done = sum(len(state.advance()) for _ in range(blocks))
+        middle = time.perf_counter()
+        state.save(folder)
+        saved = time.perf_counter()
+        assert SearchState.restore(state, folder)
+        steps.append((middle - begin) / done)
+        saves.append(saved - middle)
+        reads.append(time.perf_counter() - saved)
+        whole = steps[-1] * state.steps
+        shares.append(saves[-1] * (2 + whole // SECONDS) / whole)
+    size = (folder.path / "checkpoints" / "search.safetensors").stat().st_size
+    shutil.rmtree(folder.path)
+    whole, cpu = resumed(settings, work / "resumed", max(repeats // 3, 3))
+    row = {"case": name, "repeats": repeats, "MiB": round(size / 2**20, 1), "steps": state.steps}
+    for what, values, digits in (
+        ("step", steps, 4), ("save", saves, 4), ("read", reads, 4), ("share of a search", shares, 6), ("resume", whole, 2),
+        ("CPU of resume", cpu, 2),
+    ):  # fmt: skip
+        row[f"{what}: median"] = round(float(np.median(values)), digits)
+        row[f"{what}: least"], row[f"{what}: most"] = round(min(values), digits), round(max(values), digits)
+    return row
+
+
+@click.command()
+@click.option("--repeats", default=9, show_default=True)
+@click.option("--blocks", default=1, show_default=True, help="Of steps, before each save.")
+@click.option("--data", default="cifar10", show_default=True)
+@click.option("--write/--no-write", default=True, help="Write a csv of the results.")
+def main(repeats: int, blocks: int, data: str, write: bool) -> None:
+    rows = []
+    for name, settings in cases(data).items():
+        with tempfile.TemporaryDirectory() as work:
+            rows.append(measured(name, settings, repeats, blocks, Path(work)))
+        click.echo(rows[-1])
+    if write:
+        record("checkpoints", rows)
+
+
+if __name__ == "__main__":
+    main()
