@@ -60,7 +60,7 @@ class OneLeft(Listener):
 
 
 def resumed(settings: Settings, folder: Path, repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds by the clock, and of CPU, of ``poolwise resume`` of a search with one step left, each of a new copy of its folder."""
+    """Seconds by the clock, and of CPU, of ``poolwise resume`` of copies of a search with one step left."""
     short = dataclasses.replace(settings, steps=4, block=1)
     with contextlib.suppress(Interrupted):
         api.search(short, folder, listener=OneLeft(short.steps))
