@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import os
+import pty
 import resource
+import select
 import shutil
 import signal
 import sqlite3
@@ -18,7 +20,8 @@ import pytest
 
 from poolwise import api
 from poolwise.errors import PoolwiseError, RunFailure
-from poolwise.progress import Listener
+from poolwise.progress import Interrupted, Listener
+from poolwise.runs import RunFolder
 from poolwise.settings import Settings
 
 POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent))
@@ -279,6 +282,35 @@ def test_a_pipe_that_closes_while_training_stops_with_a_checkpoint(tmp_path, ima
     assert errors.strip() == f"poolwise: stopped; go on with: poolwise resume {out}"
     assert command("resume", out).returncode == 0
     assert (out / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_stops_with_a_checkpoint(tmp_path, image_folder):
+    """A real pseudo-terminal: closing it sends SIGHUP, and every write fails from then on."""
+    out = tmp_path / "run"
+    options = [*TINY, "--steps", "2000", "--data", f"folder:{image_folder}", "--out", str(out)]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(POOLWISE, [POOLWISE, "run", *options], {**os.environ, "OMP_NUM_THREADS": "1"})
+    until = time.monotonic() + 60
+    while not (out / "events.jsonl").exists() and time.monotonic() < until:
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 10_000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 129
+    folder = RunFolder.open(out)
+    assert folder.load_checkpoint("search")[1]["step"] >= folder.events("search")[-1]["step"] > 0
+    assert not folder.has("ranking.json")
+
+
+def test_what_calibration_chose_is_kept(asked, tiny_source, tmp_path, monkeypatch):
+    stops = At("search", lambda: setattr(stops, "stopping", True))
+    with pytest.raises(Interrupted):
+        api.search(dataclasses.replace(asked, precision="auto"), tmp_path / "run", source=tiny_source, listener=stops)
+    chosen = RunFolder.open(tmp_path / "run").request()["calibration"]
+    monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("poolwise.calibration.choose", lambda *_: pytest.fail("measured anew"))
+    assert api.resume(tmp_path / "run", source=tiny_source).request()["calibration"] == chosen
 
 
 class Kills(Listener):

@@ -48,7 +48,4 @@ def show_table(table: Table) -> None:
 
 def say_line(console: Console, text: str) -> None:
     """One line of progress."""
-    try:
-        console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
-    except BrokenPipeError:  # of versions of rich that leave it to the caller
-        console.on_broken_pipe()
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)

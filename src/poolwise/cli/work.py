@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,36 @@ from poolwise.progress import Interrupted
 
 # Ctrl-C, a request to end, a closed terminal
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_PIPE = 13  # SIGPIPE where there is one: whoever read the lines has gone
+_PIPE = 13  # SIGPIPE where there is one
+_HANGUP = getattr(signal, "SIGHUP", None)
 
 
-class _Read(Console):
-    """A console that says when nobody reads it any more, as in ``poolwise run | head``, and is silent from then on."""
+class _Read:
+    """A stream that says when nobody reads it any more, as in ``poolwise run | head`` or where the terminal was closed.
 
-    def __init__(self, unread: Callable[[], None], **options: Any):
-        super().__init__(**options)
-        self._unread = unread
+    It is silent from then on.
+    """
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        with contextlib.suppress(OSError, ValueError):  # what is still buffered is written when Python ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-        self._unread()
+    def __init__(self, stream: Any, unread: Callable[[], None]):
+        self._stream, self._unread = stream, unread
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, do: Callable[[], Any]) -> None:
+        try:
+            do()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):  # what is still buffered is written when Python ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._unread()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Stopped(Exception):
@@ -44,21 +60,25 @@ class Stopped(Exception):
 def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
     """Run ``do(listener)``; the first signal to end stops at the next safe point, a second at once.
 
-    So does a pipe that is closed at its other end.
+    Where nobody reads the lines any more it stops as well.
     """
     from poolwise.workers import keep_memory
 
     keep_memory()
-    received: int = signal.SIGINT
+    received: list[int] = []
 
     def stop(number: int, _frame: Any) -> None:
-        nonlocal received
-        received = number
-        if listener.stopping:
+        # a terminal that is closed may tell twice, by itself and by its shell
+        if received and number != _HANGUP:
             raise KeyboardInterrupt
+        received.append(number)
         listener.stopping = True
 
-    listener = make_listener(quiet, _Read(lambda: stop(_PIPE, None), stderr=as_json))
+    def unread() -> None:
+        listener.stopping = True
+
+    stream: Any = _Read(sys.stderr if as_json else sys.stdout, unread)
+    listener = make_listener(quiet, Console(file=stream))
     for one in _SIGNALS:
         signal.signal(one, stop)
     try:
@@ -69,6 +89,6 @@ def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
             tell = f"go on with: poolwise resume {out}"
         elif (out / "study.json").exists():
             tell = "what is finished is kept; go on with the same command"
-        raise Stopped(f"stopped; {tell}", 128 + received) from None
+        raise Stopped(f"stopped; {tell}", 128 + (received[0] if received else _PIPE)) from None
     finally:
         listener.close()
