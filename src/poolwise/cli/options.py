@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,7 +43,11 @@ class FilePath(click.Path):
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if "\0" in str(value):
+        try:
+            named = b"\0" not in os.fsencode(value)
+        except UnicodeError:
+            named = False
+        if not named:
             self.fail(f"{value!r}: no file can have such a name.", param, ctx)
         return super().convert(value, param, ctx)
 
