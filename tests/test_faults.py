@@ -118,6 +118,47 @@ def test_a_full_disk_at_every_write(asked, tiny_source, undisturbed, tmp_path, s
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own, in memory, and what sets how many KiB it holds; only root can mount one."""
+    path = tmp_path / "disk"
+    path.mkdir()
+
+    def mounted(*options):
+        return subprocess.run(["mount", *options, str(path)], capture_output=True, text=True)
+
+    try:
+        done = mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs")
+    except FileNotFoundError:
+        pytest.skip("there is no mount")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield path, lambda kib: mounted("-o", f"remount,size={kib}k").returncode
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "free"), [("search", 130), ("rank", 8), ("retrain", 8), ("retrain", 60)])
+def test_a_disk_that_is_really_full(asked, tiny_source, undisturbed, disk, stage, free):
+    path, resize = disk
+    out = path / "run"
+
+    def fill():
+        used = sum(one.stat().st_blocks // 2 for one in path.rglob("*"))
+        assert resize(used + free) == 0
+
+    often = dataclasses.replace(asked, checkpoint_minutes=1e-6)
+    told = fails(lambda: api.run(often, out, source=tiny_source, listener=At(stage, fill)), "No space left|is full|I/O")
+    assert f"poolwise resume {out}" in told
+    assert resize(65536) == 0
+    api.resume(out, source=tiny_source)
+    found, expected = results(out), results(undisturbed)
+    for name in ("retrain.json", "verdict.json", "ranking.json"):  # they name the minutes between checkpoints
+        found[name], expected[name] = (text.replace(b"1e-06", b"5.0") for text in (found[name], expected[name]))
+    assert found == expected
+    assert (out / "report.html").exists()
+
+
 def test_a_full_disk_at_the_first_write_leaves_a_free_place(asked, tiny_source, undisturbed, tmp_path):
     with small_files() as limit:
         limit(100)
