@@ -143,6 +143,10 @@ class Fuzzer:
     def folder(self, r: random.Random) -> None:
         name = r.choice(["run.json", "ranking.json", "ranking.json", "refine.json", "retrain.json", "events.jsonl"])
         where = self._copy("read")
+        if r.random() < 0.9:  # else what is damaged is read from its copy
+            where = self._copy("bare")
+            (where / "manifest.json").unlink(missing_ok=True)
+            shutil.rmtree(where / "spare", ignore_errors=True)
         (where / name).write_bytes(_changed(r, self.files[name]))
         try:
             opened = RunFolder.open(where)
