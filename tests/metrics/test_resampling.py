@@ -1,4 +1,3 @@
-import time
 from functools import partial
 
 import numpy as np
@@ -70,25 +69,3 @@ def test_intervals_are_those_of_the_draws_one_after_the_other(size):
     found = bootstrap_interval(statistics, scores, truth, resamples=300, seed=7)
     for name, each in values.items():
         assert found[name] == pytest.approx(tuple(np.percentile(each, [2.5, 97.5])), abs=1e-9)
-
-
-def test_many_draws_take_a_fraction_of_the_time():
-    generator = np.random.default_rng(0)
-    scores, truth = generator.normal(size=(2, 36))
-    drawn_RP = generator.integers(36, size=(600, 36))
-    told = measures(0.3)
-
-    def seconds(do):
-        found = []
-        for _ in range(3):
-            begin = time.process_time()
-            do()
-            found.append(time.process_time() - begin)
-        return min(found)
-
-    def at_once():
-        draws = Draws(scores, truth, drawn_RP)
-        return [draws.values(measure) for measure in told.values()]
-
-    each = seconds(lambda: [[m(scores[row], truth[row]) for row in drawn_RP] for m in told.values()])
-    assert seconds(at_once) < each / 3
