@@ -13,6 +13,7 @@ from poolwise.errors import RequestError
 from poolwise.images.augment import named
 from poolwise.images.sources import Source
 from poolwise.limiting import Found
+from poolwise.networks import others
 from poolwise.planning import Plan
 from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
@@ -39,7 +40,8 @@ _WORK = {"search": loop.search, "rank": ranking.rank, "refine": refining.refine,
 
 
 def rooted(settings: Settings) -> Settings:
-    """Settings whose image folder is an absolute path, so that a run is resumed from anywhere."""
+    """Settings whose image folder and network file are absolute paths, so that a run is resumed from anywhere."""
+    settings = dataclasses.replace(settings, model=others.rooted(settings.model))
     if not settings.data.startswith("folder:"):
         return settings
     path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
