@@ -11,7 +11,7 @@ ROOT = Path(poolwise.__file__).parent
 FLOORS = [
     {"errors"},
     {"plain"},
-    {"rng", "settings", "progress", "stopwatch"},
+    {"rng", "settings", "progress", "process", "stopwatch", "tabular"},
     {"space"},
     {"shapes"},
     {"runs"},

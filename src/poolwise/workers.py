@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
@@ -34,6 +33,7 @@ from poolwise.images.packed import Packed
 from poolwise.images.sources import ImageSet, Source
 from poolwise.networks import others
 from poolwise.problem import Problem
+from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.settings import Settings
 from poolwise.space import LISTED
@@ -269,17 +269,6 @@ def keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-
-
-@contextmanager
-def threads_here(count: int) -> Iterator[None]:
-    """This process computes on ``count`` CPU threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _shared(problem: Problem) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import functools
 import importlib
 import inspect
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from poolwise.networks.chain import Norm, learning, running_norm
 from poolwise.networks.registry import Family
 from poolwise.networks.slots import Slots, slots
 from poolwise.networks.whole import WholeChain, chained, check_same
+from poolwise.process import generators_kept, seed_global
 
 LIBRARIES = ("torchvision", "timm")
 OWN = "own:"
@@ -39,7 +39,6 @@ _CLASSES = 10  # of a network that must be told how many, where nothing says it 
 SIZES = (64, 224, 32, 28, 96)  # pixels of the images that layers are found with: the first that the network takes
 
 _given: dict[str, nn.Module | Build] = {}  # what ``backbone`` gave names to, in this process
-_seeding = threading.Lock()
 
 
 def is_other(name: str) -> bool:
@@ -75,6 +74,8 @@ def given(model: str) -> nn.Module | Build | None:
 def build(name: str, classes: int | None = None) -> nn.Module:
     """The network with its library's own initial weights; nothing is downloaded.
 
+    What it draws comes from the global generators as they stand, which are put back.
+
     Args:
         name: see the top of this file.
         classes: of the head; the library's default where it is None.
@@ -82,14 +83,15 @@ def build(name: str, classes: int | None = None) -> nn.Module:
     Raises RequestError for an unknown model and where timm is not installed.
     """
     library, _, model = name.partition(":")
-    if library in LIBRARIES:
+    with generators_kept():
+        if library not in LIBRARIES:
+            return _made(own(name), name, classes)
         known, create = _torchvision() if library == "torchvision" else _timm()
         if model not in known:
             raise RequestError(
                 f"{library} has no model {model[:60]!r}{did_you_mean(model, known)}. It has {len(known)} models"
             )
         return create(model, {} if classes is None else {"num_classes": classes})
-    return _made(own(name), name, classes)
 
 
 def own(name: str) -> nn.Module | Build:
@@ -220,9 +222,9 @@ def runs(model: nn.Module) -> tuple[Tensor, int]:
 
 @contextmanager
 def _seeded(generator: torch.Generator) -> Iterator[None]:
-    """What libraries draw from torch's global generator comes from ``generator``'s seed inside; it is put back after."""
-    with _seeding, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(generator.initial_seed())
+    """What libraries draw from the global generators comes from ``generator``'s seed inside; they are put back after."""
+    with generators_kept():
+        seed_global(generator.initial_seed())
         yield
 
 
