@@ -44,9 +44,10 @@ class Listener:
     def advance(self, units: int = 1, **info: Any) -> None:
         """``units`` more are done.
 
-        ``info`` holds what is known, where it is: ``loss`` (of the last training batch; in a stand-alone training the
-        mean of the last piece of its curve), ``lr``, and in a search ``accuracy`` (of the last scoring batch, 0 to 1) and ``best``, now and then: the
-        five leading configurations as (pooling, moving average of their accuracy). Work in other processes tells only units.
+        ``info`` holds what is known, where it is: ``loss`` of the last training batch, in a stand-alone training the mean of
+        the last piece of its curve; ``lr``; in a search ``accuracy`` of the last scoring batch (0 to 1) and, now and then,
+        ``best``: the five leading configurations as (pooling, moving average of their accuracy). Work in other processes
+        tells units alone.
         """
 
     def note(self, text: str) -> None:
