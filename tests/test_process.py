@@ -59,6 +59,13 @@ def state():
     }
 
 
+def whole(settings, run, **more):
+    """Everything but the report."""
+    poolwise.search(settings, run, **more)
+    poolwise.rank(run, source=more["source"])
+    poolwise.retrain(run, source=more["source"])
+
+
 def everything(run):
     """The bytes of what a run came to."""
     files = [run / "ranking.json", run / "retrain.json", *sorted((run / "checkpoints").iterdir())]
@@ -68,10 +75,10 @@ def everything(run):
 @pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)])
 def requests(request, tiny_settings, tiny_source):
     """Two searches that differ in what the process holds: threads, and what draws from its generators."""
-    settings = dataclasses.replace(tiny_settings, retrain_seeds=1)
+    settings = dataclasses.replace(tiny_settings, retrain_seeds=1, retrain_steps=3, steps=20)
     model = poolwise.backbone("drawn", Drawn)
     one = dataclasses.replace(settings, model=model, width=None, threads=request.param, seed=1)
-    two = dataclasses.replace(settings, threads=1, seed=2, steps=40)
+    two = dataclasses.replace(settings, threads=1, seed=2, steps=24)
     turning = dataclasses.replace(tiny_source, augment=v2.RandomRotation(20))
     return {"one": (one, tiny_source), "two": (two, turning)}
 
@@ -80,7 +87,7 @@ def test_two_searches_in_two_threads_give_the_bytes_of_each_alone(tmp_path, requ
     alone, together, failures = tmp_path / "alone", tmp_path / "together", []
     before = state()
     for name, (settings, source) in requests.items():
-        poolwise.run(settings, alone / name, source=source)
+        whole(settings, alone / name, source=source)
         assert state() == before
     inside = threading.Barrier(2)
 
@@ -94,7 +101,7 @@ def test_two_searches_in_two_threads_give_the_bytes_of_each_alone(tmp_path, requ
     def search(name):
         settings, source = requests[name]
         try:
-            poolwise.run(settings, together / name, source=source, listener=Waits())
+            whole(settings, together / name, source=source, listener=Waits())
         except BaseException as error:
             failures.append(error)
 
@@ -179,5 +186,5 @@ def test_kernels_of_two_threads_are_put_back():
 def test_a_run_needs_neither_the_main_thread_nor_a_terminal(tmp_path, tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys, "stdout", None)  # as in some notebooks' kernels
-    found = in_a_thread(lambda: poolwise.run(tiny_settings, tmp_path / "run", source=tiny_source))
-    assert found.pick == found["results"][0]["pooling"]
+    found = in_a_thread(lambda: poolwise.search(tiny_settings, tmp_path / "run", source=tiny_source))
+    assert found.to_rows()[-1]["step"] == tiny_settings.steps

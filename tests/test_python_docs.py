@@ -44,7 +44,7 @@ def test_the_code_runs(tmp_path, tiny_settings, tiny_source, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     first, *blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert "preset" in first
-    settings = dataclasses.replace(tiny_settings, steps=60, block=1, retrain_seeds=1)
+    settings = dataclasses.replace(tiny_settings, steps=60, block=1, retrain_seeds=1, retrain_steps=2)
     names = {"poolwise": poolwise, "settings": settings, "source": tiny_source}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)

@@ -19,8 +19,8 @@ def results(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("results")
     settings = poolwise.Settings(
-        width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=2, retrain_seeds=2, lr=0.05,
-        draw="rounds", precision="float32", device="cpu", trials=3,
+        width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=1, retrain_seeds=2, lr=0.05,
+        draw="rounds", precision="float32", device="cpu", trials=2,
     )  # fmt: skip
     source = Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
     run = api.search(settings, place / "run", source=source)

@@ -10,6 +10,7 @@ import copy
 import functools
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ def in_file(name: str) -> tuple[Path, str] | None:
     if not name.partition(":")[0].endswith(".py"):
         return None
     file, _, model = name.rpartition(":")
-    return Path(file).expanduser().absolute(), model
+    return Path(os.path.abspath(os.path.expanduser(file))), model
 
 
 def rooted(name: str) -> str:
