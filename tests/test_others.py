@@ -250,6 +250,13 @@ def test_lines_for_what_backbone_was_given():
     assert imports == ["import poolwise"]
 
 
+def test_a_network_with_one_placement_is_one_line(tmp_path):
+    settings = poolwise.preset("demo", model="timm:test_resnet", width=None)
+    with pytest.raises(RequestError, match=r"one placement of 3 downsamplings .* --poolings 2,3"):
+        poolwise.search(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_paths_of_files_are_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert rooted("a/../nets.py:Net") == f"{tmp_path / 'nets.py'}:Net"
@@ -259,17 +266,22 @@ def test_paths_of_files_are_made_absolute(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "kind", "line"),
+    ("model", "kind", "line", "more"),
     [
-        ("timm:test_resnet", "ResNet", "model = timm.create_model('test_resnet', num_classes=3)"),
-        ("torchvision:resnet18", "ResNet", "model = models.get_model('resnet18', num_classes=3)"),
-        ("nets_of_tests.py:Headed", "Headed", "model = Headed()"),
+        (
+            "timm:test_resnet",
+            "ResNet",
+            "model = timm.create_model('test_resnet', num_classes=3)",
+            ["--poolings", "2,3"],
+        ),
+        ("torchvision:resnet18", "ResNet", "model = models.get_model('resnet18', num_classes=3)", ["--max-configs", 4]),
+        ("nets_of_tests.py:Headed", "Headed", "model = Headed()", []),
     ],
 )
-def test_others_handed_over_in_every_way(place, tmp_path, model, kind, line):
+def test_others_handed_over_in_every_way(place, tmp_path, model, kind, line, more):
     import onnxruntime
 
-    run = finished(place, model, kind + line[-9:-1], "--max-configs", 4)
+    run = finished(place, model, model.rpartition(":")[2], *more)
     expected, lines = handed_over(run, place, tmp_path, kind)
     assert line in lines.splitlines()
     told = command("export", run, "--to", tmp_path / "model.onnx", "--seed", 2)

@@ -66,6 +66,8 @@ def create(
     """
     RunFolder.check_free(Path(out))
     settings = rooted(settings)
+    if "search" in stages:
+        _check_choice(settings)
     alone = "exhaustive" in stages
     problem, found = measured(settings, source, _count(settings, poolings) if alone else None)
     planned = planning.plan(problem, stages, _all_trainings(problem, poolings) if alone else None)
@@ -84,6 +86,16 @@ def create(
         **environment(),
     }
     return RunFolder.create(Path(out), request), problem
+
+
+def _check_choice(settings: Settings) -> None:
+    """RequestError where a network can be downsampled in one way alone."""
+    space = space_asked(settings).whole
+    if space.size < 2:
+        raise RequestError(
+            f"{settings.model} has one placement of {space.poolings} downsamplings before {space.layers} layers, its own: there"
+            f" is nothing to search. Another number of them as well: --poolings {max(space.poolings - 1, 0)},{space.poolings}"
+        )
 
 
 def ask_for(folder: RunFolder, stage: str, request: dict[str, Any] | None = None, drop: tuple[str, ...] = ()) -> None:
