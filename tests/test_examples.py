@@ -30,3 +30,8 @@ def test_examples_run(name, last, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == last
+
+
+def test_every_example_is_run():
+    listed = next(mark for mark in test_examples_run.pytestmark if mark.name == "parametrize").args[1]
+    assert {name for name, _ in listed} == {path.name for path in EXAMPLES.glob("*.py")}

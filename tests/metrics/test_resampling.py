@@ -1,4 +1,6 @@
+import json
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,9 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from poolwise.comparing.judge import measures
+from poolwise import controls
+from poolwise.comparing.judge import Entry, judge, measures
 from poolwise.metrics import agreement, bootstrap_interval, kendall_tau_b, regret, resampling
 from poolwise.metrics.resampling import Draws
+from poolwise.truth import tables
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 @st.composite
@@ -51,6 +57,24 @@ def test_draws_against_scipy(given_):
 def test_every_measure_of_a_comparison_is_taken_of_all_draws_at_once():
     functions = [m.func if isinstance(m, partial) else m for m in measures(0.1).values()]
     assert set(functions) <= set(resampling._TOGETHER)
+
+
+@pytest.mark.parametrize("study", ["own-1560", "compare-published"])
+def test_committed_studies_come_out_as_they_were(study):
+    value = json.loads((RESULTS / study / "compare.json").read_text())
+    table = tables.load(value["table"]["name"])
+    entries = [
+        Entry(
+            told["method"], told["seed"], told["budget_macs"], np.array(told["scores"]), budget=told["budget"],
+            percent=told["budget"] is not None or told["method"].startswith("supernets"), spent_macs=told["spent_macs"],
+        )
+        for told in value["entries"]
+    ]  # fmt: skip
+    counts = controls.counted("productive", tables.costs(table, "resnet20").values())
+    for found, row in zip(judge(entries, table, counts, value["resamples"]), value["rows"], strict=True):
+        assert found["first"] == row["first"]
+        for name in value["measures"]:
+            assert found[name] == pytest.approx(row[name], abs=1e-9), (row["method"], row["treatment"], name)
 
 
 @pytest.mark.parametrize("size", [5, 300])

@@ -91,11 +91,11 @@ class Draws:
 
     def regret(self, k: int = 1) -> np.ndarray:
         truth_RP = self.truth_P[self.drawn_RP]
-        return truth_RP.max(1) - self._expected_best(truth_RP, k)
+        return self._expected_least(truth_RP.max(1, keepdims=True) - truth_RP, k)
 
     def best_rank(self, k: int = 1) -> np.ndarray:
-        ranks_RP = 1 + self.size - self._truth_below[1]
-        return -self._expected_best(-np.take_along_axis(ranks_RP, self.drawn_RP, 1), k)
+        better_RP = self.size - self._truth_below[1]
+        return 1 + self._expected_least(np.take_along_axis(better_RP, self.drawn_RP, 1), k)
 
     def beats_random(self, n: int = 1) -> np.ndarray:
         chances_RP = np.take_along_axis((self._truth_below[0] / self.size) ** n, self.drawn_RP, 1)
@@ -103,23 +103,24 @@ class Draws:
         first_RP = scores_RP == scores_RP[:, :1]
         return (chances_RP * first_RP).sum(1) / first_RP.sum(1)
 
-    def _expected_best(self, value_RP: np.ndarray, k: int) -> np.ndarray:
-        """``picks._expected_best`` of each draw, of values in the order of ``drawn_RP``.
+    def _expected_least(self, loss_RP: np.ndarray, k: int) -> np.ndarray:
+        """Expected smallest loss within the top k of each draw, as ``picks._expected_best`` has the largest value.
 
-        The chance of the j-th largest of the g that tie, t of them drawn, follows from the one before.
+        ``loss_RP`` is in the order of ``drawn_RP``, so that of those that tie in score the smallest comes first. The chance
+        of the j-th smallest of the g that tie, t of them drawn, follows from the one before.
         """
         assert k >= 1, "the top holds at least one"
-        k, rows = min(k, self.size), np.arange(len(value_RP))
+        k, rows = min(k, self.size), np.arange(len(loss_RP))
         scores_RP = self.scores_P[self.drawn_RP]
         edge_R1 = scores_RP[:, k - 1 : k]
         sure_R, tied_R = (scores_RP > edge_R1).sum(1), (scores_RP == edge_R1).sum(1)
         drawn_R = k - sure_R
-        floor_R = np.where(np.arange(k) < sure_R[:, None], value_RP[:, :k], -np.inf).max(1)
+        sure_loss_R = np.where(np.arange(k) < sure_R[:, None], loss_RP[:, :k], np.inf).min(1)
         chance_R, expected_R = drawn_R / tied_R, np.zeros(len(rows))
         for j in range(int((tied_R - drawn_R).max()) + 1):
             left_R = tied_R - drawn_R - j
-            value_R = value_RP[rows, np.minimum(sure_R + j, self.size - 1)]
-            expected_R += np.where(left_R >= 0, chance_R * np.maximum(value_R, floor_R), 0.0)
+            loss_R = loss_RP[rows, np.minimum(sure_R + j, self.size - 1)]
+            expected_R += np.where(left_R >= 0, chance_R * np.minimum(loss_R, sure_loss_R), 0.0)
             chance_R = chance_R * left_R / np.maximum(tied_R - 1 - j, 1)
         return expected_R
 
