@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from poolwise.errors import RequestError, RunFailure
 from poolwise.networks.others import is_other
 from poolwise.networks.written import written
+from poolwise.plain import visible
 from poolwise.runs import FORMAT, write_atomically
 
 KINDS = (".safetensors", ".onnx")
@@ -155,7 +156,7 @@ def python(trained: Trained, weights: str = "model.safetensors") -> str:
         pixels = "# mean and std of the training images were not kept by this run"
     size = about["image_size"]
     lines = [
-        f"# {name} with placement {pooling}: seed {about['seed']}, {about['steps']} steps,"
+        f"# {visible(name)} with placement {pooling}: seed {about['seed']}, {about['steps']} steps,"
         f" test accuracy {100 * about['accuracy']:.2f} %",
         f"# weights: poolwise export RUN --pooling {pooling} --seed {about['seed']} --to {weights}",
         *imports,
