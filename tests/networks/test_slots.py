@@ -169,6 +169,25 @@ def test_feature_info_stays_true(name):
     assert [entry["reduction"] for entry in model.feature_info] != last
 
 
+@pytest.mark.parametrize(
+    "name", ["torchvision:resnet18", "torchvision:efficientnet_b0", "timm:resnet26d", "timm:tf_efficientnet_b0"]
+)
+def test_each_stride_can_be_given_up_for_twice_the_resolution(name):
+    model = made(name)
+    found, state = poolwise.slots(model), copy.deepcopy(model.state_dict())
+    places, last = list(found.pooling.positions), found.layers[-1]
+    for place in places:
+        fewer = Pooling.from_positions([other for other in places if other != place], len(found.layers))
+        reductions = [entry["reduction"] for entry in getattr(model, "feature_info", [])]
+        poolwise.apply(model, fewer)
+        again = poolwise.slots(model).layers[-1]
+        assert again.resolution >> again.halvings == 2 * (last.resolution >> last.halvings)
+        assert all(torch.equal(state[key], tensor) for key, tensor in model.state_dict().items())
+        told = [entry["reduction"] for entry in getattr(model, "feature_info", [])]
+        assert told[-1:] == [reduction // 2 for reduction in reductions[-1:]]
+        poolwise.apply(model, found.pooling)
+
+
 class Own(nn.Module):
     """A user's network: a functional ReLU and a shortcut within its blocks, nothing known to the library."""
 
