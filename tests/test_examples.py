@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
         ("timm_model.py", "back at its own placement the output is the same to the bit"),
         ("own_module.py", "back at 3-2-2: the same output to the bit"),
         ("torchvision_folder.py", "pick and default retrained on 180 images"),
+        ("finetune.py", "searched and retrained from both on 24 images"),
         ("export_onnx.py", "logits of four images: (4, 3)"),
     ],
 )

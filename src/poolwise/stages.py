@@ -13,7 +13,7 @@ from poolwise.errors import RequestError
 from poolwise.images.augment import named
 from poolwise.images.sources import Source
 from poolwise.limiting import Found
-from poolwise.networks import others
+from poolwise.networks import others, weights
 from poolwise.planning import Plan
 from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
@@ -40,12 +40,14 @@ _WORK = {"search": loop.search, "rank": ranking.rank, "refine": refining.refine,
 
 
 def rooted(settings: Settings) -> Settings:
-    """Settings whose image folder and network file are absolute paths, so that a run is resumed from anywhere."""
+    """Settings whose files (images, a network, weights) have absolute paths, so that a run is resumed from anywhere."""
     settings = dataclasses.replace(settings, model=others.rooted(settings.model))
-    if not settings.data.startswith("folder:"):
-        return settings
-    path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
-    return dataclasses.replace(settings, data=f"folder:{path}")
+    if settings.data.startswith("folder:"):
+        path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
+        settings = dataclasses.replace(settings, data=f"folder:{path}")
+    if settings.weights is not None and not weights.is_named(settings.weights):
+        settings = dataclasses.replace(settings, weights=str(Path(settings.weights).expanduser().absolute()))
+    return settings
 
 
 def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> tuple[Problem, Found | None]:
@@ -79,6 +81,7 @@ def create(
         "space": problem.space.to_json(),
         "default": str(problem.default),
         "data": problem.describe_data(),
+        **problem.describe_weights(),
         "calibration": problem.describe_choices(),
         "plan": planned.to_json(),
         **({"poolings": poolings} if alone else {}),
@@ -118,6 +121,12 @@ def reopened(folder: RunFolder, source: Source | None, settings: Settings | None
         raise RequestError(
             f"the images of {problem.source.name} are not those that the run began with (fingerprint {found[:12]}, was"
             f" {expected[:12]}): put them back or start a new run"
+        )
+    begun, recorded = problem.weights.sha256 if problem.weights else "", request.get("weights", {}).get("sha256", "")
+    if begun != recorded:
+        raise RequestError(
+            f"weights {settings.weights} are not those that the run began with (SHA-256 {begun[:12]}, was {recorded[:12]}): put"
+            " them back or start a new run"
         )
     transform = problem.source.augment
     now, then = named(transform) if transform else None, request["data"].get("augment")
