@@ -25,6 +25,7 @@ from poolwise.networks.chain import Chain
 from poolwise.networks.others import LIBRARIES
 from poolwise.networks.whole import WholeChain
 from poolwise.plain import check_header, visible
+from poolwise.process import generators_kept
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training scripts put a state dict under
@@ -179,7 +180,8 @@ def _of_timm(told: str, name: str) -> Weights:
     path = _from_hub(told, about.hf_hub_id, about.hf_hub_filename or "model.safetensors")
     found = _of_file(told, path)
     # timm renames what older files call otherwise
-    network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    with generators_kept():  # the initial weights, which these take the place of
+        network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     return replace(found, tensors=network.state_dict())
 
 
