@@ -24,7 +24,7 @@ from torch import nn
 
 import poolwise
 from poolwise.images import cifar10
-from poolwise.images.augment import Augmentation, Normalise
+from poolwise.images.augment import CropFlip, Normalise
 from poolwise.images.batches import Batches, Shuffled
 from poolwise.images.sources import ImageSet
 from poolwise.images.split import stratified_halves, stratified_subset
@@ -33,8 +33,10 @@ from poolwise.training import Precision, accuracy, cosine, sgd, train_step
 from poolwise.workers import keep_memory
 
 MODEL, WIDTH, DEFAULT = "resnet18", 8, "3-2-2-2"
-# itself, one stride a block later and earlier, all strides later and earlier
-PLACEMENTS = (DEFAULT, "3-3-1-2", "3-1-3-2", "5-2-1-1", "1-2-3-3")
+PLACEMENTS = (
+    *(DEFAULT, "3-3-1-2", "3-1-3-2", "5-2-1-1", "1-2-3-3"),  # itself, one stride later, earlier, all later, all earlier
+    *("3-2-4", "3-4-2", "5-2-2"),  # the last, the second, the first stride given up: twice the resolution at the end
+)
 IMAGES = 1000
 PRECISION = Precision.parse("bfloat16+channels_last")
 RATES = {"fine-tuned": 0.02, "scratch": 0.1}  # set beforehand, not tuned
@@ -48,7 +50,7 @@ class Data:
         source = cifar10.load()
         halves = stratified_halves(source.train.labels, 0.5, Streams(0)["split"])
         self.pretrain, self.rest = (source.train.subset(half) for half in halves)
-        self.normalise = Normalise(self.pretrain.images)
+        self.normalise = Normalise.of(self.pretrain.images)
         self.test = self.batches(source.test, 500)
 
     def batches(self, images: ImageSet, size: int) -> Batches:
@@ -63,7 +65,7 @@ class Data:
 def train(model: nn.Module, data: Data, images: ImageSet, steps: int, lr: float, streams: Streams) -> None:
     """The recipe of stand-alone training: SGD with momentum, half a cosine, shifts and mirrors."""
     optimizer = sgd(model, lr, 0.9, 5e-4)
-    batches = Shuffled(data.batches(images, BATCH), streams["order"], (Augmentation(4, True), streams["augment"]))
+    batches = Shuffled(data.batches(images, BATCH), streams["order"], (CropFlip(pad=4, flip=True), streams["augment"]))
     model.train()
     for step in range(steps):
         train_step(model, optimizer, *batches.next(), cosine(step, steps, lr, lr / 100), PRECISION)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from poolwise import calibration
@@ -51,3 +52,9 @@ def test_what_the_device_cannot_do_or_does_wrong_is_passed_over(monkeypatch):
     )
     assert str(choice.precision) == "float32"
     assert not any(name.startswith("bfloat16") for name in choice.seconds)
+
+
+def test_a_line_through_points_and_through_one():
+    assert calibration._line([1.0, 2.0, 3.0], [3.0, 5.0, 7.0]) == pytest.approx((1.0, 2.0))
+    assert calibration._line([5.0, 5.0], [1.0, 2.0]) == pytest.approx((0.0, 0.3)), "nothing says what stays at no MACs"
+    assert calibration._line([1.0, 2.0], [2.0, 1.0]) == pytest.approx((1.5, 0.0))

@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
         ("timm_model.py", "back at its own placement the output is the same to the bit"),
         ("own_module.py", "back at 3-2-2: the same output to the bit"),
         ("torchvision_folder.py", "pick and default retrained on 180 images"),
+        ("finetune.py", "searched and retrained from both on 24 images"),
         ("export_onnx.py", "logits of four images: (4, 3)"),
     ],
 )
@@ -30,3 +31,8 @@ def test_examples_run(name, last, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == last
+
+
+def test_every_example_is_run():
+    listed = next(mark for mark in test_examples_run.pytestmark if mark.name == "parametrize").args[1]
+    assert {name for name, _ in listed} == {path.name for path in EXAMPLES.glob("*.py")}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from poolwise.api import (
+        Run,
         compare,
         costs,
         dataset,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from poolwise.networks.others import backbone
     from poolwise.networks.slots import apply, slots
     from poolwise.networks.switch import SwitchableNet, export
+    from poolwise.progress import Interrupted, Listener
     from poolwise.settings import Settings, preset
     from poolwise.space import Pooling, PoolingSpace
     from poolwise.trialing.driving import optuna_sampler
@@ -42,6 +44,9 @@ _HOMES = {
     "Pooling": "space",
     "PoolingSpace": "space",
     "PoolwiseError": "errors",
+    "Interrupted": "progress",
+    "Listener": "progress",
+    "Run": "api",
     "Settings": "settings",
     "preset": "settings",
     "SwitchableNet": "networks.switch",
@@ -71,9 +76,12 @@ _HOMES = {
     "optuna_sampler": "trialing.driving",
 }
 __all__ = [
+    "Interrupted",
+    "Listener",
     "Pooling",
     "PoolingSpace",
     "PoolwiseError",
+    "Run",
     "Settings",
     "SwitchableNet",
     "apply",

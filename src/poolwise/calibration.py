@@ -218,7 +218,9 @@ def _typical(call: Callable[[], Any], times: int) -> float:
 
 
 def _line(macs: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """Base and slope of the least squares line, both at least 0."""
+    """Base and slope of the least squares line, both at least 0; of one number of MACs the line through 0."""
+    if len(set(macs)) == 1:
+        return 0.0, float(np.mean(seconds)) / macs[0]
     slope, base = np.polyfit(macs, seconds, 1)
     if base < 0:
         return 0.0, float(np.dot(macs, seconds) / np.dot(macs, macs))

@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, RunFailure
+from poolwise.networks.others import is_other
+from poolwise.networks.written import written
+from poolwise.plain import visible
 from poolwise.runs import FORMAT, write_atomically, writing
 
 KINDS = (".safetensors", ".onnx")
@@ -146,19 +149,27 @@ def _difference(trained: Trained, path: Path) -> float:
 def python(trained: Trained, weights: str = "model.safetensors") -> str:
     """Lines of Python that build the network and load what ``save`` wrote."""
     about = trained.about
-    width, count = about["width"], len(about["classes"])
-    name, pooling = about["model"], about["pooling"]
+    name, pooling, count = about["model"], about["pooling"], len(about["classes"])
+    if is_other(name):
+        imports, made = written(name, count, pooling)
+    else:
+        call = f"poolwise.network({name!r}, {pooling!r}, width={about['width']}, classes={count})"
+        imports, made = ["import poolwise"], [f"model = {call}"]
     pixels = f"mean, std = {about['mean']}, {about['std']}"
     if about["mean"] is None:
         pixels = "# mean and std of the training images were not kept by this run"
-    return f"""\
-# {name} with placement {pooling}: seed {about["seed"]}, {about["steps"]} steps, test accuracy {100 * about["accuracy"]:.2f} %
-# weights: poolwise export RUN --pooling {pooling} --to {weights}
-import poolwise
-from safetensors.torch import load_file
-
-model = poolwise.network({name!r}, {pooling!r}, width={width}, classes={count}).eval()
-model.load_state_dict(load_file({weights!r}))
-# images_BCHW float32 = (pixels - mean) / std, pixels from 0 to 255
-{pixels}
-"""
+    size = about["image_size"]
+    lines = [
+        f"# {visible(name)} with placement {pooling}: seed {about['seed']}, {about['steps']} steps,"
+        f" test accuracy {100 * about['accuracy']:.2f} %",
+        f"# weights: poolwise export RUN --pooling {pooling} --seed {about['seed']} --to {weights}",
+        *imports,
+        "from safetensors.torch import load_file",
+        "",
+        *made,
+        f"model.load_state_dict(load_file({weights!r}))",
+        "model.eval()",
+        f"# images_BCHW float32 = (pixels - mean) / std, pixels from 0 to 255, {size} x {size} in training",
+        pixels,
+    ]
+    return "\n".join(lines) + "\n"

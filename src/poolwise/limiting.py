@@ -163,4 +163,4 @@ def limited(problem: Problem) -> tuple[Problem, Found | None]:
     priced = {pooling: problem.cost(pooling) for pooling in problem.space}
     found = within(priced, limits, problem.settings.batch_size, timed, batch)
     settings = replace(problem.settings, only=tuple(str(pooling) for pooling in found.members))
-    return Problem(settings, problem.source, problem.describe_choices()), found
+    return Problem(settings, problem.source, problem.describe_choices(), problem.weights), found

@@ -24,6 +24,8 @@ from poolwise.networks import family, variants
 from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import SwitchableNet, export
+from poolwise.networks.weights import Weights, begin
+from poolwise.networks.weights import load as load_weights
 from poolwise.networks.whole import check_settings
 from poolwise.rng import Streams
 from poolwise.settings import Settings
@@ -54,9 +56,16 @@ class Problem:
         source: a loaded data set; by default the one that the settings name.
         chosen: what an earlier part of the run measured and chose (``describe_choices``); by default it is measured
             when first needed.
+        weights: what trainings begin with; by default read, and checked, where the settings ask for some.
     """
 
-    def __init__(self, settings: Settings, source: Source | None = None, chosen: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source | None = None,
+        chosen: dict[str, Any] | None = None,
+        weights: Weights | None = None,
+    ):
         self.settings = settings
         self._on_device: dict[int, tuple[ImageSet, Tensor | Packed, Tensor]] = {}
         self.device = choose_device(settings.device)
@@ -70,6 +79,7 @@ class Problem:
         if self._precision != "auto":
             Precision.parse(self._precision)
         self.source = source or self._loaded()
+        self.weights = weights or self._weights()
         self.cost = CostModel(
             self.build(batch_norm, "cost", Streams(settings.seed)),
             self.source.image_size,
@@ -155,14 +165,30 @@ class Problem:
     def _placed(self, array: np.ndarray | Packed) -> Any:
         return array if isinstance(array, Packed) else torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def build(self, norm: Norm, name: str, streams: Streams) -> Chain:
-        """The network on the CPU with initial weights from the stream called ``name``."""
+    def _weights(self) -> Weights | None:
+        """What the settings name, read; RequestError unless it fits all networks that are to begin with it."""
+        if self.settings.weights is None:
+            return None
+        found = load_weights(self.settings.weights)
+        norms = {"search": variants.NORMS[self.settings.norm], "retrain": running_norm}
+        for norm in [norm for what, norm in norms.items() if self.settings.begins(what)]:
+            begin(self.build(norm, "weights", Streams(0)), found)
+        return found
+
+    def build(self, norm: Norm, name: str, streams: Streams, what: str | None = None) -> Chain:
+        """The network on the CPU with initial weights from the stream called ``name``.
+
+        ``what`` is ``search`` or ``retrain`` for trainings that may begin with the given weights.
+        """
         arguments: dict[str, Any] = {"classes": len(self.source.classes), "width": self.width, "norm": norm}
-        return create(self.family.build, streams.torch(name), **arguments)
+        chain = create(self.family.build, streams.torch(name), **arguments)
+        if what and self.weights and self.settings.begins(what):
+            begin(chain, self.weights)
+        return chain
 
     def supernet(self, name: str, streams: Streams) -> SwitchableNet:
         """A SuperNet of the kind that the settings ask for, on the CPU, initial weights as in ``build``."""
-        return self._varied(lambda norm: self.build(norm, name, streams))
+        return self._varied(lambda norm: self.build(norm, name, streams, "search"))
 
     @cached_property
     def supernet_parameters(self) -> int:
@@ -304,6 +330,14 @@ class Problem:
         if self._precision != "auto":
             return Precision.parse(self._precision)
         return self.calibration.precision
+
+    def describe_weights(self) -> dict[str, Any]:
+        """What is recorded about the weights that trainings begin with; nothing where there are none."""
+        if self.weights is None:
+            return {}
+        anew = begin(self.build(running_norm, "weights", Streams(0)), self.weights)
+        told = {"from": self.weights.told, "sha256": self.weights.sha256, "for": self.settings.weights_for}
+        return {"weights": {**told, "anew": anew}}
 
     def describe_data(self) -> dict[str, Any]:
         """What is recorded about the images."""

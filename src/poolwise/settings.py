@@ -17,6 +17,7 @@ LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
 TRIED = 2  # configurations that a beam scores of each node that it opens
 AUGMENTS = ("crop-flip", "cutout", "trivial", "randaugment", "none")
 STREAMS = ("auto", "on", "off")
+BEGINNINGS = ("search", "retrain", "both")
 COMPILES = ("off", "default", "cuda-graphs")
 _LARGEST = 2**53  # what JSON and floating point still hold exactly
 _LONGEST = 4096  # characters of a name or path
@@ -75,6 +76,9 @@ class Settings:
         poolings: numbers of downsamplings that are placed (None: as many as the default has). Where the default's is not
             among them, it is trained and ranked beside them and never picked.
         max_configs: of a space with more configurations than this, a uniform draw of so many, the default among them.
+        weights: what trainings begin with in place of random weights: a file (``.safetensors``, ``.pth``),
+            ``torchvision:NAME`` or ``timm:NAME`` (``networks.weights``).
+        weights_for: which trainings: those of the SuperNets (``search``), stand-alone ones (``retrain``), or ``both``.
         rank_beam: rank what a beam of this width over pooling positions comes by (``searching.beam``), not the whole space.
     """
 
@@ -137,6 +141,8 @@ class Settings:
     poolings: tuple[int, ...] | None = None
     max_configs: int | None = None
     rank_beam: int | None = None
+    weights: str | None = None
+    weights_for: str = "both"
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -191,7 +197,7 @@ class Settings:
             )
         named = (
             *(("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS), ("rank_on", RANKED_ON), ("compile", COMPILES)),
-            *(("augment", AUGMENTS), ("stream", STREAMS)),
+            *(("augment", AUGMENTS), ("stream", STREAMS), ("weights_for", BEGINNINGS)),
         )
         for name, allowed in named:
             value = getattr(self, name)
@@ -201,6 +207,8 @@ class Settings:
                 )
         if self.stream == "on" and self.cache_images is False:
             raise RequestError("stream on keeps images in the cache and cache_images is off: leave one of them out")
+        if self.weights is None and self.weights_for != "both":
+            raise RequestError(f"weights_for is {self.weights_for} and there are no weights: give --weights as well")
         if self.until_decided and not 2 <= self.retrain_seeds <= self.max_seeds:
             raise RequestError(
                 f"retrain_seeds is {self.retrain_seeds} and max_seeds {self.max_seeds}: until_decided looks from the first number"
@@ -221,7 +229,9 @@ class Settings:
         """Texts are texts and switches are switches, whoever wrote the file that they come from."""
         for field in fields(self):
             value, kind = getattr(self, field.name), str(field.type)
-            if kind == "str" and (not isinstance(value, str) or "\0" in value or len(value) > _LONGEST):
+            if kind == "str | None" and value is None:
+                continue
+            if kind in ("str", "str | None") and (not isinstance(value, str) or "\0" in value or len(value) > _LONGEST):
                 raise RequestError(
                     f"{field.name} is {_short(value)}: a text of at most {_LONGEST} characters is allowed"
                 )
@@ -236,6 +246,10 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    def begins(self, what: str) -> bool:
+        """Whether trainings of this kind, ``search`` or ``retrain``, begin with the given weights."""
+        return self.weights is not None and self.weights_for in (what, "both")
 
     def pickable(self, poolings: Iterable[str]) -> set[str] | None:
         """Those of ``poolings`` that may be picked: within the limits and of the numbers asked for; None for all."""

@@ -13,6 +13,7 @@ from poolwise.errors import RequestError
 from poolwise.images.augment import named
 from poolwise.images.sources import Source
 from poolwise.limiting import Found
+from poolwise.networks import others, weights
 from poolwise.planning import Plan
 from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
@@ -39,11 +40,14 @@ _WORK = {"search": loop.search, "rank": ranking.rank, "refine": refining.refine,
 
 
 def rooted(settings: Settings) -> Settings:
-    """Settings whose image folder is an absolute path, so that a run is resumed from anywhere."""
-    if not settings.data.startswith("folder:"):
-        return settings
-    path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
-    return dataclasses.replace(settings, data=f"folder:{path}")
+    """Settings whose files (images, a network, weights) have absolute paths, so that a run is resumed from anywhere."""
+    settings = dataclasses.replace(settings, model=others.rooted(settings.model))
+    if settings.data.startswith("folder:"):
+        path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
+        settings = dataclasses.replace(settings, data=f"folder:{path}")
+    if settings.weights is not None and not weights.is_named(settings.weights):
+        settings = dataclasses.replace(settings, weights=str(Path(settings.weights).expanduser().absolute()))
+    return settings
 
 
 def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> tuple[Problem, Found | None]:
@@ -64,6 +68,8 @@ def create(
     """
     RunFolder.check_free(Path(out))
     settings = rooted(settings)
+    if "search" in stages:
+        _check_choice(settings)
     alone = "exhaustive" in stages
     problem, found = measured(settings, source, _count(settings, poolings) if alone else None)
     planned = planning.plan(problem, stages, _all_trainings(problem, poolings) if alone else None)
@@ -75,6 +81,7 @@ def create(
         "space": problem.space.to_json(),
         "default": str(problem.default),
         "data": problem.describe_data(),
+        **problem.describe_weights(),
         "calibration": problem.describe_choices(),
         "plan": planned.to_json(),
         **({"poolings": poolings} if alone else {}),
@@ -82,6 +89,16 @@ def create(
         **environment(),
     }
     return RunFolder.create(Path(out), request), problem
+
+
+def _check_choice(settings: Settings) -> None:
+    """RequestError where a network can be downsampled in one way alone."""
+    space = space_asked(settings).whole
+    if space.size < 2:
+        raise RequestError(
+            f"{settings.model} has one placement of {space.poolings} downsamplings before {space.layers} layers, its own: there"
+            f" is nothing to search. Another number of them as well: --poolings {max(space.poolings - 1, 0)},{space.poolings}"
+        )
 
 
 def ask_for(folder: RunFolder, stage: str, request: dict[str, Any] | None = None, drop: tuple[str, ...] = ()) -> None:
@@ -104,6 +121,12 @@ def reopened(folder: RunFolder, source: Source | None, settings: Settings | None
         raise RequestError(
             f"the images of {problem.source.name} are not those that the run began with (fingerprint {found[:12]}, was"
             f" {expected[:12]}): put them back or start a new run"
+        )
+    begun, recorded = problem.weights.sha256 if problem.weights else "", request.get("weights", {}).get("sha256", "")
+    if begun != recorded:
+        raise RequestError(
+            f"weights {settings.weights} are not those that the run began with (SHA-256 {begun[:12]}, was {recorded[:12]}): put"
+            " them back or start a new run"
         )
     transform = problem.source.augment
     now, then = named(transform) if transform else None, request["data"].get("augment")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from poolwise.problem import space_asked
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling
+from poolwise.tabular import COST, LATENCY, REACH, Tabular
 from poolwise.training import Precision, choose_device
 from poolwise.truth import tables
 
@@ -48,11 +49,13 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Guess:
+class Guess(Tabular):
     """Configurations within the limit, best guess first, with their costs; and what such guesses were worth before.
 
     ``size`` is the number of configurations that there are, ``priced`` the number that was looked at.
     """
+
+    COLUMNS: ClassVar[dict[str, str]] = {"pooling": "layers at each resolution", **COST, **REACH, **LATENCY}
 
     model: str
     default: Pooling
@@ -67,11 +70,13 @@ class Guess:
     def best(self) -> Pooling:
         return next(iter(self.costs))
 
-    def to_json(self) -> dict[str, Any]:
-        rows = [
+    def to_rows(self) -> list[dict[str, Any]]:
+        return [
             {"pooling": str(pooling), **cost.to_json(), "latency_ms": self.latency_ms.get(pooling)}
             for pooling, cost in self.costs.items()
         ]
+
+    def to_json(self) -> dict[str, Any]:
         known = [asdict(one) for one in self.known]
         return {
             "guess": True,
@@ -80,7 +85,7 @@ class Guess:
             "limits": self.limits,
             "size": self.size,
             "priced": self.priced,
-            "suggestions": rows,
+            "suggestions": self.to_rows(),
             "known": known,
         }
 

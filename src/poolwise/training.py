@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from poolwise.errors import RequestError, RunFailure
 from poolwise.networks.switch import SwitchableNet
 from poolwise.networks.walk import walk
+from poolwise.process import cudnn_kernels
 from poolwise.space import Pooling
 from poolwise.stopwatch import IDLE, Stopwatch
 
@@ -71,7 +72,7 @@ class Precision:
         """On CUDA: the same kernels each time, and TF32 only where it was asked for."""
         if device.type != "cuda":
             return nullcontext()
-        return torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=self.dtype == "tf32")
+        return cudnn_kernels(self.dtype == "tf32")
 
 
 def choose_device(name: str) -> torch.device:

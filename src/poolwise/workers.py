@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
@@ -33,7 +32,9 @@ from poolwise.images.augment import Normalise, named
 from poolwise.images.packed import Packed
 from poolwise.images.sources import ImageSet, Source
 from poolwise.networks import others
+from poolwise.networks.weights import Weights
 from poolwise.problem import Problem
+from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.settings import Settings
 from poolwise.space import LISTED
@@ -271,17 +272,6 @@ def keep_memory() -> None:
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-@contextmanager
-def threads_here(count: int) -> Iterator[None]:
-    """This process computes on ``count`` CPU threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _shared(problem: Problem) -> dict[str, Any]:
     """The images in use as tensors in shared memory, which another process opens without a copy; those on disk stay there."""
     source, own = problem.in_use, others.given(problem.settings.model)
@@ -294,8 +284,10 @@ def _shared(problem: Problem) -> dict[str, Any]:
                 f"the {what} cannot be handed to worker processes ({error}): define it at the top of a"
                 " module, or use workers=1"
             ) from None
-    parts = {"train": source.train, "test": source.test}
-    _check_shared_memory(sum(part.held_bytes + part.labels.nbytes for part in parts.values()))
+    parts, weights = {"train": source.train, "test": source.test}, problem.weights
+    packed = weights.packed() if weights else torch.empty(0)
+    held = sum(part.held_bytes + part.labels.nbytes for part in parts.values())
+    _check_shared_memory(held + packed.numel())
     shared = {name: (_in_shared_memory(part.images), _in_shared_memory(part.labels)) for name, part in parts.items()}
     nothing = ImageSet(np.empty(0, np.uint8), np.empty(0, np.int64))
     return {
@@ -303,6 +295,7 @@ def _shared(problem: Problem) -> dict[str, Any]:
         "source": replace(source, train=nothing, test=nothing),
         "normalise": (problem.normalise.mean, problem.normalise.std),
         "own": own,
+        "weights": weights and (replace(weights, tensors={}), packed),
     }
 
 
@@ -358,7 +351,8 @@ def _begin(settings: Settings, shared: dict[str, Any], counter: Any, stop: Any, 
     torch.set_num_threads(settings.threads or 1)
     if shared["own"] is not None:
         others.backbone(settings.model.removeprefix(others.OWN), shared["own"])
-    problem = Problem(settings, _opened(shared))
+    weights = shared["weights"] and Weights.opened(*shared["weights"])
+    problem = Problem(settings, _opened(shared), weights=weights)
     problem.normalise = Normalise(*shared["normalise"])  # so that no worker goes through all images
     _here[:] = problem, _Counting(counter, stop), hold
 

@@ -129,10 +129,10 @@ def flops(plain, batch=3, size=SIZE):
     return counter.get_total_flops() / batch
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_exported_gradients_equal_the_switch(name):
+@pytest.mark.parametrize(("name", "operator"), CASES)
+def test_exported_gradients_equal_the_switch(name, operator):
     pooling = family(name).default
-    network = SwitchableNet(make(name))
+    network = SwitchableNet(make(name), operator)
     plain = export(network, pooling)
     network(images(size=size_of(name)), pooling).sum().backward()
     plain(images(size=size_of(name))).sum().backward()
@@ -141,9 +141,9 @@ def test_exported_gradients_equal_the_switch(name):
     assert all(torch.equal(a, b.grad) for a, b in zip(own, plain.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_gradient_reaches_every_parameter_in_every_configuration(name):
-    network = SwitchableNet(make(name))
+@pytest.mark.parametrize(("name", "operator"), CASES)
+def test_gradient_reaches_every_parameter_in_every_configuration(name, operator):
+    network = SwitchableNet(make(name), operator)
     for pooling in some(name, 24):
         network.zero_grad(set_to_none=True)
         torch.nn.functional.cross_entropy(network(images(size=size_of(name)), pooling), torch.arange(6) % 5).backward()
@@ -201,25 +201,28 @@ def test_receptive_field_is_where_gradients_reach(name):
 
 
 @pytest.mark.parametrize("text", ["bfloat16", "bfloat16+channels_last", "float32+channels_last"])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_other_precisions_agree(name, text):
+@pytest.mark.parametrize(("name", "operator"), CASES)
+def test_other_precisions_agree(name, operator, text):
     precision, pooling = Precision.parse(text), family(name).default
-    network = SwitchableNet(make(name))
+    width = 8 if name == "convnext" else 2  # of two channels a LayerNorm leaves the signs
+    network = SwitchableNet(make(name, width=width), operator)
     expected = network(images(size=size_of(name)), pooling)
     precision.place(network, torch.device("cpu"))
     with precision.active(torch.device("cpu")):
         found = network(precision.images(images(size=size_of(name))), pooling)
     error = (found.float() - expected).square().mean().sqrt() / expected.std()
-    assert error < (
-        0.3 if "bfloat16" in text else 1e-3
-    )  # bfloat16 keeps 8 bits, and the deepest family has 53 convolutions
+    # bfloat16 keeps 8 bits, the deepest family has 53 convolutions, and logits without any agreement differ by 1.4
+    assert error < (0.5 if "bfloat16" in text else 1e-3)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_odd_image_sizes_run(name):
-    network = SwitchableNet(make(name))
+@pytest.mark.parametrize(("name", "operator"), CASES)
+def test_odd_image_sizes_run(name, operator):
+    network = SwitchableNet(make(name), operator)
     for size in (33, 47):
-        assert network(images(size=size), family(name).default).shape == (6, 5)
+        for pooling in (family(name).default, family(name).space[0]):
+            logits = network(images(size=size), pooling)
+            assert logits.shape == (6, 5)
+            assert torch.equal(export(network, pooling)(images(size=size)), logits)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -169,6 +169,25 @@ def test_feature_info_stays_true(name):
     assert [entry["reduction"] for entry in model.feature_info] != last
 
 
+@pytest.mark.parametrize(
+    "name", ["torchvision:resnet18", "torchvision:efficientnet_b0", "timm:resnet26d", "timm:tf_efficientnet_b0"]
+)
+def test_each_stride_can_be_given_up_for_twice_the_resolution(name):
+    model = made(name)
+    found, state = poolwise.slots(model), copy.deepcopy(model.state_dict())
+    places, last = list(found.pooling.positions), found.layers[-1]
+    for place in places:
+        fewer = Pooling.from_positions([other for other in places if other != place], len(found.layers))
+        reductions = [entry["reduction"] for entry in getattr(model, "feature_info", [])]
+        poolwise.apply(model, fewer)
+        again = poolwise.slots(model).layers[-1]
+        assert again.resolution >> again.halvings == 2 * (last.resolution >> last.halvings)
+        assert all(torch.equal(state[key], tensor) for key, tensor in model.state_dict().items())
+        told = [entry["reduction"] for entry in getattr(model, "feature_info", [])]
+        assert told[-1:] == [reduction // 2 for reduction in reductions[-1:]]
+        poolwise.apply(model, found.pooling)
+
+
 class Own(nn.Module):
     """A user's network: a functional ReLU and a shortcut within its blocks, nothing known to the library."""
 
@@ -228,7 +247,7 @@ def test_what_cannot_move_is_said():
     [
         (
             lambda: poolwise.slots(made("torchvision:vit_b_16"), torch.zeros(1, 3, 224, 224)),
-            "VisionTransformer: no sequence",
+            "VisionTransformer: no sequence .* table of positions, encoder.pos_embedding",
         ),
         (
             lambda: poolwise.slots(made("torchvision:resnet18"), torch.zeros(1, 1, 64, 64)),
@@ -258,7 +277,9 @@ class Picky(Own):
 def test_a_network_that_does_not_run_so_is_left_alone():
     model = Picky()
     before = run(model, 16)
-    with pytest.raises(RequestError, match="Picky does not run with 1-1-1-2"):
+    with pytest.raises(
+        RequestError, match=r"Picky does not run with 1-1-1-2 .* flattens .* with 2 downsamplings it runs"
+    ):
         poolwise.apply(model, "1-1-1-2", images(16))
     assert torch.equal(run(model, 16), before)
 

@@ -127,6 +127,7 @@ def deep(monkeypatch):
     return "deep"
 
 
+@pytest.mark.slow
 def test_a_million_are_searched_by_what_is_drawn(tmp_path, deep, tiny_settings, tiny_source, monkeypatch):
     notes = []
 

@@ -11,6 +11,7 @@ from poolwise.api.before import costs, named_slots, placements, suggest
 from poolwise.api.evidence import compare, exhaustive, simulate
 from poolwise.api.handing import hand_over, model, network
 from poolwise.api.images import dataset, source
+from poolwise.api.results import Comparison, Exhaustive, Ranking, Refinement, Result, Retraining, Run, Simulation
 from poolwise.api.running import (
     REFINE_SETTINGS,
     changed,
@@ -30,6 +31,14 @@ from poolwise.stages import STAGES
 __all__ = [
     "REFINE_SETTINGS",
     "STAGES",
+    "Comparison",
+    "Exhaustive",
+    "Ranking",
+    "Refinement",
+    "Result",
+    "Retraining",
+    "Run",
+    "Simulation",
     "changed",
     "compare",
     "costs",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from poolwise import stages
+from poolwise.api.results import Comparison, Exhaustive, Simulation
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.metrics.uncertainty import RESAMPLES
@@ -27,7 +28,7 @@ def exhaustive(
     table: str | Path | None = None,
     source: Source | None = None,
     listener: Listener | None = None,
-) -> dict[str, Any]:
+) -> Exhaustive:
     """Train every configuration (or the listed ``poolings``) stand-alone; returns the content of ``exhaustive.json``.
 
     ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` of the settings say how many seeds and how long. On a
@@ -58,7 +59,7 @@ def exhaustive(
     value = stages.carry_out(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
     if table is not None and name:
         tables.write(table, name, value, command="; ".join(folder.request()["commands"]))
-    return value
+    return Exhaustive(value, folder.path)
 
 
 def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | None) -> None:
@@ -95,7 +96,7 @@ def compare(
     plan: bool = False,
     source: Source | None = None,
     listener: Listener | None = None,
-) -> dict[str, Any]:
+) -> Comparison | dict[str, Any]:
     """Judge rankings against a table and write csv, json, figures and a page; returns the content of ``compare.json``.
 
     ``methods`` are trained first, at equal compute (docs/comparison.md); the same call again goes on with what is not done.
@@ -139,7 +140,7 @@ def compare(
     value = study.study([*told, *entries], truth, known, resamples, failed)
     study.write(value, path)
     comparison.write(value, path)
-    return value
+    return Comparison(value, path)
 
 
 def simulate(
@@ -154,7 +155,7 @@ def simulate(
     agreement: float | None = None,
     seed: int = 0,
     listener: Listener | None = None,
-) -> dict[str, Any]:
+) -> Simulation:
     """Play methods of stand-alone trials on a table, many times; returns the content of ``simulate.json``.
 
     Args:
@@ -178,4 +179,4 @@ def simulate(
     value = simulating.simulate(truth, known, players, agreement=agreement or simulating.AGREEMENT, **asked)
     if out is not None:
         simulating.write(value, Path(out))
-    return value
+    return Simulation(value, None if out is None else Path(out))

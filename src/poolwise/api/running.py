@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from poolwise import limiting, planning, refining, stages
+from poolwise.api.results import Ranking, Refinement, Retraining, Run
 from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.planning import Plan
@@ -28,19 +29,19 @@ REFINE_SETTINGS = ("trials", "refiner", "margin", "at_once", *LIMITS, "latency_b
 
 def search(
     settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
-) -> RunFolder:
+) -> Run:
     """Train the mixture and keep it in the run folder ``out``."""
     folder, problem = stages.create(settings, out, ["search"], source)
-    return stages.carry_out(folder, ["search"], source, listener, problem)
+    return Run(stages.carry_out(folder, ["search"], source, listener, problem).path)
 
 
 def run(
     settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
-) -> dict[str, Any]:
+) -> Retraining:
     """Search, rank, retrain and report in one go; returns the content of ``retrain.json``."""
     folder, problem = stages.create(settings, out, STAGES, source)
     stages.carry_out(folder, STAGES, source, listener, problem)
-    return folder.read("retrain.json", "")
+    return Retraining(folder.read("retrain.json", ""), folder.path)
 
 
 def rank(
@@ -50,7 +51,7 @@ def rank(
     source: Source | None = None,
     listener: Listener | None = None,
     **limits: float | None,
-) -> dict[str, Any]:
+) -> Ranking:
     """Score every configuration with a finished search; returns the content of ``ranking.json``.
 
     ``fusion`` says whether scores are fused with productive convolutions (None: as the run was asked for). Where the
@@ -72,30 +73,31 @@ def rank(
         with alone(opened.path):
             opened.save_request({**opened.request(), **limited, "settings": problem.settings.to_json()})
             ranked.order_anew(opened, problem.settings.fusion if fusion is None else fusion)
-    return opened.read(ranked.OUTPUT, "")
+    return Ranking(opened.read(ranked.OUTPUT, ""), opened.path)
 
 
 def refine(
     folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: Any
-) -> dict[str, Any]:
+) -> Refinement:
     """Train a handful of configurations stand-alone, where that tells most; returns the content of ``refine.json``.
 
     ``trials``, ``refiner``, ``margin`` and ``at_once`` change what the run was asked for; finished trainings are used again,
     so more trials go on where fewer ended. What followed from other picks (``retrain.json``, ``report.html``) is dropped.
     """
     opened = RunFolder.open(Path(folder))
-    return _again(opened, "refine", changes, REFINE_SETTINGS, source, listener)
+    return Refinement(_again(opened, "refine", changes, REFINE_SETTINGS, source, listener), opened.path)
 
 
 def retrain(
     folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: Any
-) -> dict[str, Any]:
+) -> Retraining:
     """Retrain the top of the ranking beside the default; returns the content of ``retrain.json``.
 
     ``top``, ``retrain_seeds``, ``retrain_epochs``, ``retrain_steps``, ``until_decided``, ``max_seeds``, ``margin`` and
     ``equal_cost`` change what the run was asked for; finished trainings of the same length are used again.
     """
-    return _again(RunFolder.open(Path(folder)), "retrain", changes, _RETRAIN_SETTINGS, source, listener)
+    opened = RunFolder.open(Path(folder))
+    return Retraining(_again(opened, "retrain", changes, _RETRAIN_SETTINGS, source, listener), opened.path)
 
 
 def _again(
@@ -152,10 +154,11 @@ def report(folder: str | Path) -> Path:
     return path
 
 
-def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> RunFolder:
+def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> Run:
     """Go on with everything that was asked of the run and is not done yet."""
-    opened = RunFolder.open(Path(folder))
-    return stages.carry_out(opened, opened.request()["stages"], source, listener)
+    opened = Run.open(folder)
+    stages.carry_out(opened, opened.request()["stages"], source, listener)
+    return opened
 
 
 def plan(

@@ -219,7 +219,7 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool,
     if plan:
         return _planned(Settings.from_json(RunFolder.open(run).request()["settings"]), ["rank"], as_json)
     value = work(run, quiet, as_json, lambda listener: api.rank(run, fusion=fusion, listener=listener, **limits))
-    show.ranking(value, as_json, rows=None)
+    show.ranking(dict(value), as_json, rows=None)
 
 
 @cli.command()
@@ -242,7 +242,7 @@ def refine(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) ->
         settings = Settings.from_json(RunFolder.open(run).request()["settings"])
         return _planned(api.changed(settings, changes, api.REFINE_SETTINGS), ["refine"], as_json)
     value = work(run, quiet, as_json, lambda listener: api.refine(run, listener=listener, **changes))
-    show.refined(value, as_json)
+    show.refined(dict(value), as_json)
 
 
 @cli.command()
@@ -259,7 +259,7 @@ def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -
         settings = Settings.from_json(RunFolder.open(run).request()["settings"])
         return _planned(api.changed(settings, changes), ["retrain"], as_json)
     value = work(run, quiet, as_json, lambda listener: api.retrain(run, listener=listener, **changes))
-    show.retrained(value, as_json)
+    show.retrained(dict(value), as_json)
 
 
 @cli.command()

@@ -45,7 +45,7 @@ def exhaustive(
         return show.plan(api.plan(settings, ["exhaustive"], poolings=listed), as_json)
 
     def do(listener: Any) -> dict[str, Any]:
-        return api.exhaustive(settings, out, poolings=listed, retry=retry_failed, table=table, listener=listener)
+        return dict(api.exhaustive(settings, out, poolings=listed, retry=retry_failed, table=table, listener=listener))
 
     show.exhaustive(work(out, quiet, as_json, do), as_json)
 
@@ -161,9 +161,9 @@ def compare(
         **values,
     }
     if plan:
-        return show.planned_comparison(api.compare(table, out, plan=True, **asked), as_json)
+        return show.planned_comparison(dict(api.compare(table, out, plan=True, **asked)), as_json)
     value = work(out, quiet, as_json, lambda listener: api.compare(table, out, listener=listener, **asked))
-    show.compared(value, out, as_json)
+    show.compared(dict(value), out, as_json)
 
 
 @click.command()
@@ -196,4 +196,4 @@ def simulate(table: str, methods: str, out: Path, quiet: bool, as_json: bool, **
 
     asked = {"methods": _names(methods), **values}
     value = work(out, quiet, as_json, lambda listener: api.simulate(table, out, listener=listener, **asked))
-    show.simulated(value, out, as_json)
+    show.simulated(dict(value), out, as_json)

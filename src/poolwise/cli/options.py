@@ -154,6 +154,13 @@ _TRAINING: list[Decorator] = [
     click.option("--weight-decay", type=float),
     click.option("--seed", type=int, help="Root of all randomness."),
 ]
+_WEIGHTS: list[Decorator] = [
+    click.option(
+        "--weights",
+        help="Begin with these in place of random weights: a file (.safetensors, .pth), torchvision:NAME or timm:NAME.",
+    ),
+    click.option("--weights-for", help="Trainings that do: search, retrain (stand-alone ones) or both."),
+]
 _MACHINE: list[Decorator] = [
     click.option("--device", help="auto, cpu, cuda, cuda:1, mps."),
     click.option("--precision", help="auto (measured), float32, bfloat16, tf32, each alone or with +channels_last."),
@@ -213,10 +220,12 @@ def _all(decorators: list[Decorator]) -> Decorator:
     return decorate
 
 
-settings_options = _all([*_PROBLEM, *_COUNTS, *_SPACE, *_SEARCH, *_RANKING, *_FUSION, *_TRAINING, *_LIMITS, *_MACHINE])
+settings_options = _all(
+    [*_PROBLEM, *_COUNTS, *_SPACE, *_SEARCH, *_RANKING, *_FUSION, *_TRAINING, *_WEIGHTS, *_LIMITS, *_MACHINE]
+)
 fusion_options = _all(_FUSION)
 counts_options = _all([*_COUNTS, *_SPACE])
-standalone_options = _all([*_PROBLEM, *_SPACE, *_STANDALONE, *_TRAINING, *_MACHINE])
+standalone_options = _all([*_PROBLEM, *_SPACE, *_STANDALONE, *_TRAINING, *_WEIGHTS, *_MACHINE])
 limit_options = _all(_LIMITS)
 machine_options = _all(_MACHINE)
 retrain_options = _all(_RETRAIN)

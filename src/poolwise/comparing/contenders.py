@@ -18,7 +18,7 @@ _SHARED = {
     *("preset", "method", "model", "width", "data", "image_size", "images", "flip", "epochs", "steps", "batch_size"),
     *("trials", "refiner", "margin", "at_once", "until_decided", "max_seeds", "equal_cost"),
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps", "seed", "device", "precision"),
-    *("threads", "workers", "compile", "profile", "fusion", "latency_batch", "only", *LIMITS),
+    *("weights", "weights_for", "threads", "workers", "compile", "profile", "fusion", "latency_batch", "only", *LIMITS),
 }
 VARIANTS = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in _SHARED)
 
@@ -113,7 +113,18 @@ def _value(word: str, field: str, text: str) -> Any:
 
 def search_settings(contender: Contender, recipe: Settings, seed: int, steps: int) -> Settings:
     """The search of a contender: the published recipe on the table's network, images and batches."""
-    shared = ("model", "width", "data", "image_size", "images", "flip", "batch_size", "eval_batch_size")
+    shared = (
+        "model",
+        "width",
+        "weights",
+        "weights_for",
+        "data",
+        "image_size",
+        "images",
+        "flip",
+        "batch_size",
+        "eval_batch_size",
+    )
     machine = ("device", "precision", "threads", "workers", "compile")
     taken = {name: getattr(recipe, name) for name in (*shared, *machine)}
     given = {**taken, "method": contender.method, "seed": seed, "steps": steps, **dict(contender.fields)}

@@ -25,6 +25,7 @@ from poolwise.errors import PoolwiseError, RequestError
 from poolwise.images.sources import Source
 from poolwise.plain import json_text
 from poolwise.problem import Problem
+from poolwise.process import threads_here
 from poolwise.progress import Listener, time_words
 from poolwise.runs import FORMAT, alone, command_line, environment, read_checked, write_atomically
 from poolwise.searching.ranking import RANKED_CONFIGURATIONS
@@ -159,7 +160,7 @@ class Protocol:
 
     def seconds(self) -> float:
         """Seconds that what is left should take, by the calibrated time of a step on one SuperNet."""
-        with workers.threads_here(self.settings.threads or 1):
+        with threads_here(self.settings.threads or 1):
             timing, macs = self.problem.timing, sum(self.compute.macs.values()) / len(self.compute.macs)
             step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
         count = min(self.parallel.workers, max(len(self.left), 1))

@@ -11,7 +11,7 @@ import numpy as np
 from poolwise import controls
 from poolwise.comparing.judge import TESTED, Entry, anytime, judge, measures, pairs, summary
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.networks import family
+from poolwise.networks import family, others
 from poolwise.plain import csv_text, json_text
 from poolwise.problem import Problem
 from poolwise.runs import FORMAT, command_line, environment, write_atomically
@@ -27,6 +27,7 @@ def check_model(table: Table, model: str | None) -> str:
     name = model or table.about.get("model")
     if name is None:
         raise RequestError(f"table {table.name} does not say which network it is of: give --model")
+    name = others.rooted(name)
     space = family(name).space
     if space != table.space:
         raise RequestError(

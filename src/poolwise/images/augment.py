@@ -8,9 +8,7 @@ which on images with a dark background is a bright frame that ruins BatchNorm's 
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from poolwise.errors import RequestError
 from poolwise.images.packed import Packed, pieces
+from poolwise.process import generators_kept, seed_global
 
 Drawn = tuple[np.ndarray, ...]
 
@@ -121,14 +120,12 @@ class PerImage:
     def apply(self, images_BHWC: Tensor, *drawn: np.ndarray) -> Tensor:
         images_BHWC = self.first.apply(images_BHWC, *drawn[:-1])
         images_BCHW = images_BHWC.cpu().permute(0, 3, 1, 2).contiguous()
-        with _generators_kept():
+        with generators_kept():
             changed = [self._one(image, int(seed)) for image, seed in zip(images_BCHW, drawn[-1], strict=True)]
         return torch.stack(changed).permute(0, 2, 3, 1).contiguous().to(images_BHWC.device)
 
     def _one(self, image_CHW: Tensor, seed: int) -> Tensor:
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
+        seed_global(seed)
         found = self.transform(image_CHW)
         if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != image_CHW.shape:
             what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
@@ -137,18 +134,6 @@ class PerImage:
                 " give one; leave out what normalises or resizes, which is done here"
             )
         return found
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Puts back the global generators of torch (CPU), numpy and Python."""
-    ours, theirs = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            np.random.set_state(ours)
-            random.setstate(theirs)
 
 
 def augmentation(name: str, image_size: int, flip: bool) -> Augmentation:

@@ -14,7 +14,8 @@ def stratified_halves(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split into a part of ``share`` (0 to 1) and the rest, class by class.
 
-    Every class has at least one image in both; class counts are rounded so that the total is right to one image a class.
+    Every class has at least one image in both, and is within one image of its share: what rounding leaves goes on to the next
+    class, what the least of one image takes does not.
     """
     first, second = [], []
     carried = 0.0
@@ -24,7 +25,7 @@ def stratified_halves(
             raise RequestError(f"class {int(label)} has one image: at least two a class are needed to split them")
         wanted = share * len(members) + carried
         count = min(max(round(wanted), 1), len(members) - 1)
-        carried = wanted - count
+        carried = min(max(wanted - count, -0.5), 0.5)
         first.append(members[:count])
         second.append(members[count:])
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))

@@ -68,10 +68,13 @@ def _pairs(x: np.ndarray, y: np.ndarray, x_bin: float, y_bin: float) -> tuple[fl
     assert len(x) == len(y), "two rankings of the same configurations are needed"
     sums = np.zeros(3)
     for start in range(0, len(x), _ROWS):
-        signs = []
-        for side, width in ((x, x_bin), (y, y_bin)):
-            gaps = side[start : start + _ROWS, None] - side
-            signs.append(np.sign(gaps) * (np.abs(gaps) >= width) if width else np.sign(gaps))
-        a, b = signs
+        rows = slice(start, start + _ROWS)
+        a, b = signs(x, rows, x_bin), signs(y, rows, y_bin)
         sums += np.vdot(a, b), np.count_nonzero(a), np.count_nonzero(b)
     return float(sums[0]), float(sums[1]), float(sums[2])
+
+
+def signs(side: np.ndarray, rows: slice, width: float) -> np.ndarray:
+    """Of some rows, the sign of how far each lies above every value; 0 where that is less than a bin."""
+    gaps = side[rows, None] - side
+    return np.sign(gaps) * (np.abs(gaps) >= width) if width else np.sign(gaps)

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from poolwise.metrics.resampling import Draws
 from poolwise.metrics.verdict import CONFIDENCE
 
 RESAMPLES = 1000
 _EXACT = 14  # up to this many pairs every pattern of signs is counted
+_AT_ONCE = 2**13  # configurations in the draws that are taken together: few enough that BLAS stays on one thread
+_FEWEST = 256  # draws, however many configurations
 _WAYS = 10_000  # random patterns beyond that
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]
@@ -34,14 +37,15 @@ def bootstrap_interval(
     Every statistic sees the same draws. A percentile interval of a best-of (regret, rank) is a description, not a test.
     """
     scores, truth = np.asarray(scores_P, float), np.asarray(truth_P, float)
-    generator = np.random.default_rng(seed)
-    found: dict[str, list[float]] = {name: [] for name in statistics}
-    for _ in range(resamples):
-        drawn = generator.integers(len(scores), size=len(scores))
-        a, b = scores[drawn], truth[drawn]
+    generator, size = np.random.default_rng(seed), len(scores)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
+    at_once = max(_AT_ONCE // size, _FEWEST)
+    for done in range(0, resamples, at_once):
+        count = min(at_once, resamples - done)
+        draws = Draws(scores, truth, generator.integers(size, size=(count, size)))
         for name, statistic in statistics.items():
-            found[name].append(statistic(a, b))
-    return {name: _percentiles(values) for name, values in found.items()}
+            found[name].append(draws.values(statistic))
+    return {name: _percentiles(np.concatenate(values)) for name, values in found.items()}
 
 
 def mean_interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
@@ -61,7 +65,7 @@ def mean_interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: 
     return float(found.low), float(found.high)
 
 
-def _percentiles(values: Sequence[float]) -> Interval:
+def _percentiles(values: np.ndarray) -> Interval:
     low, high = np.percentile(values, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
     return float(low), float(high)
 

@@ -127,6 +127,7 @@ class CostModel:
                 raise RequestError(
                     f"{what} does not run on images of {self.image_size}x{self.image_size} pixels after {after} downsamplings"
                     f" {_why(error)}"
+                    + (": a head that flattens features takes one resolution, that of its own number" if last else "")
                 ) from error
         return self._table[step]
 

@@ -10,8 +10,8 @@ import copy
 import functools
 import importlib
 import inspect
+import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,15 +26,20 @@ from poolwise.networks.chain import Norm, learning, running_norm
 from poolwise.networks.registry import Family
 from poolwise.networks.slots import Slots, slots
 from poolwise.networks.whole import WholeChain, chained, check_same
+from poolwise.process import generators_kept, seed_global
 
 LIBRARIES = ("torchvision", "timm")
 OWN = "own:"
+_ONE_OUTPUT = {"aux_logits": False, "init_weights": True}
+ALONE: dict[str, dict[str, Any]] = {
+    "googlenet": _ONE_OUTPUT,
+    "inception_v3": _ONE_OUTPUT,
+}  # more arguments of torchvision's
 Build = Callable[..., nn.Module]
 _CLASSES = 10  # of a network that must be told how many, where nothing says it yet
 SIZES = (64, 224, 32, 28, 96)  # pixels of the images that layers are found with: the first that the network takes
 
 _given: dict[str, nn.Module | Build] = {}  # what ``backbone`` gave names to, in this process
-_seeding = threading.Lock()
 
 
 def is_other(name: str) -> bool:
@@ -70,45 +75,70 @@ def given(model: str) -> nn.Module | Build | None:
 def build(name: str, classes: int | None = None) -> nn.Module:
     """The network with its library's own initial weights; nothing is downloaded.
 
+    What it draws comes from the global generators as they stand, which are put back.
+
     Args:
         name: see the top of this file.
         classes: of the head; the library's default where it is None.
 
     Raises RequestError for an unknown model and where timm is not installed.
     """
-    library, _, model = name.rpartition(":") if name.partition(":")[0].endswith(".py") else name.partition(":")
-    if library in LIBRARIES:
+    library, _, model = name.partition(":")
+    with generators_kept():
+        if library not in LIBRARIES:
+            return _made(own(name), name, classes)
         known, create = _torchvision() if library == "torchvision" else _timm()
         if model not in known:
             raise RequestError(
                 f"{library} has no model {model[:60]!r}{did_you_mean(model, known)}. It has {len(known)} models"
             )
         return create(model, {} if classes is None else {"num_classes": classes})
-    own = _from_file(Path(library), model) if library.endswith(".py") else _given.get(name)
-    if own is None:
+
+
+def own(name: str) -> nn.Module | Build:
+    """What makes the network of ``FILE.py:NAME`` or ``own:NAME``, or the network itself. RequestError where it is not there."""
+    file = in_file(name)
+    found = _from_file(*file) if file else _given.get(name)
+    if found is None:
+        model = name.removeprefix(OWN)
         raise RequestError(
             f"nothing is called {name} here: poolwise.backbone({model!r}, build) gives a network this name"
         )
-    return _made(own, name, classes)
+    return found
 
 
-def _made(own: nn.Module | Build, name: str, classes: int | None) -> nn.Module:
+def _made(maker: nn.Module | Build, name: str, classes: int | None) -> nn.Module:
     """From a network or what makes one; with another head where its number of classes differs."""
-    if isinstance(own, nn.Module):
-        model = copy.deepcopy(own)
-    else:
-        parameters = inspect.signature(own).parameters
-        known = [parameters[one] for one in ("classes", "num_classes") if one in parameters]
-        wanted = [one.name for one in known if classes is not None or one.default is inspect.Parameter.empty]
-        model = own(**dict.fromkeys(wanted[:1], classes or _CLASSES))
+    model = copy.deepcopy(maker) if isinstance(maker, nn.Module) else maker(**arguments(maker, classes))
     if not isinstance(model, nn.Module):
         raise RequestError(f"{name} makes a {type(model).__name__}: a torch.nn.Module is needed")
     return model if classes is None else _with_classes(model, classes)
 
 
+def arguments(own: Build, classes: int | None) -> dict[str, int]:
+    """What a function or class that makes a network is called with."""
+    parameters = inspect.signature(own).parameters
+    known = [parameters[one] for one in ("classes", "num_classes") if one in parameters]
+    wanted = [one.name for one in known if classes is not None or one.default is inspect.Parameter.empty]
+    return dict.fromkeys(wanted[:1], classes or _CLASSES)
+
+
+def in_file(name: str) -> tuple[Path, str] | None:
+    """The Python file, absolute, and the class or function of ``FILE.py:NAME``; None for any other model."""
+    if not name.partition(":")[0].endswith(".py"):
+        return None
+    file, _, model = name.rpartition(":")
+    return Path(os.path.abspath(os.path.expanduser(file))), model
+
+
+def rooted(name: str) -> str:
+    """The name of a model with the path of its file absolute, so that it is found from anywhere."""
+    found = in_file(name)
+    return name if found is None else f"{found[0]}:{found[1]}"
+
+
 def _from_file(path: Path, model: str) -> Build:
     """A class or function of a Python file, imported as Python does it, so that other processes find it as well."""
-    path = path.expanduser().absolute()
     if not path.is_file():
         raise RequestError(f"{path} does not exist: write a network of your own as FILE.py:NAME")
     if str(path.parent) not in sys.path:
@@ -127,8 +157,7 @@ def _torchvision() -> tuple[list[str], Callable[[str, dict[str, Any]], nn.Module
     from torchvision import models
 
     def create(model: str, arguments: dict[str, Any]) -> nn.Module:
-        extra = {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}
-        return models.get_model(model, weights=None, **extra, **arguments)
+        return models.get_model(model, weights=None, **ALONE.get(model, {}), **arguments)
 
     return models.list_models(module=models), create
 
@@ -194,9 +223,9 @@ def runs(model: nn.Module) -> tuple[Tensor, int]:
 
 @contextmanager
 def _seeded(generator: torch.Generator) -> Iterator[None]:
-    """What libraries draw from torch's global generator comes from ``generator``'s seed inside; it is put back after."""
-    with _seeding, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(generator.initial_seed())
+    """What libraries draw from the global generators comes from ``generator``'s seed inside; they are put back after."""
+    with generators_kept():
+        seed_global(generator.initial_seed())
         yield
 
 

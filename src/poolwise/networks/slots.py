@@ -144,10 +144,12 @@ def slots(model: nn.Module, example: Tensor | None = None) -> Slots:
     items = _body(_watched(model, example))
     layers = _layers(items)
     if len(layers) < 2:
+        table = [name for name, _ in model.named_parameters() if "pos_embed" in name]
         raise RequestError(
             f"{type(model).__name__}: no sequence of layers that work on images one after the other was found. Networks are taken"
             " whose body is a chain of convolutions or blocks (ResNet, VGG, MobileNet, EfficientNet, ConvNeXt, RegNet, DenseNet"
             " and the like); transformers and networks with several branches are not"
+            + (f". It has a fixed table of positions, {table[0]}" if table else "")
         )
     return _found(layers)
 
@@ -173,7 +175,13 @@ def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = Non
         root = _watched(model, example)
     except RequestError as error:
         found.place(found.pooling)
-        raise RequestError(f"{type(model).__name__} does not run with {pooling}: {error}") from error
+        kept = (
+            ""
+            if pooling.poolings == found.pooling.poolings
+            else f"; with {found.pooling.poolings} downsamplings it runs"
+        )
+        why = " a network that flattens features before a linear layer, or has a table of positions, takes one resolution there"
+        raise RequestError(f"{type(model).__name__} does not run with {pooling} ({error}):{why}{kept}") from error
     info = getattr(model, "feature_info", None)
     if info is not None:
         _renew(getattr(info, "info", info), root)

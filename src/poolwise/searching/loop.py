@@ -12,6 +12,7 @@ from torch import Tensor
 
 from poolwise.plain import reading
 from poolwise.problem import Problem
+from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder
@@ -19,7 +20,7 @@ from poolwise.searching import samplers
 from poolwise.searching.nets import Job, SuperNets, crew, run_parallel
 from poolwise.stopwatch import PARTS, Stopwatch
 from poolwise.training import LossNotFinite, check_finite, cosine
-from poolwise.workers import for_search, threads_here
+from poolwise.workers import for_search
 
 Run = Callable[[Sequence[Job], Stopwatch], list[tuple[float, float]]]
 CHECKPOINT = "search"

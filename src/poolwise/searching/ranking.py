@@ -16,6 +16,7 @@ from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import SwitchableNet
 from poolwise.networks.walk import walk
 from poolwise.problem import Problem
+from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder, environment
@@ -24,7 +25,7 @@ from poolwise.searching.beam import beam
 from poolwise.searching.loop import SearchState
 from poolwise.space import LISTED, Pooling
 from poolwise.training import Precision, count_correct
-from poolwise.workers import each, for_ranking, threads_here
+from poolwise.workers import each, for_ranking
 
 RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is ranked, or what a beam comes by
 

@@ -33,6 +33,7 @@ REQUEST = {
     "space": space,
     "default": pooling,
     "data": {**_IMAGES, "mean?": maybe([float]), "std?": maybe([float])},
+    "weights?": {"from": str, "sha256": str, "for": str, "anew": [str]},
     "calibration": {"precision": str, "parallel": _PARALLEL, "block?": maybe(number(1))},
     **_ENVIRONMENT,
 }

@@ -138,7 +138,8 @@ def _equal_cost(
         return []
     longer = round(problem.retrain_steps * ratio)
     rivals = [(f"default trained {longer} steps", "default-longer.sqlite", _varied(problem, retrain_steps=longer))]
-    if problem.width is not None:  # else there is no wider network of its kind
+    # else there is no wider network of its kind, or none with these weights
+    if problem.width is not None and not problem.settings.begins("retrain"):
         rivals.append(_widened(problem, ratio))
     found = []
     for name, file, varied in rivals:
@@ -167,7 +168,7 @@ def _equal_cost(
 
 def _varied(problem: Problem, **changes: Any) -> Problem:
     """The same images, device and choices with other settings."""
-    return Problem(replace(problem.settings, **changes), problem.source, problem.describe_choices())
+    return Problem(replace(problem.settings, **changes), problem.source, problem.describe_choices(), problem.weights)
 
 
 def _widened(problem: Problem, ratio: float) -> tuple[str, str, Problem]:

@@ -59,12 +59,14 @@ def on_halves(problem: Problem, steps: int, stream: str) -> Part:
 def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, part: Part | None = None) -> Outcome:
     """Train one configuration on the full training set and test it on the test set, or on a ``part`` of the images.
 
+    It begins with random weights, or with those that the settings give (``Settings.weights``).
+
     The same ``seed`` gives every configuration the same initial weights, batches and augmentations, so that accuracies
     can be compared in pairs. The test set is used once, at the end; with a ``part`` it is not used at all.
     """
     settings, steps = problem.settings, problem.retrain_steps if part is None else part.steps
     streams = Streams(settings.seed).child(f"{'standalone' if part is None else part.stream}{seed}")
-    model = export(problem.build(running_norm, "init", streams), pooling)
+    model = export(problem.build(running_norm, "init", streams, "retrain"), pooling)
     problem.precision.place(model, problem.device)
     compiled(model, model.children(), settings.compile)
     optimizer = sgd(model, settings.lr, settings.momentum, settings.weight_decay)

@@ -1,0 +1,247 @@
+"""What the functions of the API return: the content of a file of the run, its figures as rows, and where it lies."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from poolwise.runs import RunFolder
+from poolwise.tabular import COST, LATENCY, MACS, REACH, Tabular
+
+_R = TypeVar("_R", bound="Result")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Mapping[str, Any], Tabular):
+    """What a stage came to: a mapping with the keys of its JSON file, and rows.
+
+    Attributes:
+        content: what the file holds.
+        folder: where it lies; None where nothing was written.
+    """
+
+    content: Mapping[str, Any]
+    folder: Path | None
+
+    def __getitem__(self, key: str) -> Any:
+        return self.content[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.content)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.to_rows())} rows, folder={str(self.folder)!r})"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        return [{name: row.get(name) for name in self.COLUMNS} for row in self._rows()]
+
+    @abstractmethod
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """Rows that hold COLUMNS and perhaps more."""
+
+
+def _span(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the ends of its interval as columns."""
+    low, high = row.get("interval") or (None, None)
+    return {**row, "low": low, "high": high}
+
+
+class Ranking(Result):
+    """``ranking.json``: one row a configuration, best first."""
+
+    COLUMNS: ClassVar[dict[str, str]] = {
+        "rank": "from 1",
+        "pooling": "layers at each resolution",
+        "score": "accuracy on the scoring half by its SuperNet, 0 to 1",
+        "low": "lower end of the score's 95 % interval",
+        "high": "upper end of the score's 95 % interval",
+        "smoothed": "score smoothed over neighbours, 0 to 1",
+        "estimate": "what the ranking expects of it, in the unit of the score",
+        "top3": "probability of being among the three truly best",
+        "tie": "number of a group within which none is better than another with 90 %",
+        "supernet": "SuperNet that scored it, from 0",
+        **COST,
+        **REACH,
+    }
+
+    @property
+    def picks(self) -> dict[str, str]:
+        """``best``, ``best_at_default_macs`` and ``best_for_cost``."""
+        return self["picks"]
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        return (_span(row) for row in self["ranking"])
+
+
+class Refinement(Result):
+    """``refine.json``: one row a configuration, what is expected of it after the trainings, best first."""
+
+    COLUMNS: ClassVar[dict[str, str]] = {
+        "pooling": "layers at each resolution",
+        "expected": "accuracy on the scoring half after a training on the training half, 0 to 1",
+        "low": "lower end of its 95 % interval",
+        "high": "upper end of its 95 % interval",
+        "best": "probability that it is the best",
+        "trainings": "stand-alone trainings that it had",
+        **COST,
+        **LATENCY,
+    }
+
+    @property
+    def picks(self) -> dict[str, str]:
+        """``best``, ``best_at_default_macs`` and ``best_for_cost``."""
+        return self["picks"]
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        return (_span(row) for row in self["configurations"])
+
+
+class Retraining(Result):
+    """``retrain.json``: one row a stand-alone training, the figures of its configuration beside it."""
+
+    COLUMNS: ClassVar[dict[str, str]] = {
+        "pooling": "layers at each resolution",
+        "roles": "what it was trained as, joined by commas",
+        "seed": "of the training",
+        "accuracy": "on the test set, 0 to 1",
+        "steps": "optimizer steps of the training",
+        "mean": "of the configuration's accuracies",
+        "std": "of the configuration's accuracies, between seeds",
+        **MACS,
+        "difference": "mean difference from the default over paired seeds, in points (100 times accuracy)",
+        "low": "lower end of the difference's 95 % interval, in points",
+        "high": "upper end of the difference's 95 % interval, in points",
+        "verdict": "better, worse, no worse or not shown; None for the default",
+    }
+
+    @property
+    def verdict(self) -> str:
+        """The pick against the default, in a sentence."""
+        return self["verdict"]
+
+    @property
+    def pick(self) -> str:
+        return self["results"][0]["pooling"]
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for row in self["results"]:
+            told = {**row, **_span(row.get("comparison") or {}), "roles": ", ".join(row["roles"])}
+            for seed, accuracy in enumerate(row["accuracies"], 1):  # more than ``seeds`` where it was to be decided
+                yield {**told, "seed": seed, "accuracy": accuracy, "steps": self["steps"]}
+
+
+class Exhaustive(Result):
+    """``exhaustive.json``: one row a stand-alone training."""
+
+    COLUMNS: ClassVar[dict[str, str]] = {
+        "pooling": "layers at each resolution",
+        "seed": "of the training",
+        "accuracy": "on the test set, 0 to 1; None where the training failed",
+        "steps": "optimizer steps of the training",
+        "mean": "of the configuration's accuracies",
+        "std": "of the configuration's accuracies, between seeds",
+    }
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for row in self["results"]:
+            for seed, accuracy in zip(self["seeds"], row["accuracies"], strict=True):
+                yield {**row, "seed": seed, "accuracy": accuracy, "steps": self["steps"]}
+
+
+class Comparison(Result):
+    """``compare.json``: one row an entry, treatment of its scores, and measure."""
+
+    COLUMNS: ClassVar[dict[str, str]] = {
+        "method": "what gave the ranking",
+        "seed": "of its search or trainings",
+        "budget": "compute that it was allowed, in steps of a single SuperNet",
+        "budget_macs": "the same in multiply-adds",
+        "spent_macs": "multiply-adds that it took",
+        "treatment": "of its scores: raw, smoothed or fused",
+        "first": "configuration that it puts first",
+        "measure": "tau_b, regret@1 and others (docs/comparison.md)",
+        "value": "regret in points; taus and rho from -1 to 1; ranks from 1; beats_random a probability",
+        "low": "lower end of the 95 % interval over configurations",
+        "high": "upper end of the 95 % interval over configurations",
+    }
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for row in self["rows"]:
+            for name in self["measures"]:
+                yield {**row, "measure": name, **row[name]}
+
+
+class Simulation(Result):
+    """``simulate.json``: one row a method and number of whole trainings, over all runs."""
+
+    COLUMNS: ClassVar[dict[str, str]] = {
+        "method": "with its hints",
+        "training": "whole trainings so far",
+        "mean": "regret of the first choice, in points",
+        "q90": "its 90 % quantile over runs, in points",
+        "found": "share of runs whose first choice is within the tolerance",
+        "reached": "share of runs that have trained something within the tolerance",
+        "compute": "share of the compute of training everything",
+    }
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for row in self["methods"]:
+            for i in range(self["trials"]):
+                figures = {name: own[i] for name, own in row.items() if name in self.COLUMNS and isinstance(own, list)}
+                yield {"method": row["method"], "training": i + 1, **figures}
+
+
+class Run(RunFolder, Tabular):
+    """A run folder: what is done of it so far. Its rows are the progress of its search.
+
+    >>> Run.open("runs/demo").ranking.to_dataframe()
+    """
+
+    COLUMNS: ClassVar[dict[str, str]] = {
+        "step": "optimizer steps so far, over all SuperNets",
+        "loss": "training loss, mean since the row before",
+        "accuracy": "on scoring batches, mean since the row before, 0 to 1",
+        "lr": "learning rate",
+        "temperature": "of the assignment",
+        "entropy": "of the assignment, in nats: 0 where each configuration has its SuperNet",
+        "imbalance": "of the assignment between SuperNets, Kullback-Leibler divergence in nats",
+    }
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """RequestError where there is no run."""
+        RunFolder.open(Path(path))
+        return cls(Path(path))
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """None where it is not ranked; so are the others where their stage is not done."""
+        return self._result(Ranking, "ranking.json")
+
+    @property
+    def refinement(self) -> Refinement | None:
+        return self._result(Refinement, "refine.json")
+
+    @property
+    def retraining(self) -> Retraining | None:
+        return self._result(Retraining, "retrain.json")
+
+    @property
+    def exhaustive(self) -> Exhaustive | None:
+        return self._result(Exhaustive, "exhaustive.json")
+
+    def _result(self, kind: type[_R], name: str) -> _R | None:
+        return kind(self.read(name, ""), self.path) if self.has(name) else None
+
+    def __repr__(self) -> str:
+        done = [name for name in ("ranking", "refinement", "retraining", "exhaustive") if getattr(self, name)]
+        return f"Run({str(self.path)!r}, done: {', '.join(done) or 'nothing yet'})"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        return [{name: event.get(name) for name in self.COLUMNS} for event in self.events("search")]

@@ -1,0 +1,51 @@
+"""Results as rows, and as a data frame where pandas is installed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from poolwise.errors import RequestError
+
+if TYPE_CHECKING:
+    import pandas
+
+# columns of several results
+MACS = {
+    "macs": "multiply-adds of an image",
+    "macs_ratio": "times the default's multiply-adds",
+}
+COST = {
+    **MACS,
+    "parameters": "trainable numbers",
+    "activation_bytes": "bytes that a training step holds of an image in float32",
+}
+REACH = {
+    "receptive_field": "pixels of the image that a feature before the head sees, along one side",
+    "productive": "productive convolutions",
+}
+LATENCY = {"latency_ms": "ms of a forward pass, where it was measured"}
+
+
+class Tabular(ABC):
+    """Something with rows.
+
+    Attributes:
+        COLUMNS: name -> what stands there, with its unit, in the order of the row.
+    """
+
+    COLUMNS: ClassVar[dict[str, str]]
+
+    @abstractmethod
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One plain dict a row, with the names of COLUMNS as keys; None where something is not known."""
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """``to_rows`` as a data frame. RequestError where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise RequestError(
+                "a data frame needs the package pandas: pip install pandas (to_rows needs nothing)"
+            ) from error
+        return pandas.DataFrame(self.to_rows(), columns=list(self.COLUMNS))

@@ -1,0 +1,67 @@
+"""docs/python.md says what the results hold, and its code runs."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+import poolwise
+from poolwise.api import results
+from poolwise.suggesting import Guess
+
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+BLOCK = re.compile(r"(<!-- columns -->\n).*(<!-- end -->)", re.S)
+KINDS = {
+    "search, resume, Run.open": results.Run,
+    "rank": results.Ranking,
+    "refine": results.Refinement,
+    "retrain, run": results.Retraining,
+    "exhaustive": results.Exhaustive,
+    "compare": results.Comparison,
+    "simulate": results.Simulation,
+    "suggest": Guess,
+}
+
+
+def render(page):
+    """The page with the columns of every result."""
+    parts = []
+    for names, kind in KINDS.items():
+        calls = ", ".join(f"`{name}`" for name in names.split(", "))
+        rows = [f"| `{name}` | {told} |" for name, told in kind.COLUMNS.items()]
+        title = (kind.__doc__ or "").split("\n")[0].rstrip(".").replace("``", "`")
+        parts.append(f"{calls}: {title}.\n\n| column | what |\n| --- | --- |\n" + "\n".join(rows) + "\n")
+    return BLOCK.sub(lambda found: found[1] + "\n" + "\n".join(parts) + "\n" + found[2], page)
+
+
+def test_columns_are_those_of_the_results():
+    page = PAGE.read_text(encoding="utf-8")
+    assert render(page) == page, "python tests/test_python_docs.py writes them anew"
+
+
+def test_the_code_runs(tmp_path, tiny_settings, tiny_source, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first, *blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    assert "preset" in first
+    settings = dataclasses.replace(tiny_settings, steps=60, block=1, retrain_seeds=1, retrain_steps=2)
+    names = {"poolwise": poolwise, "settings": settings, "source": tiny_source}
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), names)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == names["retraining"].verdict
+    assert re.fullmatch(r"1 \d+-\d+-\d+ \d+\.\d %", told[1])
+    stopped = re.fullmatch(r"stopped after (\d+) steps", told[-1])
+    assert stopped
+    assert int(stopped[1]) < settings.steps
+    assert poolwise.Run.open("runs/watched").ranking == names["run"].ranking
+
+
+@pytest.mark.parametrize("name", ["Interrupted", "Listener", "Run"])
+def test_public_names(name):
+    assert name in poolwise.__all__
+    assert getattr(poolwise, name).__doc__
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
