@@ -46,6 +46,6 @@ class Tabular(ABC):
             import pandas
         except ImportError as error:
             raise RequestError(
-                "a data frame needs the package pandas: pip install pandas (to_rows needs nothing)"
+                "a data frame needs the package pandas: pip install 'poolwise[frames]' (to_rows needs nothing)"
             ) from error
         return pandas.DataFrame(self.to_rows(), columns=list(self.COLUMNS))
