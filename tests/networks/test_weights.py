@@ -238,27 +238,27 @@ def test_a_run_from_weights_is_the_same_in_two_processes_and_is_resumed_with_no_
 def test_timms_weights_from_its_cache_by_command(tmp_path, image_folder):
     import timm
 
-    hub = tmp_path / "hf" / "hub" / "models--timm--resnet10t.c3_in1k"
+    hub = tmp_path / "hf" / "hub" / "models--timm--test_resnet.r160_in1k"
     (hub / "refs").mkdir(parents=True)
     (hub / "refs" / "main").write_text("abc")
     (hub / "snapshots" / "abc").mkdir(parents=True)
-    save_file(timm.create_model("resnet10t").state_dict(), hub / "snapshots" / "abc" / "model.safetensors")
+    save_file(timm.create_model("test_resnet").state_dict(), hub / "snapshots" / "abc" / "model.safetensors")
     command = [
         *(
             str(Path(sys.executable).with_name("poolwise")),
             "run",
             "--model",
-            "timm:resnet10t",
+            "timm:test_resnet",
             "--weights",
-            "timm:resnet10t",
+            "timm:test_resnet",
         ),
         *("--data", f"folder:{image_folder}", "--image-size", "32", "--steps", "4", "--batch-size", "4"),
         *("--retrain-steps", "2", "--retrain-seeds", "2", "--precision", "float32", "--lr", "0.001"),
-        *("--out", str(tmp_path / "run"), "--quiet"),
+        *("--poolings", "2,3", "--out", str(tmp_path / "run"), "--quiet"),
     ]
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "POOLWISE_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "run/run.json").read_text())["weights"]
-    assert told["from"] == "timm:resnet10t"
+    assert told["from"] == "timm:test_resnet"
     assert told["anew"] == ["fc.bias", "fc.weight"]

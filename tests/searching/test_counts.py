@@ -151,7 +151,7 @@ def test_a_million_are_searched_by_what_is_drawn(tmp_path, deep, tiny_settings, 
     assert value["coverage"] in poolwise.report(folder.path).read_text()
     refined = poolwise.refine(folder.path, source=source)
     assert {row["pooling"] for row in refined["configurations"]} == {row["pooling"] for row in value["ranking"]}
-    json.dumps(refined)
+    json.dumps(dict(refined))
     with pytest.raises(
         RequestError, match=r"limits price every configuration and there are 1,086,009: .* --max-configs"
     ):
