@@ -6,6 +6,7 @@ library, as its own library does for any other. The last layer begins anew where
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import urllib.error
@@ -202,9 +203,9 @@ def _from_hub(told: str, repository: str, name: str) -> Path:
 
 
 def _answers(url: str) -> None:
-    """OSError where the host does not answer at once."""
-    with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_SECONDS):
-        pass
+    """OSError where the host does not answer at once; what it answers does not matter."""
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_SECONDS).close()
 
 
 def plain_tensors(chain: Chain) -> tuple[dict[str, Tensor], set[str]]:
