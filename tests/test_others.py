@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,25 +21,7 @@ from poolwise.cli import cli
 from poolwise.errors import RequestError
 from poolwise.networks.others import build, rooted
 
-NETS = """
-from torch import nn
-
-
-class Small(nn.Module):
-    def __init__(self, classes=10):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.blocks = nn.Sequential(*(self.block(i) for i in range(5)))
-        self.head = nn.Linear(4, classes)
-
-    @staticmethod
-    def block(i):
-        layers = [nn.MaxPool2d(2)] if i in (2, 3) else []
-        return nn.Sequential(*layers, nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
-
-    def forward(self, images):
-        return self.head(self.blocks(self.stem(images)).mean((2, 3)))
-
+NETS = f"""{Path(__file__).with_name("own_network.py").read_text()}
 
 class Headed(Small):
     def __init__(self):

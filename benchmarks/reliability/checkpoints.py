@@ -24,10 +24,11 @@ from typing import Any
 
 import click
 import numpy as np
+from soak import Stop
 
 from poolwise import api
 from poolwise.problem import Problem
-from poolwise.progress import Interrupted, Listener
+from poolwise.progress import Interrupted
 from poolwise.runs import RunFolder
 from poolwise.searching.loop import SearchState
 from poolwise.settings import Settings, preset
@@ -48,22 +49,11 @@ def cases(data: str) -> dict[str, Settings]:
     }
 
 
-class OneLeft(Listener):
-    """Stops a search before its last step."""
-
-    def __init__(self, steps: int):
-        self.left = steps
-
-    def advance(self, units: int = 1, **info: Any) -> None:
-        self.left -= units
-        self.stopping = self.left <= 1
-
-
 def resumed(settings: Settings, folder: Path, repeats: int) -> tuple[list[float], list[float]]:
     """Seconds by the clock, and of CPU, of ``poolwise resume`` of copies of a search with one step left."""
     short = dataclasses.replace(settings, steps=4, block=1)
     with contextlib.suppress(Interrupted):
-        api.search(short, folder, listener=OneLeft(short.steps))
+        api.search(short, folder, listener=Stop(short.steps - 1))  # one step left
     seconds, cpu = [], []
     for number in range(repeats):
         copy = shutil.copytree(folder, folder.with_name(f"{folder.name}-{number}"))

@@ -5,10 +5,10 @@ import json
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import poolwise
+from own_network import Small
 from poolwise.errors import RequestError
 from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
@@ -37,24 +37,6 @@ def test_switched_exported_walked_and_priced(name):
 def test_a_transformer_is_refused():
     with pytest.raises(RequestError):
         family("torchvision:vit_b_16")
-
-
-class Small(nn.Module):
-    """A network of one's own: a stem, five blocks that keep the shape, two of them behind a pool, and a head."""
-
-    def __init__(self, classes=10):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.blocks = nn.Sequential(*(self.block(i) for i in range(5)))
-        self.head = nn.Linear(4, classes)
-
-    @staticmethod
-    def block(i):
-        layers = [nn.MaxPool2d(2)] if i in (2, 3) else []
-        return nn.Sequential(*layers, nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
-
-    def forward(self, images):
-        return self.head(self.blocks(self.stem(images)).mean((2, 3)))
 
 
 def test_an_own_network_the_whole_way_in_one_process_and_in_two(tmp_path, tiny_settings, tiny_source):

@@ -113,19 +113,8 @@ def _value(word: str, field: str, text: str) -> Any:
 
 def search_settings(contender: Contender, recipe: Settings, seed: int, steps: int) -> Settings:
     """The search of a contender: the published recipe on the table's network, images and batches."""
-    shared = (
-        "model",
-        "width",
-        "weights",
-        "weights_for",
-        "data",
-        "image_size",
-        "images",
-        "flip",
-        "batch_size",
-        "eval_batch_size",
-    )
+    network, images = ("model", "width", "weights", "weights_for"), ("data", "image_size", "images", "flip")
     machine = ("device", "precision", "threads", "workers", "compile")
-    taken = {name: getattr(recipe, name) for name in (*shared, *machine)}
+    taken = {name: getattr(recipe, name) for name in (*network, *images, "batch_size", "eval_batch_size", *machine)}
     given = {**taken, "method": contender.method, "seed": seed, "steps": steps, **dict(contender.fields)}
     return samplers.settled(preset("paper", **given))

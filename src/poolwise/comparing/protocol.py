@@ -223,7 +223,7 @@ class Protocol:
 
     def _images(self) -> Problem:
         """The problem with nothing but the images in use, which is what worker processes have."""
-        return Problem(self.settings, self.problem.in_use)
+        return Problem(self.settings, self.problem.in_use, weights=self.problem.weights)
 
     def _save(self) -> None:
         earlier = read_checked(self.out / REQUEST) if (self.out / REQUEST).exists() else {}

@@ -52,8 +52,7 @@ def _download(kind: type[Any], archive: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     try:
-        with urllib.request.urlopen(urllib.request.Request(kind.url, method="HEAD"), timeout=_ANSWER_SECONDS):
-            pass
+        ask(kind.url)
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)
         raise RunFailure(f"not in {archive.parent} and its host does not answer ({reason})") from error
@@ -61,3 +60,9 @@ def _download(kind: type[Any], archive: Path) -> None:
         download_url(kind.url, archive.parent, archive.name, kind.tgz_md5)
     except (OSError, RuntimeError) as error:
         raise RunFailure(f"the download to {archive} failed ({error})") from error
+
+
+def ask(url: str) -> None:
+    """OSError where nothing answers at once (HTTPError where the answer is an error)."""
+    with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_SECONDS):
+        pass

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, RunFailure, did_you_mean
+from poolwise.images.official import ask
 from poolwise.networks.chain import Chain
 from poolwise.networks.others import LIBRARIES
 from poolwise.networks.whole import WholeChain
@@ -31,7 +31,6 @@ from poolwise.process import generators_kept
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training scripts put a state dict under
 _AVERAGES = ("running_mean", "running_var", "num_batches_tracked")
-_ANSWER_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _of_torchvision(told: str, name: str) -> Weights:
 
 def _download(url: str, path: Path) -> None:
     try:
-        _answers(url)
+        ask(url)
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
     except (OSError, urllib.error.URLError, RuntimeError) as error:
@@ -193,19 +192,14 @@ def _from_hub(told: str, repository: str, name: str) -> Path:
     if isinstance(path, str):
         return Path(path)
     try:
-        _answers(huggingface_hub.constants.ENDPOINT)
+        with contextlib.suppress(urllib.error.HTTPError):  # a host that answers with an error answers
+            ask(huggingface_hub.constants.ENDPOINT)
         return Path(huggingface_hub.hf_hub_download(repository, name))
     except Exception as error:  # the hub has errors of its own
         raise RunFailure(
             f"weights {told} are not in {huggingface_hub.constants.HF_HUB_CACHE} and cannot be fetched"
             f" ({_first_line(error)}): give a file with --weights FILE"
         ) from error
-
-
-def _answers(url: str) -> None:
-    """OSError where the host does not answer at once; what it answers does not matter."""
-    with contextlib.suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_SECONDS).close()
 
 
 def plain_tensors(chain: Chain) -> tuple[dict[str, Tensor], set[str]]:
