@@ -29,7 +29,7 @@ from poolwise.networks.weights import load as load_weights
 from poolwise.networks.whole import check_settings
 from poolwise.rng import Streams
 from poolwise.settings import Settings
-from poolwise.space import Pooling, PoolingSpace, Subspace, subset
+from poolwise.space import LISTED, Pooling, PoolingSpace, Subspace, subset
 from poolwise.training import Precision, choose_device, count_correct
 
 _WALKED = 36  # configurations that the time of ranking is measured on
@@ -228,7 +228,12 @@ class Problem:
 
     @property
     def search_steps(self) -> int:
-        half = len(self.halves[0])
+        """Steps of the search; where its length is said in multiply-adds, at the mean of a small space or at the default's."""
+        half, allowed = len(self.halves[0]), self.settings.search_macs
+        if allowed:
+            members = list(self.space) if self.space.size <= LISTED else [self.default]
+            total = self.step_macs(sum(self.cost(pooling).macs for pooling in members))
+            return max(allowed * len(members) // total, 1)
         return self.settings.steps or self.settings.epochs * max(half // min(self.settings.batch_size, half), 1)
 
     def step_macs(self, macs: int) -> int:

@@ -40,7 +40,8 @@ class Settings:
         follow_links: follow links to folders, and links out of a data folder.
         method: the sampler, which decides what is trained next (``poolwise.searching.samplers``).
         supernets: M; methods with one SuperNet train one.
-        epochs, steps: length of the search in passes over the training half, or in steps (which wins).
+        epochs, steps, search_macs: length of the search in passes over the training half, in steps, or in multiply-adds; the
+            last that is given wins. In multiply-adds the number of steps follows what is drawn (``loop.Pace``).
         batch_size, eval_batch_size: images a training and scoring batch; images a batch while ranking.
         lr, lr_end, momentum, weight_decay: SGD; the rate falls by half a cosine.
         temperature, temperature_start: end and start of the linear rise.
@@ -98,6 +99,7 @@ class Settings:
     supernets: int = 4
     epochs: int = 200
     steps: int | None = None
+    search_macs: int | None = None
     batch_size: int = 128
     eval_batch_size: int = 500
     lr: float = 0.1
@@ -151,6 +153,7 @@ class Settings:
             "image_size",
             "images",
             "steps",
+            "search_macs",
             "retrain_steps",
             "block",
             "threads",
@@ -329,7 +332,7 @@ def preset(name: str, **overrides: Any) -> Settings:
     base = dict(PRESETS[name])
     if ":" in str(given.get("model", "")):  # a network that is not of this library has its own width
         base.pop("width", None)
-    if "epochs" in given and "steps" not in given:
+    if ("epochs" in given and "steps" not in given) or "search_macs" in given:
         base.pop("steps", None)
     if "retrain_epochs" in given and "retrain_steps" not in given:
         base.pop("retrain_steps", None)

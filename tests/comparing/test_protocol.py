@@ -124,6 +124,14 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
     assert asked.left == []
 
 
+def test_who_prefers_dear_configurations_takes_fewer_steps(tmp_path, table, source):
+    asked = {**ASKED, "methods": ["mcts", "boltzmann@warm_up=0.5"], "budgets": [200], "seeds": [1]}
+    value = api.compare(table, tmp_path / "out", source=source, **asked)
+    for entry in value["entries"]:
+        if entry["budget"]:
+            assert entry["spent_macs"] == pytest.approx(entry["budget_macs"], rel=0.01)
+
+
 def test_the_count_of_a_search_is_what_it_trained(study):
     out, _ = study
     folder = RunFolder.open(out / "runs" / "fairnas-60-1")

@@ -119,3 +119,37 @@ def test_a_branched_search_ends_in_the_same_bytes_stopped_or_in_two_workers(
     for name in ("two", "cut"):
         found = RunFolder.open(tmp_path / name).load_checkpoint(loop.CHECKPOINT)[0]
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+
+
+@pytest.mark.parametrize("method", ["mcts", "boltzmann", "fairnas"])
+def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, tiny_settings, tiny_source):
+    mean = Problem(tiny_settings, tiny_source)
+    prices = [mean.step_macs(mean.cost(pooling).macs) for pooling in mean.space]
+    allowed = 150 * sum(prices) // len(prices)
+    settings = dataclasses.replace(tiny_settings, method=method, steps=None, search_macs=allowed, block=8, threads=1)
+    whole = poolwise.search(settings, tmp_path / "whole", source=tiny_source)
+    tensors, meta = whole.load_checkpoint(loop.CHECKPOINT)
+    assert allowed - max(prices) < meta["macs"] < allowed + 8 * max(prices)
+    last = whole.events("search")[-1]
+    assert last["step"] == meta["step"] != 150
+    assert last["lr"] == pytest.approx(settings.lr_end, rel=0.5)  # the schedule came to its end
+    with pytest.raises(Interrupted):
+        poolwise.search(settings, tmp_path / "part", source=tiny_source, listener=After(60))
+    part = poolwise.resume(tmp_path / "part", source=tiny_source)
+    again, told = RunFolder.open(part.path).load_checkpoint(loop.CHECKPOINT)
+    assert told == meta
+    assert all(torch.equal(tensors[name], again[name]) for name in tensors)
+
+
+class After(Listener):
+    """Asks to stop once so many steps are done."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def advance(self, units=1, **info):
+        self.left -= units
+
+    def check(self):
+        if self.left <= 0:
+            raise Interrupted

@@ -121,6 +121,7 @@ _SEARCH: list[Decorator] = [
     click.option("--supernets", type=int, help="M, the number of SuperNets; 1 is the single SuperNet."),
     click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
     click.option("--steps", type=int, help="Length of the search in steps; wins over --epochs."),
+    click.option("--search-macs", type=int, help="Length of the search in multiply-adds; wins over --steps."),
     click.option("--eval-batch-size", type=int, help="Images a batch while ranking; part of the result."),
     click.option("--temperature", type=float, help="Temperature of the assignment at the end of the search."),
     click.option("--temperature-start", type=float, help="Temperature at its start."),

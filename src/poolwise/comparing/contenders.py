@@ -15,7 +15,8 @@ from poolwise.settings import LIMITS, Settings, preset
 ALL = "all"
 # the same for every method, so no variant may change them
 _SHARED = {
-    *("preset", "method", "model", "width", "data", "image_size", "images", "flip", "epochs", "steps", "batch_size"),
+    *("preset", "method", "model", "width", "data", "image_size", "images", "flip"),
+    *("epochs", "steps", "search_macs", "batch_size"),
     *("trials", "refiner", "margin", "at_once", "until_decided", "max_seeds", "equal_cost"),
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps", "seed", "device", "precision"),
     *("weights", "weights_for", "threads", "workers", "compile", "profile", "fusion", "latency_batch", "only", *LIMITS),

@@ -28,6 +28,7 @@ from poolwise.problem import Problem
 from poolwise.process import threads_here
 from poolwise.progress import Listener, time_words
 from poolwise.runs import FORMAT, alone, command_line, environment, read_checked, write_atomically
+from poolwise.searching import samplers
 from poolwise.searching.ranking import RANKED_CONFIGURATIONS
 from poolwise.settings import Settings, preset
 from poolwise.truth.tables import Table
@@ -151,7 +152,10 @@ class Protocol:
             raise RequestError(
                 f"budget {budget} is too small for {contender.label}: ranking the configurations alone takes more; give more"
             )
-        return Work(contender, seed, budget, macs, replace(settings, steps=steps), folder)
+        length: dict[str, Any] = {"steps": steps}
+        if samplers.sampler(contender.method).prefers:
+            length = {"steps": None, "search_macs": macs - self.compute.ranking(settings)}
+        return Work(contender, seed, budget, macs, replace(settings, **length), folder)
 
     @property
     def left(self) -> list[Work]:
@@ -177,7 +181,7 @@ class Protocol:
                     "seed": work.seed,
                     "budget": work.budget,
                     "macs": work.macs,
-                    "steps": self.compute.full_steps if work.contender.trials else work.settings.steps,
+                    "steps": self._steps(work),
                     "trains": "stand-alone" if work.contender.trials else _nets(work.settings.supernets),
                     "done": work.done,
                 }
@@ -189,6 +193,12 @@ class Protocol:
             "threads": self.settings.threads,
             "precision": self.settings.precision,
         }
+
+    def _steps(self, work: Work) -> int:
+        """Steps of a full training, or of the search as far as they are known before it."""
+        if work.contender.trials:
+            return self.compute.full_steps
+        return work.settings.steps or self.compute.search_steps(work.macs, work.settings)
 
     def run(self, listener: Listener) -> tuple[list[Entry], list[str]]:
         """Do what is left; the rankings of all finished entries, and one line for each entry that failed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from poolwise.workers import for_search
 Run = Callable[[Sequence[Job], Stopwatch], list[tuple[float, float]]]
 CHECKPOINT = "search"
 _LOGS, _SNAPSHOTS = 200, 40  # events in a whole search
+_PACE = 100  # steps that tell what those to come will cost
 _SNAPSHOT_CONFIGURATIONS = 1000  # larger spaces have no snapshots of the assignment
 
 
@@ -36,6 +38,7 @@ class SearchState:
         self.macs = 0  # of the training steps and scoring passes so far
         self.window = _Window()
         self.steps = problem.search_steps
+        self.pace = Pace(settings.search_macs, self.steps) if settings.search_macs else None
         self.streams = Streams(settings.seed).child("search")
         self.sampler = samplers.sampler(settings.method)(
             samplers.Task(
@@ -62,6 +65,7 @@ class SearchState:
             "training": self.nets.training.state(),
             "scoring": self.nets.scoring.state(),
             "window": self.window.items,
+            "pace": list(self.pace.last) if self.pace else [],
             "profile": self.watch.seconds,
         }
         folder.save_checkpoint(CHECKPOINT, self._tensors(), meta, keep=True)
@@ -95,6 +99,8 @@ class SearchState:
         self.nets.training.restore(meta["training"])
         self.nets.scoring.restore(meta["scoring"])
         self.window.items = list(meta["window"])
+        if self.pace and self.step:
+            self._keep_pace(meta["pace"])
         self.watch.seconds = dict(meta["profile"])
 
     def advance(self, run: Run | None = None) -> list[dict[str, Any]]:
@@ -120,11 +126,20 @@ class SearchState:
         self.step += len(jobs)
         if self.step == self.sampler.branch:
             self.nets.branch()
-        self.macs += sum(self.problem.step_macs(self.problem.cost(job.pooling).macs) for job in jobs)
+        taken = [self.problem.step_macs(self.problem.cost(job.pooling).macs) for job in jobs]
+        self.macs += sum(taken)
+        if self.pace:
+            self._keep_pace(taken)
         return [
             {"loss": loss, "accuracy": accuracy, "lr": job.lr, "temperature": temperature, "supernet": job.supernet}
             for job, (loss, accuracy) in zip(jobs, results, strict=True)
         ]
+
+    def _keep_pace(self, taken: Sequence[int]) -> None:
+        """As many steps in all as the multiply-adds that are left pay for."""
+        assert self.pace
+        self.steps = self.step + self.pace.left(self.macs, taken)
+        self.sampler.lengthen(self.steps)
 
     def _job(self, step: int) -> Job:
         settings = self.problem.settings
@@ -136,6 +151,22 @@ class SearchState:
             f"search stopped at step {step + 1} of {self.steps}: {error}, configuration {job.pooling}, SuperNet"
             f" {job.supernet + 1}, learning rate {job.lr:.4g}. The last checkpoint is kept; start anew with a smaller --lr"
         )
+
+
+class Pace:
+    """How many steps a search has left that may take so many multiply-adds, and may prefer dear or cheap configurations.
+
+    Steps to come are taken to cost what the last did, at first the mean.
+    """
+
+    def __init__(self, macs: int, steps: int):
+        self.macs = macs
+        self.last: deque[int] = deque([macs // steps] * _PACE, maxlen=_PACE)
+
+    def left(self, spent: int, taken: Sequence[int]) -> int:
+        """Steps that are left after ``spent`` multiply-adds, of which the last steps took ``taken`` each."""
+        self.last.extend(taken)
+        return max(self.macs - spent, 0) * len(self.last) // sum(self.last)
 
 
 def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchState:

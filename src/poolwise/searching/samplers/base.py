@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,6 +58,7 @@ class Sampler:
     Attributes:
         name, about: what ``--method`` takes, and one line on it; the registry sets both.
         single: the method trains one SuperNet.
+        prefers: configurations are not drawn equally often, so steps may cost more, or less, than the mean of the space.
         warms_up: the method knows ``warm_up``, by itself or by having several SuperNets.
         supernets: M, the SuperNets in use.
     """
@@ -65,6 +66,7 @@ class Sampler:
     name: ClassVar[str]
     about: ClassVar[str]
     single: ClassVar[bool] = False
+    prefers: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
 
     def __init__(self, task: Task):
@@ -101,6 +103,10 @@ class Sampler:
     def alone(self) -> bool:
         """The next step belongs to the first of several SuperNets, whatever the assignment."""
         return self.supernets > 1 and self.warming
+
+    def lengthen(self, steps: int) -> None:
+        """The search is ``steps`` long, more or fewer than was said before."""
+        self.task = replace(self.task, steps=steps)
 
     def ask(self) -> tuple[Pooling, int]:
         """The next configuration and SuperNet. A block of asks without tells between them sees the same scores."""

@@ -23,6 +23,7 @@ class Boltzmann(Sampler):
     """
 
     single = True
+    prefers = True
     warms_up = True
 
     def __init__(self, task: Task):

@@ -29,6 +29,7 @@ class TreeSearch(Sampler):
     """
 
     single = True
+    prefers = True
     warms_up = True
 
     def __init__(self, task: Task):
