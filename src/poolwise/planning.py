@@ -135,10 +135,12 @@ def _rank(problem: Problem) -> Stage:
     count = _ranked(problem)
     poolings, images = _members(problem, min(count, _SAMPLE)), len(problem.halves[1])
     calibrated = len(problem.calibration_batches or ())
-    nets = settings.supernets if settings.rank_on == "assigned" else 1  # otherwise each sees a share of the images only
-    owner = np.random.Generator(np.random.PCG64(0)).integers(nets, size=len(poolings))
-    groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
-    macs = sum(problem.cost.prefix_macs(group) for group in groups if group) * count / len(poolings)
+    generator, macs = np.random.Generator(np.random.PCG64(0)), 0.0
+    for nets in settings.ranking_nets:  # each turn sees a share of the images
+        owner = generator.integers(nets, size=len(poolings))
+        groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
+        macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / len(settings.ranking_nets)
+    macs *= count / len(poolings)
     parallel = workers.for_ranking(problem)
     batches = problem.ranking_batches
     at_once = min(parallel.workers, batches.parts)

@@ -220,10 +220,11 @@ class Problem:
 
     @property
     def ranking_batches(self) -> Batches:
-        """The scoring half in the batches that ranking goes through; at least one a SuperNet where all of them score."""
+        """The scoring half in the batches that ranking goes through; at least one a turn."""
         half, size = self.halves[1], self.settings.eval_batch_size
-        if self.settings.rank_on == "all":
-            size = max(min(size, len(half) // self.settings.supernets), 2)
+        turns = len(self.settings.ranking_nets)
+        if turns > 1:
+            size = max(min(size, len(half) // turns), 2)
         return self.batches(self.training_images, size, half)
 
     @property

@@ -12,7 +12,7 @@ from poolwise.errors import RequestError, did_you_mean
 DRAWS = ("rounds", "iid")
 NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
-RANKED_ON = ("assigned", "all")
+RANKED_ON = ("assigned", "all", "both")
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
 TRIED = 2  # configurations that a beam scores of each node that it opens
 AUGMENTS = ("crop-flip", "cutout", "trivial", "randaugment", "none")
@@ -52,7 +52,8 @@ class Settings:
         warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that otherwise prefer; with
             several SuperNets, that one trains alone before all go on from it.
         rank_on: which SuperNets score a configuration when ranking: ``assigned``, its most probable one on the whole
-            scoring half, as published; ``all``, every one on its share of it, weighted by the assignment.
+            scoring half, as published; ``all``, every one on its share of it, weighted by the assignment; ``both``, that of
+            all and that of its part, each on half of it (method ``nested``, and no other).
         fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone.
         top: how many of the ranking are retrained.
         trials: stand-alone trainings that refining may take, the default's among them.
@@ -222,10 +223,10 @@ class Settings:
                 f"norm recalibrated changes norms while ranking and compile is {self.compile}: set one of them back"
                 " (--compile off, or --norm affine)"
             )
-        if self.norm == "recalibrated" and self.rank_on == "all":
+        if self.norm == "recalibrated" and self.rank_on != "assigned":
             raise RequestError(
-                "norm recalibrated and rank_on all together would recalibrate every configuration on every SuperNet: set one of"
-                " them back (--rank-on assigned, or --norm affine)"
+                f"norm recalibrated and rank_on {self.rank_on} together would recalibrate every configuration on several"
+                " SuperNets: set one of them back (--rank-on assigned and a method other than nested, or --norm affine)"
             )
 
     def _check_kinds(self) -> None:
@@ -253,6 +254,12 @@ class Settings:
     def begins(self, what: str) -> bool:
         """Whether trainings of this kind, ``search`` or ``retrain``, begin with the given weights."""
         return self.weights is not None and self.weights_for in (what, "both")
+
+    @property
+    def ranking_nets(self) -> list[int]:
+        """How many SuperNets share the configurations out in each turn of the ranking; turns go over the batches in rotation."""
+        turns = {"assigned": [self.supernets], "all": [1] * self.supernets, "both": [1, max(self.supernets - 1, 1)]}
+        return turns[self.rank_on]
 
     def pickable(self, poolings: Iterable[str]) -> set[str] | None:
         """Those of ``poolings`` that may be picked: within the limits and of the numbers asked for; None for all."""

@@ -91,13 +91,13 @@ def test_scores_alone_keep_their_order(finished):
 
 def test_gains_are_pooled_and_not_how_good_a_supernet_is():
     generator = np.random.default_rng(0)
-    accuracy_MP, assignment_PM = generator.random((3, 7)), generator.dirichlet(np.ones(3), 7)
-    found = pooled(accuracy_MP, assignment_PM)
-    better = accuracy_MP + np.array([[0.2], [0.0], [-0.1]])
-    assert pooled(better, assignment_PM) - pooled(better, assignment_PM).mean() == pytest.approx(found - found.mean())
-    assert pooled(accuracy_MP[:1], np.ones((7, 1))) == pytest.approx(accuracy_MP[0])
-    alike = np.tile(accuracy_MP[0], (3, 1))
-    assert pooled(alike, assignment_PM) == pytest.approx(accuracy_MP[0])
+    accuracy_TP, weight_TP = generator.random((3, 7)), generator.dirichlet(np.ones(3), 7).T
+    found = pooled(accuracy_TP, weight_TP)
+    better = accuracy_TP + np.array([[0.2], [0.0], [-0.1]])
+    assert pooled(better, weight_TP) - pooled(better, weight_TP).mean() == pytest.approx(found - found.mean())
+    assert pooled(accuracy_TP[:1], np.ones((1, 7))) == pytest.approx(accuracy_TP[0])
+    alike = np.tile(accuracy_TP[0], (3, 1))
+    assert pooled(alike, weight_TP) == pytest.approx(accuracy_TP[0])
 
 
 def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):

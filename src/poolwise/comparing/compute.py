@@ -34,10 +34,9 @@ class Compute:
 
         With several SuperNets each computes its own prefixes; recalibrated norms see further images.
         """
-        images = self.problem.ranked_images(search)
-        # where all take turns each sees its share of the images only
-        nets = search.supernets if search and search.rank_on == "assigned" else 1
-        return images * self.problem.cost.prefix_macs(self.macs, nets)
+        images, turns = self.problem.ranked_images(search), search.ranking_nets if search else [1]
+        # each turn sees its share of the images
+        return -(-images * sum(self.problem.cost.prefix_macs(self.macs, nets) for nets in turns) // len(turns))
 
     def budget(self, steps: int) -> int:
         """MACs of ``steps`` steps of a single SuperNet at the mean MACs over the space, and of its ranking."""

@@ -88,48 +88,49 @@ class Panel:
 
     Args:
         problem: whose scoring half is gone through.
-        supernet_P: the SuperNet that each configuration is assigned to.
+        judge_TP: the SuperNet that scores each configuration in turn t; turns go over the batches in rotation.
+        weight_TP: what each turn counts.
 
     Attributes:
-        owner_BP: the SuperNet of each batch and configuration: its own, or all in turn.
-        turns: SuperNets that take turns; 1 where each configuration is scored by its own.
+        owner_BP: the SuperNet of each batch and configuration.
+        turns: T.
+        turn_B, images_B: turn and images of each batch.
     """
 
-    def __init__(self, problem: Problem, supernet_P: np.ndarray):
+    def __init__(self, problem: Problem, judge_TP: np.ndarray, weight_TP: np.ndarray):
         batches = problem.ranking_batches
-        self.turns = problem.settings.supernets if problem.settings.rank_on == "all" else 1
-        turn_B = np.arange(batches.parts)
-        self.owner_BP = np.tile(supernet_P, (batches.parts, 1))
-        if self.turns > 1:
-            self.owner_BP = np.repeat(turn_B[:, None] % self.turns, len(supernet_P), axis=1)
-        self._images_B = np.diff(len(batches) * np.arange(batches.parts + 1) // batches.parts)
-        self._half_B = turn_B // self.turns % 2
+        self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
+        self.turn_B = np.arange(batches.parts) % self.turns
+        self.owner_BP = judge_TP[self.turn_B]
+        self.images_B = np.diff(len(batches) * np.arange(batches.parts + 1) // batches.parts)
+        self._half_B = np.arange(batches.parts) // self.turns % 2
 
-    def scores(self, right_BP: np.ndarray, assignment_PM: np.ndarray, half: int | None = None) -> np.ndarray:
+    def scores(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
         """score_P from rightly classified images of all batches, or of one of the two halves of them."""
-        kept_B = np.ones(len(right_BP), bool) if half is None else self._half_B == half
-        right_BP, images_B = right_BP[kept_B], self._images_B[kept_B]
-        if self.turns == 1:
-            return right_BP.sum(0) / images_B.sum()
-        turn_B = np.flatnonzero(kept_B) % self.turns
-        accuracy_MP = np.stack([right_BP[turn_B == m].sum(0) / images_B[turn_B == m].sum() for m in range(self.turns)])
-        return pooled(accuracy_MP, assignment_PM)
+        accuracy_TP = self.accuracies(right_BP, half)
+        return accuracy_TP[0] if self.turns == 1 else pooled(accuracy_TP, self.weight_TP)
 
-    def halves(self, right_BP: np.ndarray, assignment_PM: np.ndarray) -> np.ndarray:
+    def accuracies(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
+        """accuracy_TP in every turn, from the same."""
+        kept_B = np.ones(len(right_BP), bool) if half is None else self._half_B == half
+        turn_TB = (np.arange(self.turns)[:, None] == self.turn_B) & kept_B
+        return np.stack([right_BP[own_B].sum(0) / self.images_B[own_B].sum() for own_B in turn_TB])
+
+    def halves(self, right_BP: np.ndarray) -> np.ndarray:
         """score_2P from two disjoint halves of the images; [0, P] where there are too few batches."""
         if len(right_BP) < 2 * self.turns:
             return np.empty((0, right_BP.shape[1]))
-        return np.stack([self.scores(right_BP, assignment_PM, half) for half in (0, 1)])
+        return np.stack([self.scores(right_BP, half) for half in (0, 1)])
 
 
-def pooled(accuracy_MP: np.ndarray, assignment_PM: np.ndarray) -> np.ndarray:
-    """score_P from the accuracy on every SuperNet, weighted by the assignment.
+def pooled(accuracy_TP: np.ndarray, weight_TP: np.ndarray) -> np.ndarray:
+    """score_P from the accuracy in every turn.
 
     SuperNets differ in how good they are on the whole, and so do their images. What a configuration gains or loses against
-    the mean of all on the same SuperNet is what counts, so it is this that is averaged; the mean of all means is added.
+    the mean of all in the same turn is what counts, so it is this that is averaged; the mean of all means is added.
     """
-    gain_MP = accuracy_MP - accuracy_MP.mean(axis=1, keepdims=True)
-    return accuracy_MP.mean() + (assignment_PM * gain_MP.T).sum(axis=1)
+    gain_TP = accuracy_TP - accuracy_TP.mean(axis=1, keepdims=True)
+    return accuracy_TP.mean() + (weight_TP * gain_TP).sum(axis=0)
 
 
 @torch.no_grad()
@@ -216,11 +217,11 @@ def _beamed(problem: Problem, state: SearchState, listener: Listener) -> Scored:
         rounds.append(list(poolings))
         panel, right_BP = _run(problem, state, poolings, listener)
         right.update(zip(poolings, right_BP.T, strict=True))
-        return panel.scores(right_BP, state.sampler.assignment_of(poolings))
+        return panel.scores(right_BP)
 
     draws = Streams(problem.settings.seed).child("rank")["beam"]
     poolings = list(beam(space, width, score, draws, [problem.default]))
-    panel = Panel(problem, state.sampler.supernet_of(poolings))
+    panel = _panel(problem, state, poolings)
     return Scored(poolings, panel, np.stack([right[pooling] for pooling in poolings], axis=1), rounds)
 
 
@@ -228,10 +229,13 @@ def _run(
     problem: Problem, state: SearchState, poolings: Sequence[Pooling], listener: Listener
 ) -> tuple[Panel, np.ndarray]:
     """Which SuperNets score ``poolings``, and right_BP."""
-    supernet_P = state.sampler.supernet_of(poolings)
-    panel = Panel(problem, supernet_P)
-    networks = recalibrate(problem, state.nets.networks, poolings, supernet_P, listener)
+    panel = _panel(problem, state, poolings)
+    networks = recalibrate(problem, state.nets.networks, poolings, panel.judge_TP[0], listener)
     return panel, score_all(problem, networks, poolings, panel.owner_BP, listener)
+
+
+def _panel(problem: Problem, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
+    return Panel(problem, *state.sampler.judges_of(poolings, problem.settings.rank_on))
 
 
 def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
@@ -256,13 +260,14 @@ def describe(problem: Problem, state: SearchState, scored: Scored) -> dict[str, 
     """What was scored, with its costs and what it came from, in the order of the space; ``ranked`` orders it."""
     poolings, panel, right_BP = scored.poolings, scored.panel, scored.right_BP
     supernet_P, assignment_PM = state.sampler.supernet_of(poolings), state.sampler.assignment_of(poolings)
-    score_P, halves_2P = panel.scores(right_BP, assignment_PM), panel.halves(right_BP, assignment_PM)
-    scores_PM = state.sampler.scores_of(poolings)
+    score_P, halves_2P = panel.scores(right_BP), panel.halves(right_BP)
+    scores_PM, accuracy_TP = state.sampler.scores_of(poolings), panel.accuracies(right_BP)
     rows = [
         {
             "pooling": str(pooling),
             "score": float(score_P[a]),
             "halves": halves_2P[:, a].tolist(),
+            "accuracies": accuracy_TP[:, a].tolist(),
             "supernet": int(supernet_P[a]),
             "assignment": assignment_PM[a].tolist(),
             "scores": scores_PM[a].tolist(),
@@ -297,9 +302,12 @@ def _recalibration(problem: Problem) -> dict[str, Any]:
 
 def _macs(problem: Problem, state: SearchState, scored: Scored) -> int:
     """Multiply-adds of what was run, each SuperNet computing its own prefixes once a batch and round."""
-    total = 0
+    panel, total = scored.panel, 0
+    seen_T = [int(panel.images_B[panel.turn_B == turn].sum()) for turn in range(panel.turns)]
+    seen_T[0] += problem.ranked_images() - sum(seen_T)  # what norms were recalibrated on, where there is but one turn
     for poolings in scored.rounds:
-        owner_P = state.sampler.supernet_of(poolings) if scored.panel.turns == 1 else np.zeros(len(poolings), int)
-        groups = [[p for p, m in zip(poolings, owner_P, strict=True) if m == net] for net in set(owner_P.tolist())]
-        total += sum(problem.cost.prefix_macs(group) for group in groups)
-    return problem.ranked_images() * total
+        judge_TP, _ = state.sampler.judges_of(poolings, problem.settings.rank_on)
+        for judge_P, images in zip(judge_TP, seen_T, strict=True):
+            groups = [[p for p, m in zip(poolings, judge_P, strict=True) if m == net] for net in set(judge_P.tolist())]
+            total += images * sum(problem.cost.prefix_macs(group) for group in groups)
+    return total

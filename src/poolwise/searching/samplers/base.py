@@ -58,6 +58,7 @@ class Sampler:
     Attributes:
         name, about: what ``--method`` takes, and one line on it; the registry sets both.
         single: the method trains one SuperNet.
+        both: each configuration is scored by two SuperNets when ranking (``rank_on``).
         prefers: configurations are not drawn equally often, so steps may cost more, or less, than the mean of the space.
         warms_up: the method knows ``warm_up``, by itself or by having several SuperNets.
         supernets: M, the SuperNets in use.
@@ -66,6 +67,7 @@ class Sampler:
     name: ClassVar[str]
     about: ClassVar[str]
     single: ClassVar[bool] = False
+    both: ClassVar[bool] = False
     prefers: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
 
@@ -132,6 +134,13 @@ class Sampler:
     def assignment_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
         """assignment_NM float64, rows sum to 1: p(m | pooling) at the present temperature."""
         return self._present([self.space.index(pooling) for pooling in poolings])
+
+    def judges_of(self, poolings: Sequence[Pooling], rank_on: str) -> tuple[np.ndarray, np.ndarray]:
+        """judge_TN int64, weight_TN float64: the SuperNet that scores each configuration in turn t, and what that counts."""
+        assignment_NM = self.assignment_of(poolings)
+        if rank_on == "all":
+            return np.repeat(np.arange(self.supernets)[:, None], len(poolings), axis=1), assignment_NM.T
+        return assignment_NM.argmax(axis=1)[None].astype(np.int64), np.ones((1, len(poolings)))
 
     def scores_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
         """scores_NM float64: moving average of scoring accuracy, 1 where nothing was told."""

@@ -1,0 +1,62 @@
+"""Two levels of sharing: one SuperNet for all configurations, the others for small parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from poolwise.searching.samplers.base import Sampler, Task
+from poolwise.searching.samplers.draws import DRAWS
+from poolwise.searching.samplers.registry import register
+from poolwise.space import Pooling
+
+SHARED = 0.5  # of the rounds are trained on the SuperNet of all
+
+
+@register("nested", summary="one SuperNet for all configurations and one for each small part of them; both score")
+class Nested(Sampler):
+    """Every configuration trains on the first SuperNet in half of the rounds and on its part's in the other half.
+
+    Sharing is precise and biased: a configuration is as good on common weights as others made them. Alone it is the other way
+    round: unbiased, but a few steps of its own say little. So the errors of the two have little in common, and a ranking by
+    both is better than either. Parts are M - 1 pieces of equal size of the space in its order, that of the first pooling, then
+    the next ones; with M - 1 = P, or more, each is one configuration, which then shares nothing. Ours.
+    """
+
+    both = True
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self._draw = DRAWS[task.draw](self.space.size, task.draws)
+        self._parts = min(self.supernets - 1, self.space.size)
+        self._drawn = 0
+
+    def group(self, a: int) -> int:
+        """SuperNet of the part of configuration ``a``."""
+        return 1 + a * self._parts // self.space.size if self._parts else 0
+
+    def _choose(self) -> tuple[int, int]:
+        a, turn = self._draw.next(), self._drawn // self.space.size
+        self._drawn += 1
+        if self.task.draw == "rounds":
+            shared = int((turn + 1) * SHARED) > int(turn * SHARED)
+        else:
+            shared = self.task.assigns.random() < SHARED
+        return a, 0 if shared else self.group(a)
+
+    def _assignment(self, indices: Sequence[int]) -> np.ndarray:
+        own_NM = np.eye(self.supernets)[[self.group(a) for a in indices]]
+        return SHARED * np.eye(self.supernets)[[0] * len(indices)] + (1 - SHARED) * own_NM
+
+    def judges_of(self, poolings: Sequence[Pooling], rank_on: str) -> tuple[np.ndarray, np.ndarray]:
+        own_N = [self.group(self.space.index(pooling)) for pooling in poolings]
+        return np.array([[0] * len(own_N), own_N], np.int64), np.full((2, len(own_N)), 0.5)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"draw": self._draw.state(), "drawn": self._drawn}
+
+    def _restore_own(self, state: dict[str, Any]) -> None:
+        self._draw.restore(state["draw"])
+        self._drawn = int(state["drawn"])
