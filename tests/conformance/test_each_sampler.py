@@ -160,3 +160,32 @@ def test_without_balancing_one_supernet_takes_everything():
         share[method] = np.mean([m == 0 for _, m in asks[-500:]])
     assert share["unbalanced"] > 0.97
     assert 0.4 < share["mixture"] < 0.6
+
+
+def test_nested_takes_turns_between_the_shared_and_the_own():
+    one, _ = make("nested", SPACES[0], supernets=13)
+    rounds = [play(one, 36) for _ in range(6)]
+    for turn, asks in enumerate(rounds):
+        assert sorted(pooling for pooling, _ in asks) == list(SPACES[0])
+        assert all((m == 0) == (turn % 2 == 1) for _, m in asks)
+    parts = np.array([one.group(a) for a in range(36)])
+    assert np.bincount(parts, minlength=13).tolist() == [0] + [3] * 12
+    assert parts.tolist() == sorted(parts)
+    judge_TP, weight_TP = one.judges_of(list(SPACES[0]), "both")
+    assert judge_TP.tolist() == [[0] * 36, parts.tolist()]
+    assert (weight_TP == 0.5).all()
+
+
+def test_nested_draws_independently_too():
+    one, _ = make("nested", SPACES[0], supernets=37, draw="iid", steps=4000)
+    asks = play(one, 4000)
+    assert np.mean([m == 0 for _, m in asks]) == pytest.approx(0.5, abs=0.03)
+    assert all(m in (0, 1 + SPACES[0].index(pooling)) for pooling, m in asks)
+
+
+def test_nested_of_more_supernets_than_configurations_leaves_some_alone():
+    space = PoolingSpace(4, 1)
+    one, _ = make("nested", space, supernets=9)
+    assert {m for _, m in play(one, 60)} == {0, 1, 2, 3}
+    alone, _ = make("nested", space, supernets=1)
+    assert {m for _, m in play(alone, 60)} == {0}

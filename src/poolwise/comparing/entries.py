@@ -203,7 +203,7 @@ def _train(problem: Problem, compute: Compute, asked: trialing.Ask, trials: Tria
 
 def read(work: Work, space: PoolingSpace) -> Entry:
     """The ranking that a finished entry came to; accuracies in percent, what it spent, and its points on the way."""
-    folder, label = RunFolder.open(work.folder), work.contender.label
+    folder, label, parts_2P = RunFolder.open(work.folder), work.contender.label, None
     if work.contender.trials:
         value = folder.read(TRIALS, "go on with the same command")
         unit = 100.0 if value["accuracies"] else 1.0
@@ -211,7 +211,10 @@ def read(work: Work, space: PoolingSpace) -> Entry:
         scores_P, spent, percent = unit * np.array(value["scores"]), value["spent_macs"], value["accuracies"]
     else:
         value = folder.read("ranking.json", "go on with the same command")
-        told = {row["pooling"]: row["score"] for row in value["ranking"]}
-        scores_P, points, percent = np.array([100 * told[str(pooling)] for pooling in space]), (), True
+        rows = {row["pooling"]: row for row in value["ranking"]}
+        ordered = [rows[str(pooling)] for pooling in space]
+        scores_P, points, percent = np.array([100 * row["score"] for row in ordered]), (), True
+        if work.settings.rank_on == "both":
+            parts_2P = 100 * np.array([row["accuracies"] for row in ordered]).T
         spent = sum(value["spent"].values())
-    return Entry(label, work.seed, work.macs, scores_P, percent, work.budget, spent, points)
+    return Entry(label, work.seed, work.macs, scores_P, percent, work.budget, spent, points, parts_2P)

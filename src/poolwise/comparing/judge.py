@@ -32,6 +32,7 @@ class Entry:
         percent: whether scores are accuracies in percent, so that the noise of the truth is a measure for them as well.
         budget: the same allowance in steps of a single SuperNet; None for what does not train.
         spent_macs: what it took.
+        parts_2P: scores of shared and of own weights, where a ranking has both; what it is fused from.
         points: (spent_macs, scores_P) on the way there, in order; empty where only the end has a ranking.
     """
 
@@ -43,6 +44,7 @@ class Entry:
     budget: int | None = None
     spent_macs: int | None = None
     points: tuple[tuple[int, np.ndarray], ...] = ()
+    parts_2P: np.ndarray | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -94,8 +96,10 @@ def _judged(
 ) -> Iterator[dict[str, Any]]:
     truth_P, noise = np.asarray(table.column(table.truth)), table.noise()
     told = measures(noise, (noise or 0.0) if entry.percent else 0.0)
-    fused = metrics.fuse(table.space, entry.scores_P, count_P)
-    treated = (np.asarray(entry.scores_P, float), fused.smoothed, fused.estimate)
+    shared_P, own_P = (entry.scores_P, None) if entry.parts_2P is None else entry.parts_2P
+    fused = metrics.fuse(table.space, shared_P, count_P, own_P=own_P)
+    smoothed_P = metrics.smooth(table.space, entry.scores_P).scores
+    treated = (np.asarray(entry.scores_P, float), smoothed_P, fused.estimate)
     for treatment, scores_P in zip(TREATMENTS, treated, strict=True):
         intervals = metrics.bootstrap_interval(told, scores_P, truth_P, resamples=resamples)
         yield {

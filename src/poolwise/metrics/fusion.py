@@ -7,10 +7,12 @@ v_c = corr(c, t) are not known, nor is the correlation k of their errors. What i
   scores is also bounded by the agreement of two halves of the images they come from (Spearman-Brown);
 - agreement: corr(s, c) = v_s v_c + k sqrt((1 - v_s^2) (1 - v_c^2)), so two that agree speak for each other, or share an
   error. Fisher's z with as many configurations as the smoothed scores are worth;
-- stand-alone trainings, where there are some: corr(s, y) and corr(c, y) with their accuracies y.
+- stand-alone trainings, where there are some: corr(s, y) and corr(c, y) with their accuracies y;
+- scores o of weights that configurations do not share, where there are some: they are noisy and not biased, so their
+  validity is what their reliability allows, v_o, and corr(s, o) = v_s v_o, corr(c, o) = v_c v_o.
 The prior says no more than that each is more likely to agree with the truth than not, and errors are more likely to be
-apart than common: v = sqrt(reliability) u, u ~ Beta(2, 1), k ~ Beta(1, 2). The estimate is E[t | s, c] = w_s s + w_c c,
-its weights averaged over the posterior of (v_s, v_c, k) on a grid.
+apart than common: v = sqrt(reliability) u, u ~ Beta(2, 1), k ~ Beta(1, 2). The estimate is E[t | s, c, o] = w_s s + w_c c +
+w_o o, its weights averaged over the posterior of (v_s, v_c, k) on a grid.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from statistics import NormalDist
 
 import numpy as np
 
-from poolwise.metrics.smoothing import smooth
+from poolwise.metrics.smoothing import Smoothed, smooth
 from poolwise.space import Pooling
 
 _GRID = (np.arange(40) + 0.5) / 40
 _COMMON = (np.arange(20) + 0.5) / 20
 _FEWEST = 4  # pairs that a correlation says something with
 _DRAWS = 2000
+_SUREST = 0.99  # validity that is believed of anything
 _SURE = 0.9  # that one configuration is better than another, below which they tie
 
 
@@ -49,7 +52,7 @@ class Fused:
         estimate: [P] float64, in the unit of the scores: their mean and, for what the estimate explains of the truth,
             their standard deviation.
         error: standard deviation of the truth about the estimate, in the same unit.
-        scores, count: the parts; count is None where scores stand alone.
+        scores, count, own: the parts; count is None where scores stand alone, own where all weights are shared.
         agreement: correlation of smoothed scores and count; None without a count.
     """
 
@@ -59,6 +62,7 @@ class Fused:
     scores: Rater
     count: Rater | None
     agreement: float | None
+    own: Rater | None = None
 
     def ties(self) -> np.ndarray:
         """[P] group of each configuration, from 1: those that the best of the group is not better than with 90 %."""
@@ -88,8 +92,9 @@ def fuse(
     halves_2P: np.ndarray | None = None,
     trials: Mapping[int, float] | None = None,
     smoothing: bool = True,
+    own_P: Sequence[float] | np.ndarray | None = None,
 ) -> Fused:
-    """Estimate the order of the truth from ``scores_P`` (smoothed first, unless told otherwise) and ``count_P``.
+    """Estimate the order of the truth from ``scores_P`` (smoothed first, unless told otherwise), ``count_P`` and ``own_P``.
 
     Args:
         poolings: a space, or some of its configurations.
@@ -97,43 +102,63 @@ def fuse(
         count_P: a ranking that costs nothing, as productive convolutions; None for scores alone.
         halves_2P: the same scores from two disjoint halves of the images.
         trials: index of a configuration -> mean accuracy of its stand-alone trainings.
+        own_P: scores of weights that a configuration shares with none, or with few; smoothed in any case. None where there are
+            none.
     """
     smoothed = smooth(poolings, scores_P)
-    told_P = smoothed.scores if smoothing else np.asarray(scores_P, float)
-    centre, spread = float(np.mean(scores_P)), float(np.std(scores_P))
-    reliable = min(smoothed.reliability, _split_half(halves_2P))
+    told_P = _standard(smoothed.scores if smoothing else np.asarray(scores_P, float))
     counted = None if count_P is None else smooth(poolings, count_P)
-    raw_P = None if count_P is None else np.asarray(count_P, float)
+    raw_P = None if count_P is None else _standard(np.asarray(count_P, float))
+    alone = None if own_P is None else smooth(poolings, own_P)
+    reliable = min(smoothed.reliability, _split_half(halves_2P))
     valid_s, valid_c, common, posterior = _prior(reliable, counted.reliability if counted else 0.0)
     expected = valid_s * valid_c + common * np.sqrt((1 - valid_s**2) * (1 - valid_c**2))  # corr(s, c)
     agreement = None if raw_P is None else correlation(told_P, raw_P)
     if agreement is not None:
         posterior = posterior * _likelihood(agreement, expected, max(smoothed.freedom, _FEWEST))
+    valid_o = _validity(alone)
     for rater_P, valid in ((told_P, valid_s), (raw_P, valid_c)):
         if rater_P is not None and trials is not None and len(trials) >= _FEWEST:
             found = correlation(rater_P[list(trials)], np.array(list(trials.values())))
             posterior = posterior * _likelihood(found, valid, len(trials))
+        if rater_P is not None and alone is not None and valid_o > 0:
+            found = correlation(rater_P, alone.scores)
+            posterior = posterior * _likelihood(found, valid * valid_o, max(alone.freedom, _FEWEST))
     posterior = posterior / posterior.sum()
     means = [float((posterior * valid).sum()) for valid in (valid_s, valid_c)]
     if raw_P is None:
         valid_c = expected = np.zeros_like(valid_c)
     rest = 1 - expected**2
-    weight_s = float((posterior * (valid_s - expected * valid_c) / rest).sum())
-    weight_c = float((posterior * (valid_c - expected * valid_s) / rest).sum())
-    left = 1 - (valid_s**2 + valid_c**2 - 2 * expected * valid_s * valid_c) / rest
-    error = float(np.sqrt((posterior * left).sum()))
-    standard_P = weight_s * _standard(told_P)
+    left = 1 - (valid_s**2 + valid_c**2 - 2 * expected * valid_s * valid_c) / rest  # of the truth's variance
+    # own scores are the truth and noise of their own, and weigh against what the others leave open
+    share = 1 / (1 + left * valid_o**2 / (1 - valid_o**2))
+    weight_s = float((posterior * share * (valid_s - expected * valid_c) / rest).sum())
+    weight_c = float((posterior * share * (valid_c - expected * valid_s) / rest).sum())
+    weight_o = float((posterior * share * left).sum() * valid_o / (1 - valid_o**2))
+    standard_P = weight_s * told_P
     if raw_P is not None:
-        standard_P = standard_P + weight_c * _standard(raw_P)
-    scale = spread or 1.0
+        standard_P = standard_P + weight_c * raw_P
+    if alone is not None:
+        standard_P = standard_P + weight_o * _standard(alone.scores)
+    centre, scale = float(np.mean(scores_P)), float(np.std(scores_P)) or 1.0
     return Fused(
         smoothed.scores,
         centre + scale * standard_P,
-        scale * error,
+        scale * float(np.sqrt((posterior * share * left).sum())),
         Rater(reliable, means[0], weight_s),
         None if counted is None else Rater(counted.reliability, means[1], weight_c),
         agreement,
+        None if alone is None else Rater(alone.reliability, valid_o, weight_o),
     )
+
+
+def _validity(alone: Smoothed | None) -> float:
+    """Correlation with the truth of scores whose errors are noise, after smoothing has averaged some of it away."""
+    if alone is None:
+        return 0.0
+    signal = alone.reliability
+    noise = (1 - signal) * alone.freedom / len(alone.scores)
+    return float(min(np.sqrt(signal / (signal + noise)), _SUREST)) if signal > 0 else 0.0
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:

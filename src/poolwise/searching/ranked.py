@@ -71,7 +71,7 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
     one of scores alone. Ties in what is ranked by go to fewer MACs, then to the order of the space.
     """
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
-    fused = _fused(rows, fusion, trials or {})
+    fused = _fused(rows, fusion, trials or {}, value["settings"].get("rank_on") == "both")
     images = value["data"]["scoring_half"]
     chances_P, groups_P = fused.top(TOP), fused.ties()
     for a, row in enumerate(rows):
@@ -98,6 +98,7 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
             "error": fused.error,
             "scores": asdict(fused.scores),
             "productive": asdict(fused.count) if fused.count else None,
+            "own": asdict(fused.own) if fused.own else None,
             "agreement": fused.agreement,
             "trainings": len(trials or {}),
         },
@@ -106,12 +107,15 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
     }
 
 
-def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float]) -> Fused:
+def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], both: bool) -> Fused:
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
     score_P, halves = np.array([row["score"] for row in rows]), [row.get("halves") for row in rows]
     halves_2P = np.array(halves).T if halves[0] else None
     count_P = np.array([row["productive"] for row in rows], float) if fusion else None
     known = {a: trials[row["pooling"]] for a, row in enumerate(rows) if row["pooling"] in trials}
+    if both:
+        shared_P, own_P = np.array([row["accuracies"] for row in rows]).T
+        return fuse(poolings, shared_P, count_P, None, known, smoothing=fusion, own_P=own_P)
     return fuse(poolings, score_P, count_P, halves_2P, known, smoothing=fusion)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from poolwise.errors import PoolwiseError, RequestError
+from poolwise.metrics import fuse
 from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import SwitchableNet
 from poolwise.networks.walk import walk
@@ -88,6 +89,7 @@ class Panel:
 
     Args:
         problem: whose scoring half is gone through.
+        poolings: P configurations.
         judge_TP: the SuperNet that scores each configuration in turn t; turns go over the batches in rotation.
         weight_TP: what each turn counts.
 
@@ -97,8 +99,8 @@ class Panel:
         turn_B, images_B: turn and images of each batch.
     """
 
-    def __init__(self, problem: Problem, judge_TP: np.ndarray, weight_TP: np.ndarray):
-        batches = problem.ranking_batches
+    def __init__(self, problem: Problem, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
+        batches, self.poolings, self.both = problem.ranking_batches, poolings, problem.settings.rank_on == "both"
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
         self.turn_B = np.arange(batches.parts) % self.turns
         self.owner_BP = judge_TP[self.turn_B]
@@ -108,6 +110,8 @@ class Panel:
     def scores(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
         """score_P from rightly classified images of all batches, or of one of the two halves of them."""
         accuracy_TP = self.accuracies(right_BP, half)
+        if self.both:
+            return fuse(self.poolings, accuracy_TP[0], None, smoothing=False, own_P=accuracy_TP[1]).estimate
         return accuracy_TP[0] if self.turns == 1 else pooled(accuracy_TP, self.weight_TP)
 
     def accuracies(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
@@ -235,7 +239,7 @@ def _run(
 
 
 def _panel(problem: Problem, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
-    return Panel(problem, *state.sampler.judges_of(poolings, problem.settings.rank_on))
+    return Panel(problem, poolings, *state.sampler.judges_of(poolings, problem.settings.rank_on))
 
 
 def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
