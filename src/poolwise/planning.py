@@ -18,7 +18,7 @@ from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import time_words
-from poolwise.settings import TRIED, Settings
+from poolwise.settings import STEPS_A_SUPERNET, TRIED, Settings
 from poolwise.space import LISTED, Pooling
 
 CREW_SECONDS = 5.0  # starting worker processes
@@ -101,7 +101,7 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
             planned.append(_trainings(problem, name, trainings))
     settings, parameters = problem.settings, problem.cost(problem.default).parameters
     kept = {
-        "search": 16 * settings.supernets * problem.supernet_parameters,
+        "search": 16 * settings.nets * problem.supernet_parameters,
         "retrain": 4 * (settings.top + 3) * settings.retrain_seeds * parameters,
     }
     disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
@@ -117,13 +117,13 @@ def _search(problem: Problem) -> Stage:
     count = parallel.workers
     seconds, fixed = problem.search_steps * step, 0.0
     if count > 1:
-        share = calibration.share_of_use(settings.supernets, problem.block, count)
+        share = calibration.share_of_use(settings.nets, problem.block, count)
         alone = settings.warm_up  # one worker trains then
         seconds, fixed = seconds * parallel.slowdown * (alone + (1 - alone) / count / share), CREW_SECONDS
     batch = min(settings.batch_size, len(problem.halves[0]))
     parameters = problem.cost(problem.default).parameters
     # weights and momentum of all copies; gradients of those in use
-    weights = 8 * problem.supernet_parameters * settings.supernets + 4 * parameters * count
+    weights = 8 * problem.supernet_parameters * settings.nets + 4 * parameters * count
     memory = _memory(problem, count, batch) + weights
     return Stage(
         "search", problem.search_steps, int(problem.search_steps * batch * 4 * macs), seconds + fixed, memory, fixed
@@ -264,7 +264,6 @@ def _size(count: int) -> str:
 
 
 RESERVE = 0.95  # of the time is planned for
-STEPS_A_SUPERNET = 1000  # fewer steps leave the assignment to chance (docs/algorithm.md)
 
 
 def fit(
@@ -308,7 +307,7 @@ def fit(
             settings = replace(settings, steps=steps) if name == "steps" else replace(settings, retrain_steps=steps)
     if "supernets" in free and "search" in stages:
         most = max((settings.steps or problem.search_steps) // STEPS_A_SUPERNET, 1)
-        settings = replace(settings, supernets=min(settings.supernets, most))
+        settings = replace(settings, supernets=settings.supernets and min(settings.supernets, most))
     return settings
 
 

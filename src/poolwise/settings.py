@@ -12,6 +12,7 @@ from poolwise.errors import RequestError, did_you_mean
 DRAWS = ("rounds", "iid")
 NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
+STEPS_A_SUPERNET = 1000  # fewer leave the assignment to chance (docs/algorithm.md)
 RANKED_ON = ("assigned", "all", "both")
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
 TRIED = 2  # configurations that a beam scores of each node that it opens
@@ -39,7 +40,7 @@ class Settings:
         skip_broken: go on without image files that cannot be read.
         follow_links: follow links to folders, and links out of a data folder.
         method: the sampler, which decides what is trained next (``poolwise.searching.samplers``).
-        supernets: M; methods with one SuperNet train one.
+        supernets: M; methods with one SuperNet train one. None for what the method would take (``supernets_for``).
         epochs, steps, search_macs: length of the search in passes over the training half, in steps, or in multiply-adds; the
             last that is given wins. In multiply-adds the number of steps follows what is drawn (``loop.Pace``).
         batch_size, eval_batch_size: images a training and scoring batch; images a batch while ranking.
@@ -97,7 +98,7 @@ class Settings:
     skip_broken: bool = False
     follow_links: bool = False
     method: str = "mixture"
-    supernets: int = 4
+    supernets: int | None = 4
     epochs: int = 200
     steps: int | None = None
     search_macs: int | None = None
@@ -150,6 +151,7 @@ class Settings:
     def __post_init__(self) -> None:
         self._check_kinds()
         for name in (
+            "supernets",
             "width",
             "image_size",
             "images",
@@ -165,7 +167,6 @@ class Settings:
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
         for name in (
-            "supernets",
             "epochs",
             "batch_size",
             "eval_batch_size",
@@ -256,9 +257,15 @@ class Settings:
         return self.weights is not None and self.weights_for in (what, "both")
 
     @property
+    def nets(self) -> int:
+        """M, once it is decided."""
+        assert self.supernets is not None, "the number of SuperNets is decided when a run is created"
+        return self.supernets
+
+    @property
     def ranking_nets(self) -> list[int]:
         """How many SuperNets share the configurations out in each turn of the ranking; turns go over the batches in rotation."""
-        turns = {"assigned": [self.supernets], "all": [1] * self.supernets, "both": [1, max(self.supernets - 1, 1)]}
+        turns = {"assigned": [self.nets], "all": [1] * self.nets, "both": [1, max(self.nets - 1, 1)]}
         return turns[self.rank_on]
 
     def pickable(self, poolings: Iterable[str]) -> set[str] | None:

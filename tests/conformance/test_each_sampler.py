@@ -176,6 +176,14 @@ def test_nested_takes_turns_between_the_shared_and_the_own():
     assert (weight_TP == 0.5).all()
 
 
+def test_parts_of_nested_train_on_the_same_images():
+    one, _ = make("nested", SPACES[0], supernets=37)
+    again = [[(one.again, play(one, 1))[0] for _ in range(36)] for _ in range(4)]
+    assert again == [[False, *[True] * 35], [False] * 36] * 2
+    alone, _ = make("nested", SPACES[0], supernets=1)
+    assert not any((alone.again, play(alone, 1))[0] for _ in range(80))
+
+
 def test_nested_draws_independently_too():
     one, _ = make("nested", SPACES[0], supernets=37, draw="iid", steps=4000)
     asks = play(one, 4000)

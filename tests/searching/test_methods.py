@@ -141,6 +141,22 @@ def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, t
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
 
 
+def test_parts_of_nested_begin_alike_and_see_the_same_images(tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, method="nested", supernets=37, rank_on="both", steps=80, block=8)
+    state = loop.SearchState(Problem(settings, tiny_source))
+    begun = _trained(state)
+    assert all(torch.equal(a, b) for a, b in zip(begun[1], begun[9], strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(begun[0], begun[1], strict=True))
+    seen = []
+    run = state.nets.run_all
+    for _ in range(9):
+        state.advance(lambda jobs, watch: (seen.extend(jobs), run(jobs, watch))[1])
+    images = [(job.training[0].tolist(), job.scoring[0].tolist()) for job in seen]
+    assert all(pair == images[0] for pair in images[:36])
+    assert len({str(pair) for pair in images[36:72]}) > 3
+    assert {job.supernet for job in seen[:36]} == set(range(1, 37))
+
+
 class After(Listener):
     """Asks to stop once so many steps are done."""
 

@@ -182,7 +182,7 @@ class Protocol:
                     "budget": work.budget,
                     "macs": work.macs,
                     "steps": self._steps(work),
-                    "trains": "stand-alone" if work.contender.trials else _nets(work.settings.supernets),
+                    "trains": "stand-alone" if work.contender.trials else _nets(work.settings.nets),
                     "done": work.done,
                 }
                 for work in self.works

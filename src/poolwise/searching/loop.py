@@ -43,7 +43,7 @@ class SearchState:
         self.sampler = samplers.sampler(settings.method)(
             samplers.Task(
                 problem.space,
-                settings.supernets,
+                settings.nets,
                 self.steps,
                 (settings.temperature_start, settings.temperature),
                 settings.draw,
@@ -144,7 +144,8 @@ class SearchState:
     def _job(self, step: int) -> Job:
         settings = self.problem.settings
         lr = cosine(step, self.steps, settings.lr, settings.lr_end)
-        return Job(*self.sampler.ask(), lr, self.nets.training.draw(), self.nets.scoring.draw())
+        again = self.sampler.again
+        return Job(*self.sampler.ask(), lr, self.nets.training.draw(again), self.nets.scoring.draw(again))
 
     def _not_finite(self, error: LossNotFinite, step: int, job: Job) -> LossNotFinite:
         return LossNotFinite(

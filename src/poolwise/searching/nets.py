@@ -100,10 +100,12 @@ class SuperNets:
         momenta: list[list[Tensor]] | None = None,
     ):
         settings, self.precision = problem.settings, problem.precision
-        self.networks = networks or [_placed(problem, f"init{m}", streams) for m in range(settings.supernets)]
+        self.networks = networks or [_placed(problem, f"init{m}", streams) for m in range(settings.nets)]
+        if networks is None and settings.rank_on == "both":
+            self._alike(self.networks[1:])
         for network in self.networks:
             compiled(network, network.chain.every_layer(), settings.compile)
-        self.lanes = Lanes(problem.device, settings.supernets, settings.compile)
+        self.lanes = Lanes(problem.device, settings.nets, settings.compile)
         self.optimizers = [sgd(n, settings.lr, settings.momentum, settings.weight_decay) for n in self.networks]
         for m, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
             for i, parameter in enumerate(network.parameters()):
@@ -113,6 +115,14 @@ class SuperNets:
         training, scoring = (problem.batches(problem.training_images, settings.batch_size, i) for i in problem.halves)
         self.training = Shuffled(training, streams["order"], (problem.augmentation, streams["augment"]))
         self.scoring = Shuffled(scoring, streams["score_order"])
+
+    @staticmethod
+    @torch.no_grad()
+    def _alike(networks: list[SwitchableNet]) -> None:
+        """All begin with the weights of the first, so that their configurations can be compared."""
+        for network in networks[1:]:
+            for tensor, source in zip(network.parameters(), networks[0].parameters(), strict=True):
+                tensor.copy_(source)
 
     def momenta(self) -> list[list[Tensor]]:
         """momentum buffers, one list a SuperNet in the order of its parameters."""

@@ -16,7 +16,10 @@ import numpy as np
 from poolwise.errors import RequestError
 from poolwise.searching import assignment as soft
 from poolwise.searching.samplers.scores import Scores
+from poolwise.settings import STEPS_A_SUPERNET
 from poolwise.space import Pooling, PoolingSpace
+
+_USUAL = 4  # SuperNets of the published recipe
 
 
 class OutOfTurn(RuntimeError):
@@ -83,6 +86,12 @@ class Sampler:
         """How many SuperNets the method trains where ``asked`` are asked for."""
         return 1 if cls.single else asked
 
+    @classmethod
+    def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
+        """M for a search of so many steps, at most ``most``, and why."""
+        count = max(min(steps // STEPS_A_SUPERNET, _USUAL, most), 1)
+        return cls.supernets_used(count), f"{steps} steps, and a SuperNet should have {STEPS_A_SUPERNET}"
+
     @property
     def temperature(self) -> float:
         """T of the next step."""
@@ -92,6 +101,11 @@ class Sampler:
     def warming(self) -> bool:
         """The next step belongs to the uniform start."""
         return self._step < self.task.warm_up * self.task.steps
+
+    @property
+    def again(self) -> bool:
+        """The next step has the images of the one before, so that the two configurations can be compared in a pair."""
+        return False
 
     @property
     def branch(self) -> int:

@@ -13,6 +13,7 @@ from poolwise.searching.samplers.registry import register
 from poolwise.space import Pooling
 
 SHARED = 0.5  # of the rounds are trained on the SuperNet of all
+LEAST = 50  # steps of a part's SuperNet, below which its scores are noise (docs/results.md)
 
 
 @register("nested", summary="one SuperNet for all configurations and one for each small part of them; both score")
@@ -33,18 +34,35 @@ class Nested(Sampler):
         self._parts = min(self.supernets - 1, self.space.size)
         self._drawn = 0
 
+    @classmethod
+    def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
+        own = int((1 - SHARED) * steps)
+        parts = min(configurations, most - 1)
+        told = f"{own} of {steps} steps are {own // max(parts, 1)} for each of {parts} parts of {configurations} configurations"
+        if own < LEAST * parts or parts < 1:
+            return 1, f"{told}, and {LEAST} are needed"
+        return 1 + parts, told
+
     def group(self, a: int) -> int:
         """SuperNet of the part of configuration ``a``."""
         return 1 + a * self._parts // self.space.size if self._parts else 0
 
+    def _own_turn(self) -> bool:
+        """The round that the next configuration is drawn in is trained on the SuperNets of parts."""
+        turn = self._drawn // self.space.size
+        return int((turn + 1) * SHARED) == int(turn * SHARED)
+
+    @property
+    def again(self) -> bool:
+        """All parts train on the same images in a round, and began with the same weights: what differs is the configuration."""
+        rounds = self.task.draw == "rounds" and self._parts > 0
+        return rounds and self._own_turn() and self._drawn % self.space.size > 0
+
     def _choose(self) -> tuple[int, int]:
-        a, turn = self._draw.next(), self._drawn // self.space.size
+        a = self._draw.next()
+        own = self._own_turn() if self.task.draw == "rounds" else self.task.assigns.random() >= SHARED
         self._drawn += 1
-        if self.task.draw == "rounds":
-            shared = int((turn + 1) * SHARED) > int(turn * SHARED)
-        else:
-            shared = self.task.assigns.random() < SHARED
-        return a, 0 if shared else self.group(a)
+        return a, self.group(a) if own else 0
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
         own_NM = np.eye(self.supernets)[[self.group(a) for a in indices]]

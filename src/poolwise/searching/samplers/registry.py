@@ -67,4 +67,7 @@ def settled(settings: Settings) -> Settings:
     rank_on = "both" if method.both and settings.rank_on == "assigned" else settings.rank_on
     if (rank_on == "both") != method.both:
         raise RequestError(f"rank_on is {rank_on} and method {method.name} does not rank so: leave it out")
-    return dataclasses.replace(settings, supernets=method.supernets_used(settings.supernets), rank_on=rank_on)
+    asked = settings.supernets
+    if asked is not None or method.single:
+        asked = method.supernets_used(asked or 1)
+    return dataclasses.replace(settings, supernets=asked, rank_on=rank_on)
