@@ -163,4 +163,6 @@ def limited(problem: Problem) -> tuple[Problem, Found | None]:
     priced = {pooling: problem.cost(pooling) for pooling in problem.space}
     found = within(priced, limits, problem.settings.batch_size, timed, batch)
     settings = replace(problem.settings, only=tuple(str(pooling) for pooling in found.members))
-    return Problem(settings, problem.source, problem.describe_choices(), problem.weights), found
+    left = Problem(settings, problem.source, problem.describe_choices(), problem.weights)
+    left.why = problem.why
+    return left, found

@@ -18,6 +18,7 @@ from poolwise.errors import RequestError
 from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import time_words
+from poolwise.searching import samplers
 from poolwise.settings import STEPS_A_SUPERNET, TRIED, Settings
 from poolwise.space import LISTED, Pooling
 
@@ -47,7 +48,8 @@ class Stage:
 class Plan:
     """Everything that a run will take.
 
-    ``disk_bytes`` is what its folder holds at the end, ``streamed_bytes`` what the images take that it reads from the cache.
+    ``disk_bytes`` is what its folder holds at the end, ``streamed_bytes`` what the images take that it reads from the cache,
+    ``supernets`` how many there are and why, where that was not asked for.
     """
 
     stages: tuple[Stage, ...]
@@ -55,6 +57,7 @@ class Plan:
     precision: str
     parallel: str
     streamed_bytes: int = 0
+    supernets: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -81,7 +84,8 @@ class Plan:
         if self.streamed_bytes:
             disk += f" and {_size(self.streamed_bytes)} of images in the cache"
         needs = f"about {time_words(self.seconds)}, {memory}, {disk}"
-        return [*told, f"in all {needs}; {self.precision}, {self.parallel}"]
+        why = [self.supernets] if self.supernets and self.of("search") is not None else []
+        return [*why, *told, f"in all {needs}; {self.precision}, {self.parallel}"]
 
 
 def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pooling, int]] | None = None) -> Plan:
@@ -106,7 +110,7 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
     }
     disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
     parallel = _parallel_words(problem, stages)
-    return Plan(tuple(planned), disk, str(problem.precision), parallel, problem.source.cached_bytes)
+    return Plan(tuple(planned), disk, str(problem.precision), parallel, problem.source.cached_bytes, problem.why)
 
 
 def _search(problem: Problem) -> Stage:
@@ -315,8 +319,21 @@ def measured(settings: Settings, source: Source | None, trainings: int | None = 
     """A new problem with what this machine does fastest; ``trainings`` where only that many are to be done."""
     problem = Problem(settings, source)
     problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
+    problem = decided(problem)
     rough = problem.rough_seconds
     if trainings is not None:
         rough = trainings * problem.retrain_steps * problem.calibration.step_seconds
     problem.parallel = workers.measured(problem, rough)
     return problem
+
+
+def decided(problem: Problem) -> Problem:
+    """The problem with a number of SuperNets, and why, where it was left to the method; itself otherwise."""
+    if problem.settings.supernets is not None:
+        return problem
+    most = max(_free_bytes(problem.device) // 4 // (12 * problem.supernet_parameters), 1)
+    method = samplers.sampler(problem.settings.method)
+    count, why = method.supernets_for(problem.search_steps, problem.space.size, most)
+    found = Problem(replace(problem.settings, supernets=count), problem.source, weights=problem.weights)
+    found.why = f"{count} SuperNet{'' if count == 1 else 's'}: {why}"
+    return found

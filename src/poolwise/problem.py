@@ -67,6 +67,7 @@ class Problem:
         weights: Weights | None = None,
     ):
         self.settings = settings
+        self.why: str | None = None  # the number of SuperNets, where it was decided for the user
         self._on_device: dict[int, tuple[ImageSet, Tensor | Packed, Tensor]] = {}
         self.device = choose_device(settings.device)
         self.family = family(settings.model)

@@ -339,10 +339,12 @@ DEMONSTRATION = (
 
 
 def preset(name: str, **overrides: Any) -> Settings:
-    """The preset called ``name`` with some values changed (None leaves a value as it is)."""
+    """The preset called ``name`` with some values changed; None leaves a value as it is, "auto" is a number of SuperNets too."""
     if name not in PRESETS:
         raise RequestError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}. Allowed are {', '.join(PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
+    if given.get("supernets") == "auto":
+        given["supernets"] = None
     base = dict(PRESETS[name])
     if ":" in str(given.get("model", "")):  # a network that is not of this library has its own width
         base.pop("width", None)

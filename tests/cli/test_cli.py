@@ -98,7 +98,7 @@ def test_space_as_table_and_json(here):
         (["run", "--steps", "-5"], "steps is -5"),
         (["run", "--lr", "-1"], "lr is -1"),
         (["run", "--lr", "nan"], "lr is nan"),
-        (["run", "--supernets", "x"], "not a valid integer"),
+        (["run", "--supernets", "x"], "'auto' or a whole number"),
         (["run", "--draw", "rnds"], "did you mean 'rounds'"),
         (["run", "--norm", "afine"], "did you mean 'affine'"),
         (["search", "--sharing", "none"], "unknown sharing 'none'"),

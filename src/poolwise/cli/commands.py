@@ -131,7 +131,7 @@ def _settings(values: dict[str, Any]) -> Settings:
 
     asked = make_preset(values.pop("preset_name"), **values)
     settings = samplers.settled(asked)
-    if values.get("supernets") not in (None, settings.supernets):
+    if values.get("supernets") not in (None, "auto", settings.supernets):
         raise RequestError(
             f"method {settings.method} trains {settings.supernets} SuperNet and --supernets is {asked.supernets}: leave it out"
         )

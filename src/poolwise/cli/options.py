@@ -23,6 +23,15 @@ def _workers(_context: click.Context, _parameter: click.Parameter, value: str | 
     return int(value)
 
 
+def _supernets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value == "auto":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: 'auto' or a whole number of at least 1 is allowed.") from None
+
+
 def counts(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
     """Numbers of downsamplings; RequestError for anything else, configurations among it."""
     if text is None:
@@ -118,7 +127,11 @@ _SEARCH: list[Decorator] = [
     click.option("--block", type=int, help="Steps drawn with the same scores; 1 as published."),
     click.option("--profile", is_flag=True, default=None, help="Measure where the time goes; the report shows it."),
     click.option("--checkpoint-minutes", type=float, help="Minutes between two checkpoints of the search (5)."),
-    click.option("--supernets", type=int, help="M, the number of SuperNets; 1 is the single SuperNet."),
+    click.option(
+        "--supernets",
+        callback=_supernets,
+        help="M, the number of SuperNets, or auto: from the length of the search and the number of configurations.",
+    ),
     click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
     click.option("--steps", type=int, help="Length of the search in steps; wins over --epochs."),
     click.option("--search-macs", type=int, help="Length of the search in multiply-adds; wins over --steps."),

@@ -13,6 +13,7 @@ from poolwise.searching import samplers
 from poolwise.settings import LIMITS, Settings, preset
 
 ALL = "all"
+AUTO = "auto"  # SuperNets: what the method takes for the budget; what ``nested`` takes if nothing is said
 # the same for every method, so no variant may change them
 _SHARED = {
     *("preset", "method", "model", "width", "data", "image_size", "images", "flip"),
@@ -72,6 +73,8 @@ def parse(words: Sequence[str], supernets: int) -> list[Contender]:
 
 def _searcher(word: str, name: str, variant: str | None, single: bool, supernets: int) -> Contender:
     given: dict[str, Any] = {} if single else {"supernets": supernets}
+    if samplers.sampler(name).both:
+        given = {"supernets": AUTO}
     told = set()
     for part in [] if variant is None else variant.split(";"):
         field, equals, text = (piece.strip() for piece in part.partition("="))
@@ -89,16 +92,19 @@ def _searcher(word: str, name: str, variant: str | None, single: bool, supernets
         told.add(field)
         given[field] = _value(word, field, text)
     published = preset("paper")
-    settings = samplers.settled(dataclasses.replace(published, method=name, **given))
+    settings = samplers.settled(preset("paper", method=name, **given))
     always = ("supernets", "eval_batch_size")  # what they are otherwise is not said by the published recipe
     kept = {f: v for f, v in given.items() if f in always or v != getattr(published, f)}
-    fields = tuple((field, getattr(settings, field)) for field in VARIANTS if field in kept)
-    label = name + ("@" if fields else "") + ";".join(f"{field}={value}" for field, value in fields)
+    fields = tuple((f, AUTO if kept[f] == AUTO else getattr(settings, f)) for f in VARIANTS if f in kept)
+    told_of = [f"{f}={value}" for f, value in fields if value != AUTO or not samplers.sampler(name).both]
+    label = name + ("@" if told_of else "") + ";".join(told_of)
     return Contender(label, name, False, fields)
 
 
 def _value(word: str, field: str, text: str) -> Any:
     """The text as the type of this field of Settings."""
+    if field == "supernets" and text == AUTO:
+        return text
     hint = get_type_hints(Settings)[field]
     kinds = get_args(hint) or (hint,)
     if bool in kinds and text in ("true", "false"):

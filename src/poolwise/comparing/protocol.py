@@ -31,6 +31,7 @@ from poolwise.runs import FORMAT, alone, command_line, environment, read_checked
 from poolwise.searching import samplers
 from poolwise.searching.ranking import RANKED_CONFIGURATIONS
 from poolwise.settings import Settings, preset
+from poolwise.space import LISTED
 from poolwise.truth.tables import Table
 
 REQUEST = "study.json"
@@ -147,6 +148,9 @@ class Protocol:
             entries.method_of(work, self.compute)  # a package that is missing is told now
             return work
         settings = contenders.search_settings(contender, self.settings, seed, 1)
+        if settings.supernets is None:
+            count, _ = samplers.sampler(contender.method).supernets_for(budget, len(self.table.space), LISTED)
+            settings = replace(settings, supernets=count)
         steps = self.compute.search_steps(macs, settings)
         if steps < 1:
             raise RequestError(
