@@ -167,7 +167,7 @@ def test_nested_takes_turns_between_the_shared_and_the_own():
     rounds = [play(one, 36) for _ in range(6)]
     for turn, asks in enumerate(rounds):
         assert sorted(pooling for pooling, _ in asks) == list(SPACES[0])
-        assert all((m == 0) == (turn % 2 == 1) for _, m in asks)
+        assert all((m == 0) == (turn % 3 == 2) for _, m in asks)
     parts = np.array([one.group(a) for a in range(36)])
     assert np.bincount(parts, minlength=13).tolist() == [0] + [3] * 12
     assert parts.tolist() == sorted(parts)
@@ -178,8 +178,8 @@ def test_nested_takes_turns_between_the_shared_and_the_own():
 
 def test_parts_of_nested_train_on_the_same_images():
     one, _ = make("nested", SPACES[0], supernets=37)
-    again = [[(one.again, play(one, 1))[0] for _ in range(36)] for _ in range(4)]
-    assert again == [[False, *[True] * 35], [False] * 36] * 2
+    again = [[(one.again, play(one, 1))[0] for _ in range(36)] for _ in range(6)]
+    assert again == [[False, *[True] * 35], [False, *[True] * 35], [False] * 36] * 2
     alone, _ = make("nested", SPACES[0], supernets=1)
     assert not any((alone.again, play(alone, 1))[0] for _ in range(80))
 
@@ -187,7 +187,7 @@ def test_parts_of_nested_train_on_the_same_images():
 def test_nested_draws_independently_too():
     one, _ = make("nested", SPACES[0], supernets=37, draw="iid", steps=4000)
     asks = play(one, 4000)
-    assert np.mean([m == 0 for _, m in asks]) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([m == 0 for _, m in asks]) == pytest.approx(1 / 3, abs=0.03)
     assert all(m in (0, 1 + SPACES[0].index(pooling)) for pooling, m in asks)
 
 

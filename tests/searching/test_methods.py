@@ -153,7 +153,7 @@ def test_parts_of_nested_begin_alike_and_see_the_same_images(tiny_settings, tiny
         state.advance(lambda jobs, watch: (seen.extend(jobs), run(jobs, watch))[1])
     images = [(job.training[0].tolist(), job.scoring[0].tolist()) for job in seen]
     assert all(pair == images[0] for pair in images[:36])
-    assert len({str(pair) for pair in images[36:72]}) > 3
+    assert images[36] != images[0]
     assert {job.supernet for job in seen[:36]} == set(range(1, 37))
 
 

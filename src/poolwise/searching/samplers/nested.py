@@ -12,13 +12,13 @@ from poolwise.searching.samplers.draws import DRAWS
 from poolwise.searching.samplers.registry import register
 from poolwise.space import Pooling
 
-SHARED = 0.5  # of the rounds are trained on the SuperNet of all
+CYCLE = 3  # of so many rounds the last is trained on the SuperNet of all
 LEAST = 50  # steps of a part's SuperNet, below which its scores are noise (docs/results.md)
 
 
 @register("nested", summary="one SuperNet for all configurations and one for each small part of them; both score")
 class Nested(Sampler):
-    """Every configuration trains on the first SuperNet in half of the rounds and on its part's in the other half.
+    """Every configuration trains on the first SuperNet in a third of the rounds and on its part's in the others.
 
     Sharing is precise and biased: a configuration is as good on common weights as others made them. Alone it is the other way
     round: unbiased, but a few steps of its own say little. So the errors of the two have little in common, and a ranking by
@@ -36,7 +36,7 @@ class Nested(Sampler):
 
     @classmethod
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
-        own = int((1 - SHARED) * steps)
+        own = steps * (CYCLE - 1) // CYCLE
         parts = min(configurations, most - 1)
         told = f"{own} of {steps} steps are {own // max(parts, 1)} for each of {parts} parts of {configurations} configurations"
         if own < LEAST * parts or parts < 1:
@@ -49,8 +49,7 @@ class Nested(Sampler):
 
     def _own_turn(self) -> bool:
         """The round that the next configuration is drawn in is trained on the SuperNets of parts."""
-        turn = self._drawn // self.space.size
-        return int((turn + 1) * SHARED) == int(turn * SHARED)
+        return (self._drawn // self.space.size + 1) % CYCLE != 0
 
     @property
     def again(self) -> bool:
@@ -60,13 +59,13 @@ class Nested(Sampler):
 
     def _choose(self) -> tuple[int, int]:
         a = self._draw.next()
-        own = self._own_turn() if self.task.draw == "rounds" else self.task.assigns.random() >= SHARED
+        own = self._own_turn() if self.task.draw == "rounds" else self.task.assigns.random() >= 1 / CYCLE
         self._drawn += 1
         return a, self.group(a) if own else 0
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
         own_NM = np.eye(self.supernets)[[self.group(a) for a in indices]]
-        return SHARED * np.eye(self.supernets)[[0] * len(indices)] + (1 - SHARED) * own_NM
+        return (np.eye(self.supernets)[[0] * len(indices)] + (CYCLE - 1) * own_NM) / CYCLE
 
     def judges_of(self, poolings: Sequence[Pooling], rank_on: str) -> tuple[np.ndarray, np.ndarray]:
         own_N = [self.group(self.space.index(pooling)) for pooling in poolings]
