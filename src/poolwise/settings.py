@@ -224,7 +224,7 @@ class Settings:
                 f"norm recalibrated changes norms while ranking and compile is {self.compile}: set one of them back"
                 " (--compile off, or --norm affine)"
             )
-        if self.norm == "recalibrated" and self.rank_on != "assigned":
+        if self.norm == "recalibrated" and self.rank_on != "assigned" and self.supernets != 1:
             raise RequestError(
                 f"norm recalibrated and rank_on {self.rank_on} together would recalibrate every configuration on several"
                 " SuperNets: set one of them back (--rank-on assigned and a method other than nested, or --norm affine)"
@@ -265,8 +265,14 @@ class Settings:
     @property
     def ranking_nets(self) -> list[int]:
         """How many SuperNets share the configurations out in each turn of the ranking; turns go over the batches in rotation."""
-        turns = {"assigned": [self.nets], "all": [1] * self.nets, "both": [1, max(self.nets - 1, 1)]}
-        return turns[self.rank_on]
+        if self.ranks_both:
+            return [1, self.nets - 1]
+        return [1] * self.nets if self.rank_on == "all" else [self.nets]
+
+    @property
+    def ranks_both(self) -> bool:
+        """Each configuration is scored on shared weights and on its own; never where one SuperNet is all there is."""
+        return self.rank_on == "both" and self.nets > 1
 
     def pickable(self, poolings: Iterable[str]) -> set[str] | None:
         """Those of ``poolings`` that may be picked: within the limits and of the numbers asked for; None for all."""

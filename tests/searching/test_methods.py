@@ -9,10 +9,12 @@ import torch
 
 import poolwise
 from poolwise.errors import RequestError
+from poolwise.metrics import fuse
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder
 from poolwise.searching import loop, ranking, samplers
+from poolwise.settings import Settings
 
 METHODS = [method.name for method in samplers.available()]
 
@@ -155,6 +157,49 @@ def test_parts_of_nested_begin_alike_and_see_the_same_images(tiny_settings, tiny
     assert all(pair == images[0] for pair in images[:36])
     assert images[36] != images[0]
     assert {job.supernet for job in seen[:36]} == set(range(1, 37))
+
+
+def test_nested_with_one_supernet_is_fairnas(tmp_path, tiny_settings, tiny_source):
+    told = []
+    for method in ("nested", "fairnas"):
+        settings = dataclasses.replace(tiny_settings, method=method, supernets=1, steps=80)
+        poolwise.search(settings, tmp_path / method, source=tiny_source)
+        value = poolwise.rank(tmp_path / method, source=tiny_source)
+        told.append([(row["pooling"], row["score"], row["estimate"]) for row in value["ranking"]])
+    assert told[0] == told[1]
+
+
+def test_ranked_by_both_restated(tmp_path, tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, method="nested", supernets=37, steps=150, eval_batch_size=8)
+    poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    value = poolwise.rank(tmp_path / "run", source=tiny_source)
+    asked = RunFolder.open(tmp_path / "run").request()
+    problem = Problem(Settings.from_json(asked["settings"]), tiny_source, asked["calibration"])
+    assert problem.settings.rank_on == "both"
+    state = loop.SearchState(problem)
+    state.restore(RunFolder.open(tmp_path / "run"))
+    right, seen = np.zeros((2, 36)), np.zeros(2)
+    for i, (images, labels) in enumerate(problem.ranking_batches.ordered()):
+        for a, pooling in enumerate(problem.space):
+            network = state.nets.networks[0 if i % 2 == 0 else 1 + a]
+            with torch.no_grad():
+                right[i % 2, a] += (network(images, pooling).argmax(1) == labels).sum()
+        seen[i % 2] += len(labels)
+    rows = {row["pooling"]: row for row in value["ranking"]}
+    shared, own = right / seen[:, None]
+    assert np.array([rows[str(p)]["accuracies"] for p in problem.space]) == pytest.approx(np.stack([shared, own]).T)
+    expected = fuse(problem.space, shared, None, smoothing=False, own_P=own).estimate
+    assert [rows[str(p)]["score"] for p in problem.space] == pytest.approx(expected)
+    price = problem.cost.prefix_macs
+    assert value["spent"]["rank_macs"] == seen[0] * price(problem.space) + seen[1] * sum(
+        price([p]) for p in problem.space
+    )
+    by_both = poolwise.rank(tmp_path / "run", fusion=True, source=tiny_source)
+    assert by_both["fusion"]["own"]["weight"] == pytest.approx(
+        fuse(problem.space, shared, [problem.cost(p).productive for p in problem.space], own_P=own).own.weight
+    )
+    page = poolwise.report(tmp_path / "run").read_text()
+    assert "method nested with 37" in page
 
 
 class After(Listener):

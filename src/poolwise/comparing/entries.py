@@ -214,7 +214,7 @@ def read(work: Work, space: PoolingSpace) -> Entry:
         rows = {row["pooling"]: row for row in value["ranking"]}
         ordered = [rows[str(pooling)] for pooling in space]
         scores_P, points, percent = np.array([100 * row["score"] for row in ordered]), (), True
-        if work.settings.rank_on == "both":
+        if work.settings.ranks_both:
             parts_2P = 100 * np.array([row["accuracies"] for row in ordered]).T
         spent = sum(value["spent"].values())
     return Entry(label, work.seed, work.macs, scores_P, percent, work.budget, spent, points, parts_2P)

@@ -101,7 +101,7 @@ class SuperNets:
     ):
         settings, self.precision = problem.settings, problem.precision
         self.networks = networks or [_placed(problem, f"init{m}", streams) for m in range(settings.nets)]
-        if networks is None and settings.rank_on == "both":
+        if networks is None and settings.ranks_both:
             self._alike(self.networks[1:])
         for network in self.networks:
             compiled(network, network.chain.every_layer(), settings.compile)

@@ -71,7 +71,7 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
     one of scores alone. Ties in what is ranked by go to fewer MACs, then to the order of the space.
     """
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
-    fused = _fused(rows, fusion, trials or {}, value["settings"].get("rank_on") == "both")
+    fused = _fused(rows, fusion, trials or {}, Settings.from_json(value["settings"]).ranks_both)
     images = value["data"]["scoring_half"]
     chances_P, groups_P = fused.top(TOP), fused.ties()
     for a, row in enumerate(rows):

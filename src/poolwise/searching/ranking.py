@@ -100,7 +100,7 @@ class Panel:
     """
 
     def __init__(self, problem: Problem, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
-        batches, self.poolings, self.both = problem.ranking_batches, poolings, problem.settings.rank_on == "both"
+        batches, self.poolings, self.both = problem.ranking_batches, poolings, problem.settings.ranks_both
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
         self.turn_B = np.arange(batches.parts) % self.turns
         self.owner_BP = judge_TP[self.turn_B]

@@ -68,6 +68,8 @@ class Nested(Sampler):
         return (np.eye(self.supernets)[[0] * len(indices)] + (CYCLE - 1) * own_NM) / CYCLE
 
     def judges_of(self, poolings: Sequence[Pooling], rank_on: str) -> tuple[np.ndarray, np.ndarray]:
+        if self.supernets == 1:
+            return super().judges_of(poolings, "assigned")
         own_N = [self.group(self.space.index(pooling)) for pooling in poolings]
         return np.array([[0] * len(own_N), own_N], np.int64), np.full((2, len(own_N)), 0.5)
 
