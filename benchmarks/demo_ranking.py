@@ -25,21 +25,27 @@ from poolwise.runs import environment
 @click.command()
 @click.option("--seeds", default=4, show_default=True)
 @click.option("--runs", default="runs/demo-ranking", show_default=True, type=click.Path(path_type=Path))
-@click.option("--supernets", default=None, type=int, help="M, where it is not to be the preset's.")
-def main(seeds: int, runs: Path, supernets: int | None) -> None:
+@click.option("--method", default=None, help="Where it is not to be the preset's.")
+@click.option("--norm", default=None, help="Where it is not to be the preset's.")
+@click.option("--supernets", default=None, help="M, where it is not to be the preset's.")
+def main(seeds: int, runs: Path, method: str | None, norm: str | None, supernets: str | None) -> None:
     table = poolwise.tables.load("resnet20-cifar10-published")
     truth = table.column("standalone_mean")
     rows = []
     for seed in range(seeds):
-        settings = poolwise.preset("demo", seed=seed, supernets=supernets)
-        out = runs / f"m{settings.supernets}-seed{seed}"
+        count = int(supernets) if supernets and supernets.isdecimal() else supernets
+        settings = poolwise.preset("demo", seed=seed, supernets=count, method=method, norm=norm)
+        variant = f"{settings.method}-{settings.norm}-m{settings.supernets or 'auto'}"
+        out = runs / f"{variant}-seed{seed}"
         if not (out / "run.json").exists():
             poolwise.search(settings, out)
         poolwise.resume(out)
         ranking = {row["pooling"]: row for row in poolwise.rank(out)["ranking"]}
         ordered = [ranking[str(pooling)] for pooling in table.space]
         row = {
-            "supernets": settings.supernets,
+            "method": settings.method,
+            "norm": settings.norm,
+            "supernets": json.loads((out / "run.json").read_text())["settings"]["supernets"],
             "seed": seed,
             "pick": next(p for p in ranking if ranking[p]["rank"] == 1),
         }
@@ -54,8 +60,8 @@ def main(seeds: int, runs: Path, supernets: int | None) -> None:
         f"tau-b of the score: mean {np.mean(taus):.2f}, standard deviation {np.std(taus, ddof=1):.2f}, {len(taus)} seeds"
     )
     hardware = environment()
-    name = re.sub(r"[^a-z0-9]+", "-", hardware["hardware"]["processor"].lower()).strip("-")
-    target = f"demo-ranking-m{rows[0]['supernets']}_{name}_{hardware['versions']['torch']}_{datetime.date.today()}.csv"
+    processor = re.sub(r"[^a-z0-9]+", "-", hardware["hardware"]["processor"].lower()).strip("-")
+    target = f"demo-ranking-{variant}_{processor}_{hardware['versions']['torch']}_{datetime.date.today()}.csv"
     with (Path(__file__).parent / "results" / target).open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

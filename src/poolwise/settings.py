@@ -55,7 +55,8 @@ class Settings:
         rank_on: which SuperNets score a configuration when ranking: ``assigned``, its most probable one on the whole
             scoring half, as published; ``all``, every one on its share of it, weighted by the assignment; ``both``, that of
             all and that of its part, each on half of it (method ``nested``, and no other).
-        fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone.
+        fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone; None for
+            where own scores tell how far to trust the count (``ranks_both``).
         top: how many of the ranking are retrained.
         trials: stand-alone trainings that refining may take, the default's among them.
         refiner: method that chooses them (``poolwise.trialing``).
@@ -116,7 +117,7 @@ class Settings:
     sharing: str = "full"
     warm_up: float = 0.0
     rank_on: str = "assigned"
-    fusion: bool = False
+    fusion: bool | None = False
     top: int = 1
     trials: int = 7
     refiner: str = "refine"
@@ -274,6 +275,11 @@ class Settings:
         """Each configuration is scored on shared weights and on its own; never where one SuperNet is all there is."""
         return self.rank_on == "both" and self.nets > 1
 
+    @property
+    def fuses(self) -> bool:
+        """Whether the ranking is fused with the count."""
+        return self.ranks_both if self.fusion is None else self.fusion
+
     def pickable(self, poolings: Iterable[str]) -> set[str] | None:
         """Those of ``poolings`` that may be picked: within the limits and of the numbers asked for; None for all."""
         if self.only is None and self.poolings is None:
@@ -322,16 +328,19 @@ def _number(name: str, value: Any, above: float | None = None) -> None:
         raise RequestError(f"{name} is {_short(value)}: a finite number {allowed} is allowed")
 
 
+# what the laboratory found to rank best at every budget (docs/results.md)
+_FOUND: dict[str, Any] = {"method": "nested", "supernets": None, "norm": "affine", "draw": "rounds", "fusion": None}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"block": 1},
+    "default": _FOUND,
     "demo": {
+        **_FOUND,
         "width": 8,
         "images": 10_000,
-        "supernets": 2,
         "steps": 2160,
         "batch_size": 64,
         "lr": 0.05,
-        "draw": "rounds",
         "retrain_seeds": 3,
         "retrain_steps": 150,
     },

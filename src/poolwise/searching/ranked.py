@@ -48,7 +48,7 @@ def finish_order(folder: RunFolder) -> None:
     """Put a ranking in the order that a killed process was asked for."""
     request = folder.request()
     if request.get(ANEW):
-        order_anew(folder, request["settings"]["fusion"])
+        order_anew(folder, Settings.from_json(request["settings"]).fuses)
 
 
 def trained(folder: RunFolder) -> dict[str, float]:
