@@ -26,6 +26,17 @@ VARIANTS = {
     "M = 4, branched, parts by first pooling": "partition-first@draw=rounds;warm_up=0.5;rank_on=all",
     "M = 4, branched, random parts": "partition-random@draw=rounds;warm_up=0.5;rank_on=all",
     "M = 4, branched, affine norms by depth": f"{BRANCH};norm=affine;rank_on=all",
+    "M = 4, branched, affine norms by depth, parts by first pooling": "partition-first@draw=rounds;warm_up=0.5;norm=affine",
+    "one SuperNet, fair rounds, affine norms by depth": "fairnas@norm=affine",
+    "one SuperNet, fair rounds, recalibrated norms": "fairnas@norm=recalibrated",
+    "branched into 12 parts": "partition-first@supernets=12;draw=rounds;warm_up=0.5",
+    "branched into every configuration at 0.3": "partition-first@supernets=36;draw=rounds;warm_up=0.3",
+    "branched into every configuration at 0.5": "partition-random@supernets=36;draw=rounds;warm_up=0.5",
+    "branched into every configuration at 0.7": "partition-first@supernets=36;draw=rounds;warm_up=0.7",
+    "branched into every configuration, affine norms": "partition-random@supernets=36;draw=rounds;warm_up=0.5;norm=affine",
+    "branched into every configuration, recalibrated": "partition-first@supernets=36;draw=rounds;warm_up=0.5;norm=recalibrated",
+    "one SuperNet and one for every configuration": "nested@draw=rounds;norm=affine;supernets=37",
+    "the default": "nested@draw=rounds;norm=affine",
 }
 
 
@@ -44,4 +55,4 @@ STAGES = (
     Stage("seeds", (780, 1560), (0, 1, 2), 0.5),
     Stage("budgets", (780, 1560, 4680), (0, 1, 2), 1.0),
 )
-ALWAYS = ("one SuperNet, fair rounds", "M = 4 as published")  # what the others are measured by stays to the end
+ALWAYS = ("one SuperNet, fair rounds", "M = 4 as published", "the default")  # what is to be said of stays to the end

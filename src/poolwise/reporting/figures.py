@@ -62,6 +62,22 @@ def scores_against_macs(ranking: dict[str, Any]) -> str:
         return _svg(figure)
 
 
+def shared_and_own(ranking: dict[str, Any]) -> str | None:
+    """Accuracy of every configuration on weights that all share, over that on its own; pick and default named."""
+    rows = ranking["ranking"]
+    if any(len(row.get("accuracies", ())) != 2 for row in rows):
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes()
+        points = {row["pooling"]: tuple(100 * value for value in reversed(row["accuracies"])) for row in rows}
+        axes.scatter(*zip(*points.values(), strict=True), s=22, color=MUTED)
+        for name, colour in ((ranking["default"], DEFAULT), (ranking["picks"]["best"], PICK)):
+            axes.scatter(*points[name], s=60, color=colour, zorder=3)
+            axes.annotate(name, points[name], xytext=(7, 5), textcoords="offset points", color=colour, weight="bold")
+        axes.set(xlabel="accuracy on weights of its own, %", ylabel="accuracy on shared weights, %")
+        return _svg(figure)
+
+
 def decision(refined: dict[str, Any]) -> str:
     """Expected accuracy over MACs with 95 % intervals, trained ones filled, the three picks and the default named."""
     rows, picks = refined["configurations"], refined["picks"]
@@ -184,11 +200,17 @@ def search_curves(events: list[dict[str, Any]]) -> str | None:
         )
         named = [entry for entry in known if entry[0] in events[-1]]  # not every method has an assignment
         panels = figure.subplots(len(named), 1, sharex=True)
+        kinds = {"shared_": (INK, "shared"), "own_": (MUTED, "own")} if "own_loss" in events[0] else {"": (INK, None)}
         for axes, (name, label, factor) in zip(panels, named, strict=True):
-            # nor has the time in which the first SuperNet trains alone
-            told = [factor * event.get(name, float("nan")) for event in events]
-            axes.plot(steps, told, color=INK, linewidth=1)
+            for kind, (colour, words) in kinds.items():
+                # the time in which the first SuperNet trains alone has no entropy, and a short while may be all shared
+                told = [
+                    (step, factor * e[kind + name]) for step, e in zip(steps, events, strict=True) if kind + name in e
+                ]
+                axes.plot(*zip(*told, strict=True), color=colour, linewidth=1, label=words)
             axes.set_ylabel(label, fontsize=8)
+        if "own_" in kinds:
+            panels[0].legend(frameon=False, title="weights")
         panels[-1].set_xlabel("step")
         return _svg(figure)
 

@@ -32,12 +32,16 @@ def write(folder: RunFolder) -> Path:
     trials = Trials(folder).all() if (folder.path / "trials.sqlite").exists() else []
     trials = [trial for trial in trials if retrain and trial["budget"] == retrain["steps"]]
     events = {kind: _events(folder, kind) for kind in EVENTS}
+    both = settings.ranks_both
     drawn = {
         "scores": figures.scores_against_macs(ranking),
         "decision": figures.decision(refined) if refined else None,
         "positions": figures.heat_map(ranking),
         "counts": figures.by_count(ranking),
-        "assignment": figures.assignment_through_time(_of_ranking(events["assignment"], ranking), ranking),
+        "assignment": None
+        if both
+        else figures.assignment_through_time(_of_ranking(events["assignment"], ranking), ranking),
+        "both": figures.shared_and_own(ranking) if both else None,
         "search": figures.search_curves(events["search"]),
         "retrain": figures.retrain_curves(trials, ranking["default"], ranking["picks"]["best"]),
     }
@@ -49,6 +53,7 @@ def write(folder: RunFolder) -> Path:
             request=request,
             settings=settings,
             method=settings.method,
+            both=both,
             has_entropy=any("entropy" in event for event in events["search"]),
             ranking=ranking,
             demonstration=demonstration,

@@ -229,9 +229,18 @@ class _Window:
         self.items += items
         self.last = items[-1]
 
-    def means(self) -> dict[str, float]:
-        names = ("loss", "accuracy")
-        means = {name: sum(item[name] for item in self.items) / len(self.items) for name in names}
+    def means(self, both: bool) -> dict[str, float]:
+        """Loss and accuracy; with ``both``, those on shared and on own weights as well, as far as there were any."""
+        kinds = {"": self.items}
+        if both:
+            kinds["shared_"] = [item for item in self.items if item["supernet"] == 0]
+            kinds["own_"] = [item for item in self.items if item["supernet"] > 0]
+        means = {
+            f"{kind}{name}": sum(item[name] for item in items) / len(items)
+            for kind, items in kinds.items()
+            for name in ("loss", "accuracy")
+            if items
+        }
         self.items = []
         return means
 
@@ -243,7 +252,7 @@ def _log(folder: RunFolder, state: SearchState, window: _Window, before: int) ->
     if not curves and not snapshot:
         return
     if curves:
-        event = {**window.means(), "lr": window.last["lr"], **state.sampler.summary()}
+        event = {**window.means(state.problem.settings.ranks_both), "lr": window.last["lr"], **state.sampler.summary()}
         folder.log({"event": "search", "step": step, **event})
     space = state.problem.space
     if snapshot and space.size <= _SNAPSHOT_CONFIGURATIONS:

@@ -111,7 +111,8 @@ class Panel:
         """score_P from rightly classified images of all batches, or of one of the two halves of them."""
         accuracy_TP = self.accuracies(right_BP, half)
         if self.both:
-            return fuse(self.poolings, accuracy_TP[0], None, smoothing=False, own_P=accuracy_TP[1]).estimate
+            both = fuse(self.poolings, accuracy_TP[0], None, smoothing=False, own_P=accuracy_TP[1])
+            return np.clip(both.estimate, 0, 1)
         return accuracy_TP[0] if self.turns == 1 else pooled(accuracy_TP, self.weight_TP)
 
     def accuracies(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:

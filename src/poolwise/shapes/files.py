@@ -49,6 +49,7 @@ _ROW = {
     "pooling": pooling,
     "score": _SHARE,
     "halves?": maybe([_SHARE]),
+    "accuracies?": [_SHARE],
     "supernet": number(0, 10_000),
     "macs": number(1),
     "macs_ratio": number(1e-9, 1e9, whole=False),
@@ -88,6 +89,7 @@ RANKED = {
         "error": float,
         "scores": _WEIGHTS,
         "productive": maybe({"weight": float}),
+        "own?": maybe(_WEIGHTS),
         "agreement": maybe(float),
         "trainings": _COUNT,
     },
@@ -184,7 +186,13 @@ TRIAL = {
 
 EVENTS: dict[str, Shape] = {
     "stage": {"stage": str, "planned": maybe(float), "seconds": float},
-    "search": {"step": _COUNT, "loss": float, "accuracy": float, "entropy?": float},
+    "search": {
+        "step": _COUNT,
+        "loss": float,
+        "accuracy": float,
+        "entropy?": float,
+        **{f"{kind}_{name}?": float for kind in ("shared", "own") for name in ("loss", "accuracy")},
+    },
     "assignment": {"step": _COUNT, "assignment": [[_SHARE]]},
 }
 
