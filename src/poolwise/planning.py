@@ -105,7 +105,7 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
             planned.append(_trainings(problem, name, trainings))
     settings, parameters = problem.settings, problem.cost(problem.default).parameters
     kept = {
-        "search": 16 * settings.nets * problem.supernet_parameters,
+        "search": 16 * (settings.supernets or 0) * problem.supernet_parameters,
         "retrain": 4 * (settings.top + 3) * settings.retrain_seeds * parameters,
     }
     disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
@@ -319,7 +319,8 @@ def measured(settings: Settings, source: Source | None, trainings: int | None = 
     """A new problem with what this machine does fastest; ``trainings`` where only that many are to be done."""
     problem = Problem(settings, source)
     problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
-    problem = decided(problem)
+    if trainings is None:
+        problem = decided(problem)
     rough = problem.rough_seconds
     if trainings is not None:
         rough = trainings * problem.retrain_steps * problem.calibration.step_seconds

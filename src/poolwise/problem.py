@@ -265,7 +265,7 @@ class Problem:
         On CUDA the device is waited for once a block, and SuperNets in worker processes work side by side within one;
         a single SuperNet on a CPU gains nothing by it.
         """
-        many = 16 if self.device.type == "cuda" else 8 if self.settings.nets > 1 else 1
+        many = 16 if self.device.type == "cuda" else 8 if (self.settings.supernets or 1) > 1 else 1
         return self.settings.block or many
 
     @property

@@ -157,7 +157,7 @@ _RANKING: list[Decorator] = [
     ),
     click.option(
         "--rank-on",
-        help="Scored when ranking by its assigned SuperNet (as published), or by all, weighted by the assignment.",
+        help="Scored when ranking by the assigned SuperNet (as published), by all, weighted by assignment, or by both (nested).",
     ),
 ]
 _TRAINING: list[Decorator] = [
