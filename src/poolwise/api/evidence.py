@@ -14,6 +14,7 @@ from poolwise.metrics.uncertainty import RESAMPLES
 from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, alone
+from poolwise.searching import samplers
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.truth import tables
@@ -64,7 +65,7 @@ def exhaustive(
 
 def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | None) -> None:
     """RequestError where the run was asked for something else; another number of workers is taken over."""
-    request, wanted = folder.request(), stages.rooted(settings).to_json()
+    request, wanted = folder.request(), samplers.settled(stages.rooted(settings)).to_json()
     kept = Settings.from_json(request["settings"]).to_json()  # a run begun before a setting was there has its default
     if "exhaustive" not in request["stages"]:
         raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
