@@ -1,0 +1,79 @@
+"""What shared weights and own ones say together: a search on one SuperNet, and short trainings of all, at twice the compute.
+
+Reads a study that holds both with the same budget and seed. ``together`` and ``fused`` are ``metrics.fuse`` of the search's
+scores and the accuracies of the trainings, without and with the count of productive convolutions; ``compute`` counts both.
+Writes a csv under ``benchmarks/results``.
+
+    python benchmarks/ranking/both.py benchmarks/results/samplers-own-table --shared fairnas@norm=affine --budget 1560
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+
+from poolwise import tables
+from poolwise.metrics import fuse, kendall_tau_b, regret, smooth
+from poolwise.runs import RunFolder, Trials
+
+
+def folder_of(study: Path, method: str, budget: int, seed: int) -> RunFolder:
+    return RunFolder(study / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', method)}-{budget}-{seed}")
+
+
+def scores_of(study: Path, method: str, budget: int, seed: int, names: list[str]) -> np.ndarray:
+    """scores_P of a search, or the mean accuracies of short trainings of all."""
+    folder = folder_of(study, method, budget, seed)
+    if folder.has("ranking.json"):
+        scored = {row["pooling"]: row["score"] for row in folder.read("ranking.json", "")["ranking"]}
+        return np.array([scored[name] for name in names])
+    trained: dict[str, list[float]] = {}
+    for trial in Trials(folder).all():
+        trained.setdefault(trial["pooling"], []).append(trial["accuracy"])
+    return np.array([np.mean(trained[name]) for name in names])
+
+
+def judged(table: tables.Table, scores: dict[str, np.ndarray]) -> dict[str, float]:
+    truth_P = np.array(table.column(table.truth))
+    told = {f"{name}: tau-b": round(float(kendall_tau_b(own_P, truth_P)), 3) for name, own_P in scores.items()}
+    return told | {f"{name}: regret@3": round(float(regret(own_P, truth_P, 3)), 2) for name, own_P in scores.items()}
+
+
+@click.command()
+@click.argument("study", type=click.Path(exists=True, path_type=Path))
+@click.option("--shared", default="fairnas@norm=affine", show_default=True)
+@click.option("--own", default="short-all", show_default=True)
+@click.option("--budget", default=1560, show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+def main(study: Path, shared: str, own: str, budget: int, seeds: int) -> None:
+    table = tables.load(json.loads((study / "study.json").read_text(encoding="utf-8"))["table"])
+    names = [str(pooling) for pooling in table.space]
+    count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        shared_P, own_P = (scores_of(study, method, budget, seed, names) for method in (shared, own))
+        told = {
+            "shared": shared_P,
+            "own": smooth(table.space, own_P).scores,
+            "together": fuse(table.space, shared_P, None, smoothing=False, own_P=own_P).estimate,
+            "fused": fuse(table.space, shared_P, count_P, own_P=own_P).estimate,
+        }
+        rows.append({"shared": shared, "own": own, "compute": 2 * budget, "seed": seed, **judged(table, told)})
+        click.echo(rows[-1])
+    for name in list(rows[0])[4:]:
+        values = [row[name] for row in rows]
+        click.echo(f"{name}: {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}")
+    record(f"both-{budget}-{table.name}", rows)
+
+
+if __name__ == "__main__":
+    main()
