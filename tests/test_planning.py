@@ -75,3 +75,15 @@ def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, sl
     monkeypatch.setattr(planning, "_free_bytes", lambda device: planned.memory_bytes - 1)
     with pytest.raises(RequestError, match="--batch-size \\(now 16\\)"):
         planning.check_memory(planned, problem)
+
+
+def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
+    settings = dataclasses.replace(tiny_settings, method="nested", supernets=None, rank_on="both", threads=1, workers=1)
+    short, long = (planning.measured(dataclasses.replace(settings, steps=steps), tiny_source) for steps in (300, 3000))
+    assert (short.settings.supernets, long.settings.supernets) == (1, 37)
+    assert plan(short, ["search"]).lines()[0].startswith("1 SuperNet: 200 of 300 steps are 5 for each")
+    assert plan(long, ["search"]).lines()[0] == "37 SuperNets: 2000 of 3000 steps are 55 for each of 36 configurations"
+    asked = planning.measured(dataclasses.replace(settings, supernets=5), tiny_source)
+    assert plan(asked, ["search"]).supernets is None
+    mixture = dataclasses.replace(settings, method="mixture", rank_on="assigned", steps=2100)
+    assert planning.measured(mixture, tiny_source).settings.supernets == 2

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playing import SPACES, make, play, small_spaces
 
+from poolwise.searching.samplers import sampler
 from poolwise.space import PoolingSpace
 
 
@@ -197,3 +198,17 @@ def test_nested_of_more_supernets_than_configurations_leaves_some_alone():
     assert {m for _, m in play(one, 60)} == {0, 1, 2, 3}
     alone, _ = make("nested", space, supernets=1)
     assert {m for _, m in play(alone, 60)} == {0}
+
+
+@pytest.mark.parametrize(
+    ("steps", "most", "count", "why"),
+    [
+        (2699, 100, 1, "49 for each of 36 configurations, and 50 are needed"),
+        (2700, 100, 37, "50 for each of 36 configurations"),
+        (2700, 36, 1, "memory is enough for 36"),
+    ],
+)
+def test_nested_has_a_supernet_for_each_configuration_or_none(steps, most, count, why):
+    found, told = sampler("nested").supernets_for(steps, 36, most)
+    assert found == count
+    assert why in told

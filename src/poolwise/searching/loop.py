@@ -254,8 +254,8 @@ def _log(folder: RunFolder, state: SearchState, window: _Window, before: int) ->
     if curves:
         event = {**window.means(state.problem.settings.ranks_both), "lr": window.last["lr"], **state.sampler.summary()}
         folder.log({"event": "search", "step": step, **event})
-    space = state.problem.space
-    if snapshot and space.size <= _SNAPSHOT_CONFIGURATIONS:
+    space, fixed = state.problem.space, state.problem.settings.ranks_both  # what never changes needs no snapshots
+    if snapshot and space.size <= _SNAPSHOT_CONFIGURATIONS and not fixed:
         assignment_PM = state.sampler.assignment_of(list(space))
         folder.log({"event": "assignment", "step": step, "assignment": assignment_PM.round(4).tolist()})
 

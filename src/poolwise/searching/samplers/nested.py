@@ -37,11 +37,12 @@ class Nested(Sampler):
     @classmethod
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
         own = steps * (CYCLE - 1) // CYCLE
-        parts = min(configurations, most - 1)
-        told = f"{own} of {steps} steps are {own // max(parts, 1)} for each of {parts} parts of {configurations} configurations"
-        if own < LEAST * parts or parts < 1:
+        told = f"{own} of {steps} steps are {own // configurations} for each of {configurations} configurations"
+        if own < LEAST * configurations:
             return 1, f"{told}, and {LEAST} are needed"
-        return 1 + parts, told
+        if most <= configurations:
+            return 1, f"memory is enough for {most}, and each of {configurations} configurations needs its own"
+        return 1 + configurations, told
 
     def group(self, a: int) -> int:
         """SuperNet of the part of configuration ``a``."""
