@@ -36,3 +36,13 @@ def test_wrong_values_are_refused(wrong):
 def test_unknown_preset():
     with pytest.raises(RequestError, match="did you mean 'paper'"):
         preset("papers")
+
+
+def test_so_many_supernets_are_a_mixture_of_them():
+    found = preset("demo")
+    assert (found.method, found.supernets, found.norm) == ("nested", None, "affine")
+    assert (preset("demo", supernets="auto").method, preset("demo", supernets="auto").supernets) == ("nested", None)
+    assert (preset("demo", supernets=3).method, preset("demo", supernets=3).supernets) == ("mixture", 3)
+    assert (preset("default", supernets=5, method="nested").method, preset("paper").supernets) == ("nested", 4)
+    others = preset("demo", model="timm:resnet26d")
+    assert (others.norm, others.width) == ("batch", None)

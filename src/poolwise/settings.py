@@ -354,15 +354,21 @@ DEMONSTRATION = (
 
 
 def preset(name: str, **overrides: Any) -> Settings:
-    """The preset called ``name`` with some values changed; None leaves a value as it is, "auto" is a number of SuperNets too."""
+    """The preset called ``name`` with some values changed; None leaves a value as it is, "auto" is a number of SuperNets too.
+
+    Where the preset leaves the number of SuperNets to its method, another number means a mixture of so many.
+    """
     if name not in PRESETS:
         raise RequestError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}. Allowed are {', '.join(PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
+    base = dict(PRESETS[name])
     if given.get("supernets") == "auto":
         given["supernets"] = None
-    base = dict(PRESETS[name])
-    if ":" in str(given.get("model", "")):  # a network that is not of this library has its own width
+    elif "supernets" in given and base.get("supernets", 0) is None:  # so many SuperNets are a mixture of them
+        base["method"] = "mixture"
+    if ":" in str(given.get("model", "")):  # a network that is not of this library has its own width and norms
         base.pop("width", None)
+        base.pop("norm", None)
     if ("epochs" in given and "steps" not in given) or "search_macs" in given:
         base.pop("steps", None)
     if "retrain_epochs" in given and "retrain_steps" not in given:
