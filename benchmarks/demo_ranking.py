@@ -58,10 +58,10 @@ def main(seeds: int, runs: Path, method: str | None, norm: str | None, supernets
         row["score_tau_b_own_table"] = round(kendall_tau_b(own, ours.column(ours.truth)), 4)
         rows.append({**row, "precision": json.loads((out / "ranking.json").read_text())["precision"]})
         click.echo(rows[-1])
-    for name, words in (("score_tau_b", "published"), ("score_tau_b_own_table", "our own table's")):
+    for name, words in (("score_tau_b", "the published"), ("score_tau_b_own_table", "our own table's")):
         taus = [row[name] for row in rows]
         click.echo(
-            f"tau-b of the score with the {words} accuracies: mean {np.mean(taus):.2f}, standard deviation"
+            f"tau-b of the score with {words} accuracies: mean {np.mean(taus):.2f}, standard deviation"
             f" {np.std(taus, ddof=1):.2f}, {len(taus)} seeds"
         )
     hardware = environment()
