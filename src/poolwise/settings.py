@@ -12,6 +12,7 @@ from poolwise.errors import RequestError, did_you_mean
 DRAWS = ("rounds", "iid")
 NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
+AUTO = "auto"  # SuperNets: what the method takes for the length of the search
 STEPS_A_SUPERNET = 1000  # fewer leave the assignment to chance (docs/algorithm.md)
 RANKED_ON = ("assigned", "all", "both")
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
@@ -354,7 +355,7 @@ DEMONSTRATION = (
 
 
 def preset(name: str, **overrides: Any) -> Settings:
-    """The preset called ``name`` with some values changed; None leaves a value as it is, "auto" is a number of SuperNets too.
+    """The preset called ``name`` with some values changed; None leaves a value as it is, AUTO is a number of SuperNets too.
 
     Where the preset leaves the number of SuperNets to its method, another number means a mixture of so many.
     """
@@ -362,7 +363,7 @@ def preset(name: str, **overrides: Any) -> Settings:
         raise RequestError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}. Allowed are {', '.join(PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
     base = dict(PRESETS[name])
-    if given.get("supernets") == "auto":
+    if given.get("supernets") == AUTO:
         given["supernets"] = None
     elif "supernets" in given and base.get("supernets", 0) is None:  # so many SuperNets are a mixture of them
         base["method"] = "mixture"

@@ -28,7 +28,7 @@ from poolwise.cli.options import (
 from poolwise.cli.out import say
 from poolwise.cli.work import Stopped, work
 from poolwise.errors import PoolwiseError, RequestError, out_of_memory
-from poolwise.settings import Settings
+from poolwise.settings import AUTO, Settings
 from poolwise.settings import preset as make_preset
 
 
@@ -131,7 +131,7 @@ def _settings(values: dict[str, Any]) -> Settings:
 
     asked = make_preset(values.pop("preset_name"), **values)
     settings = samplers.settled(asked)
-    if values.get("supernets") not in (None, "auto", settings.supernets):
+    if values.get("supernets") not in (None, AUTO, settings.supernets):
         raise RequestError(
             f"method {settings.method} trains {settings.supernets} SuperNet and --supernets is {asked.supernets}: leave it out"
         )

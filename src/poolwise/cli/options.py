@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import click
 
 from poolwise.errors import RequestError
-from poolwise.settings import PRESETS
+from poolwise.settings import AUTO, PRESETS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -24,7 +24,7 @@ def _workers(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 
 def _supernets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
-    if value is None or value == "auto":
+    if value is None or value == AUTO:
         return value
     try:
         return int(value)

@@ -10,10 +10,9 @@ from typing import Any, get_args, get_type_hints
 from poolwise import trialing
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.searching import samplers
-from poolwise.settings import LIMITS, Settings, preset
+from poolwise.settings import AUTO, LIMITS, Settings, preset
 
 ALL = "all"
-AUTO = "auto"  # SuperNets: what the method takes for the budget; what ``nested`` takes if nothing is said
 # the same for every method, so no variant may change them
 _SHARED = {
     *("preset", "method", "model", "width", "data", "image_size", "images", "flip"),
@@ -64,17 +63,16 @@ def parse(words: Sequence[str], supernets: int) -> list[Contender]:
                 raise RequestError(f"{word}: variants are of samplers, and {name} trains stand-alone: write {name}")
             found.append(Contender(name, name, True))
         else:
-            found.append(_searcher(word, name, variant if at else None, known[name].single, supernets))
+            found.append(_searcher(word, known[name], variant if at else None, supernets))
     for i, contender in enumerate(found):
         if contender in found[:i]:
             raise RequestError(f"method {contender.label} is given twice")
     return found
 
 
-def _searcher(word: str, name: str, variant: str | None, single: bool, supernets: int) -> Contender:
-    given: dict[str, Any] = {} if single else {"supernets": supernets}
-    if samplers.sampler(name).both:
-        given = {"supernets": AUTO}
+def _searcher(word: str, method: type[samplers.Sampler], variant: str | None, supernets: int) -> Contender:
+    name, single = method.name, method.single
+    given: dict[str, Any] = {} if single else {"supernets": AUTO if method.both else supernets}
     told = set()
     for part in [] if variant is None else variant.split(";"):
         field, equals, text = (piece.strip() for piece in part.partition("="))
@@ -96,7 +94,7 @@ def _searcher(word: str, name: str, variant: str | None, single: bool, supernets
     always = ("supernets", "eval_batch_size")  # what they are otherwise is not said by the published recipe
     kept = {f: v for f, v in given.items() if f in always or v != getattr(published, f)}
     fields = tuple((f, AUTO if kept[f] == AUTO else getattr(settings, f)) for f in VARIANTS if f in kept)
-    told_of = [f"{f}={value}" for f, value in fields if value != AUTO or not samplers.sampler(name).both]
+    told_of = [f"{f}={value}" for f, value in fields if value != AUTO or not method.both]
     label = name + ("@" if told_of else "") + ";".join(told_of)
     return Contender(label, name, False, fields)
 

@@ -96,9 +96,13 @@ def _judged(
 ) -> Iterator[dict[str, Any]]:
     truth_P, noise = np.asarray(table.column(table.truth)), table.noise()
     told = measures(noise, (noise or 0.0) if entry.percent else 0.0)
-    shared_P, own_P = (entry.scores_P, None) if entry.parts_2P is None else entry.parts_2P
-    fused = metrics.fuse(table.space, shared_P, count_P, own_P=own_P)
-    smoothed_P = metrics.smooth(table.space, entry.scores_P).scores
+    if entry.parts_2P is None:
+        fused = metrics.fuse(table.space, entry.scores_P, count_P)
+        smoothed_P = fused.smoothed
+    else:
+        shared_P, own_P = entry.parts_2P
+        fused = metrics.fuse(table.space, shared_P, count_P, own_P=own_P)
+        smoothed_P = metrics.smooth(table.space, entry.scores_P).scores
     treated = (np.asarray(entry.scores_P, float), smoothed_P, fused.estimate)
     for treatment, scores_P in zip(TREATMENTS, treated, strict=True):
         intervals = metrics.bootstrap_interval(told, scores_P, truth_P, resamples=resamples)

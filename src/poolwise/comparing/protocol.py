@@ -148,8 +148,9 @@ class Protocol:
             entries.method_of(work, self.compute)  # a package that is missing is told now
             return work
         settings = contenders.search_settings(contender, self.settings, seed, 1)
+        method = samplers.sampler(contender.method)
         if settings.supernets is None:
-            count, _ = samplers.sampler(contender.method).supernets_for(budget, len(self.table.space), LISTED)
+            count, _ = method.supernets_for(budget, len(self.table.space), LISTED)
             settings = replace(settings, supernets=count)
         steps = self.compute.search_steps(macs, settings)
         if steps < 1:
@@ -157,7 +158,7 @@ class Protocol:
                 f"budget {budget} is too small for {contender.label}: ranking the configurations alone takes more; give more"
             )
         length: dict[str, Any] = {"steps": steps}
-        if samplers.sampler(contender.method).prefers:
+        if method.prefers:
             length = {"steps": None, "search_macs": macs - self.compute.ranking(settings)}
         return Work(contender, seed, budget, macs, replace(settings, **length), folder)
 

@@ -53,13 +53,15 @@ def scores_against_macs(ranking: dict[str, Any]) -> str:
         named.setdefault(ranking["default"], DEFAULT)
         for row in rows:
             if row["pooling"] in named:
-                colour, point = named[row["pooling"]], (row["macs"] / 1e6, 100 * row["score"])
-                axes.scatter(*point, s=60, color=colour, zorder=3)
-                axes.annotate(
-                    row["pooling"], point, xytext=(7, 5), textcoords="offset points", color=colour, weight="bold"
-                )
+                _mark(axes, row["pooling"], (row["macs"] / 1e6, 100 * row["score"]), named[row["pooling"]])
         axes.set(xlabel="million MACs for an image", ylabel="score: accuracy on the scoring half, %")
         return _svg(figure)
+
+
+def _mark(axes: Any, name: str, point: tuple[float, float], colour: str) -> None:
+    """A configuration that stands out, with its name beside it."""
+    axes.scatter(*point, s=60, color=colour, zorder=3)
+    axes.annotate(name, point, xytext=(7, 5), textcoords="offset points", color=colour, weight="bold")
 
 
 def shared_and_own(ranking: dict[str, Any]) -> str | None:
@@ -69,11 +71,10 @@ def shared_and_own(ranking: dict[str, Any]) -> str | None:
         return None
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        points = {row["pooling"]: tuple(100 * value for value in reversed(row["accuracies"])) for row in rows}
+        points = {row["pooling"]: (100 * row["accuracies"][1], 100 * row["accuracies"][0]) for row in rows}
         axes.scatter(*zip(*points.values(), strict=True), s=22, color=MUTED)
         for name, colour in ((ranking["default"], DEFAULT), (ranking["picks"]["best"], PICK)):
-            axes.scatter(*points[name], s=60, color=colour, zorder=3)
-            axes.annotate(name, points[name], xytext=(7, 5), textcoords="offset points", color=colour, weight="bold")
+            _mark(axes, name, points[name], colour)
         axes.set(xlabel="accuracy on weights of its own, %", ylabel="accuracy on shared weights, %")
         return _svg(figure)
 
