@@ -65,8 +65,8 @@ def test_committed_studies_come_out_as_they_were(study):
     table = tables.load(value["table"]["name"])
     entries = [
         Entry(
-            told["method"], told["seed"], told["budget_macs"], np.array(told["scores"]), budget=told["budget"],
-            percent=told["budget"] is not None or told["method"].startswith("supernets"), spent_macs=told["spent_macs"],
+            told["method"], told["seed"], told["budget_macs"], np.array(told["scores"]), told["percent"], told["budget"],
+            told["spent_macs"],
         )
         for told in value["entries"]
     ]  # fmt: skip

@@ -121,6 +121,7 @@ def study(
                 "budget_macs": entry.budget_macs,
                 "spent_macs": entry.spent_macs,
                 "scores": [float(score) for score in entry.scores_P],
+                "percent": entry.percent,
                 **({} if entry.parts_2P is None else {"parts": entry.parts_2P.tolist()}),
             }
             for entry in entries
