@@ -140,14 +140,15 @@ def _rank(problem: Problem) -> Stage:
     poolings, images = _members(problem, min(count, _SAMPLE)), len(problem.halves[1])
     calibrated = len(problem.calibration_batches or ())
     generator, macs = np.random.Generator(np.random.PCG64(0)), 0.0
-    for nets in settings.ranking_nets:  # each turn sees a share of the images
-        owner = generator.integers(nets, size=len(poolings))
+    for nets in settings.ranking_nets:  # each turn sees its share of the images
+        parts = np.arange(len(poolings)) * nets // len(poolings)
+        owner = parts if settings.ranks_both else generator.integers(nets, size=len(poolings))
         groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
-        macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / len(settings.ranking_nets)
+        macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / settings.ranking_rotation
     macs *= count / len(poolings)
     parallel = workers.for_ranking(problem)
     batches = problem.ranking_batches
-    at_once = min(parallel.workers, batches.parts)
+    at_once = min(parallel.workers, problem.ranking_passes)
     each = macs * timing.rank  # seconds of an image
     seconds = images * each
     if at_once > 1:
@@ -156,8 +157,8 @@ def _rank(problem: Problem) -> Stage:
     evaluated = min(batches.batch_size, images)
     dearest = max(problem.cost(p).activation_bytes for p in poolings)
     memory = _memory(problem, at_once, 0) + at_once * evaluated * dearest // 4
-    images += calibrated
-    return Stage("rank", images * count, int(images * macs), seconds, memory, seconds)
+    seen = images * len(settings.ranking_nets) // settings.ranking_rotation + calibrated
+    return Stage("rank", seen * count, int((images + calibrated) * macs), seconds, memory, seconds)
 
 
 def _trainings(problem: Problem, name: str, trainings: Sequence[tuple[Pooling, int]] | None) -> Stage:

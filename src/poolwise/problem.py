@@ -221,12 +221,16 @@ class Problem:
 
     @property
     def ranking_batches(self) -> Batches:
-        """The scoring half in the batches that ranking goes through; at least one a turn."""
-        half, size = self.halves[1], self.settings.eval_batch_size
-        turns = len(self.settings.ranking_nets)
-        if turns > 1:
-            size = max(min(size, len(half) // turns), 2)
+        """The scoring half in the batches that ranking goes through; at least one for each turn that shares them out."""
+        half, size, rotation = self.halves[1], self.settings.eval_batch_size, self.settings.ranking_rotation
+        if rotation > 1:
+            size = max(min(size, len(half) // rotation), 2)
         return self.batches(self.training_images, size, half)
+
+    @property
+    def ranking_passes(self) -> int:
+        """How often ranking runs a batch: once each, or once each and turn where every turn sees all."""
+        return self.ranking_batches.parts * len(self.settings.ranking_nets) // self.settings.ranking_rotation
 
     @property
     def search_steps(self) -> int:

@@ -266,10 +266,15 @@ class Settings:
 
     @property
     def ranking_nets(self) -> list[int]:
-        """How many SuperNets share the configurations out in each turn of the ranking; turns go over the batches in rotation."""
+        """How many SuperNets share the configurations out in each turn of the ranking."""
         if self.ranks_both:
             return [1, self.nets - 1]
         return [1] * self.nets if self.rank_on == "all" else [self.nets]
+
+    @property
+    def ranking_rotation(self) -> int:
+        """How many turns share the scoring batches out; 1 where every turn goes over all of them."""
+        return 1 if self.ranks_both else len(self.ranking_nets)
 
     @property
     def ranks_both(self) -> bool:

@@ -35,8 +35,8 @@ class Compute:
         With several SuperNets each computes its own prefixes; recalibrated norms see further images.
         """
         images, turns = self.problem.ranked_images(search), search.ranking_nets if search else [1]
-        # each turn sees its share of the images
-        return -(-images * sum(self.problem.cost.prefix_macs(self.macs, nets) for nets in turns) // len(turns))
+        rotation = search.ranking_rotation if search else 1  # each turn sees its share of the images
+        return -(-images * sum(self.problem.cost.prefix_macs(self.macs, nets) for nets in turns) // rotation)
 
     def budget(self, steps: int) -> int:
         """MACs of ``steps`` steps of a single SuperNet at the mean MACs over the space, and of its ranking."""

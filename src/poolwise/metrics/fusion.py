@@ -8,11 +8,12 @@ v_c = corr(c, t) are not known, nor is the correlation k of their errors. What i
 - agreement: corr(s, c) = v_s v_c + k sqrt((1 - v_s^2) (1 - v_c^2)), so two that agree speak for each other, or share an
   error. Fisher's z with as many configurations as the smoothed scores are worth;
 - stand-alone trainings, where there are some: corr(s, y) and corr(c, y) with their accuracies y;
-- scores o of weights that configurations do not share, where there are some: they are noisy and not biased, so their
-  validity is what their reliability allows, v_o, and corr(s, o) = v_s v_o, corr(c, o) = v_c v_o.
+- scores o of weights that configurations do not share, where there are some: noisy, and wrong in a way of their own (a
+  short training favours what learns fast), so corr(s, o) = v_s v_o, corr(c, o) = v_c v_o.
 The prior says no more than that each is more likely to agree with the truth than not, and errors are more likely to be
-apart than common: v = sqrt(reliability) u, u ~ Beta(2, 1), k ~ Beta(1, 2). The estimate is E[t | s, c, o] = w_s s + w_c c +
-w_o o, its weights averaged over the posterior of (v_s, v_c, k) on a grid.
+apart than common: v = sqrt(reliability) u, u ~ Beta(2, 1), k ~ Beta(1, 2), and that weights of their own are nearer to the
+truth than shared ones and counts, u ~ Beta(4, 1). The estimate is E[t | s, c, o] = w_s s + w_c c +
+w_o o, its weights averaged over the posterior of (v_s, v_c, v_o, k) on a grid.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from poolwise.space import Pooling
 
 _GRID = (np.arange(40) + 0.5) / 40
 _COMMON = (np.arange(20) + 0.5) / 20
+_OWN = (np.arange(12) + 0.5) / 12
 _FEWEST = 4  # pairs that a correlation says something with
 _DRAWS = 2000
 _SUREST = 0.99  # validity that is believed of anything
@@ -111,30 +113,31 @@ def fuse(
     raw_P = None if count_P is None else _standard(np.asarray(count_P, float))
     alone = None if own_P is None else smooth(poolings, own_P)
     reliable = min(smoothed.reliability, _split_half(halves_2P))
-    valid_s, valid_c, common, posterior = _prior(reliable, counted.reliability if counted else 0.0)
+    valid_s, valid_c, valid_o, common, posterior = _prior(
+        reliable, counted.reliability if counted else 0.0, None if alone is None else _most_valid(alone)
+    )
     expected = valid_s * valid_c + common * np.sqrt((1 - valid_s**2) * (1 - valid_c**2))  # corr(s, c)
     agreement = None if raw_P is None else correlation(told_P, raw_P)
     if agreement is not None:
         posterior = posterior * _likelihood(agreement, expected, max(smoothed.freedom, _FEWEST))
-    valid_o = _validity(alone)
     for rater_P, valid in ((told_P, valid_s), (raw_P, valid_c)):
         if rater_P is not None and trials is not None and len(trials) >= _FEWEST:
             found = correlation(rater_P[list(trials)], np.array(list(trials.values())))
             posterior = posterior * _likelihood(found, valid, len(trials))
-        if rater_P is not None and alone is not None and valid_o > 0:
+        if rater_P is not None and alone is not None:
             found = correlation(rater_P, alone.scores)
             posterior = posterior * _likelihood(found, valid * valid_o, max(alone.freedom, _FEWEST))
     posterior = posterior / posterior.sum()
-    means = [float((posterior * valid).sum()) for valid in (valid_s, valid_c)]
+    means = [float((posterior * valid).sum()) for valid in (valid_s, valid_c, valid_o)]
     if raw_P is None:
         valid_c = expected = np.zeros_like(valid_c)
     rest = 1 - expected**2
     left = 1 - (valid_s**2 + valid_c**2 - 2 * expected * valid_s * valid_c) / rest  # of the truth's variance
-    # own scores are the truth and noise of their own, and weigh against what the others leave open
+    # own scores are the truth and errors of their own, and weigh against what the others leave open
     share = 1 / (1 + left * valid_o**2 / (1 - valid_o**2))
     weight_s = float((posterior * share * (valid_s - expected * valid_c) / rest).sum())
     weight_c = float((posterior * share * (valid_c - expected * valid_s) / rest).sum())
-    weight_o = float((posterior * share * left).sum() * valid_o / (1 - valid_o**2))
+    weight_o = float((posterior * share * left * valid_o / (1 - valid_o**2)).sum())
     standard_P = weight_s * told_P
     if raw_P is not None:
         standard_P = standard_P + weight_c * raw_P
@@ -148,14 +151,12 @@ def fuse(
         Rater(reliable, means[0], weight_s),
         None if counted is None else Rater(counted.reliability, means[1], weight_c),
         agreement,
-        None if alone is None else Rater(alone.reliability, valid_o, weight_o),
+        None if alone is None else Rater(alone.reliability, means[2], weight_o),
     )
 
 
-def _validity(alone: Smoothed | None) -> float:
-    """Correlation with the truth of scores whose errors are noise, after smoothing has averaged some of it away."""
-    if alone is None:
-        return 0.0
+def _most_valid(alone: Smoothed) -> float:
+    """Correlation with the truth of scores that nothing but noise is wrong with, some of which smoothing has averaged away."""
     signal = alone.reliability
     noise = (1 - signal) * alone.freedom / len(alone.scores)
     return float(min(np.sqrt(signal / (signal + noise)), _SUREST)) if signal > 0 else 0.0
@@ -179,11 +180,12 @@ def _split_half(halves_2P: np.ndarray | None) -> float:
     return 2 * r / (1 + r)
 
 
-def _prior(reliable_s: float, reliable_c: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The grid of v_s, v_c and of the correlation of their errors, and the prior on it."""
-    share_s, share_c, common = np.meshgrid(_GRID, _GRID, _COMMON, indexing="ij")
-    prior = share_s * share_c * (1 - common)
-    return share_s * np.sqrt(reliable_s), share_c * np.sqrt(reliable_c), common, prior
+def _prior(reliable_s: float, reliable_c: float, most_o: float | None) -> tuple[np.ndarray, ...]:
+    """The grid of v_s, v_c, v_o and of the correlation of the first two's errors, and the prior on it."""
+    own = np.ones(1) if most_o is None else _OWN
+    share_s, share_c, share_o, common = np.meshgrid(_GRID, _GRID, own, _COMMON, indexing="ij", sparse=True)
+    prior = share_s * share_c * share_o**3 * (1 - common)
+    return share_s * np.sqrt(reliable_s), share_c * np.sqrt(reliable_c), share_o * (most_o or 0.0), common, prior
 
 
 def _likelihood(found: float, expected: np.ndarray, count: float) -> np.ndarray:

@@ -65,18 +65,12 @@ def _given(result: Any) -> np.ndarray:
     return result
 
 
-def score_all(
-    problem: Problem,
-    networks: list[SwitchableNet],
-    poolings: Sequence[Pooling],
-    owner_BP: np.ndarray,
-    listener: Listener,
-) -> np.ndarray:
-    """right_BP: rightly classified images of each configuration in each batch of the scoring half.
-
-    ``owner_BP`` says on which SuperNet. Batches are shared out to the workers.
-    """
-    jobs = [(i, list(poolings), owner_P.tolist()) for i, owner_P in enumerate(owner_BP)]
+def score_all(problem: Problem, networks: list[SwitchableNet], panel: Panel, listener: Listener) -> np.ndarray:
+    """right_BP: rightly classified images of each configuration in each pass of the panel, shared out to the workers."""
+    jobs = [
+        (int(i), list(panel.poolings), owner_P.tolist())
+        for i, owner_P in zip(panel.batch_B, panel.owner_BP, strict=True)
+    ]
     parallel = for_ranking(problem)
     for network in networks if parallel.workers > 1 else ():
         network.share_memory()
@@ -87,28 +81,33 @@ def score_all(
 class Panel:
     """Which SuperNet scores which configuration on which batch (``rank_on``), and what that comes to.
 
+    Turns go over the batches in rotation, so that there is one pass a batch; where shared and own weights both score, every
+    turn goes over all batches.
+
     Args:
         problem: whose scoring half is gone through.
         poolings: P configurations.
-        judge_TP: the SuperNet that scores each configuration in turn t; turns go over the batches in rotation.
+        judge_TP: the SuperNet that scores each configuration in turn t.
         weight_TP: what each turn counts.
 
     Attributes:
-        owner_BP: the SuperNet of each batch and configuration.
+        owner_BP: the SuperNet of each of B passes and configuration.
         turns: T.
-        turn_B, images_B: turn and images of each batch.
+        batch_B, turn_B, images_B: batch, turn and images of each pass.
     """
 
     def __init__(self, problem: Problem, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
         batches, self.poolings, self.both = problem.ranking_batches, poolings, problem.settings.ranks_both
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
-        self.turn_B = np.arange(batches.parts) % self.turns
+        passes = np.arange(problem.ranking_passes)
+        self.turn_B = passes % self.turns
+        self.batch_B = passes // self.turns if self.both else passes
         self.owner_BP = judge_TP[self.turn_B]
-        self.images_B = np.diff(len(batches) * np.arange(batches.parts + 1) // batches.parts)
-        self._half_B = np.arange(batches.parts) // self.turns % 2
+        self.images_B = np.diff(len(batches) * np.arange(batches.parts + 1) // batches.parts)[self.batch_B]
+        self._half_B = passes // self.turns % 2
 
     def scores(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
-        """score_P from rightly classified images of all batches, or of one of the two halves of them."""
+        """score_P from rightly classified images of all passes, or of one of the two halves of them."""
         accuracy_TP = self.accuracies(right_BP, half)
         if self.both:
             both = fuse(self.poolings, accuracy_TP[0], None, smoothing=False, own_P=accuracy_TP[1])
@@ -122,7 +121,7 @@ class Panel:
         return np.stack([right_BP[own_B].sum(0) / self.images_B[own_B].sum() for own_B in turn_TB])
 
     def halves(self, right_BP: np.ndarray) -> np.ndarray:
-        """score_2P from two disjoint halves of the images; [0, P] where there are too few batches."""
+        """score_2P from two disjoint halves of the images; [0, P] where there are too few passes."""
         if len(right_BP) < 2 * self.turns:
             return np.empty((0, right_BP.shape[1]))
         return np.stack([self.scores(right_BP, half) for half in (0, 1)])
@@ -191,7 +190,7 @@ class Scored:
     Attributes:
         poolings: P configurations.
         panel: by which SuperNets.
-        right_BP: rightly classified images of each batch under each.
+        right_BP: rightly classified images of each pass under each.
         rounds: configurations that were run together, whose common prefixes were computed once.
     """
 
@@ -204,7 +203,7 @@ class Scored:
 def _plain(problem: Problem, state: SearchState, listener: Listener) -> Scored:
     """The whole space, or what was visited of a large one, in one go."""
     poolings, calibration = _covered(problem, state), problem.calibration_batches
-    listener.start("rank", problem.ranking_batches.parts + (calibration.parts if calibration else 0))
+    listener.start("rank", problem.ranking_passes + (calibration.parts if calibration else 0))
     panel, right_BP = _run(problem, state, poolings, listener)
     return Scored(poolings, panel, right_BP, [poolings])
 
@@ -213,7 +212,7 @@ def _beamed(problem: Problem, state: SearchState, listener: Listener) -> Scored:
     """What a beam comes by, a level after the other."""
     space, width, calibration = problem.space, problem.settings.rank_beam, problem.calibration_batches
     assert width is not None
-    level = problem.ranking_batches.parts + (calibration.parts if calibration else 0)
+    level = problem.ranking_passes + (calibration.parts if calibration else 0)
     listener.start("rank", (space.poolings + 1) * level)
     right: dict[Pooling, np.ndarray] = {}
     rounds: list[list[Pooling]] = []
@@ -236,7 +235,7 @@ def _run(
     """Which SuperNets score ``poolings``, and right_BP."""
     panel = _panel(problem, state, poolings)
     networks = recalibrate(problem, state.nets.networks, poolings, panel.judge_TP[0], listener)
-    return panel, score_all(problem, networks, poolings, panel.owner_BP, listener)
+    return panel, score_all(problem, networks, panel, listener)
 
 
 def _panel(problem: Problem, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
@@ -309,7 +308,9 @@ def _macs(problem: Problem, state: SearchState, scored: Scored) -> int:
     """Multiply-adds of what was run, each SuperNet computing its own prefixes once a batch and round."""
     panel, total = scored.panel, 0
     seen_T = [int(panel.images_B[panel.turn_B == turn].sum()) for turn in range(panel.turns)]
-    seen_T[0] += problem.ranked_images() - sum(seen_T)  # what norms were recalibrated on, where there is but one turn
+    seen_T[0] += problem.ranked_images() - len(
+        problem.halves[1]
+    )  # what norms were recalibrated on, where there is but one turn
     for poolings in scored.rounds:
         judge_TP, _ = state.sampler.judges_of(poolings, problem.settings.rank_on)
         for judge_P, images in zip(judge_TP, seen_T, strict=True):
