@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import poolwise
+from poolwise import planning
 from poolwise.errors import RequestError
 from poolwise.metrics import fuse
 from poolwise.problem import Problem
@@ -178,22 +179,21 @@ def test_ranked_by_both_restated(tmp_path, tiny_settings, tiny_source):
     assert problem.settings.rank_on == "both"
     state = loop.SearchState(problem)
     state.restore(RunFolder.open(tmp_path / "run"))
-    right, seen = np.zeros((2, 36)), np.zeros(2)
-    for i, (images, labels) in enumerate(problem.ranking_batches.ordered()):
+    right, seen = np.zeros((2, 36)), len(problem.halves[1])
+    for images, labels in problem.ranking_batches.ordered():
         for a, pooling in enumerate(problem.space):
-            network = state.nets.networks[0 if i % 2 == 0 else 1 + a]
-            with torch.no_grad():
-                right[i % 2, a] += (network(images, pooling).argmax(1) == labels).sum()
-        seen[i % 2] += len(labels)
+            for turn, network in enumerate((state.nets.networks[0], state.nets.networks[1 + a])):
+                with torch.no_grad():
+                    right[turn, a] += (network(images, pooling).argmax(1) == labels).sum()
     rows = {row["pooling"]: row for row in value["ranking"]}
-    shared, own = right / seen[:, None]
+    shared, own = right / seen  # both see every image
     assert np.array([rows[str(p)]["accuracies"] for p in problem.space]) == pytest.approx(np.stack([shared, own]).T)
     expected = fuse(problem.space, shared, None, smoothing=False, own_P=own).estimate
     assert [rows[str(p)]["score"] for p in problem.space] == pytest.approx(expected)
     price = problem.cost.prefix_macs
-    assert value["spent"]["rank_macs"] == seen[0] * price(problem.space) + seen[1] * sum(
-        price([p]) for p in problem.space
-    )
+    assert value["spent"]["rank_macs"] == seen * (price(problem.space) + sum(price([p]) for p in problem.space))
+    (stage,) = planning.plan(problem, ["rank"]).stages
+    assert (stage.steps, stage.macs) == (2 * 36 * seen, value["spent"]["rank_macs"])
     by_both = poolwise.rank(tmp_path / "run", fusion=True, source=tiny_source)
     assert by_both["fusion"]["own"]["weight"] == pytest.approx(
         fuse(problem.space, shared, [problem.cost(p).productive for p in problem.space], own_P=own).own.weight

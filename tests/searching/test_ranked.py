@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from poolwise import api, planning
+from poolwise import api
 from poolwise.metrics import kendall_tau_b
 from poolwise.problem import Problem
 from poolwise.runs import RunFolder
@@ -124,31 +124,6 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
     assert [told[str(pooling)] for pooling in poolings] == pytest.approx(expected)
     assert value["spent"]["rank_macs"] == 48 * problem.cost.prefix_macs(poolings), "every image is seen by one SuperNet"
     assert len(value["ranking"][0]["halves"]) == 2
-
-
-def test_ranked_on_both_restated(tmp_path, tiny_settings, tiny_source):
-    settings = dataclasses.replace(
-        tiny_settings, method="nested", supernets=37, rank_on="both", draw="rounds", eval_batch_size=20, steps=72
-    )
-    api.search(settings, tmp_path / "run", source=tiny_source)
-    value = api.rank(tmp_path / "run", source=tiny_source)
-    problem = Problem(settings, tiny_source, RunFolder.open(tmp_path / "run").request()["calibration"])
-    state = SearchState(problem)
-    state.restore(RunFolder.open(tmp_path / "run"))
-    right, images = np.zeros((2, 36)), len(problem.halves[1])
-    for images_BCHW, labels in problem.ranking_batches.ordered():
-        for a, pooling in enumerate(problem.space):
-            with torch.no_grad():
-                for turn, network in enumerate((state.nets.networks[0], state.nets.networks[1 + a])):
-                    right[turn, a] += (network(images_BCHW, pooling).argmax(1) == labels).sum()
-    told = {row["pooling"]: row["accuracies"] for row in value["ranking"]}
-    assert [told[str(p)] for p in problem.space] == pytest.approx(right.T / images), "both see every image"
-    alone = sum(problem.cost(pooling).macs for pooling in problem.space)
-    assert value["spent"]["rank_macs"] == images * (problem.cost.prefix_macs(list(problem.space)) + alone)
-    assert len(value["ranking"][0]["halves"]) == 2
-    stage = planning.plan(problem, ["rank"]).stages[0]
-    assert stage.steps == 2 * 36 * images
-    assert stage.macs == pytest.approx(value["spent"]["rank_macs"], rel=0.01)
 
 
 def test_every_supernet_has_a_batch(tiny_settings, tiny_source):
