@@ -1,6 +1,6 @@
-"""What shared weights and own ones say together: a search on one SuperNet, and short trainings of all, at twice the compute.
+"""What shared weights and own ones say together: a search on one SuperNet, and short trainings of all.
 
-Reads a study that holds both with the same budget and seed. ``together`` and ``fused`` are ``metrics.fuse`` of the search's
+Reads a study that holds both with the same seed. ``together`` and ``fused`` are ``metrics.fuse`` of the search's
 scores and the accuracies of the trainings, without and with the count of productive convolutions; ``compute`` counts both.
 Writes a csv under ``benchmarks/results``.
 
@@ -52,27 +52,31 @@ def judged(table: tables.Table, scores: dict[str, np.ndarray]) -> dict[str, floa
 @click.argument("study", type=click.Path(exists=True, path_type=Path))
 @click.option("--shared", default="fairnas@norm=affine", show_default=True)
 @click.option("--own", default="short-all", show_default=True)
-@click.option("--budget", default=1560, show_default=True)
+@click.option("--budget", default=1560, show_default=True, help="Of the search.")
+@click.option("--own-budget", type=int, help="Of the trainings; that of the search unless given.")
 @click.option("--seeds", default=3, show_default=True)
-def main(study: Path, shared: str, own: str, budget: int, seeds: int) -> None:
+def main(study: Path, shared: str, own: str, budget: int, own_budget: int | None, seeds: int) -> None:
+    own_budget = own_budget or budget
     table = tables.load(json.loads((study / "study.json").read_text(encoding="utf-8"))["table"])
     names = [str(pooling) for pooling in table.space]
     count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
-        shared_P, own_P = (scores_of(study, method, budget, seed, names) for method in (shared, own))
+        shared_P = scores_of(study, shared, budget, seed, names)
+        own_P = scores_of(study, own, own_budget, seed, names)
         told = {
             "shared": shared_P,
             "own": smooth(table.space, own_P).scores,
             "together": fuse(table.space, shared_P, None, smoothing=False, own_P=own_P).estimate,
             "fused": fuse(table.space, shared_P, count_P, own_P=own_P).estimate,
         }
-        rows.append({"shared": shared, "own": own, "compute": 2 * budget, "seed": seed, **judged(table, told)})
+        rows.append({"shared": shared, "own": own, "compute": budget + own_budget, "seed": seed, **judged(table, told)})
         click.echo(rows[-1])
     for name in list(rows[0])[4:]:
         values = [row[name] for row in rows]
         click.echo(f"{name}: {np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}")
-    record(f"both-{budget}-{table.name}", rows)
+    lengths = f"{budget}" if own_budget == budget else f"{budget}-{own_budget}"
+    record(f"both-{lengths}-{table.name}", rows)
 
 
 if __name__ == "__main__":

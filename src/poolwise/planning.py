@@ -141,14 +141,15 @@ def _rank(problem: Problem) -> Stage:
     calibrated = len(problem.calibration_batches or ())
     generator, macs = np.random.Generator(np.random.PCG64(0)), 0.0
     for nets in settings.ranking_nets:  # each turn sees its share of the images
-        parts = np.arange(len(poolings)) * nets // len(poolings)
-        owner = parts if settings.ranks_both else generator.integers(nets, size=len(poolings))
+        owner = generator.integers(nets, size=len(poolings))
+        if settings.ranks_both:  # parts are pieces of the space in its order
+            owner = np.arange(len(poolings)) * nets // len(poolings)
         groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
         macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / settings.ranking_rotation
     macs *= count / len(poolings)
     parallel = workers.for_ranking(problem)
-    batches = problem.ranking_batches
-    at_once = min(parallel.workers, problem.ranking_passes)
+    batches, passes = problem.ranking_batches, problem.ranking_passes
+    at_once = min(parallel.workers, passes)
     each = macs * timing.rank  # seconds of an image
     seconds = images * each
     if at_once > 1:
@@ -157,7 +158,7 @@ def _rank(problem: Problem) -> Stage:
     evaluated = min(batches.batch_size, images)
     dearest = max(problem.cost(p).activation_bytes for p in poolings)
     memory = _memory(problem, at_once, 0) + at_once * evaluated * dearest // 4
-    seen = images * len(settings.ranking_nets) // settings.ranking_rotation + calibrated
+    seen = images * passes // batches.parts + calibrated
     return Stage("rank", seen * count, int((images + calibrated) * macs), seconds, memory, seconds)
 
 

@@ -101,7 +101,7 @@ class Panel:
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
         passes = np.arange(problem.ranking_passes)
         self.turn_B = passes % self.turns
-        self.batch_B = passes // self.turns if self.both else passes
+        self.batch_B = passes * problem.settings.ranking_rotation // self.turns
         self.owner_BP = judge_TP[self.turn_B]
         self.images_B = np.diff(len(batches) * np.arange(batches.parts + 1) // batches.parts)[self.batch_B]
         self._half_B = passes // self.turns % 2
