@@ -19,6 +19,7 @@ from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import time_words
 from poolwise.searching import samplers
+from poolwise.searching.length import search_steps
 from poolwise.settings import STEPS_A_SUPERNET, TRIED, Settings
 from poolwise.space import LISTED, Pooling
 
@@ -116,10 +117,11 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
 def _search(problem: Problem) -> Stage:
     settings, timing = problem.settings, problem.timing
     macs = _mean_macs(problem)
-    step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
+    scored = 1 / samplers.sampler(settings.method).scored_one_in(problem.space.size)  # share of the steps
+    step = timing.seconds("train", macs) + scored * timing.seconds("score", macs) + timing.data
     parallel = workers.for_search(problem)
     count = parallel.workers
-    seconds, fixed = problem.search_steps * step, 0.0
+    seconds, fixed = search_steps(problem) * step, 0.0
     if count > 1:
         share = calibration.share_of_use(settings.nets, problem.block, count)
         alone = settings.warm_up  # one worker trains then
@@ -130,7 +132,12 @@ def _search(problem: Problem) -> Stage:
     weights = 8 * problem.supernet_parameters * settings.nets + 4 * parameters * count
     memory = _memory(problem, count, batch) + weights
     return Stage(
-        "search", problem.search_steps, int(problem.search_steps * batch * 4 * macs), seconds + fixed, memory, fixed
+        "search",
+        search_steps(problem),
+        int(search_steps(problem) * batch * (3 + scored) * macs),
+        seconds + fixed,
+        memory,
+        fixed,
     )
 
 
@@ -194,7 +201,7 @@ def _ranked(problem: Problem) -> int:
     space, width = problem.space, problem.settings.rank_beam
     if width is not None:
         return min(space.size, space.poolings * width * space.layers * TRIED + 1)
-    return space.size if space.size <= LISTED else min(problem.search_steps, LISTED) + 1
+    return space.size if space.size <= LISTED else min(search_steps(problem), LISTED) + 1
 
 
 def _members(problem: Problem, most: int = _SAMPLE) -> list[Pooling]:
@@ -303,7 +310,7 @@ def fit(
     for stage in planned.stages:
         name = {"search": "steps", "retrain": "retrain_steps", "exhaustive": "retrain_steps"}.get(stage.name)
         if name in free:
-            asked = problem.search_steps if name == "steps" else problem.retrain_steps
+            asked = search_steps(problem) if name == "steps" else problem.retrain_steps
             steps = int(asked * left * shares[stage.name] / weight / (stage.seconds - stage.fixed_seconds))
             if steps < 10:
                 raise RequestError(
@@ -312,7 +319,7 @@ def fit(
                 )
             settings = replace(settings, steps=steps) if name == "steps" else replace(settings, retrain_steps=steps)
     if "supernets" in free and "search" in stages:
-        most = max((settings.steps or problem.search_steps) // STEPS_A_SUPERNET, 1)
+        most = max((settings.steps or search_steps(problem)) // STEPS_A_SUPERNET, 1)
         settings = replace(settings, supernets=settings.supernets and min(settings.supernets, most))
     return settings
 
@@ -320,13 +327,15 @@ def fit(
 def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> Problem:
     """A new problem with what this machine does fastest; ``trainings`` where only that many are to be done."""
     problem = Problem(settings, source)
-    problem.search_steps  # noqa: B018 (a wrong length is told before anything is measured)
+    steps = search_steps(problem)  # a wrong length is told before anything is measured
     if trainings is None:
         problem = decided(problem)
-    rough = problem.rough_seconds
+    settings = problem.settings
+    rough = (settings.top + 3) * settings.retrain_seeds * problem.retrain_steps + steps * 4 / 3
     if trainings is not None:
-        rough = trainings * problem.retrain_steps * problem.calibration.step_seconds
-    problem.parallel = workers.measured(problem, rough)
+        rough = trainings * problem.retrain_steps
+    # if every step costs what the default configuration's does
+    problem.parallel = workers.measured(problem, rough * problem.calibration.step_seconds)
     return problem
 
 
@@ -336,7 +345,7 @@ def decided(problem: Problem) -> Problem:
         return problem
     most = max(_free_bytes(problem.device) // 4 // (12 * problem.supernet_parameters), 1)
     method = samplers.sampler(problem.settings.method)
-    count, why = method.supernets_for(problem.search_steps, problem.space.size, most)
+    count, why = method.supernets_for(search_steps(problem), problem.space.size, most)
     found = Problem(replace(problem.settings, supernets=count), problem.source, weights=problem.weights)
     found.why = f"{count} SuperNet{'' if count == 1 else 's'}: {why}"
     return found

@@ -29,7 +29,7 @@ from poolwise.networks.weights import load as load_weights
 from poolwise.networks.whole import check_settings
 from poolwise.rng import Streams
 from poolwise.settings import Settings
-from poolwise.space import LISTED, Pooling, PoolingSpace, Subspace, subset
+from poolwise.space import Pooling, PoolingSpace, Subspace, subset
 from poolwise.training import Precision, choose_device, count_correct
 
 _WALKED = 36  # configurations that the time of ranking is measured on
@@ -233,21 +233,6 @@ class Problem:
         return self.ranking_batches.parts * len(self.settings.ranking_nets) // self.settings.ranking_rotation
 
     @property
-    def search_steps(self) -> int:
-        """Steps of the search; where its length is said in multiply-adds, at the mean of a small space or at the default's."""
-        half, allowed = len(self.halves[0]), self.settings.search_macs
-        if allowed:
-            members = list(self.space) if self.space.size <= LISTED else [self.default]
-            total = self.step_macs(sum(self.cost(pooling).macs for pooling in members))
-            return max(allowed * len(members) // total, 1)
-        return self.settings.steps or self.settings.epochs * max(half // min(self.settings.batch_size, half), 1)
-
-    def step_macs(self, macs: int) -> int:
-        """Multiply-adds of a search step at ``macs`` an image: a training batch counts three passes, a scoring batch one."""
-        training, scoring = (min(self.settings.batch_size, len(half)) for half in self.halves)
-        return (3 * training + scoring) * macs
-
-    @property
     def retrain_steps(self) -> int:
         images = len(self.training_images)
         return self.settings.retrain_steps or self.settings.retrain_epochs * max(
@@ -271,12 +256,6 @@ class Problem:
         """
         many = 16 if self.device.type == "cuda" else 8 if (self.settings.supernets or 1) > 1 else 1
         return self.settings.block or many
-
-    @property
-    def rough_seconds(self) -> float:
-        """Seconds that a whole run takes if every step costs what the default configuration's does."""
-        trainings = (self.settings.top + 3) * self.settings.retrain_seeds * self.retrain_steps
-        return (self.search_steps * 4 / 3 + trainings) * self.calibration.step_seconds
 
     def calibration_batch(self) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """One training batch, and what a measurement with it depends on."""

@@ -57,7 +57,7 @@ class Settings:
             scoring half, as published; ``all``, every one on its share of it, weighted by the assignment; ``both``, that of
             all and that of its part, each on half of it (method ``nested``, and no other).
         fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone; None for
-            where own scores tell how far to trust the count (``ranks_both``).
+            where own scores tell how far to trust the count: on with ``ranks_both``, unless they are noise.
         top: how many of the ranking are retrained.
         trials: stand-alone trainings that refining may take, the default's among them.
         refiner: method that chooses them (``poolwise.trialing``).
@@ -280,11 +280,6 @@ class Settings:
     def ranks_both(self) -> bool:
         """Each configuration is scored on shared weights and on its own; never where one SuperNet is all there is."""
         return self.rank_on == "both" and self.nets > 1
-
-    @property
-    def fuses(self) -> bool:
-        """Whether the ranking is fused with the count."""
-        return self.ranks_both if self.fusion is None else self.fusion
 
     def pickable(self, poolings: Iterable[str]) -> set[str] | None:
         """Those of ``poolings`` that may be picked: within the limits and of the numbers asked for; None for all."""

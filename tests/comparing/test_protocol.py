@@ -21,6 +21,7 @@ from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder, Trials
 from poolwise.searching import samplers
+from poolwise.searching.length import step_macs
 from poolwise.settings import Settings
 
 METHODS = ["mixture@supernets=2", "fairnas", "random", "short-all"]
@@ -115,9 +116,9 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
         else:
             mean = sum(macs.values()) / 36
             ranking = asked.compute.ranking(work.settings)
-            assert work.settings.steps * asked.problem.step_macs(1) * mean + ranking <= budget + 1
-            assert (work.settings.steps + 1) * asked.problem.step_macs(1) * mean + ranking > budget
-            assert own <= work.settings.steps * asked.problem.step_macs(dearest) + ranking
+            assert work.settings.steps * step_macs(asked.problem, 1) * mean + ranking <= budget + 1
+            assert (work.settings.steps + 1) * step_macs(asked.problem, 1) * mean + ranking > budget
+            assert own <= work.settings.steps * step_macs(asked.problem, dearest) + ranking
     steps = {work.contender.label: work.settings.steps for work in asked.works if not work.contender.trials}
     assert steps["fairnas"] == 60  # the budget is defined by a single SuperNet
     assert 40 < steps["mixture@supernets=2"] < 60

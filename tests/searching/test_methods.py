@@ -14,8 +14,10 @@ from poolwise.metrics import fuse
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder
-from poolwise.searching import loop, ranking, samplers
+from poolwise.searching import loop, ranked, ranking, samplers
+from poolwise.searching.length import step_macs
 from poolwise.settings import Settings
+from poolwise.space import Pooling
 
 METHODS = [method.name for method in samplers.available()]
 
@@ -127,7 +129,7 @@ def test_a_branched_search_ends_in_the_same_bytes_stopped_or_in_two_workers(
 @pytest.mark.parametrize("method", ["mcts", "boltzmann", "fairnas"])
 def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, tiny_settings, tiny_source):
     mean = Problem(tiny_settings, tiny_source)
-    prices = [mean.step_macs(mean.cost(pooling).macs) for pooling in mean.space]
+    prices = [step_macs(mean, mean.cost(pooling).macs) for pooling in mean.space]
     allowed = 150 * sum(prices) // len(prices)
     settings = dataclasses.replace(tiny_settings, method=method, steps=None, search_macs=allowed, block=8, threads=1)
     whole = poolwise.search(settings, tmp_path / "whole", source=tiny_source)
@@ -154,20 +156,27 @@ def test_parts_of_nested_begin_alike_and_see_the_same_images(tiny_settings, tiny
     run = state.nets.run_all
     for _ in range(9):
         state.advance(lambda jobs, watch: (seen.extend(jobs), run(jobs, watch))[1])
-    images = [(job.training[0].tolist(), job.scoring[0].tolist()) for job in seen]
-    assert all(pair == images[0] for pair in images[:36])
+    images = [job.training[0].tolist() for job in seen]
+    assert all(drawn == images[0] for drawn in images[:36])
     assert images[36] != images[0]
+    assert all(job.scoring[0].tolist() == seen[0].scoring[0].tolist() for job in seen[:36])
+    assert all(job.scoring is None for job in seen[36:])  # one round of four is scored
+    prices = [state.problem.cost(job.pooling).macs for job in seen]
+    own, rest = sum(prices[:36]), sum(prices[36:])
+    assert state.macs == step_macs(state.problem, own) + step_macs(state.problem, rest, scored=False)
     assert {job.supernet for job in seen[:36]} == set(range(1, 37))
 
 
-def test_nested_with_one_supernet_is_fairnas(tmp_path, tiny_settings, tiny_source):
-    told = []
+def test_nested_with_one_supernet_ranks_as_fairnas(tmp_path, tiny_settings, tiny_source):
+    told, spent = [], []
     for method in ("nested", "fairnas"):
         settings = dataclasses.replace(tiny_settings, method=method, supernets=1, steps=80)
         poolwise.search(settings, tmp_path / method, source=tiny_source)
         value = poolwise.rank(tmp_path / method, source=tiny_source)
         told.append([(row["pooling"], row["score"], row["estimate"]) for row in value["ranking"]])
+        spent.append(value["spent"]["search_macs"])
     assert told[0] == told[1]
+    assert spent[0] < 0.9 * spent[1]  # it makes no use of scoring batches, and leaves most of them out
 
 
 def test_ranked_by_both_restated(tmp_path, tiny_settings, tiny_source):
@@ -200,6 +209,39 @@ def test_ranked_by_both_restated(tmp_path, tiny_settings, tiny_source):
     )
     page = poolwise.report(tmp_path / "run").read_text()
     assert "method nested with 37" in page
+
+
+def test_what_nested_finds_out_is_told_logged_and_reported(tmp_path, tiny_settings, tiny_source):
+    class Notes(Listener):
+        told = ()
+
+        def note(self, text):
+            self.told = (*self.told, text)
+
+    listener = Notes()
+    settings = dataclasses.replace(tiny_settings, method="nested", supernets=37, steps=1400, block=1)
+    poolwise.search(settings, tmp_path / "run", source=tiny_source, listener=listener)
+    (remark,) = RunFolder.open(tmp_path / "run").events("remark")
+    assert remark["step"] == 37 * 36
+    assert f"search: {remark['text']}" in listener.told
+    poolwise.rank(tmp_path / "run", source=tiny_source)
+    page = poolwise.report(tmp_path / "run").read_text()
+    assert "At step 1332 of the search: scores on own weights after 25 steps of each" in page
+
+
+def test_fusion_left_to_the_run_is_off_where_own_scores_are_noise(tmp_path, tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, method="nested", supernets=37, steps=80, fusion=None)
+    poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    value = poolwise.rank(tmp_path / "run", source=tiny_source)
+    poolings = [Pooling.parse(row["pooling"]) for row in value["ranking"]]
+    place = np.array([int(str(pooling).split("-")[0]) for pooling in poolings]) / 20
+    noise = np.random.default_rng(0).random(36)
+    for own, by in ((place, "estimate"), (1 - place, "estimate"), (noise, "score")):
+        rows = [
+            {**row, "accuracies": [float(a), float(b)]} for row, a, b in zip(value["ranking"], place, own, strict=True)
+        ]
+        assert ranked.arrange({**value, "ranking": rows}, None)["ranked_by"] == by
+    assert ranked.arrange({**value, "ranking": rows}, True)["ranked_by"] == "estimate"
 
 
 class After(Listener):

@@ -206,7 +206,7 @@ class Run(RunFolder, Tabular):
     COLUMNS: ClassVar[dict[str, str]] = {
         "step": "optimizer steps so far, over all SuperNets",
         "loss": "training loss, mean since the row before",
-        "accuracy": "on scoring batches, mean since the row before, 0 to 1",
+        "accuracy": "on scoring batches, mean since the row before, 0 to 1; None where there were none",
         "lr": "learning rate",
         "temperature": "of the assignment",
         "entropy": "of the assignment, in nats: 0 where each configuration has its SuperNet",

@@ -72,7 +72,7 @@ def rank(
         limited = {"limits": found.to_json()} if found else {}
         with alone(opened.path):
             opened.save_request({**opened.request(), **limited, "settings": problem.settings.to_json()})
-            ranked.order_anew(opened, problem.settings.fuses if fusion is None else fusion)
+            ranked.order_anew(opened, problem.settings.fusion if fusion is None else fusion)
     return Ranking(opened.read(ranked.OUTPUT, ""), opened.path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from poolwise.problem import Problem
+from poolwise.searching.length import mean_step_macs, step_macs
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.truth import standalone
@@ -40,13 +41,13 @@ class Compute:
 
     def budget(self, steps: int) -> int:
         """MACs of ``steps`` steps of a single SuperNet at the mean MACs over the space, and of its ranking."""
-        total = steps * self.problem.step_macs(sum(self.macs.values()))
+        total = steps * step_macs(self.problem, sum(self.macs.values()))
         return -(-total // len(self.macs)) + self.ranking()
 
     def search_steps(self, macs: int, search: Settings) -> int:
         """Steps of a search (at the mean MACs over the space) that leave the ranking paid; below 1 where none is left."""
         left = macs - self.ranking(search)
-        return left * len(self.macs) // self.problem.step_macs(sum(self.macs.values()))
+        return left * len(self.macs) // mean_step_macs(self.problem, sum(self.macs.values()), search.method)
 
     def trial(self, pooling: Pooling, steps: int) -> int:
         """MACs of a stand-alone training on the training half with its pass over the scoring half."""

@@ -3,6 +3,7 @@
 from poolwise.metrics.agreement import kendall_tau_a, kendall_tau_b, sparse_tau, spearman
 from poolwise.metrics.fusion import Fused, fuse
 from poolwise.metrics.picks import beats_random, best_rank, regret, three_picks
+from poolwise.metrics.signal import Signal, signal
 from poolwise.metrics.smoothing import Smoothed, fill, smooth
 from poolwise.metrics.uncertainty import Paired, bootstrap_interval, mean_interval, paired_test
 from poolwise.metrics.verdict import Comparison, compare_paired, cost_words, sentence
@@ -11,6 +12,7 @@ __all__ = [
     "Comparison",
     "Fused",
     "Paired",
+    "Signal",
     "Smoothed",
     "beats_random",
     "best_rank",
@@ -25,6 +27,7 @@ __all__ = [
     "paired_test",
     "regret",
     "sentence",
+    "signal",
     "smooth",
     "sparse_tau",
     "spearman",

@@ -199,12 +199,16 @@ def search_curves(events: list[dict[str, Any]]) -> str | None:
             ("accuracy", "scoring accuracy, %", 100),
             ("entropy", "entropy, nats", 1),
         )
-        named = [entry for entry in known if entry[0] in events[-1]]  # not every method has an assignment
+        named = [entry for entry in known if any(entry[0] in e for e in events)]  # not every method has an assignment
         panels = figure.subplots(len(named), 1, sharex=True)
-        kinds = {"shared_": (INK, "shared"), "own_": (MUTED, "own")} if "own_loss" in events[0] else {"": (INK, None)}
+        kinds = (
+            {"shared_": (INK, "shared"), "own_": (MUTED, "own")}
+            if any("own_loss" in e for e in events)
+            else {"": (INK, None)}
+        )
         for axes, (name, label, factor) in zip(panels, named, strict=True):
             for kind, (colour, words) in kinds.items():
-                # the time in which the first SuperNet trains alone has no entropy, and a short while may be all shared
+                # the time in which the first SuperNet trains alone has no entropy, a short while may be all shared or not scored
                 told = [
                     (step, factor * e[kind + name]) for step, e in zip(steps, events, strict=True) if kind + name in e
                 ]

@@ -64,6 +64,7 @@ def write(folder: RunFolder) -> Path:
             agreement=_agreement(ranking, request),
             profile=folder.read("profile.json", "") if folder.has("profile.json") else None,
             stages=events["stage"],
+            remarks=events["remark"],
             place=next(row["rank"] for row in ranking["ranking"] if row["pooling"] == ranking["default"]),
         )
     )

@@ -18,12 +18,13 @@ from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder
 from poolwise.searching import samplers
-from poolwise.searching.nets import Job, SuperNets, crew, run_parallel
+from poolwise.searching.length import mean_step_macs, search_steps, step_macs
+from poolwise.searching.nets import Job, SuperNets, Told, crew, run_parallel
 from poolwise.stopwatch import PARTS, Stopwatch
 from poolwise.training import LossNotFinite, check_finite, cosine
 from poolwise.workers import for_search
 
-Run = Callable[[Sequence[Job], Stopwatch], list[tuple[float, float]]]
+Run = Callable[[Sequence[Job], Stopwatch], list[Told]]
 CHECKPOINT = "search"
 _LOGS, _SNAPSHOTS = 200, 40  # events in a whole search
 _PACE = 100  # steps that tell what those to come will cost
@@ -37,7 +38,7 @@ class SearchState:
         settings, self.problem, self.step = problem.settings, problem, 0
         self.macs = 0  # of the training steps and scoring passes so far
         self.window = _Window()
-        self.steps = problem.search_steps
+        self.steps = search_steps(problem)
         self.pace = Pace(settings.search_macs, self.steps) if settings.search_macs else None
         self.streams = Streams(settings.seed).child("search")
         self.sampler = samplers.sampler(settings.method)(
@@ -126,10 +127,12 @@ class SearchState:
         self.step += len(jobs)
         if self.step == self.sampler.branch:
             self.nets.branch()
-        taken = [self.problem.step_macs(self.problem.cost(job.pooling).macs) for job in jobs]
-        self.macs += sum(taken)
+        prices = [self.problem.cost(job.pooling).macs for job in jobs]
+        self.macs += sum(
+            step_macs(self.problem, macs, job.scoring is not None) for job, macs in zip(jobs, prices, strict=True)
+        )
         if self.pace:
-            self._keep_pace(taken)
+            self._keep_pace([mean_step_macs(self.problem, macs, self.sampler.name) for macs in prices])
         return [
             {"loss": loss, "accuracy": accuracy, "lr": job.lr, "temperature": temperature, "supernet": job.supernet}
             for job, (loss, accuracy) in zip(jobs, results, strict=True)
@@ -144,8 +147,9 @@ class SearchState:
     def _job(self, step: int) -> Job:
         settings = self.problem.settings
         lr = cosine(step, self.steps, settings.lr, settings.lr_end)
-        again = self.sampler.again
-        return Job(*self.sampler.ask(), lr, self.nets.training.draw(again), self.nets.scoring.draw(again))
+        again, scored = self.sampler.again, self.sampler.scored
+        scoring = self.nets.scoring.draw(again) if scored else None
+        return Job(*self.sampler.ask(), lr, self.nets.training.draw(again), scoring)
 
     def _not_finite(self, error: LossNotFinite, step: int, job: Job) -> LossNotFinite:
         return LossNotFinite(
@@ -175,7 +179,7 @@ def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchSta
     state, parallel = SearchState(problem), for_search(problem)
     if not state.restore(folder):
         state.save(folder)
-    for kind in ("search", "assignment"):
+    for kind in ("search", "assignment", "remark"):
         folder.forget_events(kind, state.step + 1)
     listener.start("search", state.steps, state.step)
     if parallel.workers > 1:
@@ -198,10 +202,14 @@ def _train(state: SearchState, folder: RunFolder, listener: Listener, run: Run |
     try:
         while state.step < state.steps:
             listener.check()
-            before, happened = state.step, state.advance(run)
+            before, remark = state.step, state.sampler.remark
+            happened = state.advance(run)
             with watch("logging"):
                 window.add(happened)
                 _log(folder, state, window, before)
+                if state.sampler.remark != remark:
+                    folder.log({"event": "remark", "step": state.step, "text": state.sampler.remark})
+                    listener.note(f"search: {state.sampler.remark}")
                 best = _leaders(state) if _crossed(before, state.step, 20) else None
                 listener.advance(len(happened), best=best, **window.last)
                 if time.monotonic() - saved > 60 * state.problem.settings.checkpoint_minutes:
@@ -227,7 +235,8 @@ class _Window:
 
     def add(self, items: list[dict[str, Any]]) -> None:
         self.items += items
-        self.last = items[-1]
+        for item in items:
+            self.last |= {name: value for name, value in item.items() if value is not None}
 
     def means(self, both: bool) -> dict[str, float]:
         """Loss and accuracy; with ``both``, those on shared and on own weights as well, as far as there were any."""
@@ -236,10 +245,10 @@ class _Window:
             kinds["shared_"] = [item for item in self.items if item["supernet"] == 0]
             kinds["own_"] = [item for item in self.items if item["supernet"] > 0]
         means = {
-            f"{kind}{name}": sum(item[name] for item in items) / len(items)
+            f"{kind}{name}": sum(told) / len(told)
             for kind, items in kinds.items()
             for name in ("loss", "accuracy")
-            if items
+            if (told := [item[name] for item in items if item[name] is not None])
         }
         self.items = []
         return means

@@ -22,18 +22,19 @@ from poolwise.stopwatch import IDLE, Stopwatch
 from poolwise.training import compiled, correct, sgd, train_step
 from poolwise.workers import Crew
 
+Told = tuple[float, float | None]  # loss (nats) and scoring accuracy (0 to 1) of a step, None where it is not scored
 TRIED_BLOCKS = 7  # with and without streams each, before the faster way is kept
 
 
 @dataclass(frozen=True)
 class Job:
-    """One step: which configuration on which SuperNet, at which learning rate, with which images."""
+    """One step: which configuration on which SuperNet, at which learning rate, with which images; None is not scored."""
 
     pooling: Pooling
     supernet: int
     lr: float
     training: Draw
-    scoring: Draw
+    scoring: Draw | None
 
 
 class Lanes:
@@ -140,7 +141,10 @@ class SuperNets:
                 tensor.copy_(source)
 
     def run(self, job: Job, watch: Stopwatch = IDLE) -> tuple[Tensor, Tensor]:
-        """One optimizer step, then a scoring batch: loss (nats) and rightly classified images, both on the device."""
+        """One optimizer step, then a scoring batch: loss (nats) and rightly classified images, both on the device.
+
+        Without a scoring batch nan images are right.
+        """
         network = self.networks[job.supernet]
 
         def forward(images_BCHW: Tensor) -> Tensor:
@@ -150,17 +154,23 @@ class SuperNets:
             images_BCHW, labels_B = self.training.load(job.training)
         optimizer = self.optimizers[job.supernet]
         loss = train_step(forward, optimizer, images_BCHW, labels_B, job.lr, self.precision, watch)
+        if job.scoring is None:
+            return loss, torch.full_like(loss, torch.nan)
         with watch("data"):
             images_BCHW, labels_B = self.scoring.load(job.scoring)
         with watch("scoring"):
             return loss, correct(forward, images_BCHW, labels_B, self.precision)
 
-    def run_all(self, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[tuple[float, float]]:
-        """Run jobs in order: loss and accuracy (0 to 1) of each. The device is waited for once, at their end."""
+    def run_all(self, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[Told]:
+        """Run jobs in order. The device is waited for once, at their end."""
         losses, hits = self.lanes.run(
             [job.supernet for job in jobs], lambda i: self.run(jobs[i], watch), lambda results: _told(results, watch)
         )
-        return [(loss, count / self.scoring.batches.batch_size) for loss, count in zip(losses, hits, strict=True)]
+        size = self.scoring.batches.batch_size
+        return [
+            (loss, None if job.scoring is None else count / size)
+            for job, loss, count in zip(jobs, losses, hits, strict=True)
+        ]
 
 
 def _told(results: list[tuple[Tensor, Tensor]], watch: Stopwatch) -> list[list[float]]:
@@ -190,7 +200,7 @@ _mine: list[SuperNets] = []  # of a worker process: made at its first job
 
 def run_chain(
     problem: Problem, _listener: Listener, hold: Any, jobs: Sequence[Job], profile: bool
-) -> tuple[list[tuple[float, float]], dict[str, float]]:
+) -> tuple[list[Told], dict[str, float]]:
     """In a worker: the jobs of one SuperNet in order. Their results, and the seconds of each part if asked for."""
     if not _mine:
         _mine.append(SuperNets(problem, Streams(0), *hold))
@@ -198,7 +208,7 @@ def run_chain(
     return _mine[0].run_all(jobs, watch), watch.seconds
 
 
-def run_parallel(crew: Crew, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[tuple[float, float]]:
+def run_parallel(crew: Crew, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[Told]:
     """Like ``SuperNets.run_all`` with the SuperNets at work at once; the order of jobs on each is kept.
 
     The longest chain is handed out first, so that the crew ends at about the same time.
@@ -210,7 +220,7 @@ def run_parallel(crew: Crew, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> li
         (own, crew.submit(run_chain, [jobs[i] for i in own], watch.running))
         for own in sorted(chains.values(), key=len, reverse=True)
     ]
-    results: dict[int, tuple[float, float]] = {}
+    results: dict[int, Told] = {}
     for own, future in handed:
         values, seconds = future.result()
         watch.add(seconds)

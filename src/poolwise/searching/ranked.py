@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from poolwise.metrics import Fused, fuse, kendall_tau_b, three_picks
+from poolwise.metrics import Fused, fuse, kendall_tau_b, signal, three_picks
 from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
 from poolwise.space import Pooling
@@ -19,14 +19,14 @@ TOP = 3
 ANEW = "order_anew"  # in run.json: the order that is asked for is not written yet
 
 
-def write(folder: RunFolder, value: dict[str, Any], fusion: bool) -> dict[str, Any]:
+def write(folder: RunFolder, value: dict[str, Any], fusion: bool | None) -> dict[str, Any]:
     """Put what was scored in order and write it; stand-alone trainings that the run already holds are used."""
     value = arrange(value, fusion, trained(folder))
     folder.write_json(OUTPUT, value)
     return value
 
 
-def order_anew(folder: RunFolder, fusion: bool) -> None:
+def order_anew(folder: RunFolder, fusion: bool | None) -> None:
     """Ask a run for another order; where it is ranked already, put it in that order and drop what followed from another."""
     request = folder.request()
     settings = replace(Settings.from_json(request["settings"]), fusion=fusion).to_json()
@@ -48,7 +48,7 @@ def finish_order(folder: RunFolder) -> None:
     """Put a ranking in the order that a killed process was asked for."""
     request = folder.request()
     if request.get(ANEW):
-        order_anew(folder, Settings.from_json(request["settings"]).fuses)
+        order_anew(folder, Settings.from_json(request["settings"]).fusion)
 
 
 def trained(folder: RunFolder) -> dict[str, float]:
@@ -64,14 +64,18 @@ def trained(folder: RunFolder) -> dict[str, float]:
     return {pooling: float(np.mean(own)) for pooling, own in found.items()}
 
 
-def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | None = None) -> dict[str, Any]:
+def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The content of ranking.json, best first, from the same in any order.
 
     ``fusion`` ranks by the estimate of ``metrics.fuse``; without, by scores as they are (as published), and the estimate is
-    one of scores alone. Ties in what is ranked by go to fewer MACs, then to the order of the space.
+    one of scores alone. With None it is on where own scores tell how far to trust the count: where they are more than noise.
+    Ties in what is ranked by go to fewer MACs, then to the order of the space.
     """
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
-    fused = _fused(rows, fusion, trials or {}, Settings.from_json(value["settings"]).ranks_both)
+    both = Settings.from_json(value["settings"]).ranks_both
+    if fusion is None:
+        fusion = both and _own_tell(rows)
+    fused = _fused(rows, fusion, trials or {}, both)
     images = value["data"]["scoring_half"]
     chances_P, groups_P = fused.top(TOP), fused.ties()
     for a, row in enumerate(rows):
@@ -105,6 +109,12 @@ def arrange(value: dict[str, Any], fusion: bool, trials: Mapping[str, float] | N
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
     }
+
+
+def _own_tell(rows: list[dict[str, Any]]) -> bool:
+    """Whether own scores are more than noise; of a few configurations nobody could tell."""
+    shared_P, own_P = np.array([row["accuracies"] for row in rows]).T
+    return len(rows) > 3 and signal([Pooling.parse(row["pooling"]) for row in rows], own_P, shared_P).found
 
 
 def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], both: bool) -> Fused:

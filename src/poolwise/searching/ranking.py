@@ -180,7 +180,7 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
     listener.finish()
     if len(scored.poolings) < problem.space.size:
         listener.note(coverage(problem, len(scored.poolings)))
-    return ranked.write(folder, describe(problem, state, scored), problem.settings.fuses)
+    return ranked.write(folder, describe(problem, state, scored), problem.settings.fusion)
 
 
 @dataclass(frozen=True)

@@ -189,11 +189,12 @@ EVENTS: dict[str, Shape] = {
     "search": {
         "step": _COUNT,
         "loss": float,
-        "accuracy": float,
+        "accuracy?": float,
         "entropy?": float,
         **{f"{kind}_{name}?": float for kind in ("shared", "own") for name in ("loss", "accuracy")},
     },
     "assignment": {"step": _COUNT, "assignment": [[_SHARE]]},
+    "remark": {"step": _COUNT, "text": str},
 }
 
 

@@ -65,6 +65,7 @@ class Sampler:
         prefers: configurations are not drawn equally often, so steps may cost more, or less, than the mean of the space.
         warms_up: the method knows ``warm_up``, by itself or by having several SuperNets.
         supernets: M, the SuperNets in use.
+        remark: what the method found out during the search and the user should know; None while there is nothing.
     """
 
     name: ClassVar[str]
@@ -73,6 +74,7 @@ class Sampler:
     both: ClassVar[bool] = False
     prefers: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
+    remark: str | None = None
 
     def __init__(self, task: Task):
         self.task, self.space = task, task.space
@@ -91,6 +93,16 @@ class Sampler:
         """M for a search of so many steps, at most ``most``, and why."""
         count = max(min(steps // STEPS_A_SUPERNET, _USUAL, most), 1)
         return cls.supernets_used(count), f"{steps} steps, and a SuperNet should have {STEPS_A_SUPERNET}"
+
+    @classmethod
+    def scored_one_in(cls, configurations: int) -> int:
+        """One of so many steps is followed by a scoring batch; 1 where draws, assignment or what is ranked depend on scores."""
+        return 1
+
+    @property
+    def scored(self) -> bool:
+        """The next step is followed by a scoring batch."""
+        return True
 
     @property
     def temperature(self) -> float:
@@ -130,13 +142,17 @@ class Sampler:
         a, m = self._asked[-1]
         return self.space[a], m
 
-    def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
-        """Scoring accuracy (0 to 1) after the training step of the earliest open ``ask``. Raises OutOfTurn for another."""
+    def tell(self, pooling: Pooling, supernet: int, accuracy: float | None) -> None:
+        """Scoring accuracy (0 to 1) after the training step of the earliest open ``ask``, None where none was ``scored``.
+
+        Raises OutOfTurn for another.
+        """
         if not self._asked or (self.space[self._asked[0][0]], self._asked[0][1]) != (pooling, supernet):
             raise OutOfTurn(f"tell: {pooling} on SuperNet {supernet} is not what the earliest open ask returned")
         a, m = self._asked.popleft()
-        self.table.update(a, m, accuracy)
-        self._learn(a, m, accuracy)
+        if accuracy is not None:
+            self.table.update(a, m, accuracy)
+            self._learn(a, m, accuracy)
         self._step += 1
         if self._step == self.branch:
             self.table.branch()

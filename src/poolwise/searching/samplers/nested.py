@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from poolwise.metrics import signal
 from poolwise.searching.samplers.base import Sampler, Task
 from poolwise.searching.samplers.draws import DRAWS
 from poolwise.searching.samplers.registry import register
 from poolwise.space import Pooling
 
 CYCLE = 3  # of so many rounds the last is trained on the SuperNet of all
+SCORED = 4  # of so many rounds one is scored, for the curves and the leaders: draws do not depend on scores
+SMALL = 1000  # configurations; of larger spaces what is ranked is chosen by scores, and every step is scored
+LOOK = 25  # steps of each configuration's own SuperNet after which its scores have to say something
+FEWEST = 8  # configurations, below which hardly any agreement is more than chance
 LEAST = 50  # steps of a part's SuperNet, below which its scores are noise (docs/results.md)
 
 
@@ -24,6 +29,9 @@ class Nested(Sampler):
     round: unbiased, but a few steps of its own say little. So the errors of the two have little in common, and a ranking by
     both is better than either. Parts are M - 1 pieces of equal size of the space in its order, that of the first pooling, then
     the next ones; with M - 1 = P, or more, each is one configuration, which then shares nothing. Ours.
+
+    Whether own steps are enough shows on the way: where own scores are noise after LOOK steps of each (``metrics.signal``), all
+    that is left goes to the shared SuperNet.
     """
 
     both = True
@@ -33,6 +41,7 @@ class Nested(Sampler):
         self._draw = DRAWS[task.draw](self.space.size, task.draws)
         self._parts = min(self.supernets - 1, self.space.size)
         self._drawn = 0
+        self._given_up = False
 
     @classmethod
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
@@ -44,13 +53,21 @@ class Nested(Sampler):
             return 1, f"memory is enough for {most}, and each of {configurations} configurations needs its own"
         return 1 + configurations, told
 
+    @classmethod
+    def scored_one_in(cls, configurations: int) -> int:
+        return SCORED if configurations <= SMALL else 1
+
+    @property
+    def scored(self) -> bool:
+        return self._drawn // self.space.size % self.scored_one_in(self.space.size) == 0
+
     def group(self, a: int) -> int:
         """SuperNet of the part of configuration ``a``."""
         return 1 + a * self._parts // self.space.size if self._parts else 0
 
     def _own_turn(self) -> bool:
         """The round that the next configuration is drawn in is trained on the SuperNets of parts."""
-        return (self._drawn // self.space.size + 1) % CYCLE != 0
+        return not self._given_up and (self._drawn // self.space.size + 1) % CYCLE != 0
 
     @property
     def again(self) -> bool:
@@ -60,9 +77,26 @@ class Nested(Sampler):
 
     def _choose(self) -> tuple[int, int]:
         a = self._draw.next()
-        own = self._own_turn() if self.task.draw == "rounds" else self.task.assigns.random() >= 1 / CYCLE
+        own = (
+            self._own_turn()
+            if self.task.draw == "rounds" or self._given_up
+            else self.task.assigns.random() >= 1 / CYCLE
+        )
         self._drawn += 1
         return a, self.group(a) if own else 0
+
+    def tell(self, pooling: Pooling, supernet: int, accuracy: float | None) -> None:
+        super().tell(pooling, supernet, accuracy)
+        if self._parts == self.space.size >= FEWEST and self._step == LOOK * CYCLE // (CYCLE - 1) * self.space.size:
+            self._look()
+
+    def _look(self) -> None:
+        """Give the own SuperNets up where their scores are noise."""
+        scores_PM = self.table.of(range(self.space.size))
+        found = signal(list(self.space), scores_PM[:, 1 : 1 + self.space.size].diagonal(), scores_PM[:, 0])
+        self._given_up = not found.found
+        on = f"{self.supernets} SuperNets train on" if found.found else "they are noise, and one SuperNet trains on"
+        self.remark = f"scores on own weights after {LOOK} steps of each: {found}; {on}"
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
         own_NM = np.eye(self.supernets)[[self.group(a) for a in indices]]
@@ -75,8 +109,14 @@ class Nested(Sampler):
         return np.array([[0] * len(own_N), own_N], np.int64), np.full((2, len(own_N)), 0.5)
 
     def _own_state(self) -> dict[str, Any]:
-        return {"draw": self._draw.state(), "drawn": self._drawn}
+        return {
+            "draw": self._draw.state(),
+            "drawn": self._drawn,
+            "given_up": self._given_up,
+            "remark": self.remark,
+        }
 
     def _restore_own(self, state: dict[str, Any]) -> None:
         self._draw.restore(state["draw"])
         self._drawn = int(state["drawn"])
+        self._given_up, self.remark = bool(state["given_up"]), state["remark"]

@@ -1,0 +1,58 @@
+"""Whether the scores of weights that a configuration shares with none say anything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from poolwise.metrics.fusion import correlation
+from poolwise.metrics.smoothing import smooth
+from poolwise.space import Pooling
+
+CHANCE = 0.05  # that noise is taken for more, for each of the two signs
+_ORDERS = 199  # random orders of the scores that tell what noise looks like
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Two signs that scores are more than noise, each with the figure that noise stays below with 95 %.
+
+    Attributes:
+        agreement, chance: correlation with scores that err in another way.
+        reliability, noise: share of the variance that neighbouring placements predict.
+    """
+
+    agreement: float
+    chance: float
+    reliability: float
+    noise: float
+
+    @property
+    def found(self) -> bool:
+        return self.agreement > self.chance or self.reliability > self.noise
+
+    def __str__(self) -> str:
+        return (
+            f"they agree with those on shared weights by {self.agreement:.2f} (chance up to {self.chance:.2f}), and neighbours"
+            f" predict {100 * self.reliability:.0f} % of their variance (chance up to {100 * self.noise:.0f} %)"
+        )
+
+
+def signal(
+    poolings: Collection[Pooling], own_P: Sequence[float] | np.ndarray, shared_P: Sequence[float] | np.ndarray
+) -> Signal:
+    """Look for signs of the truth in ``own_P``, at least 4 scores: by Fisher's z, and by random orders of the same scores."""
+    own_P = np.asarray(own_P, float)
+    assert len(own_P) > 3, "Fisher's z needs four pairs"
+    chance = float(np.tanh(NormalDist().inv_cdf(1 - CHANCE) / np.sqrt(len(own_P) - 3)))
+    generator = np.random.default_rng(0)
+    noise = [smooth(poolings, generator.permutation(own_P)).reliability for _ in range(_ORDERS)]
+    return Signal(
+        correlation(own_P, np.asarray(shared_P, float)),
+        chance,
+        smooth(poolings, own_P).reliability,
+        float(np.quantile(noise, 1 - CHANCE)),
+    )
