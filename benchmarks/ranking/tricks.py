@@ -1,0 +1,197 @@
+"""What one SuperNet gains by tricks of the field at equal compute: averaged weights, an earlier end, sandwich, distillation.
+
+Each is the search of a study's entry with one thing changed:
+
+- ``plain``: as it is; ranked at a quarter, a half and three quarters of its length as well (is there a peak before the end?), and
+  with exponential averages of its weights (decay 0.99 and 0.998 a step).
+- ``sandwich``: every step also trains the dearest and the cheapest configuration (Yu and Huang, ICCV 2019); mean of the losses.
+- ``distilled``: configurations learn from the labels and from what the dearest says (mean of both losses), which itself
+  learns from labels.
+
+A step that trains more is taken less often. Results so far lie in ``--out`` and are not made again; a csv goes under
+``benchmarks/results``.
+
+    python benchmarks/ranking/tricks.py benchmarks/results/samplers-own-table/runs/fairnas_norm_affine-1560-0 --out runs/tricks
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+
+from poolwise import tables
+from poolwise.metrics import kendall_tau_b, regret, smooth
+from poolwise.networks.switch import SwitchableNet
+from poolwise.problem import Problem
+from poolwise.runs import write_atomically
+from poolwise.searching.loop import SearchState
+from poolwise.searching.nets import Job
+from poolwise.settings import Settings
+from poolwise.space import Pooling
+from poolwise.training import correct, count_correct
+
+TABLE = "resnet20w8-cifar10-10k"
+DECAYS = (0.99, 0.998)
+
+
+class Trick:
+    """The loss of a step, and how many multiply-adds of an image it takes."""
+
+    def __init__(self, problem: Problem):
+        members = sorted(problem.space, key=lambda pooling: problem.cost(pooling).macs)
+        self.cheapest, self.dearest = members[0], members[-1]
+        self.mean, self.least, self.most = (
+            float(np.mean([problem.cost(pooling).macs for pooling in members])),
+            problem.cost(self.cheapest).macs,
+            problem.cost(self.dearest).macs,
+        )
+
+    def macs(self) -> float:
+        """Of a training image, three passes, with its share of scoring, one."""
+        return 4 * self.mean
+
+    def loss(self, network: SwitchableNet, pooling: Pooling, images: Tensor, labels_B: Tensor) -> Tensor:
+        return F.cross_entropy(network(images, pooling).float(), labels_B)
+
+
+class Sandwich(Trick):
+    def macs(self) -> float:
+        return 4 * self.mean + 3 * (self.least + self.most)
+
+    def loss(self, network: SwitchableNet, pooling: Pooling, images: Tensor, labels_B: Tensor) -> Tensor:
+        trained = (self.dearest, pooling, self.cheapest)
+        return torch.stack([F.cross_entropy(network(images, one).float(), labels_B) for one in trained]).mean()
+
+
+class Distilled(Trick):
+    def macs(self) -> float:
+        return 4 * self.mean + self.most
+
+    def loss(self, network: SwitchableNet, pooling: Pooling, images: Tensor, labels_B: Tensor) -> Tensor:
+        logits_BK = network(images, pooling).float()
+        told = F.cross_entropy(logits_BK, labels_B)
+        if pooling == self.dearest:
+            return told
+        with torch.no_grad():
+            target_BK = network(images, self.dearest).float().softmax(1)
+        return (told + F.cross_entropy(logits_BK, target_BK)) / 2
+
+
+TRICKS: dict[str, type[Trick]] = {"plain": Trick, "sandwich": Sandwich, "distilled": Distilled}
+
+
+def runner(state: SearchState, trick: Trick) -> Callable[[Sequence[Job], Any], list[tuple[float, float | None]]]:
+    """What ``SearchState.advance`` takes: every job with the loss of the trick."""
+    nets, precision, device = state.nets, state.nets.precision, state.problem.device
+
+    def run(jobs: Sequence[Job], _watch: Any) -> list[tuple[float, float | None]]:
+        told: list[tuple[float, float | None]] = []
+        for job in jobs:
+            network, optimizer = nets.networks[job.supernet], nets.optimizers[job.supernet]
+            for group in optimizer.param_groups:
+                group["lr"] = job.lr
+            images_BCHW, labels_B = nets.training.load(job.training)
+            with precision.active(device):
+                loss = trick.loss(network, job.pooling, precision.images(images_BCHW), labels_B)
+            with precision.kernels(device):
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            assert job.scoring is not None
+            images_BCHW, labels_B = nets.scoring.load(job.scoring)
+            right = correct(lambda images: network(images, job.pooling), images_BCHW, labels_B, precision)  # noqa: B023
+            told.append((float(loss.detach()), float(right) / len(labels_B)))
+        return told
+
+    return run
+
+
+def scored(problem: Problem, state: SearchState, weights: list[Tensor] | None = None) -> np.ndarray:
+    """score_P in percent on the whole scoring half, with the weights of the network or with others in their place."""
+    network, poolings = state.nets.networks[0], list(problem.space)
+    held = [parameter.detach().clone() for parameter in network.parameters()]
+    with torch.no_grad():
+        for parameter, other in zip(network.parameters(), weights or held, strict=True):
+            parameter.copy_(other)
+        batches = problem.ranking_batches
+        right = np.sum(
+            [count_correct(network, poolings, *batch, state.nets.precision) for batch in batches.ordered()], axis=0
+        )
+        for parameter, other in zip(network.parameters(), held, strict=True):
+            parameter.copy_(other)
+    return 100 * right / len(batches)
+
+
+def searched(settings: Settings, name: str) -> dict[str, list[float]]:
+    """Scores after one search with a trick, by what was ranked."""
+    problem = Problem(settings)
+    trick = TRICKS[name](problem)
+    assert settings.steps
+    assert problem.settings.nets == 1
+    steps = int(settings.steps * Trick(problem).macs() / trick.macs())
+    problem = Problem(replace(settings, steps=steps), problem.source)
+    state = SearchState(problem)
+    run, told = runner(state, trick), {}
+    averages = {decay: [p.detach().clone() for p in state.nets.networks[0].parameters()] for decay in DECAYS}
+    while state.step < state.steps:
+        state.advance(run)
+        for decay, own in averages.items():
+            torch._foreach_lerp_(own, [p.detach() for p in state.nets.networks[0].parameters()], 1 - decay)
+        if name == "plain" and state.step in {steps // 4, steps // 2, 3 * steps // 4}:
+            told[f"at {state.step} of {steps} steps"] = scored(problem, state).tolist()
+    told["last weights"] = scored(problem, state).tolist()
+    for decay, own in averages.items():
+        told[f"averaged by {decay}"] = scored(problem, state, own).tolist()
+    return told
+
+
+@click.command()
+@click.argument("entry", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", default="runs/tricks", show_default=True, type=click.Path(path_type=Path))
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(entry: Path, out: Path, seeds: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    table = tables.load(TABLE)
+    truth_P = np.array(table.column(table.truth))
+    asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for seed in range(seeds):
+        for name in TRICKS:
+            file = out / f"{name}-{asked.steps}-{seed}.json"
+            if not file.exists():
+                write_atomically(file, json.dumps(searched(replace(asked, seed=seed), name)) + "\n")
+            for what, scores_P in json.loads(file.read_text(encoding="utf-8")).items():
+                smoothed_P = smooth(table.space, scores_P).scores
+                rows.append(
+                    {
+                        "trick": name,
+                        "ranked": what,
+                        "seed": seed,
+                        "tau-b": round(float(kendall_tau_b(scores_P, truth_P)), 3),
+                        "smoothed tau-b": round(float(kendall_tau_b(smoothed_P, truth_P)), 3),
+                        "regret@1": round(float(regret(scores_P, truth_P, 1)), 2),
+                        "regret@3": round(float(regret(scores_P, truth_P, 3)), 2),
+                        "mean accuracy": round(float(np.mean(scores_P)), 2),
+                    }
+                )
+                click.echo(rows[-1])
+    record(f"tricks-{asked.steps}-{TABLE}", rows)
+
+
+if __name__ == "__main__":
+    main()
