@@ -216,35 +216,29 @@ def test_nested_has_a_supernet_for_each_configuration_or_none(steps, most, count
 
 @pytest.mark.parametrize("draw", ["rounds", "iid"])
 def test_nested_gives_own_supernets_up_where_their_scores_are_noise(draw):
-    noise = np.random.default_rng(3)
-
-    def useful(one, pooling, m):
-        return 0.3 + 0.01 * one.space.index(pooling) + 0.02 * noise.random()
-
-    def useless(one, pooling, m):
-        return useful(one, pooling, m) if m == 0 else 0.3 + 0.3 * noise.random()
-
-    found = {}
-    for reward in (useful, useless):
+    noise = np.random.default_rng(3).random(36)
+    shared_P, found = np.arange(36) / 50, {}
+    for kind, own_P in (("useful", shared_P + 0.1 * noise), ("useless", noise)):
         one, streams = make("nested", SPACES[0], supernets=37, steps=3000, draw=draw)
-        play(one, 37 * 36 - 1, reward)
+        assert one.look == 37 * 36
+        play(one, one.look)
         assert one.remark is None
-        play(one, 1, reward)
-        assert "own weights after 25 steps of each" in one.remark
+        one.looked(np.stack([shared_P, own_P]))
         again, fresh = make("nested", SPACES[0], supernets=37, steps=3000, draw=draw)
         again.restore(one.state())
         fresh.restore(streams.state())
-        asks = play(one, 200, reward)
-        assert play(again, 200, reward) == asks
+        asks = play(one, 200)
+        assert play(again, 200) == asks
         assert again.remark == one.remark
-        found[reward] = {m for _, m in asks}, one.remark
-    assert len(found[useful][0]) > 30
-    assert "37 SuperNets train on" in found[useful][1]
-    assert found[useless][0] == {0}
-    assert "they are noise, and one SuperNet trains on" in found[useless][1]
+        found[kind] = {m for _, m in asks}, one.remark
+    assert len(found["useful"][0]) > 30
+    assert "own weights after 25 steps of each" in found["useful"][1]
+    assert "37 SuperNets train on" in found["useful"][1]
+    assert found["useless"][0] == {0}
+    assert "they are noise, and one SuperNet trains on" in found["useless"][1]
 
 
 def test_nested_looks_at_no_space_that_is_too_small():
-    one, _ = make("nested", PoolingSpace(4, 1), supernets=9)
-    play(one, 400)
-    assert one.remark is None
+    assert make("nested", PoolingSpace(4, 1), supernets=9)[0].look == 0
+    assert make("nested", SPACES[0], supernets=13)[0].look == 0  # parts of several configurations
+    assert make("mixture", SPACES[0], supernets=9)[0].look == 0

@@ -219,14 +219,38 @@ def test_what_nested_finds_out_is_told_logged_and_reported(tmp_path, tiny_settin
             self.told = (*self.told, text)
 
     listener = Notes()
-    settings = dataclasses.replace(tiny_settings, method="nested", supernets=37, steps=1400, block=1)
-    poolwise.search(settings, tmp_path / "run", source=tiny_source, listener=listener)
-    (remark,) = RunFolder.open(tmp_path / "run").events("remark")
+    settings = dataclasses.replace(tiny_settings, method="nested", supernets=37, steps=1400)
+    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source, listener=listener)
+    (remark,) = folder.events("remark")
     assert remark["step"] == 37 * 36
     assert f"search: {remark['text']}" in listener.told
-    poolwise.rank(tmp_path / "run", source=tiny_source)
+    value = poolwise.rank(tmp_path / "run", source=tiny_source)
     page = poolwise.report(tmp_path / "run").read_text()
     assert "At step 1332 of the search: scores on own weights after 25 steps of each" in page
+    stopped = tmp_path / "stopped"
+    with pytest.raises(Interrupted):  # right after the look
+        poolwise.search(settings, stopped, source=tiny_source, listener=After(37 * 36))
+    poolwise.resume(stopped, source=tiny_source)
+    assert poolwise.rank(stopped, source=tiny_source)["ranking"] == value["ranking"]
+    assert [event["text"] for event in RunFolder.open(stopped).events("remark")] == [remark["text"]]
+
+
+def test_a_look_scores_as_the_ranking_does_and_is_paid_for(monkeypatch, tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, method="nested", supernets=37, rank_on="both", steps=80, block=8)
+    state = loop.SearchState(Problem(settings, tiny_source))
+    monkeypatch.setattr(type(state.sampler), "look", 20)
+    told, seen, run = [], [], state.nets.run_all
+    monkeypatch.setattr(state.sampler, "looked", told.append)
+    while state.step < 20:
+        state.advance(lambda jobs, watch: (seen.extend(jobs), run(jobs, watch))[1])
+    assert len(seen) == 20  # no block reaches over it
+    (accuracy_TP,) = told
+    images, price = 8 * state.nets.scoring.batches.batch_size, state.problem.cost.prefix_macs
+    assert accuracy_TP.shape == (2, 36)
+    assert accuracy_TP * images == pytest.approx(np.round(accuracy_TP * images))
+    poolings = list(state.problem.space)
+    trained = step_macs(state.problem, sum(state.problem.cost(job.pooling).macs for job in seen))
+    assert state.macs == trained + images * (price(poolings) + sum(price([pooling]) for pooling in poolings))
 
 
 def test_fusion_left_to_the_run_is_off_where_own_scores_are_noise(tmp_path, tiny_settings, tiny_source):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +22,13 @@ from poolwise.searching import samplers
 from poolwise.searching.length import mean_step_macs, search_steps, step_macs
 from poolwise.searching.nets import Job, SuperNets, Told, crew, run_parallel
 from poolwise.stopwatch import PARTS, Stopwatch
-from poolwise.training import LossNotFinite, check_finite, cosine
+from poolwise.training import LossNotFinite, check_finite, cosine, count_correct
 from poolwise.workers import for_search
 
 Run = Callable[[Sequence[Job], Stopwatch], list[Told]]
 CHECKPOINT = "search"
 _LOGS, _SNAPSHOTS = 200, 40  # events in a whole search
+_LOOKED_AT = 8  # scoring batches
 _PACE = 100  # steps that tell what those to come will cost
 _SNAPSHOT_CONFIGURATIONS = 1000  # larger spaces have no snapshots of the assignment
 
@@ -112,8 +114,8 @@ class SearchState:
         """
         with self.watch("assignment"):
             temperature = self.sampler.temperature
-            # no block reaches over a branch
-            end = self.sampler.branch if self.step < self.sampler.branch else self.steps
+            # no block reaches over a branch or a look
+            end = min(stop for stop in (self.sampler.branch, self.sampler.look, self.steps) if stop > self.step)
             jobs = [self._job(self.step + i) for i in range(min(self.problem.block, end - self.step))]
         results = (run or self.nets.run_all)(jobs, self.watch)
         for i, (job, (loss, _)) in enumerate(zip(jobs, results, strict=True)):
@@ -127,6 +129,8 @@ class SearchState:
         self.step += len(jobs)
         if self.step == self.sampler.branch:
             self.nets.branch()
+        if self.step == self.sampler.look:
+            self._look()
         prices = [self.problem.cost(job.pooling).macs for job in jobs]
         self.macs += sum(
             step_macs(self.problem, macs, job.scoring is not None) for job, macs in zip(jobs, prices, strict=True)
@@ -137,6 +141,24 @@ class SearchState:
             {"loss": loss, "accuracy": accuracy, "lr": job.lr, "temperature": temperature, "supernet": job.supernet}
             for job, (loss, accuracy) in zip(jobs, results, strict=True)
         ]
+
+    def _look(self) -> None:
+        """Let the sampler know what all configurations reach by now on what ranks them."""
+        problem, poolings, seen = self.problem, list(self.problem.space), 0
+        judge_TP, _ = self.sampler.judges_of(poolings, problem.settings.rank_on)
+        turns = [[(m, np.flatnonzero(judge_P == m)) for m in set(judge_P.tolist())] for judge_P in judge_TP]
+        right_TP = np.zeros(judge_TP.shape, np.int64)
+        with threads_here(for_search(problem).threads):
+            for _ in range(_LOOKED_AT):
+                images_BCHW, labels_B = self.nets.scoring.next()
+                seen += len(labels_B)
+                for right_P, groups in zip(right_TP, turns, strict=True):
+                    for m, own in groups:
+                        members, network = [poolings[a] for a in own], self.nets.networks[m]
+                        right_P[own] += count_correct(network, members, images_BCHW, labels_B, self.nets.precision)
+        prices = [problem.cost.prefix_macs([poolings[a] for a in own]) for groups in turns for _, own in groups]
+        self.macs += seen * sum(prices)
+        self.sampler.looked(right_TP / seen)
 
     def _keep_pace(self, taken: Sequence[int]) -> None:
         """As many steps in all as the multiply-adds that are left pay for."""

@@ -128,6 +128,14 @@ class Sampler:
         return math.ceil(self.task.warm_up * self.task.steps) if self.supernets > 1 else 0
 
     @property
+    def look(self) -> int:
+        """Number of steps after which all configurations are scored by what ranks them, for ``looked``; 0 for never."""
+        return 0
+
+    def looked(self, accuracy_TP: np.ndarray) -> None:
+        """Take what ``judges_of`` (T turns) said of the whole space after ``look`` steps."""
+
+    @property
     def alone(self) -> bool:
         """The next step belongs to the first of several SuperNets, whatever the assignment."""
         return self.supernets > 1 and self.warming

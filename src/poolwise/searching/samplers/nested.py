@@ -85,15 +85,15 @@ class Nested(Sampler):
         self._drawn += 1
         return a, self.group(a) if own else 0
 
-    def tell(self, pooling: Pooling, supernet: int, accuracy: float | None) -> None:
-        super().tell(pooling, supernet, accuracy)
-        if self._parts == self.space.size >= FEWEST and self._step == LOOK * CYCLE // (CYCLE - 1) * self.space.size:
-            self._look()
+    @property
+    def look(self) -> int:
+        apart = self._parts == self.space.size >= FEWEST
+        return LOOK * CYCLE // (CYCLE - 1) * self.space.size if apart else 0
 
-    def _look(self) -> None:
+    def looked(self, accuracy_TP: np.ndarray) -> None:
         """Give the own SuperNets up where their scores are noise."""
-        scores_PM = self.table.of(range(self.space.size))
-        found = signal(list(self.space), scores_PM[:, 1 : 1 + self.space.size].diagonal(), scores_PM[:, 0])
+        shared_P, own_P = accuracy_TP
+        found = signal(list(self.space), own_P, shared_P)
         self._given_up = not found.found
         on = f"{self.supernets} SuperNets train on" if found.found else "they are noise, and one SuperNet trains on"
         self.remark = f"scores on own weights after {LOOK} steps of each: {found}; {on}"
