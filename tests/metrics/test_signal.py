@@ -25,11 +25,20 @@ def test_either_sign_is_enough():
     assert agreeing.reliability <= agreeing.noise
     assert agreeing.found
     places = np.arange(36.0)  # the space is in order, so neighbours are alike
-    apart = signal(SPACE, places, -places)
-    assert apart.agreement == pytest.approx(-1)
+    centred = places - places.mean()
+    other = rough - centred * (rough @ centred) / (centred @ centred)  # agrees with places neither way
+    apart = signal(SPACE, places, other + 0.01 * places)
+    assert 0 < apart.agreement < apart.chance
     assert apart.reliability > 0.8
     assert apart.found
-    assert "agree with those on shared weights by -1.00" in str(apart)
+
+
+def test_what_goes_against_the_other_is_no_sign():
+    places = np.arange(36.0)
+    against = signal(SPACE, places, -places)
+    assert against.reliability > against.noise
+    assert not against.found
+    assert "agree with those on shared weights by -1.00" in str(against)
 
 
 def test_constant_scores_say_nothing():

@@ -260,7 +260,7 @@ def test_fusion_left_to_the_run_is_off_where_own_scores_are_noise(tmp_path, tiny
     poolings = [Pooling.parse(row["pooling"]) for row in value["ranking"]]
     place = np.array([int(str(pooling).split("-")[0]) for pooling in poolings]) / 20
     noise = np.random.default_rng(0).random(36)
-    for own, by in ((place, "estimate"), (1 - place, "estimate"), (noise, "score")):
+    for own, by in ((place, "estimate"), (1 - place, "score"), (noise, "score")):
         rows = [
             {**row, "accuracies": [float(a), float(b)]} for row, a, b in zip(value["ranking"], place, own, strict=True)
         ]

@@ -32,7 +32,8 @@ class Signal:
 
     @property
     def found(self) -> bool:
-        return self.agreement > self.chance or self.reliability > self.noise
+        """Both ways of being wrong are the same only where the truth is in both, so what goes against the other is no sign."""
+        return self.agreement > self.chance or (self.agreement > 0 and self.reliability > self.noise)
 
     def __str__(self) -> str:
         return (
