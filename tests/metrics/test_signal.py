@@ -31,6 +31,7 @@ def test_either_sign_is_enough():
     assert 0 < apart.agreement < apart.chance
     assert apart.reliability > 0.8
     assert apart.found
+    assert signal(SPACE, places, other - 0.01 * places).found  # against, but by chance
 
 
 def test_what_goes_against_the_other_is_no_sign():

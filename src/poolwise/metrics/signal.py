@@ -32,8 +32,8 @@ class Signal:
 
     @property
     def found(self) -> bool:
-        """Both ways of being wrong are the same only where the truth is in both, so what goes against the other is no sign."""
-        return self.agreement > self.chance or (self.agreement > 0 and self.reliability > self.noise)
+        """Either sign is enough, but smooth scores that go against the other ones beyond chance are no sign of the truth."""
+        return self.agreement > self.chance or (self.agreement > -self.chance and self.reliability > self.noise)
 
     def __str__(self) -> str:
         return (
