@@ -330,10 +330,10 @@ def measured(settings: Settings, source: Source | None, trainings: int | None = 
     steps = search_steps(problem)  # a wrong length is told before anything is measured
     if trainings is None:
         problem = decided(problem)
-    settings = problem.settings
-    rough = (settings.top + 3) * settings.retrain_seeds * problem.retrain_steps + steps * 4 / 3
-    if trainings is not None:
-        rough = trainings * problem.retrain_steps
+    settings, searched = problem.settings, 0.0
+    if trainings is None:
+        trainings, searched = (settings.top + 3) * settings.retrain_seeds, steps * 4 / 3
+    rough = trainings * problem.retrain_steps + searched
     # if every step costs what the default configuration's does
     problem.parallel = workers.measured(problem, rough * problem.calibration.step_seconds)
     return problem

@@ -55,7 +55,7 @@ class Settings:
             several SuperNets, that one trains alone before all go on from it.
         rank_on: which SuperNets score a configuration when ranking: ``assigned``, its most probable one on the whole
             scoring half, as published; ``all``, every one on its share of it, weighted by the assignment; ``both``, that of
-            all and that of its part, each on half of it (method ``nested``, and no other).
+            all and that of its part, each on all of it (method ``nested``, and no other).
         fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone; None for
             where own scores tell how far to trust the count: on with ``ranks_both``, unless they are noise.
         top: how many of the ranking are retrained.

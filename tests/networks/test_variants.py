@@ -27,8 +27,8 @@ from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
 from poolwise.searching import ranking
-from poolwise.searching.nets import SuperNets
-from poolwise.searching.ranking import count_all, recalibrate
+from poolwise.searching.nets import SuperNets, count_all
+from poolwise.searching.ranking import recalibrate
 from poolwise.settings import NORMS, SHARINGS, Settings
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.training import Precision, sgd, train_step

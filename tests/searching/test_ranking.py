@@ -13,7 +13,7 @@ from poolwise.networks.chain import batch_norm, create
 from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import OPERATORS, SwitchableNet
 from poolwise.networks.walk import walk
-from poolwise.searching.ranking import count_all
+from poolwise.searching.nets import count_all
 from poolwise.space import Pooling
 from poolwise.training import Precision, count_correct
 

@@ -1,10 +1,14 @@
-"""How long a search is, and what its steps cost."""
+"""How long a search is, and what its steps and scorings cost."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from poolwise.problem import Problem
 from poolwise.searching import samplers
-from poolwise.space import LISTED
+from poolwise.space import LISTED, Pooling
 
 
 def search_steps(problem: Problem) -> int:
@@ -27,3 +31,9 @@ def mean_step_macs(problem: Problem, macs: int, method: str) -> int:
     """The same on the average over the steps of a method, which may leave most scoring batches out."""
     left_out = samplers.sampler(method).scored_one_in(problem.space.size) - 1
     return (step_macs(problem, macs) + left_out * step_macs(problem, macs, scored=False)) // (1 + left_out)
+
+
+def scoring_macs(problem: Problem, poolings: Sequence[Pooling], judge_P: np.ndarray) -> int:
+    """Multiply-adds of scoring an image under every configuration, each SuperNet computing the prefixes of its own once."""
+    groups = [[p for p, m in zip(poolings, judge_P, strict=True) if m == net] for net in set(judge_P.tolist())]
+    return sum(problem.cost.prefix_macs(group) for group in groups)

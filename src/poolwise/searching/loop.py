@@ -19,10 +19,10 @@ from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder
 from poolwise.searching import samplers
-from poolwise.searching.length import mean_step_macs, search_steps, step_macs
-from poolwise.searching.nets import Job, SuperNets, Told, crew, run_parallel
+from poolwise.searching.length import mean_step_macs, scoring_macs, search_steps, step_macs
+from poolwise.searching.nets import Job, SuperNets, Told, count_all, crew, run_parallel
 from poolwise.stopwatch import PARTS, Stopwatch
-from poolwise.training import LossNotFinite, check_finite, cosine, count_correct
+from poolwise.training import LossNotFinite, check_finite, cosine
 from poolwise.workers import for_search
 
 Run = Callable[[Sequence[Job], Stopwatch], list[Told]]
@@ -144,20 +144,16 @@ class SearchState:
 
     def _look(self) -> None:
         """Let the sampler know what all configurations reach by now on what ranks them."""
-        problem, poolings, seen = self.problem, list(self.problem.space), 0
+        problem, nets, poolings, seen = self.problem, self.nets, list(self.problem.space), 0
         judge_TP, _ = self.sampler.judges_of(poolings, problem.settings.rank_on)
-        turns = [[(m, np.flatnonzero(judge_P == m)) for m in set(judge_P.tolist())] for judge_P in judge_TP]
         right_TP = np.zeros(judge_TP.shape, np.int64)
         with threads_here(for_search(problem).threads):
             for _ in range(_LOOKED_AT):
-                images_BCHW, labels_B = self.nets.scoring.next()
+                images_BCHW, labels_B = nets.scoring.next()
                 seen += len(labels_B)
-                for right_P, groups in zip(right_TP, turns, strict=True):
-                    for m, own in groups:
-                        members, network = [poolings[a] for a in own], self.nets.networks[m]
-                        right_P[own] += count_correct(network, members, images_BCHW, labels_B, self.nets.precision)
-        prices = [problem.cost.prefix_macs([poolings[a] for a in own]) for groups in turns for _, own in groups]
-        self.macs += seen * sum(prices)
+                for right_P, judge_P in zip(right_TP, judge_TP, strict=True):
+                    right_P += count_all(nets.networks, poolings, judge_P, images_BCHW, labels_B, nets.precision)
+        self.macs += seen * sum(scoring_macs(problem, poolings, judge_P) for judge_P in judge_TP)
         self.sampler.looked(right_TP / seen)
 
     def _keep_pace(self, taken: Sequence[int]) -> None:

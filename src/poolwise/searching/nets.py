@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.space import Pooling
 from poolwise.stopwatch import IDLE, Stopwatch
-from poolwise.training import compiled, correct, sgd, train_step
+from poolwise.training import Precision, compiled, correct, count_correct, sgd, train_step
 from poolwise.workers import Crew
 
 Told = tuple[float, float | None]  # loss (nats) and scoring accuracy (0 to 1) of a step, None where it is not scored
@@ -183,6 +184,23 @@ def _placed(problem: Problem, name: str, streams: Streams) -> SwitchableNet:
     network = problem.supernet(name, streams)
     problem.precision.place(network, problem.device)
     return network
+
+
+def count_all(
+    networks: Sequence[SwitchableNet],
+    poolings: Sequence[Pooling],
+    supernet_P: Sequence[int],
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    precision: Precision,
+) -> np.ndarray:
+    """right_P: rightly classified images of one batch under each configuration, on the SuperNet that it is scored by."""
+    right_P = np.zeros(len(poolings), np.int64)
+    for m, network in enumerate(networks):
+        own = [a for a in range(len(poolings)) if supernet_P[a] == m]
+        if own:
+            right_P[own] = count_correct(network, [poolings[a] for a in own], images_BCHW, labels_B, precision)
+    return right_P
 
 
 def crew(problem: Problem, nets: SuperNets, workers: int, threads: int) -> Crew:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.metrics import fuse
@@ -23,29 +22,13 @@ from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder, environment
 from poolwise.searching import ranked
 from poolwise.searching.beam import beam
+from poolwise.searching.length import scoring_macs
 from poolwise.searching.loop import SearchState
+from poolwise.searching.nets import count_all
 from poolwise.space import LISTED, Pooling
-from poolwise.training import Precision, count_correct
 from poolwise.workers import each, for_ranking
 
 RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is ranked, or what a beam comes by
-
-
-def count_all(
-    networks: Sequence[SwitchableNet],
-    poolings: Sequence[Pooling],
-    supernet_P: Sequence[int],
-    images_BCHW: Tensor,
-    labels_B: Tensor,
-    precision: Precision,
-) -> np.ndarray:
-    """right_P: rightly classified images of one batch under each configuration, on the SuperNet that it is scored by."""
-    right_P = np.zeros(len(poolings), np.int64)
-    for m, network in enumerate(networks):
-        own = [a for a in range(len(poolings)) if supernet_P[a] == m]
-        if own:
-            right_P[own] = count_correct(network, [poolings[a] for a in own], images_BCHW, labels_B, precision)
-    return right_P
 
 
 def _score_batch(
@@ -314,6 +297,5 @@ def _macs(problem: Problem, state: SearchState, scored: Scored) -> int:
     for poolings in scored.rounds:
         judge_TP, _ = state.sampler.judges_of(poolings, problem.settings.rank_on)
         for judge_P, images in zip(judge_TP, seen_T, strict=True):
-            groups = [[p for p, m in zip(poolings, judge_P, strict=True) if m == net] for net in set(judge_P.tolist())]
-            total += images * sum(problem.cost.prefix_macs(group) for group in groups)
+            total += images * scoring_macs(problem, poolings, judge_P)
     return total

@@ -77,11 +77,10 @@ class Nested(Sampler):
 
     def _choose(self) -> tuple[int, int]:
         a = self._draw.next()
-        own = (
-            self._own_turn()
-            if self.task.draw == "rounds" or self._given_up
-            else self.task.assigns.random() >= 1 / CYCLE
-        )
+        if self.task.draw == "rounds":
+            own = self._own_turn()
+        else:
+            own = not self._given_up and self.task.assigns.random() >= 1 / CYCLE
         self._drawn += 1
         return a, self.group(a) if own else 0
 
