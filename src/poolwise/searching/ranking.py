@@ -32,9 +32,15 @@ RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is r
 
 
 def _score_batch(
-    problem: Problem, listener: Listener, networks: Any, i: int, poolings: Sequence[Pooling], supernet_P: Sequence[int]
+    problem: Problem,
+    listener: Listener,
+    networks: Any,
+    _place: int,
+    i: int,
+    poolings: Sequence[Pooling],
+    supernet_P: Sequence[int],
 ) -> np.ndarray:
-    """right_P of the i-th batch of the scoring half, here or in a worker."""
+    """right_P of a pass over the i-th batch of the scoring half, here or in a worker."""
     listener.check()
     right_P = count_all(networks, poolings, supernet_P, *problem.ranking_batches.part(i), problem.precision)
     listener.advance()
@@ -51,14 +57,15 @@ def _given(result: Any) -> np.ndarray:
 def score_all(problem: Problem, networks: list[SwitchableNet], panel: Panel, listener: Listener) -> np.ndarray:
     """right_BP: rightly classified images of each configuration in each pass of the panel, shared out to the workers."""
     jobs = [
-        (int(i), list(panel.poolings), owner_P.tolist())
-        for i, owner_P in zip(panel.batch_B, panel.owner_BP, strict=True)
+        (place, int(i), list(panel.poolings), owner_P.tolist())
+        for place, (i, owner_P) in enumerate(zip(panel.batch_B, panel.owner_BP, strict=True))
     ]
     parallel = for_ranking(problem)
     for network in networks if parallel.workers > 1 else ():
         network.share_memory()
     results = each(problem, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
-    return np.stack([_given(result) for _, result in results])
+    found = {job[0]: _given(result) for job, result in results}  # workers end in any order
+    return np.stack([found[place] for place in range(len(jobs))])
 
 
 class Panel:
