@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from poolwise import api
 from poolwise.metrics import kendall_tau_b
 from poolwise.problem import Problem
 from poolwise.runs import RunFolder
+from poolwise.searching import ranking
 from poolwise.searching.loop import SearchState
 from poolwise.searching.ranked import arrange, trained
 from poolwise.searching.ranking import pooled
@@ -98,6 +100,19 @@ def test_gains_are_pooled_and_not_how_good_a_supernet_is():
     assert pooled(accuracy_TP[:1], np.ones((1, 7))) == pytest.approx(accuracy_TP[0])
     alike = np.tile(accuracy_TP[0], (3, 1))
     assert pooled(alike, weight_TP) == pytest.approx(accuracy_TP[0])
+
+
+@pytest.mark.parametrize(
+    "how", [{"rank_on": "all"}, {"method": "nested", "supernets": 37, "rank_on": "both"}], ids=["all", "both"]
+)
+def test_passes_may_end_in_any_order(how, monkeypatch, tmp_path, tiny_settings, tiny_source):
+    settings = dataclasses.replace(tiny_settings, eval_batch_size=8, **how)
+    api.search(settings, tmp_path / "run", source=tiny_source)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    in_order = api.rank(tmp_path / "run", source=tiny_source)
+    each = ranking.each
+    monkeypatch.setattr(ranking, "each", lambda *given: reversed(list(each(*given))))
+    assert api.rank(tmp_path / "copy", source=tiny_source)["ranking"] == in_order["ranking"]
 
 
 def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
