@@ -11,11 +11,13 @@ import poolwise
 from poolwise import planning
 from poolwise.errors import RequestError
 from poolwise.metrics import fuse
+from poolwise.metrics.signal import Signal
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder
 from poolwise.searching import loop, ranked, ranking, samplers
 from poolwise.searching.length import step_macs
+from poolwise.searching.samplers import nested
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 
@@ -233,6 +235,24 @@ def test_what_nested_finds_out_is_told_logged_and_reported(tmp_path, tiny_settin
     poolwise.resume(stopped, source=tiny_source)
     assert poolwise.rank(stopped, source=tiny_source)["ranking"] == value["ranking"]
     assert [event["text"] for event in RunFolder.open(stopped).events("remark")] == [remark["text"]]
+
+
+def test_own_weights_that_were_given_up_rank_nothing(monkeypatch, tmp_path, tiny_settings, tiny_source):
+    monkeypatch.setattr(nested, "signal", lambda *given: Signal(0.1, 0.3, 0.0, 0.1))
+    settings = dataclasses.replace(tiny_settings, method="nested", supernets=37, steps=1400)
+    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    problem = Problem(Settings.from_json(folder.request()["settings"]), tiny_source)
+    value = poolwise.rank(tmp_path / "run", source=tiny_source)
+    for row in value["ranking"]:
+        assert row["accuracies"] == [pytest.approx(row["score"])]
+        assert (row["supernet"], row["assignment"][0]) == (0, 1)
+    assert value["fusion"]["own"] is None
+    assert value["spent"]["rank_macs"] == len(problem.halves[1]) * problem.cost.prefix_macs(problem.space)
+    fused = poolwise.rank(tmp_path / "run", fusion=True, source=tiny_source)
+    assert fused["fusion"]["own"] is None
+    page = poolwise.report(tmp_path / "run").read_text()
+    assert "they are noise, and one SuperNet trains on" in page
+    assert "Every configuration on weights that all share and on its own" not in page
 
 
 def test_a_look_scores_as_the_ranking_does_and_is_paid_for(monkeypatch, tiny_settings, tiny_source):

@@ -19,6 +19,7 @@ from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
+from poolwise.searching.ranked import by_both
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
 from poolwise.training import LossNotFinite
@@ -214,7 +215,7 @@ def read(work: Work, space: PoolingSpace) -> Entry:
         rows = {row["pooling"]: row for row in value["ranking"]}
         ordered = [rows[str(pooling)] for pooling in space]
         scores_P, points, percent = np.array([100 * row["score"] for row in ordered]), (), True
-        if work.settings.ranks_both:
+        if by_both(value):
             parts_2P = 100 * np.array([row["accuracies"] for row in ordered]).T
         spent = sum(value["spent"].values())
     return Entry(label, work.seed, work.macs, scores_P, percent, work.budget, spent, points, parts_2P)

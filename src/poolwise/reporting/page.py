@@ -13,6 +13,7 @@ from poolwise.metrics import kendall_tau_b
 from poolwise.reporting import figures
 from poolwise.reporting.templates import templates
 from poolwise.runs import RunFolder, Trials
+from poolwise.searching.ranked import by_both
 from poolwise.settings import DEMONSTRATION, Settings
 from poolwise.shapes import EVENTS, RANKED, check
 from poolwise.space import Pooling
@@ -32,7 +33,7 @@ def write(folder: RunFolder) -> Path:
     trials = Trials(folder).all() if (folder.path / "trials.sqlite").exists() else []
     trials = [trial for trial in trials if retrain and trial["budget"] == retrain["steps"]]
     events = {kind: _events(folder, kind) for kind in EVENTS}
-    both = settings.ranks_both
+    both = by_both(ranking)
     drawn = {
         "scores": figures.scores_against_macs(ranking),
         "decision": figures.decision(refined) if refined else None,

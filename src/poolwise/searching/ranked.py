@@ -72,7 +72,7 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     Ties in what is ranked by go to fewer MACs, then to the order of the space.
     """
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
-    both = Settings.from_json(value["settings"]).ranks_both
+    both = by_both(value)
     if fusion is None:
         fusion = both and _own_tell(rows)
     fused = _fused(rows, fusion, trials or {}, both)
@@ -109,6 +109,11 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
     }
+
+
+def by_both(value: dict[str, Any]) -> bool:
+    """Whether a ranking is by shared and by own weights: the method does that, and it did not give own weights up."""
+    return Settings.from_json(value["settings"]).ranks_both and len(value["ranking"][0].get("accuracies", ())) > 1
 
 
 def _own_tell(rows: list[dict[str, Any]]) -> bool:

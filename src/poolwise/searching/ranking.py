@@ -87,9 +87,10 @@ class Panel:
     """
 
     def __init__(self, problem: Problem, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
-        batches, self.poolings, self.both = problem.ranking_batches, poolings, problem.settings.ranks_both
+        batches, self.poolings = problem.ranking_batches, poolings
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
-        passes = np.arange(problem.ranking_passes)
+        self.both = problem.settings.ranks_both and self.turns > 1
+        passes = np.arange(batches.parts * self.turns // problem.settings.ranking_rotation)
         self.turn_B = passes % self.turns
         self.batch_B = passes * problem.settings.ranking_rotation // self.turns
         self.owner_BP = judge_TP[self.turn_B]
@@ -192,18 +193,17 @@ class Scored:
 
 def _plain(problem: Problem, state: SearchState, listener: Listener) -> Scored:
     """The whole space, or what was visited of a large one, in one go."""
-    poolings, calibration = _covered(problem, state), problem.calibration_batches
-    listener.start("rank", problem.ranking_passes + (calibration.parts if calibration else 0))
+    poolings = _covered(problem, state)
+    listener.start("rank", _passes(problem, state))
     panel, right_BP = _run(problem, state, poolings, listener)
     return Scored(poolings, panel, right_BP, [poolings])
 
 
 def _beamed(problem: Problem, state: SearchState, listener: Listener) -> Scored:
     """What a beam comes by, a level after the other."""
-    space, width, calibration = problem.space, problem.settings.rank_beam, problem.calibration_batches
+    space, width = problem.space, problem.settings.rank_beam
     assert width is not None
-    level = problem.ranking_passes + (calibration.parts if calibration else 0)
-    listener.start("rank", (space.poolings + 1) * level)
+    listener.start("rank", (space.poolings + 1) * _passes(problem, state))
     right: dict[Pooling, np.ndarray] = {}
     rounds: list[list[Pooling]] = []
 
@@ -226,6 +226,12 @@ def _run(
     panel = _panel(problem, state, poolings)
     networks = recalibrate(problem, state.nets.networks, poolings, panel.judge_TP[0], listener)
     return panel, score_all(problem, networks, panel, listener)
+
+
+def _passes(problem: Problem, state: SearchState) -> int:
+    """Passes over a batch in one go through the scoring half, those that recalibrate norms among them."""
+    calibration = problem.calibration_batches
+    return len(_panel(problem, state, [problem.default]).batch_B) + (calibration.parts if calibration else 0)
 
 
 def _panel(problem: Problem, state: SearchState, poolings: Sequence[Pooling]) -> Panel:

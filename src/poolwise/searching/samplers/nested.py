@@ -98,11 +98,13 @@ class Nested(Sampler):
         self.remark = f"scores on own weights after {LOOK} steps of each: {found}; {on}"
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
+        if self._given_up:
+            return np.eye(self.supernets)[[0] * len(indices)]
         own_NM = np.eye(self.supernets)[[self.group(a) for a in indices]]
         return (np.eye(self.supernets)[[0] * len(indices)] + (CYCLE - 1) * own_NM) / CYCLE
 
     def judges_of(self, poolings: Sequence[Pooling], rank_on: str) -> tuple[np.ndarray, np.ndarray]:
-        if self.supernets == 1:
+        if self.supernets == 1 or self._given_up:
             return super().judges_of(poolings, "assigned")
         own_N = [self.group(self.space.index(pooling)) for pooling in poolings]
         return np.array([[0] * len(own_N), own_N], np.int64), np.full((2, len(own_N)), 0.5)
