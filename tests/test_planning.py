@@ -78,12 +78,26 @@ def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, sl
 
 
 def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
-    settings = dataclasses.replace(tiny_settings, method="nested", supernets=None, rank_on="both", threads=1, workers=1)
-    short, long = (planning.measured(dataclasses.replace(settings, steps=steps), tiny_source) for steps in (300, 3000))
-    assert (short.settings.supernets, long.settings.supernets) == (1, 37)
-    assert plan(short, ["search"]).lines()[0].startswith("1 SuperNet: 200 of 300 steps are 5 for each")
-    assert plan(long, ["search"]).lines()[0] == "37 SuperNets: 2000 of 3000 steps are 55 for each of 36 configurations"
+    settings = dataclasses.replace(tiny_settings, supernets=None, threads=1, workers=1)
+    few, many = (planning.measured(dataclasses.replace(settings, steps=steps), tiny_source) for steps in (1900, 9000))
+    assert (few.settings.supernets, many.settings.supernets) == (1, 4)
+    assert plan(few, ["search"]).lines()[0] == "1 SuperNet: 1900 steps, and a SuperNet should have 1000"
     asked = planning.measured(dataclasses.replace(settings, supernets=5), tiny_source)
     assert plan(asked, ["search"]).supernets is None
-    mixture = dataclasses.replace(settings, method="mixture", rank_on="assigned", steps=2100)
-    assert planning.measured(mixture, tiny_source).settings.supernets == 2
+
+
+def test_short_trainings_are_planned_with_the_search(tiny_settings, tiny_source, slow_machine):
+    settings = dataclasses.replace(tiny_settings, steps=1500, short=0.5, threads=1, workers=1)
+    problem = planning.measured(settings, tiny_source)
+    planned = plan(problem, ["search", "rank"])
+    search, short, _ = planned.stages
+    assert (search.steps, short.steps) == (1500 - 20 * 36, 20 * 36)
+    macs = sum(problem.cost(pooling).macs for pooling in problem.space)
+    assert short.macs == 3 * 16 * 20 * macs
+    assert short.seconds == pytest.approx(short.steps / search.steps * search.seconds, rel=0.5)
+    assert "short trainings (1 of 20 steps of each of 36 configurations): 720 steps" in planned.lines()[1]
+    fitted = fit(
+        settings, 2 * planned.seconds / planning.RESERVE, ["search", "rank"], ["supernets", "images"], tiny_source
+    )
+    again = plan(planning.measured(fitted, tiny_source), ["search", "rank"])
+    assert again.seconds == pytest.approx(2 * planned.seconds, rel=0.1)

@@ -19,7 +19,7 @@ from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import time_words
 from poolwise.searching import samplers
-from poolwise.searching.length import search_steps
+from poolwise.searching.length import search_steps, short_macs, short_trainings, whole_steps
 from poolwise.settings import STEPS_A_SUPERNET, TRIED, Settings
 from poolwise.space import LISTED, Pooling
 
@@ -34,7 +34,8 @@ _SAMPLE = 2000  # configurations that averages are taken over, evenly spread ove
 class Stage:
     """One stage of a run: optimizer steps (or images, for ranking), multiply-adds, seconds and bytes of memory.
 
-    ``fixed_seconds`` of the seconds do not grow with the steps.
+    ``fixed_seconds`` of the seconds do not grow with the steps; ``told`` is what the user calls it, where that is more than its
+    name.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Stage:
     seconds: float
     memory_bytes: int
     fixed_seconds: float
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class Plan:
     def lines(self) -> list[str]:
         """For the user."""
         told = [
-            f"{s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs, about {time_words(s.seconds)}"
+            f"{s.told or s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs, about"
+            f" {time_words(s.seconds)}"
             for s in self.stages
         ]
         memory, disk = f"{self.memory_bytes / 2**30:.1f} GiB of memory", f"{_size(self.disk_bytes)} on disk"
@@ -102,6 +105,8 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
     for name in stages:
         if name in makers:
             planned.append(makers[name](problem))
+            if name == "search" and short_trainings(problem).seeds:
+                planned.append(_short(problem))
         elif name in ("refine", "retrain", "exhaustive"):
             planned.append(_trainings(problem, name, trainings))
     settings, parameters = problem.settings, problem.cost(problem.default).parameters
@@ -117,8 +122,7 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
 def _search(problem: Problem) -> Stage:
     settings, timing = problem.settings, problem.timing
     macs = _mean_macs(problem)
-    scored = 1 / samplers.sampler(settings.method).scored_one_in(problem.space.size)  # share of the steps
-    step = timing.seconds("train", macs) + scored * timing.seconds("score", macs) + timing.data
+    step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
     parallel = workers.for_search(problem)
     count = parallel.workers
     seconds, fixed = search_steps(problem) * step, 0.0
@@ -134,7 +138,7 @@ def _search(problem: Problem) -> Stage:
     return Stage(
         "search",
         search_steps(problem),
-        int(search_steps(problem) * batch * (3 + scored) * macs),
+        int(search_steps(problem) * batch * 4 * macs),
         seconds + fixed,
         memory,
         fixed,
@@ -149,14 +153,12 @@ def _rank(problem: Problem) -> Stage:
     generator, macs = np.random.Generator(np.random.PCG64(0)), 0.0
     for nets in settings.ranking_nets:  # each turn sees its share of the images
         owner = generator.integers(nets, size=len(poolings))
-        if settings.ranks_both:  # parts are pieces of the space in its order
-            owner = np.arange(len(poolings)) * nets // len(poolings)
         groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
         macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / settings.ranking_rotation
     macs *= count / len(poolings)
     parallel = workers.for_ranking(problem)
-    batches, passes = problem.ranking_batches, problem.ranking_passes
-    at_once = min(parallel.workers, passes)
+    batches = problem.ranking_batches
+    at_once = min(parallel.workers, batches.parts)
     each = macs * timing.rank  # seconds of an image
     seconds = images * each
     if at_once > 1:
@@ -165,8 +167,23 @@ def _rank(problem: Problem) -> Stage:
     evaluated = min(batches.batch_size, images)
     dearest = max(problem.cost(p).activation_bytes for p in poolings)
     memory = _memory(problem, at_once, 0) + at_once * evaluated * dearest // 4
-    seen = images * passes // batches.parts + calibrated
-    return Stage("rank", seen * count, int((images + calibrated) * macs), seconds, memory, seconds)
+    images += calibrated
+    return Stage("rank", images * count, int(images * macs), seconds, memory, seconds)
+
+
+def _short(problem: Problem) -> Stage:
+    """Short trainings of every configuration, which are part of the search."""
+    length, seeds = short_trainings(problem)
+    macs, steps, timing = _mean_macs(problem), length * seeds * problem.space.size, problem.timing
+    parallel = workers.for_trainings(problem)
+    at_once = min(parallel.workers, seeds * problem.space.size)
+    seconds, fixed = steps * (timing.seconds("train", macs) + timing.data), 0.0
+    if at_once > 1:
+        seconds, fixed = seconds * parallel.slowdown / at_once, CREW_SECONDS
+    batch = min(problem.settings.batch_size, len(problem.halves[0]))
+    memory = _memory(problem, at_once, batch) + at_once * 12 * problem.cost(problem.default).parameters
+    told = f"short trainings ({seeds} of {length} steps of each of {problem.space.size} configurations)"
+    return Stage("short", steps, short_macs(problem), seconds + fixed, memory, fixed, told)
 
 
 def _trainings(problem: Problem, name: str, trainings: Sequence[tuple[Pooling, int]] | None) -> Stage:
@@ -307,11 +324,13 @@ def fit(
     left = available - sum(stage.fixed_seconds for stage in planned.stages)
     shares = {"search": 3.0, "retrain": 2.0, "exhaustive": 2.0}
     weight = sum(shares[stage.name] for stage in planned.stages if stage.name in shares)
+    short = sum(stage.seconds - stage.fixed_seconds for stage in planned.stages if stage.name == "short")
     for stage in planned.stages:
         name = {"search": "steps", "retrain": "retrain_steps", "exhaustive": "retrain_steps"}.get(stage.name)
         if name in free:
-            asked = search_steps(problem) if name == "steps" else problem.retrain_steps
-            steps = int(asked * left * shares[stage.name] / weight / (stage.seconds - stage.fixed_seconds))
+            asked = whole_steps(problem) if name == "steps" else problem.retrain_steps
+            growing = stage.seconds - stage.fixed_seconds + (short if name == "steps" else 0.0)
+            steps = int(asked * left * shares[stage.name] / weight / growing)
             if steps < 10:
                 raise RequestError(
                     f"{time_words(seconds)} allow {max(steps, 0)} steps of {stage.name}: give more time, or use a smaller"
@@ -319,7 +338,7 @@ def fit(
                 )
             settings = replace(settings, steps=steps) if name == "steps" else replace(settings, retrain_steps=steps)
     if "supernets" in free and "search" in stages:
-        most = max((settings.steps or search_steps(problem)) // STEPS_A_SUPERNET, 1)
+        most = max((settings.steps or whole_steps(problem)) // STEPS_A_SUPERNET, 1)
         settings = replace(settings, supernets=settings.supernets and min(settings.supernets, most))
     return settings
 

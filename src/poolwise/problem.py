@@ -228,11 +228,6 @@ class Problem:
         return self.batches(self.training_images, size, half)
 
     @property
-    def ranking_passes(self) -> int:
-        """How often ranking runs a batch: once each, or once each and turn where every turn sees all."""
-        return self.ranking_batches.parts * len(self.settings.ranking_nets) // self.settings.ranking_rotation
-
-    @property
     def retrain_steps(self) -> int:
         images = len(self.training_images)
         return self.settings.retrain_steps or self.settings.retrain_epochs * max(

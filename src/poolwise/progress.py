@@ -37,8 +37,9 @@ class Listener:
     def start(self, stage: str, total: int, done: int = 0) -> None:
         """A stage of ``total`` units begins, ``done`` of them already behind it.
 
-        ``stage`` and its unit: ``search``, ``retrain``, ``equal cost``, ``refine`` and ``exhaustive`` (optimizer steps), ``rank``
-        (batches, or levels of a beam), ``compare`` (steps of a single SuperNet), ``simulate`` (repetitions).
+        ``stage`` and its unit: ``search``, ``short`` (trainings of every configuration, part of a search), ``retrain``,
+        ``equal cost``, ``refine`` and ``exhaustive`` (optimizer steps), ``rank`` (batches, or levels of a beam), ``compare``
+        (steps of a single SuperNet), ``simulate`` (repetitions).
         """
 
     def advance(self, units: int = 1, **info: Any) -> None:

@@ -14,7 +14,7 @@ NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
 AUTO = "auto"  # SuperNets: what the method takes for the length of the search
 STEPS_A_SUPERNET = 1000  # fewer leave the assignment to chance (docs/algorithm.md)
-RANKED_ON = ("assigned", "all", "both")
+RANKED_ON = ("assigned", "all")
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
 TRIED = 2  # configurations that a beam scores of each node that it opens
 AUGMENTS = ("crop-flip", "cutout", "trivial", "randaugment", "none")
@@ -54,10 +54,11 @@ class Settings:
         warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that otherwise prefer; with
             several SuperNets, that one trains alone before all go on from it.
         rank_on: which SuperNets score a configuration when ranking: ``assigned``, its most probable one on the whole
-            scoring half, as published; ``all``, every one on its share of it, weighted by the assignment; ``both``, that of
-            all and that of its part, each on all of it (method ``nested``, and no other).
+            scoring half, as published; ``all``, every one on its share of it, weighted by the assignment.
+        short: share of the steps (from 0 to below 1) for short trainings of every configuration on weights of its own
+            (``searching.short``), which rank together with the SuperNets.
         fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone; None for
-            where own scores tell how far to trust the count: on with ``ranks_both``, unless they are noise.
+            where short trainings tell how far to trust the count: on where they are more than noise.
         top: how many of the ranking are retrained.
         trials: stand-alone trainings that refining may take, the default's among them.
         refiner: method that chooses them (``poolwise.trialing``).
@@ -118,6 +119,7 @@ class Settings:
     sharing: str = "full"
     warm_up: float = 0.0
     rank_on: str = "assigned"
+    short: float = 0.0
     fusion: bool | None = False
     top: int = 1
     trials: int = 7
@@ -195,9 +197,12 @@ class Settings:
         _number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         for name in ("lr_end", "momentum", "weight_decay", "temperature", "temperature_start", "margin"):
             _number(name, getattr(self, name))
-        _number("warm_up", self.warm_up)
-        if self.warm_up >= 1:
-            raise RequestError(f"warm_up is {self.warm_up}: a share of the search from 0 to below 1 is allowed")
+        for name in ("warm_up", "short"):
+            _number(name, getattr(self, name))
+            if getattr(self, name) >= 1:
+                raise RequestError(
+                    f"{name} is {getattr(self, name)}: a share of the search from 0 to below 1 is allowed"
+                )
         if self.lr_end > self.lr:
             raise RequestError(
                 f"lr_end {self.lr_end} is above lr {self.lr}: the rate falls; give a smaller --lr-end as well"
@@ -229,7 +234,7 @@ class Settings:
         if self.norm == "recalibrated" and self.rank_on != "assigned" and self.supernets != 1:
             raise RequestError(
                 f"norm recalibrated and rank_on {self.rank_on} together would recalibrate every configuration on several"
-                " SuperNets: set one of them back (--rank-on assigned and a method other than nested, or --norm affine)"
+                " SuperNets: set one of them back (--rank-on assigned, or --norm affine)"
             )
 
     def _check_kinds(self) -> None:
@@ -267,19 +272,12 @@ class Settings:
     @property
     def ranking_nets(self) -> list[int]:
         """How many SuperNets share the configurations out in each turn of the ranking."""
-        if self.ranks_both:
-            return [1, self.nets - 1]
         return [1] * self.nets if self.rank_on == "all" else [self.nets]
 
     @property
     def ranking_rotation(self) -> int:
-        """How many turns share the scoring batches out; 1 where every turn goes over all of them."""
-        return 1 if self.ranks_both else len(self.ranking_nets)
-
-    @property
-    def ranks_both(self) -> bool:
-        """Each configuration is scored on shared weights and on its own; never where one SuperNet is all there is."""
-        return self.rank_on == "both" and self.nets > 1
+        """How many turns share the scoring batches out."""
+        return len(self.ranking_nets)
 
     def pickable(self, poolings: Iterable[str]) -> set[str] | None:
         """Those of ``poolings`` that may be picked: within the limits and of the numbers asked for; None for all."""
@@ -330,7 +328,14 @@ def _number(name: str, value: Any, above: float | None = None) -> None:
 
 
 # what the laboratory found to rank best at every budget (docs/results.md)
-_FOUND: dict[str, Any] = {"method": "nested", "supernets": None, "norm": "affine", "draw": "rounds", "fusion": None}
+_FOUND: dict[str, Any] = {
+    "method": "fairnas",
+    "supernets": None,
+    "norm": "affine",
+    "draw": "rounds",
+    "short": 0.67,
+    "fusion": None,
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"block": 1},

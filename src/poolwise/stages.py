@@ -179,17 +179,19 @@ def _carry_out(
         assert problem is not None
         if stage == "retrain":  # by now it is known what will be trained
             whole = _planned(folder, problem, [stage])
-        planned = whole.of(stage)
-        assert planned is not None
-        listener.expect(stage, planned)
+        planned = 0.0
+        for part in ("search", "short") if stage == "search" else (stage,):  # short trainings are part of the search
+            seconds = whole.of(part) or 0.0
+            planned += seconds
+            listener.expect(part, seconds)
         begin = time.monotonic()
         if stage == "exhaustive":
             exhaustive(problem, folder, _members(problem, folder.request()["poolings"]), listener, retry)
         else:
             work = _WORK[stage]
             work(problem, folder, listener)
-        seconds = round(time.monotonic() - begin, 1)
-        folder.log({"event": "stage", "stage": stage, "planned": planned, "seconds": seconds})
+        took = round(time.monotonic() - begin, 1)
+        folder.log({"event": "stage", "stage": stage, "planned": planned, "seconds": took})
     return folder
 
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playing import SPACES, make, play, small_spaces
 
-from poolwise.searching.samplers import sampler
 from poolwise.space import PoolingSpace
 
 
@@ -161,84 +160,3 @@ def test_without_balancing_one_supernet_takes_everything():
         share[method] = np.mean([m == 0 for _, m in asks[-500:]])
     assert share["unbalanced"] > 0.97
     assert 0.4 < share["mixture"] < 0.6
-
-
-def test_nested_takes_turns_between_the_shared_and_the_own():
-    one, _ = make("nested", SPACES[0], supernets=13)
-    rounds = [play(one, 36) for _ in range(6)]
-    for turn, asks in enumerate(rounds):
-        assert sorted(pooling for pooling, _ in asks) == list(SPACES[0])
-        assert all((m == 0) == (turn % 3 == 2) for _, m in asks)
-    parts = np.array([one.group(a) for a in range(36)])
-    assert np.bincount(parts, minlength=13).tolist() == [0] + [3] * 12
-    assert parts.tolist() == sorted(parts)
-    judge_TP, weight_TP = one.judges_of(list(SPACES[0]), "both")
-    assert judge_TP.tolist() == [[0] * 36, parts.tolist()]
-    assert (weight_TP == 0.5).all()
-
-
-def test_parts_of_nested_train_on_the_same_images():
-    one, _ = make("nested", SPACES[0], supernets=37)
-    again = [[(one.again, play(one, 1))[0] for _ in range(36)] for _ in range(6)]
-    assert again == [[False, *[True] * 35], [False, *[True] * 35], [False] * 36] * 2
-    alone, _ = make("nested", SPACES[0], supernets=1)
-    assert not any((alone.again, play(alone, 1))[0] for _ in range(80))
-
-
-def test_nested_draws_independently_too():
-    one, _ = make("nested", SPACES[0], supernets=37, draw="iid", steps=4000)
-    asks = play(one, 4000)
-    assert np.mean([m == 0 for _, m in asks]) == pytest.approx(1 / 3, abs=0.03)
-    assert all(m in (0, 1 + SPACES[0].index(pooling)) for pooling, m in asks)
-
-
-def test_nested_of_more_supernets_than_configurations_leaves_some_alone():
-    space = PoolingSpace(4, 1)
-    one, _ = make("nested", space, supernets=9)
-    assert {m for _, m in play(one, 60)} == {0, 1, 2, 3}
-    alone, _ = make("nested", space, supernets=1)
-    assert {m for _, m in play(alone, 60)} == {0}
-
-
-@pytest.mark.parametrize(
-    ("steps", "most", "count", "why"),
-    [
-        (2699, 100, 1, "49 for each of 36 configurations, and 50 are needed"),
-        (2700, 100, 37, "50 for each of 36 configurations"),
-        (2700, 36, 1, "memory is enough for 36"),
-    ],
-)
-def test_nested_has_a_supernet_for_each_configuration_or_none(steps, most, count, why):
-    found, told = sampler("nested").supernets_for(steps, 36, most)
-    assert found == count
-    assert why in told
-
-
-@pytest.mark.parametrize("draw", ["rounds", "iid"])
-def test_nested_gives_own_supernets_up_where_their_scores_are_noise(draw):
-    noise = np.random.default_rng(3).random(36)
-    shared_P, found = np.arange(36) / 50, {}
-    for kind, own_P in (("useful", shared_P + 0.1 * noise), ("useless", noise)):
-        one, streams = make("nested", SPACES[0], supernets=37, steps=3000, draw=draw)
-        assert one.look == 37 * 36
-        play(one, one.look)
-        assert one.remark is None
-        one.looked(np.stack([shared_P, own_P]))
-        again, fresh = make("nested", SPACES[0], supernets=37, steps=3000, draw=draw)
-        again.restore(one.state())
-        fresh.restore(streams.state())
-        asks = play(one, 200)
-        assert play(again, 200) == asks
-        assert again.remark == one.remark
-        found[kind] = {m for _, m in asks}, one.remark
-    assert len(found["useful"][0]) > 30
-    assert "own weights after 25 steps of each" in found["useful"][1]
-    assert "37 SuperNets train on" in found["useful"][1]
-    assert found["useless"][0] == {0}
-    assert "they are noise, and one SuperNet trains on" in found["useless"][1]
-
-
-def test_nested_looks_at_no_space_that_is_too_small():
-    assert make("nested", PoolingSpace(4, 1), supernets=9)[0].look == 0
-    assert make("nested", SPACES[0], supernets=13)[0].look == 0  # parts of several configurations
-    assert make("mixture", SPACES[0], supernets=9)[0].look == 0

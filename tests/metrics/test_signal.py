@@ -39,7 +39,7 @@ def test_what_goes_against_the_other_is_no_sign():
     against = signal(SPACE, places, -places)
     assert against.reliability > against.noise
     assert not against.found
-    assert "agree with those on shared weights by -1.00" in str(against)
+    assert "agree with scores on shared weights by -1.00" in str(against)
 
 
 def test_constant_scores_say_nothing():

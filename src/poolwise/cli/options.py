@@ -135,6 +135,11 @@ _SEARCH: list[Decorator] = [
     click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
     click.option("--steps", type=int, help="Length of the search in steps; wins over --epochs."),
     click.option("--search-macs", type=int, help="Length of the search in multiply-adds; wins over --steps."),
+    click.option(
+        "--short",
+        type=float,
+        help="Share of the steps for short trainings of every configuration on its own, whose losses rank as well.",
+    ),
     click.option("--eval-batch-size", type=int, help="Images a batch while ranking; part of the result."),
     click.option("--temperature", type=float, help="Temperature of the assignment at the end of the search."),
     click.option("--temperature-start", type=float, help="Temperature at its start."),
@@ -157,7 +162,7 @@ _RANKING: list[Decorator] = [
     ),
     click.option(
         "--rank-on",
-        help="Scored when ranking by the assigned SuperNet (as published), by all, weighted by assignment, or by both (nested).",
+        help="Scored when ranking by the assigned SuperNet (as published), or by all, weighted by assignment.",
     ),
 ]
 _TRAINING: list[Decorator] = [

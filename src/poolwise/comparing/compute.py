@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from poolwise.problem import Problem
-from poolwise.searching.length import mean_step_macs, step_macs
+from poolwise.searching.length import short_of, step_macs
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.truth import standalone
@@ -46,8 +46,18 @@ class Compute:
 
     def search_steps(self, macs: int, search: Settings) -> int:
         """Steps of a search (at the mean MACs over the space) that leave the ranking paid; below 1 where none is left."""
-        left = macs - self.ranking(search)
-        return left * len(self.macs) // mean_step_macs(self.problem, sum(self.macs.values()), search.method)
+        left, total = macs - self.ranking(search), sum(self.macs.values())
+
+        def taken(steps: int) -> int:
+            length, seeds = short_of(steps, search.short, len(self.macs))
+            on_supernets = steps - len(self.macs) * length * seeds
+            price = on_supernets * step_macs(self.problem, total) // len(self.macs)
+            return price + length * seeds * step_macs(self.problem, total, 0)
+
+        steps = left * len(self.macs) // step_macs(self.problem, total, 1 - search.short)
+        while steps > 0 and taken(steps) > left:  # short trainings took whole steps of each, so less than their share
+            steps -= 1
+        return steps
 
     def trial(self, pooling: Pooling, steps: int) -> int:
         """MACs of a stand-alone training on the training half with its pass over the scoring half."""

@@ -72,7 +72,7 @@ def parse(words: Sequence[str], supernets: int) -> list[Contender]:
 
 def _searcher(word: str, method: type[samplers.Sampler], variant: str | None, supernets: int) -> Contender:
     name, single = method.name, method.single
-    given: dict[str, Any] = {} if single else {"supernets": AUTO if method.both else supernets}
+    given: dict[str, Any] = {} if single else {"supernets": supernets}
     told = set()
     for part in [] if variant is None else variant.split(";"):
         field, equals, text = (piece.strip() for piece in part.partition("="))
@@ -94,8 +94,7 @@ def _searcher(word: str, method: type[samplers.Sampler], variant: str | None, su
     always = ("supernets", "eval_batch_size")  # what they are otherwise is not said by the published recipe
     kept = {f: v for f, v in given.items() if f in always or v != getattr(published, f)}
     fields = tuple((f, AUTO if kept[f] == AUTO else getattr(settings, f)) for f in VARIANTS if f in kept)
-    told_of = [f"{f}={value}" for f, value in fields if value != AUTO or not method.both]
-    label = name + ("@" if told_of else "") + ";".join(told_of)
+    label = name + ("@" if fields else "") + ";".join(f"{f}={value}" for f, value in fields)
     return Contender(label, name, False, fields)
 
 

@@ -19,7 +19,7 @@ from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
-from poolwise.searching.ranked import by_both
+from poolwise.searching.ranked import parts
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
 from poolwise.training import LossNotFinite
@@ -68,13 +68,13 @@ class Work:
 class Share(Listener):
     """Tells the progress of one entry in ``units`` of the whole."""
 
-    def __init__(self, listener: Listener, units: int):
-        self.listener, self.units = listener, units
+    def __init__(self, listener: Listener, units: int, steps: int | None):
+        self.listener, self.units, self.steps = listener, units, steps
         self.rate = 0.0  # units a step
         self._gone, self._told = 0.0, 0
 
     def start(self, stage: str, total: int, done: int = 0) -> None:
-        self.rate = self.units / total if stage == "search" else 0.0
+        self.rate = self.units / (self.steps or total) if stage in ("search", "short") else 0.0
         self.advance(done)
 
     def advance(self, units: int = 1, **info: Any) -> None:
@@ -94,7 +94,7 @@ class Share(Listener):
 
 def carry_out(problem: Problem, listener: Listener, _hold: None, work: Work) -> None:
     """Do what is not done yet of one entry on ``problem``'s images. Raises Interrupted where it is asked to stop."""
-    share = Share(listener, work.budget)
+    share = Share(listener, work.budget, None if work.contender.trials else work.settings.steps)
     if not (work.folder / "run.json").exists() and work.folder.exists():
         shutil.rmtree(work.folder)  # killed before anything was asked for
     (_trials if work.contender.trials else _search)(work, problem.source, share)
@@ -215,7 +215,8 @@ def read(work: Work, space: PoolingSpace) -> Entry:
         rows = {row["pooling"]: row for row in value["ranking"]}
         ordered = [rows[str(pooling)] for pooling in space]
         scores_P, points, percent = np.array([100 * row["score"] for row in ordered]), (), True
-        if by_both(value):
-            parts_2P = 100 * np.array([row["accuracies"] for row in ordered]).T
+        if value.get("short", {}).get("used"):
+            shared_P, own_P = parts(ordered)
+            parts_2P = np.stack([100 * shared_P, own_P])
         spent = sum(value["spent"].values())
     return Entry(label, work.seed, work.macs, scores_P, percent, work.budget, spent, points, parts_2P)

@@ -32,7 +32,7 @@ class Entry:
         percent: whether scores are accuracies in percent, so that the noise of the truth is a measure for them as well.
         budget: the same allowance in steps of a single SuperNet; None for what does not train.
         spent_macs: what it took.
-        parts_2P: scores of shared and of own weights, where a ranking has both; what it is fused from.
+        parts_2P: accuracy on shared weights and score of short trainings, where a ranking is by both.
         points: (spent_macs, scores_P) on the way there, in order; empty where only the end has a ranking.
     """
 

@@ -83,18 +83,9 @@ class Shuffled:
         self.batches, self.order, self.augment = batches, order, augment
         self._permutation = np.empty(0, np.int64)
         self._cursor = 0
-        self._last: Draw | None = None
 
-    def draw(self, again: bool = False) -> Draw:
-        """Which images come next and how they are augmented: all that is random, so that any process can load them.
-
-        ``again`` for what was drawn last.
-        """
-        if not again or self._last is None:
-            self._last = self._drawn()
-        return self._last
-
-    def _drawn(self) -> Draw:
+    def draw(self) -> Draw:
+        """Which images come next and how they are augmented: all that is random, so that any process can load them."""
         size = self.batches.batch_size
         if self._cursor + size > len(self._permutation):
             self._permutation = self.order.permutation(len(self.batches))
@@ -119,16 +110,8 @@ class Shuffled:
         return self.load(self.draw())
 
     def state(self) -> dict[str, Any]:
-        indices, drawn = self._last or (None, None)
-        last = [] if indices is None else [_plain(array) for array in (indices, *(drawn or ()))]
-        return {"permutation": self._permutation.tolist(), "cursor": self._cursor, "last": last}
+        return {"permutation": self._permutation.tolist(), "cursor": self._cursor}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._permutation = np.array(state["permutation"], np.int64)
         self._cursor = int(state["cursor"])
-        last = [np.array(values, dtype) for dtype, values in state.get("last", [])]
-        self._last = (last[0], None if self.augment is None else tuple(last[1:])) if last else None
-
-
-def _plain(array: np.ndarray) -> tuple[str, Any]:
-    return array.dtype.str, array.tolist()

@@ -37,7 +37,7 @@ class Signal:
 
     def __str__(self) -> str:
         return (
-            f"they agree with those on shared weights by {self.agreement:.2f} (chance up to {self.chance:.2f}), and neighbours"
+            f"agree with scores on shared weights by {self.agreement:.2f} (chance up to {self.chance:.2f}), and neighbours"
             f" predict {100 * self.reliability:.0f} % of their variance (chance up to {100 * self.noise:.0f} %)"
         )
 

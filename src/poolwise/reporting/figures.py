@@ -64,18 +64,17 @@ def _mark(axes: Any, name: str, point: tuple[float, float], colour: str) -> None
     axes.annotate(name, point, xytext=(7, 5), textcoords="offset points", color=colour, weight="bold")
 
 
-def shared_and_own(ranking: dict[str, Any]) -> str | None:
-    """Accuracy of every configuration on weights that all share, over that on its own; pick and default named."""
+def shared_and_short(ranking: dict[str, Any]) -> str:
+    """Accuracy of every configuration on shared weights, over the loss of its short trainings; pick and default named."""
     rows = ranking["ranking"]
-    if any(len(row.get("accuracies", ())) != 2 for row in rows):
-        return None
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        points = {row["pooling"]: (100 * row["accuracies"][1], 100 * row["accuracies"][0]) for row in rows}
+        points = {row["pooling"]: (-float(np.mean(row["short"])), 100 * row["shared"]) for row in rows}
         axes.scatter(*zip(*points.values(), strict=True), s=22, color=MUTED)
         for name, colour in ((ranking["default"], DEFAULT), (ranking["picks"]["best"], PICK)):
             _mark(axes, name, points[name], colour)
-        axes.set(xlabel="accuracy on weights of its own, %", ylabel="accuracy on shared weights, %")
+        axes.invert_xaxis()
+        axes.set(xlabel="mean loss of short trainings, nats", ylabel="accuracy on shared weights, %")
         return _svg(figure)
 
 

@@ -13,7 +13,6 @@ from poolwise.metrics import kendall_tau_b
 from poolwise.reporting import figures
 from poolwise.reporting.templates import templates
 from poolwise.runs import RunFolder, Trials
-from poolwise.searching.ranked import by_both
 from poolwise.settings import DEMONSTRATION, Settings
 from poolwise.shapes import EVENTS, RANKED, check
 from poolwise.space import Pooling
@@ -33,16 +32,13 @@ def write(folder: RunFolder) -> Path:
     trials = Trials(folder).all() if (folder.path / "trials.sqlite").exists() else []
     trials = [trial for trial in trials if retrain and trial["budget"] == retrain["steps"]]
     events = {kind: _events(folder, kind) for kind in EVENTS}
-    both = by_both(ranking)
     drawn = {
         "scores": figures.scores_against_macs(ranking),
         "decision": figures.decision(refined) if refined else None,
         "positions": figures.heat_map(ranking),
         "counts": figures.by_count(ranking),
-        "assignment": None
-        if both
-        else figures.assignment_through_time(_of_ranking(events["assignment"], ranking), ranking),
-        "both": figures.shared_and_own(ranking) if both else None,
+        "assignment": figures.assignment_through_time(_of_ranking(events["assignment"], ranking), ranking),
+        "short": figures.shared_and_short(ranking) if "short" in ranking else None,
         "search": figures.search_curves(events["search"]),
         "retrain": figures.retrain_curves(trials, ranking["default"], ranking["picks"]["best"]),
     }
@@ -54,7 +50,6 @@ def write(folder: RunFolder) -> Path:
             request=request,
             settings=settings,
             method=settings.method,
-            both=both,
             has_entropy=any("entropy" in event for event in events["search"]),
             ranking=ranking,
             demonstration=demonstration,
@@ -65,7 +60,6 @@ def write(folder: RunFolder) -> Path:
             agreement=_agreement(ranking, request),
             profile=folder.read("profile.json", "") if folder.has("profile.json") else None,
             stages=events["stage"],
-            remarks=events["remark"],
             place=next(row["rank"] for row in ranking["ranking"] if row["pooling"] == ranking["default"]),
         )
     )

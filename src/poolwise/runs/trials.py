@@ -105,9 +105,12 @@ class Trials:
         """``done`` or ``failed`` for every (pooling, seed) that was trained with this budget."""
         return {(t["pooling"], t["seed"]): t["state"] for t in self.all() if t["budget"] == budget}
 
-    def record(self, pooling: str, seed: int, budget: int, accuracy: float, curve: list[Any], seconds: float) -> None:
-        """Store a finished trial."""
-        self._insert((pooling, seed, budget, float(accuracy), json.dumps(curve), "done", float(seconds), None))
+    def record(
+        self, pooling: str, seed: int, budget: int, accuracy: float | None, curve: list[Any], seconds: float
+    ) -> None:
+        """Store a finished trial; without an accuracy where nothing but its curve is asked for."""
+        accuracy = None if accuracy is None else float(accuracy)
+        self._insert((pooling, seed, budget, accuracy, json.dumps(curve), "done", float(seconds), None))
 
     def record_failure(self, pooling: str, seed: int, budget: int, error: str) -> None:
         """Store a trial that could not be carried out."""

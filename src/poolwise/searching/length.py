@@ -1,36 +1,81 @@
-"""How long a search is, and what its steps and scorings cost."""
+"""How long a search is, how it is shared out, and what its steps and scorings cost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from poolwise.problem import Problem
-from poolwise.searching import samplers
 from poolwise.space import LISTED, Pooling
 
+FEWEST_STEPS = 10  # of a short training, below which losses still say nothing of the configuration
+FEWEST_CONFIGURATIONS = 8  # below which hardly any agreement is more than chance
+_BALANCED = 30  # steps of a single short training up to which no second one is begun, by the rule below
 
-def search_steps(problem: Problem) -> int:
-    """Steps of the search; where its length is said in multiply-adds, at the mean of a small space or at the default's."""
+
+class Short(NamedTuple):
+    """Short trainings of every configuration: steps of each, and how many with seeds of their own. None where 0."""
+
+    length: int
+    seeds: int
+
+
+def short_of(steps: int, share: float, configurations: int) -> Short:
+    """How a share of ``steps`` is spent on short trainings of every configuration.
+
+    Longer trainings are nearer to the truth, more of them less noisy: both grow with the square root of the steps.
+    """
+    each = int(steps * share) // configurations
+    if each < FEWEST_STEPS or configurations < FEWEST_CONFIGURATIONS:
+        return Short(0, 0)
+    seeds = max(round(math.sqrt(each / _BALANCED)), 1)
+    return Short(each // seeds, seeds)
+
+
+def short_trainings(problem: Problem) -> Short:
+    """The short trainings of a run; none in spaces that are too large to be listed."""
+    if problem.space.size > LISTED:
+        return Short(0, 0)
+    return short_of(whole_steps(problem), problem.settings.short, problem.space.size)
+
+
+def whole_steps(problem: Problem) -> int:
+    """Steps of the search, those of short trainings among them.
+
+    Where its length is said in multiply-adds, at the mean of a small space or at the default's.
+    """
     settings, half = problem.settings, len(problem.halves[0])
     if settings.search_macs:
         members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
-        total = mean_step_macs(problem, sum(problem.cost(pooling).macs for pooling in members), settings.method)
-        return max(settings.search_macs * len(members) // total, 1)
+        total = sum(problem.cost(pooling).macs for pooling in members)
+        return max(settings.search_macs * len(members) // step_macs(problem, total, 1 - settings.short), 1)
     return settings.steps or settings.epochs * max(half // min(settings.batch_size, half), 1)
 
 
-def step_macs(problem: Problem, macs: int, scored: bool = True) -> int:
-    """Multiply-adds of a search step at ``macs`` an image: a training batch counts three passes, a scoring batch one."""
+def search_steps(problem: Problem) -> int:
+    """Steps on SuperNets."""
+    length, seeds = short_trainings(problem)
+    return whole_steps(problem) - problem.space.size * length * seeds
+
+
+def step_macs(problem: Problem, macs: int, scored: float = 1.0) -> int:
+    """Multiply-adds of a step at ``macs`` an image: a training batch counts three passes, a scoring batch one.
+
+    ``scored`` of the steps are followed by one; those of short trainings are not.
+    """
     training, scoring = (min(problem.settings.batch_size, len(half)) for half in problem.halves)
-    return (3 * training + scored * scoring) * macs
+    return int((3 * training + scored * scoring) * macs)
 
 
-def mean_step_macs(problem: Problem, macs: int, method: str) -> int:
-    """The same on the average over the steps of a method, which may leave most scoring batches out."""
-    left_out = samplers.sampler(method).scored_one_in(problem.space.size) - 1
-    return (step_macs(problem, macs) + left_out * step_macs(problem, macs, scored=False)) // (1 + left_out)
+def short_macs(problem: Problem) -> int:
+    """Multiply-adds of all short trainings."""
+    length, seeds = short_trainings(problem)
+    if not seeds:
+        return 0
+    return length * seeds * step_macs(problem, sum(problem.cost(pooling).macs for pooling in problem.space), 0)
 
 
 def scoring_macs(problem: Problem, poolings: Sequence[Pooling], judge_P: np.ndarray) -> int:

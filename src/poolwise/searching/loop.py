@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,9 +17,9 @@ from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder
-from poolwise.searching import samplers
-from poolwise.searching.length import mean_step_macs, scoring_macs, search_steps, step_macs
-from poolwise.searching.nets import Job, SuperNets, Told, count_all, crew, run_parallel
+from poolwise.searching import samplers, short
+from poolwise.searching.length import search_steps, short_macs, step_macs
+from poolwise.searching.nets import Job, SuperNets, Told, crew, run_parallel
 from poolwise.stopwatch import PARTS, Stopwatch
 from poolwise.training import LossNotFinite, check_finite, cosine
 from poolwise.workers import for_search
@@ -28,7 +27,6 @@ from poolwise.workers import for_search
 Run = Callable[[Sequence[Job], Stopwatch], list[Told]]
 CHECKPOINT = "search"
 _LOGS, _SNAPSHOTS = 200, 40  # events in a whole search
-_LOOKED_AT = 8  # scoring batches
 _PACE = 100  # steps that tell what those to come will cost
 _SNAPSHOT_CONFIGURATIONS = 1000  # larger spaces have no snapshots of the assignment
 
@@ -41,7 +39,9 @@ class SearchState:
         self.macs = 0  # of the training steps and scoring passes so far
         self.window = _Window()
         self.steps = search_steps(problem)
-        self.pace = Pace(settings.search_macs, self.steps) if settings.search_macs else None
+        self.pace = (
+            Pace(max(settings.search_macs - short_macs(problem), 1), self.steps) if settings.search_macs else None
+        )
         self.streams = Streams(settings.seed).child("search")
         self.sampler = samplers.sampler(settings.method)(
             samplers.Task(
@@ -114,8 +114,8 @@ class SearchState:
         """
         with self.watch("assignment"):
             temperature = self.sampler.temperature
-            # no block reaches over a branch or a look
-            end = min(stop for stop in (self.sampler.branch, self.sampler.look, self.steps) if stop > self.step)
+            # no block reaches over a branch
+            end = min(stop for stop in (self.sampler.branch, self.steps) if stop > self.step)
             jobs = [self._job(self.step + i) for i in range(min(self.problem.block, end - self.step))]
         results = (run or self.nets.run_all)(jobs, self.watch)
         for i, (job, (loss, _)) in enumerate(zip(jobs, results, strict=True)):
@@ -129,32 +129,14 @@ class SearchState:
         self.step += len(jobs)
         if self.step == self.sampler.branch:
             self.nets.branch()
-        if self.step == self.sampler.look:
-            self._look()
-        prices = [self.problem.cost(job.pooling).macs for job in jobs]
-        self.macs += sum(
-            step_macs(self.problem, macs, job.scoring is not None) for job, macs in zip(jobs, prices, strict=True)
-        )
+        taken = [step_macs(self.problem, self.problem.cost(job.pooling).macs) for job in jobs]
+        self.macs += sum(taken)
         if self.pace:
-            self._keep_pace([mean_step_macs(self.problem, macs, self.sampler.name) for macs in prices])
+            self._keep_pace(taken)
         return [
             {"loss": loss, "accuracy": accuracy, "lr": job.lr, "temperature": temperature, "supernet": job.supernet}
             for job, (loss, accuracy) in zip(jobs, results, strict=True)
         ]
-
-    def _look(self) -> None:
-        """Let the sampler know what all configurations reach by now on what ranks them."""
-        problem, nets, poolings, seen = self.problem, self.nets, list(self.problem.space), 0
-        judge_TP, _ = self.sampler.judges_of(poolings, problem.settings.rank_on)
-        right_TP = np.zeros(judge_TP.shape, np.int64)
-        with threads_here(for_search(problem).threads):
-            for _ in range(_LOOKED_AT):
-                images_BCHW, labels_B = nets.scoring.next()
-                seen += len(labels_B)
-                for right_P, judge_P in zip(right_TP, judge_TP, strict=True):
-                    right_P += count_all(nets.networks, poolings, judge_P, images_BCHW, labels_B, nets.precision)
-        self.macs += seen * sum(scoring_macs(problem, poolings, judge_P) for judge_P in judge_TP)
-        self.sampler.looked(right_TP / seen)
 
     def _keep_pace(self, taken: Sequence[int]) -> None:
         """As many steps in all as the multiply-adds that are left pay for."""
@@ -165,9 +147,7 @@ class SearchState:
     def _job(self, step: int) -> Job:
         settings = self.problem.settings
         lr = cosine(step, self.steps, settings.lr, settings.lr_end)
-        again, scored = self.sampler.again, self.sampler.scored
-        scoring = self.nets.scoring.draw(again) if scored else None
-        return Job(*self.sampler.ask(), lr, self.nets.training.draw(again), scoring)
+        return Job(*self.sampler.ask(), lr, self.nets.training.draw(), self.nets.scoring.draw())
 
     def _not_finite(self, error: LossNotFinite, step: int, job: Job) -> LossNotFinite:
         return LossNotFinite(
@@ -193,11 +173,14 @@ class Pace:
 
 
 def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchState:
-    """Train the mixture from the last checkpoint (or from scratch) to the end. Raises Interrupted when asked to stop."""
+    """Train the mixture from the last checkpoint (or from scratch) to the end, then what short trainings there are.
+
+    Raises Interrupted when asked to stop.
+    """
     state, parallel = SearchState(problem), for_search(problem)
     if not state.restore(folder):
         state.save(folder)
-    for kind in ("search", "assignment", "remark"):
+    for kind in ("search", "assignment"):
         folder.forget_events(kind, state.step + 1)
     listener.start("search", state.steps, state.step)
     if parallel.workers > 1:
@@ -212,6 +195,7 @@ def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchSta
             "profile.json", {"format": FORMAT, "stage": "search", "steps": state.steps, "seconds": seconds}
         )
     listener.finish()
+    short.train(problem, folder, listener)
     return state
 
 
@@ -220,14 +204,11 @@ def _train(state: SearchState, folder: RunFolder, listener: Listener, run: Run |
     try:
         while state.step < state.steps:
             listener.check()
-            before, remark = state.step, state.sampler.remark
+            before = state.step
             happened = state.advance(run)
             with watch("logging"):
                 window.add(happened)
                 _log(folder, state, window, before)
-                if state.sampler.remark != remark:
-                    folder.log({"event": "remark", "step": state.step, "text": state.sampler.remark})
-                    listener.note(f"search: {state.sampler.remark}")
                 best = _leaders(state) if _crossed(before, state.step, 20) else None
                 listener.advance(len(happened), best=best, **window.last)
                 if time.monotonic() - saved > 60 * state.problem.settings.checkpoint_minutes:
@@ -256,18 +237,9 @@ class _Window:
         for item in items:
             self.last |= {name: value for name, value in item.items() if value is not None}
 
-    def means(self, both: bool) -> dict[str, float]:
-        """Loss and accuracy; with ``both``, those on shared and on own weights as well, as far as there were any."""
-        kinds = {"": self.items}
-        if both:
-            kinds["shared_"] = [item for item in self.items if item["supernet"] == 0]
-            kinds["own_"] = [item for item in self.items if item["supernet"] > 0]
-        means = {
-            f"{kind}{name}": sum(told) / len(told)
-            for kind, items in kinds.items()
-            for name in ("loss", "accuracy")
-            if (told := [item[name] for item in items if item[name] is not None])
-        }
+    def means(self) -> dict[str, float]:
+        """Loss and accuracy."""
+        means = {name: sum(item[name] for item in self.items) / len(self.items) for name in ("loss", "accuracy")}
         self.items = []
         return means
 
@@ -279,10 +251,10 @@ def _log(folder: RunFolder, state: SearchState, window: _Window, before: int) ->
     if not curves and not snapshot:
         return
     if curves:
-        event = {**window.means(state.problem.settings.ranks_both), "lr": window.last["lr"], **state.sampler.summary()}
+        event = {**window.means(), "lr": window.last["lr"], **state.sampler.summary()}
         folder.log({"event": "search", "step": step, **event})
-    space, fixed = state.problem.space, state.problem.settings.ranks_both  # what never changes needs no snapshots
-    if snapshot and space.size <= _SNAPSHOT_CONFIGURATIONS and not fixed:
+    space = state.problem.space
+    if snapshot and space.size <= _SNAPSHOT_CONFIGURATIONS:
         assignment_PM = state.sampler.assignment_of(list(space))
         folder.log({"event": "assignment", "step": step, "assignment": assignment_PM.round(4).tolist()})
 

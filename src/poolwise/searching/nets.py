@@ -23,19 +23,19 @@ from poolwise.stopwatch import IDLE, Stopwatch
 from poolwise.training import Precision, compiled, correct, count_correct, sgd, train_step
 from poolwise.workers import Crew
 
-Told = tuple[float, float | None]  # loss (nats) and scoring accuracy (0 to 1) of a step, None where it is not scored
+Told = tuple[float, float]  # loss (nats) and scoring accuracy (0 to 1) of a step
 TRIED_BLOCKS = 7  # with and without streams each, before the faster way is kept
 
 
 @dataclass(frozen=True)
 class Job:
-    """One step: which configuration on which SuperNet, at which learning rate, with which images; None is not scored."""
+    """One step: which configuration on which SuperNet, at which learning rate, with which images."""
 
     pooling: Pooling
     supernet: int
     lr: float
     training: Draw
-    scoring: Draw | None
+    scoring: Draw
 
 
 class Lanes:
@@ -103,8 +103,6 @@ class SuperNets:
     ):
         settings, self.precision = problem.settings, problem.precision
         self.networks = networks or [_placed(problem, f"init{m}", streams) for m in range(settings.nets)]
-        if networks is None and settings.ranks_both:
-            self._alike(self.networks[1:])
         for network in self.networks:
             compiled(network, network.chain.every_layer(), settings.compile)
         self.lanes = Lanes(problem.device, settings.nets, settings.compile)
@@ -117,14 +115,6 @@ class SuperNets:
         training, scoring = (problem.batches(problem.training_images, settings.batch_size, i) for i in problem.halves)
         self.training = Shuffled(training, streams["order"], (problem.augmentation, streams["augment"]))
         self.scoring = Shuffled(scoring, streams["score_order"])
-
-    @staticmethod
-    @torch.no_grad()
-    def _alike(networks: list[SwitchableNet]) -> None:
-        """All begin with the weights of the first, so that their configurations can be compared."""
-        for network in networks[1:]:
-            for tensor, source in zip(network.parameters(), networks[0].parameters(), strict=True):
-                tensor.copy_(source)
 
     def momenta(self) -> list[list[Tensor]]:
         """momentum buffers, one list a SuperNet in the order of its parameters."""
@@ -142,10 +132,7 @@ class SuperNets:
                 tensor.copy_(source)
 
     def run(self, job: Job, watch: Stopwatch = IDLE) -> tuple[Tensor, Tensor]:
-        """One optimizer step, then a scoring batch: loss (nats) and rightly classified images, both on the device.
-
-        Without a scoring batch nan images are right.
-        """
+        """One optimizer step, then a scoring batch: loss (nats) and rightly classified images, both on the device."""
         network = self.networks[job.supernet]
 
         def forward(images_BCHW: Tensor) -> Tensor:
@@ -155,8 +142,6 @@ class SuperNets:
             images_BCHW, labels_B = self.training.load(job.training)
         optimizer = self.optimizers[job.supernet]
         loss = train_step(forward, optimizer, images_BCHW, labels_B, job.lr, self.precision, watch)
-        if job.scoring is None:
-            return loss, torch.full_like(loss, torch.nan)
         with watch("data"):
             images_BCHW, labels_B = self.scoring.load(job.scoring)
         with watch("scoring"):
@@ -168,10 +153,7 @@ class SuperNets:
             [job.supernet for job in jobs], lambda i: self.run(jobs[i], watch), lambda results: _told(results, watch)
         )
         size = self.scoring.batches.batch_size
-        return [
-            (loss, None if job.scoring is None else count / size)
-            for job, loss, count in zip(jobs, losses, hits, strict=True)
-        ]
+        return [(loss, count / size) for loss, count in zip(losses, hits, strict=True)]
 
 
 def _told(results: list[tuple[Tensor, Tensor]], watch: Stopwatch) -> list[list[float]]:

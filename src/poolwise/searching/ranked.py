@@ -68,14 +68,15 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     """The content of ranking.json, best first, from the same in any order.
 
     ``fusion`` ranks by the estimate of ``metrics.fuse``; without, by scores as they are (as published), and the estimate is
-    one of scores alone. With None it is on where own scores tell how far to trust the count: where they are more than noise.
-    Ties in what is ranked by go to fewer MACs, then to the order of the space.
+    one of scores alone. With None it is on where short trainings tell how far to trust the count: where they are more than
+    noise. The score of a configuration is then what shared weights and short trainings say together. Ties in what is ranked
+    by go to fewer MACs, then to the order of the space.
     """
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
-    both = by_both(value)
+    alone = _alone(value, rows)
     if fusion is None:
-        fusion = both and _own_tell(rows)
-    fused = _fused(rows, fusion, trials or {}, both)
+        fusion = alone is not None and alone["used"]
+    fused = _fused(rows, fusion, trials or {}, alone is not None and alone["used"])
     images = value["data"]["scoring_half"]
     chances_P, groups_P = fused.top(TOP), fused.ties()
     for a, row in enumerate(rows):
@@ -96,6 +97,7 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     allowed = Settings.from_json(value["settings"]).pickable(row["pooling"] for row in rows)
     return {
         **value,
+        **({"short": alone} if alone else {}),
         "picks": three_picks(rows, value["default"], "estimate", allowed),
         "ranked_by": by,
         "fusion": {
@@ -111,26 +113,37 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     }
 
 
-def by_both(value: dict[str, Any]) -> bool:
-    """Whether a ranking is by shared and by own weights: the method does that, and it did not give own weights up."""
-    return Settings.from_json(value["settings"]).ranks_both and len(value["ranking"][0].get("accuracies", ())) > 1
+def parts(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """shared_P and own_P: accuracy on shared weights, and the mean score of short trainings."""
+    return np.array([row["shared"] for row in rows]), np.array([np.mean(row["short"]) for row in rows])
 
 
-def _own_tell(rows: list[dict[str, Any]]) -> bool:
-    """Whether own scores are more than noise; of a few configurations nobody could tell."""
-    shared_P, own_P = np.array([row["accuracies"] for row in rows]).T
-    return len(rows) > 3 and signal([Pooling.parse(row["pooling"]) for row in rows], own_P, shared_P).found
+def _alone(value: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What short trainings are worth, with the scores of the rows set accordingly; None where there are none."""
+    if "short" not in value:
+        return None
+    told, poolings = value["short"], [Pooling.parse(row["pooling"]) for row in rows]
+    shared_P, own_P = parts(rows)
+    found, score_P = signal(poolings, own_P, shared_P), shared_P
+    if found.found:
+        score_P = np.clip(fuse(poolings, shared_P, None, smoothing=False, own_P=own_P).estimate, 0, 1)
+    for row, score in zip(rows, score_P, strict=True):
+        row["score"] = float(score)
+    trainings = f"{told['seeds']} short training{'' if told['seeds'] == 1 else 's'} of {told['length']} steps"
+    verdict = "they count" if found.found else "they are noise, and shared weights alone count"
+    said = f"{trainings} of every configuration: their losses {found}; {verdict}"
+    return {"length": told["length"], "seeds": told["seeds"], "used": found.found, "said": said}
 
 
-def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], both: bool) -> Fused:
+def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], used: bool) -> Fused:
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
     score_P, halves = np.array([row["score"] for row in rows]), [row.get("halves") for row in rows]
     halves_2P = np.array(halves).T if halves[0] else None
     count_P = np.array([row["productive"] for row in rows], float) if fusion else None
     known = {a: trials[row["pooling"]] for a, row in enumerate(rows) if row["pooling"] in trials}
-    if both:
-        shared_P, own_P = np.array([row["accuracies"] for row in rows]).T
-        return fuse(poolings, shared_P, count_P, None, known, smoothing=fusion, own_P=own_P)
+    if used:
+        shared_P, own_P = parts(rows)
+        return fuse(poolings, shared_P, count_P, halves_2P, known, smoothing=fusion, own_P=own_P)
     return fuse(poolings, score_P, count_P, halves_2P, known, smoothing=fusion)
 
 

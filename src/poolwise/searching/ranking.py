@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from poolwise.errors import PoolwiseError, RequestError
-from poolwise.metrics import fuse
 from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import SwitchableNet
 from poolwise.networks.walk import walk
@@ -20,9 +19,9 @@ from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder, environment
-from poolwise.searching import ranked
+from poolwise.searching import ranked, short
 from poolwise.searching.beam import beam
-from poolwise.searching.length import scoring_macs
+from poolwise.searching.length import scoring_macs, short_macs, short_trainings
 from poolwise.searching.loop import SearchState
 from poolwise.searching.nets import count_all
 from poolwise.space import LISTED, Pooling
@@ -71,8 +70,7 @@ def score_all(problem: Problem, networks: list[SwitchableNet], panel: Panel, lis
 class Panel:
     """Which SuperNet scores which configuration on which batch (``rank_on``), and what that comes to.
 
-    Turns go over the batches in rotation, so that there is one pass a batch; where shared and own weights both score, every
-    turn goes over all batches.
+    Turns go over the batches in rotation, so that there is one pass a batch.
 
     Args:
         problem: whose scoring half is gone through.
@@ -89,20 +87,15 @@ class Panel:
     def __init__(self, problem: Problem, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
         batches, self.poolings = problem.ranking_batches, poolings
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
-        self.both = problem.settings.ranks_both and self.turns > 1
-        passes = np.arange(batches.parts * self.turns // problem.settings.ranking_rotation)
-        self.turn_B = passes % self.turns
-        self.batch_B = passes * problem.settings.ranking_rotation // self.turns
+        self.batch_B = np.arange(batches.parts)
+        self.turn_B = self.batch_B % self.turns
         self.owner_BP = judge_TP[self.turn_B]
         self.images_B = np.diff(len(batches) * np.arange(batches.parts + 1) // batches.parts)[self.batch_B]
-        self._half_B = passes // self.turns % 2
+        self._half_B = self.batch_B // self.turns % 2
 
     def scores(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
         """score_P from rightly classified images of all passes, or of one of the two halves of them."""
         accuracy_TP = self.accuracies(right_BP, half)
-        if self.both:
-            both = fuse(self.poolings, accuracy_TP[0], None, smoothing=False, own_P=accuracy_TP[1])
-            return np.clip(both.estimate, 0, 1)
         return accuracy_TP[0] if self.turns == 1 else pooled(accuracy_TP, self.weight_TP)
 
     def accuracies(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
@@ -171,7 +164,12 @@ def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, A
     listener.finish()
     if len(scored.poolings) < problem.space.size:
         listener.note(coverage(problem, len(scored.poolings)))
-    return ranked.write(folder, describe(problem, state, scored), problem.settings.fusion)
+    value = ranked.write(
+        folder, describe(problem, state, scored, short.scores(problem, folder)), problem.settings.fusion
+    )
+    if "short" in value:
+        listener.note(value["short"]["said"])
+    return value
 
 
 @dataclass(frozen=True)
@@ -194,7 +192,7 @@ class Scored:
 def _plain(problem: Problem, state: SearchState, listener: Listener) -> Scored:
     """The whole space, or what was visited of a large one, in one go."""
     poolings = _covered(problem, state)
-    listener.start("rank", _passes(problem, state))
+    listener.start("rank", _passes(problem))
     panel, right_BP = _run(problem, state, poolings, listener)
     return Scored(poolings, panel, right_BP, [poolings])
 
@@ -203,7 +201,7 @@ def _beamed(problem: Problem, state: SearchState, listener: Listener) -> Scored:
     """What a beam comes by, a level after the other."""
     space, width = problem.space, problem.settings.rank_beam
     assert width is not None
-    listener.start("rank", (space.poolings + 1) * _passes(problem, state))
+    listener.start("rank", (space.poolings + 1) * _passes(problem))
     right: dict[Pooling, np.ndarray] = {}
     rounds: list[list[Pooling]] = []
 
@@ -228,10 +226,10 @@ def _run(
     return panel, score_all(problem, networks, panel, listener)
 
 
-def _passes(problem: Problem, state: SearchState) -> int:
-    """Passes over a batch in one go through the scoring half, those that recalibrate norms among them."""
+def _passes(problem: Problem) -> int:
+    """Batches of one go through the scoring half, those that recalibrate norms among them."""
     calibration = problem.calibration_batches
-    return len(_panel(problem, state, [problem.default]).batch_B) + (calibration.parts if calibration else 0)
+    return problem.ranking_batches.parts + (calibration.parts if calibration else 0)
 
 
 def _panel(problem: Problem, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
@@ -256,8 +254,13 @@ def coverage(problem: Problem, scored: int) -> str:
     return f"{scored:,} of {size:,} configurations are ranked: {how}"
 
 
-def describe(problem: Problem, state: SearchState, scored: Scored) -> dict[str, Any]:
-    """What was scored, with its costs and what it came from, in the order of the space; ``ranked`` orders it."""
+def describe(
+    problem: Problem, state: SearchState, scored: Scored, alone: dict[str, list[float]] | None = None
+) -> dict[str, Any]:
+    """What was scored, with its costs and what it came from, in the order of the space; ``ranked`` orders it.
+
+    ``alone`` holds the scores of short trainings, where there are some.
+    """
     poolings, panel, right_BP = scored.poolings, scored.panel, scored.right_BP
     supernet_P, assignment_PM = state.sampler.supernet_of(poolings), state.sampler.assignment_of(poolings)
     score_P, halves_2P = panel.scores(right_BP), panel.halves(right_BP)
@@ -268,6 +271,7 @@ def describe(problem: Problem, state: SearchState, scored: Scored) -> dict[str, 
             "score": float(score_P[a]),
             "halves": halves_2P[:, a].tolist(),
             "accuracies": accuracy_TP[:, a].tolist(),
+            **({"shared": float(score_P[a]), "short": alone[str(pooling)]} if alone else {}),
             "supernet": int(supernet_P[a]),
             "assignment": assignment_PM[a].tolist(),
             "scores": scores_PM[a].tolist(),
@@ -286,7 +290,8 @@ def describe(problem: Problem, state: SearchState, scored: Scored) -> dict[str, 
         "ranking": rows,
         "settings": problem.settings.to_json(),
         "precision": str(state.nets.precision),
-        "spent": {"search_macs": state.macs, "rank_macs": _macs(problem, state, scored)},
+        **({"short": short_trainings(problem)._asdict()} if alone else {}),
+        "spent": {"search_macs": state.macs + short_macs(problem), "rank_macs": _macs(problem, state, scored)},
         "evaluation_batch": problem.ranking_batches.batch_size,
         **_recalibration(problem),
         "data": problem.describe_data(),

@@ -50,6 +50,8 @@ _ROW = {
     "score": _SHARE,
     "halves?": maybe([_SHARE]),
     "accuracies?": [_SHARE],
+    "shared?": _SHARE,
+    "short?": [float],
     "supernet": number(0, 10_000),
     "macs": number(1),
     "macs_ratio": number(1e-9, 1e9, whole=False),
@@ -68,6 +70,7 @@ _RANKING = {
     "default": pooling,
     "ranking": [_ROW],
     "picks": each(pooling),
+    "short?": {"length": _COUNT, "seeds": _COUNT, "used": bool, "said": str},
     "ranked_by?": str,
     "settings": dict,
     "data": _IMAGES,
@@ -191,10 +194,8 @@ EVENTS: dict[str, Shape] = {
         "loss": float,
         "accuracy?": float,
         "entropy?": float,
-        **{f"{kind}_{name}?": float for kind in ("shared", "own") for name in ("loss", "accuracy")},
     },
     "assignment": {"step": _COUNT, "assignment": [[_SHARE]]},
-    "remark": {"step": _COUNT, "text": str},
 }
 
 

@@ -64,6 +64,16 @@ def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, par
     The same ``seed`` gives every configuration the same initial weights, batches and augmentations, so that accuracies
     can be compared in pairs. The test set is used once, at the end; with a ``part`` it is not used at all.
     """
+    curve, model = trained(problem, pooling, seed, listener, part)
+    judged = problem.source.test if part is None else problem.training_images
+    test = problem.batches(judged, problem.settings.eval_batch_size, None if part is None else part.scoring)
+    return Outcome(accuracy(model, test.ordered(), problem.precision), curve, model)
+
+
+def trained(
+    problem: Problem, pooling: Pooling, seed: int, listener: Listener, part: Part | None = None
+) -> tuple[list[tuple[int, float]], torch.nn.Module]:
+    """The curve and the model of ``train``, which is tested on nothing."""
     settings, steps = problem.settings, problem.retrain_steps if part is None else part.steps
     streams = Streams(settings.seed).child(f"{'standalone' if part is None else part.stream}{seed}")
     model = export(problem.build(running_norm, "init", streams, "retrain"), pooling)
@@ -92,9 +102,7 @@ def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, par
             losses = []
         listener.advance(loss=curve[-1][1] if curve else None, lr=lr)
     model.eval()
-    judged = problem.source.test if part is None else problem.training_images
-    test = problem.batches(judged, settings.eval_batch_size, None if part is None else part.scoring)
-    return Outcome(accuracy(model, test.ordered(), problem.precision), curve, model)
+    return curve, model
 
 
 def train_all(

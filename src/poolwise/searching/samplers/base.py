@@ -61,20 +61,16 @@ class Sampler:
     Attributes:
         name, about: what ``--method`` takes, and one line on it; the registry sets both.
         single: the method trains one SuperNet.
-        both: each configuration is scored by two SuperNets when ranking (``rank_on``).
         prefers: configurations are not drawn equally often, so steps may cost more, or less, than the mean of the space.
         warms_up: the method knows ``warm_up``, by itself or by having several SuperNets.
         supernets: M, the SuperNets in use.
-        remark: what the method found out during the search and the user should know; None while there is nothing.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     single: ClassVar[bool] = False
-    both: ClassVar[bool] = False
     prefers: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
-    remark: str | None = None
 
     def __init__(self, task: Task):
         self.task, self.space = task, task.space
@@ -94,16 +90,6 @@ class Sampler:
         count = max(min(steps // STEPS_A_SUPERNET, _USUAL, most), 1)
         return cls.supernets_used(count), f"{steps} steps, and a SuperNet should have {STEPS_A_SUPERNET}"
 
-    @classmethod
-    def scored_one_in(cls, configurations: int) -> int:
-        """One of so many steps is followed by a scoring batch; 1 where draws, assignment or what is ranked depend on scores."""
-        return 1
-
-    @property
-    def scored(self) -> bool:
-        """The next step is followed by a scoring batch."""
-        return True
-
     @property
     def temperature(self) -> float:
         """T of the next step."""
@@ -115,25 +101,12 @@ class Sampler:
         return self._step < self.task.warm_up * self.task.steps
 
     @property
-    def again(self) -> bool:
-        """The next step has the images of the one before, so that the two configurations can be compared in a pair."""
-        return False
-
-    @property
     def branch(self) -> int:
         """Number of steps after which all SuperNets go on as copies of the first, which trained alone; 0 for never.
 
         What trains in them is up to ``_choose``, which gives everything to the first while it is ``alone``.
         """
         return math.ceil(self.task.warm_up * self.task.steps) if self.supernets > 1 else 0
-
-    @property
-    def look(self) -> int:
-        """Number of steps after which all configurations are scored by what ranks them, for ``looked``; 0 for never."""
-        return 0
-
-    def looked(self, accuracy_TP: np.ndarray) -> None:
-        """Take what ``judges_of`` (T turns) said of the whole space after ``look`` steps."""
 
     @property
     def alone(self) -> bool:
@@ -150,17 +123,13 @@ class Sampler:
         a, m = self._asked[-1]
         return self.space[a], m
 
-    def tell(self, pooling: Pooling, supernet: int, accuracy: float | None) -> None:
-        """Scoring accuracy (0 to 1) after the training step of the earliest open ``ask``, None where none was ``scored``.
-
-        Raises OutOfTurn for another.
-        """
+    def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
+        """Scoring accuracy (0 to 1) after the training step of the earliest open ``ask``. Raises OutOfTurn for another."""
         if not self._asked or (self.space[self._asked[0][0]], self._asked[0][1]) != (pooling, supernet):
             raise OutOfTurn(f"tell: {pooling} on SuperNet {supernet} is not what the earliest open ask returned")
         a, m = self._asked.popleft()
-        if accuracy is not None:
-            self.table.update(a, m, accuracy)
-            self._learn(a, m, accuracy)
+        self.table.update(a, m, accuracy)
+        self._learn(a, m, accuracy)
         self._step += 1
         if self._step == self.branch:
             self.table.branch()

@@ -49,10 +49,10 @@ def sampler(name: str) -> type[Sampler]:
 
 
 def settled(settings: Settings) -> Settings:
-    """The settings with the number of SuperNets that their method trains, and with how it ranks.
+    """The settings with the number of SuperNets that their method trains.
 
-    Raises RequestError for an unknown method, for a warm-up that the method does not know or that has nothing to branch
-    into, and for another way to rank than the method has.
+    Raises RequestError for an unknown method, and for a warm-up that the method does not know or that has nothing to branch
+    into.
     """
     method = sampler(settings.method)
     if settings.warm_up and not method.warms_up:
@@ -64,10 +64,7 @@ def settled(settings: Settings) -> Settings:
         raise RequestError(
             f"warm_up is {settings.warm_up} and supernets is 1: one SuperNet has none to branch into; give 2 or more"
         )
-    rank_on = "both" if method.both and settings.rank_on == "assigned" else settings.rank_on
-    if (rank_on == "both") != method.both:
-        raise RequestError(f"rank_on is {rank_on} and method {method.name} does not rank so: leave it out")
     asked = settings.supernets
     if asked is not None or method.single:
         asked = method.supernets_used(asked or 1)
-    return dataclasses.replace(settings, supernets=asked, rank_on=rank_on)
+    return dataclasses.replace(settings, supernets=asked)

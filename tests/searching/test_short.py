@@ -1,0 +1,217 @@
+"""Short trainings of every configuration: how long, what they are, what they say, and going on with them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+import poolwise
+from poolwise.errors import RequestError, RunFailure
+from poolwise.images.batches import Shuffled
+from poolwise.metrics import fuse
+from poolwise.networks.chain import running_norm
+from poolwise.networks.switch import export
+from poolwise.problem import Problem
+from poolwise.progress import Interrupted, Listener
+from poolwise.rng import Streams
+from poolwise.runs import RunFolder, Trials
+from poolwise.searching import length, loop, ranked, short
+from poolwise.settings import Settings
+from poolwise.space import Pooling
+from poolwise.training import LossNotFinite
+from poolwise.truth import standalone
+
+
+@given(st.integers(1, 10**6), st.floats(0, 0.99), st.integers(1, 5000))
+def test_no_more_than_their_share_is_spent(steps, share, configurations):
+    each, seeds = length.short_of(steps, share, configurations)
+    assert (each == 0) == (seeds == 0)
+    assert each * seeds * configurations <= steps * share
+    if seeds:
+        assert each >= length.FEWEST_STEPS
+        assert steps * share - each * seeds * configurations < (seeds + 1) * configurations  # nor much less
+    else:
+        assert configurations < length.FEWEST_CONFIGURATIONS or steps * share < length.FEWEST_STEPS * configurations + 1
+
+
+def test_both_their_length_and_their_number_grow():
+    assert [tuple(length.short_of(steps, 0.67, 36)) for steps in (500, 933, 1866, 5616, 39000)] == [
+        (0, 0), (17, 1), (34, 1), (52, 2), (145, 5)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def two(monkeypatch, tiny_settings):
+    """Settings of a search with two short trainings of ten steps of every configuration."""
+    monkeypatch.setattr(length, "_BALANCED", 5)
+    return dataclasses.replace(tiny_settings, method="fairnas", supernets=1, steps=800, short=0.9, fusion=None)
+
+
+def asked(folder, source):
+    request = RunFolder.open(folder).request()
+    return Problem(Settings.from_json(request["settings"]), source, request["calibration"])
+
+
+def test_what_they_are_restated(tmp_path, two, tiny_source):
+    poolwise.search(two, tmp_path / "run", source=tiny_source)
+    problem, folder = asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run")
+    told, pooling = short.scores(problem, folder), problem.space[7]
+    assert list(told) == [str(p) for p in problem.space]
+    for seed in (1, 2):
+        streams = Streams(0).child(f"short{seed}")
+        model = export(problem.build(running_norm, "init", streams), pooling).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=two.lr, momentum=0.9)
+        images = problem.batches(problem.training_images, 16, problem.halves[0])
+        batches, losses = Shuffled(images, streams["order"], (problem.augmentation, streams["augment"])), []
+        for step in range(10):
+            optimizer.param_groups[0]["lr"] = 0.001 + (two.lr - 0.001) * (1 + np.cos(np.pi * step / 10)) / 2
+            images_BCHW, labels_B = batches.next()
+            loss = F.cross_entropy(model(images_BCHW), labels_B)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert told[str(pooling)][seed - 1] == pytest.approx(-np.mean(losses[5:]), abs=1e-5)
+
+
+def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, tiny_source):
+    poolwise.search(two, tmp_path / "run", source=tiny_source)
+    value, problem = poolwise.rank(tmp_path / "run", source=tiny_source), asked(tmp_path / "run", tiny_source)
+    state = loop.SearchState(problem)
+    assert state.restore(RunFolder.open(tmp_path / "run"))
+    assert state.step == 800 - 2 * 10 * 36
+    trainings = Trials(RunFolder.open(tmp_path / "run"), short.FILE).all()
+    assert {(t["budget"], len(t["curve"]), t["accuracy"], t["state"]) for t in trainings} == {(10, 10, None, "done")}
+    assert len(trainings) == 2 * 36
+    macs = sum(problem.cost(pooling).macs for pooling in problem.space)
+    assert value["spent"]["search_macs"] == state.macs + 2 * 10 * 3 * 16 * macs
+    assert (value["short"]["seeds"], value["short"]["length"]) == (2, 10)
+    shared, own = ranked.parts(sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"])))
+    assert own == pytest.approx(
+        [np.mean(scores) for scores in short.scores(problem, RunFolder.open(tmp_path / "run")).values()]
+    )
+    right = np.zeros(36)
+    for images, labels in problem.ranking_batches.ordered():
+        with torch.no_grad():
+            for a, pooling in enumerate(problem.space):
+                right[a] += (state.nets.networks[0](images, pooling).argmax(1) == labels).sum()
+    assert shared == pytest.approx(right / len(problem.halves[1]))
+
+
+def test_what_they_say_counts_where_it_is_more_than_noise(tmp_path, two, tiny_source):
+    poolwise.search(two, tmp_path / "run", source=tiny_source)
+    value = poolwise.rank(tmp_path / "run", source=tiny_source)
+    rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
+    poolings = [Pooling.parse(row["pooling"]) for row in rows]
+    place = np.array([int(str(pooling).split("-")[0]) for pooling in poolings]) / 20
+    noise = np.random.default_rng(0).random(36)
+    for own, used in ((place, True), (1 - place, False), (noise, False)):
+        told = [
+            {**row, "shared": float(a), "short": [float(b)] * 2} for row, a, b in zip(rows, place, own, strict=True)
+        ]
+        found = ranked.arrange({**value, "ranking": told}, None)
+        assert found["short"]["used"] == used
+        assert found["ranked_by"] == ("estimate" if used else "score")
+        scores = {row["pooling"]: row["score"] for row in found["ranking"]}
+        expected = fuse(poolings, place, None, smoothing=False, own_P=own).estimate if used else place
+        assert [scores[str(pooling)] for pooling in poolings] == pytest.approx(np.clip(expected, 0, 1))
+        assert (found["fusion"]["own"] is not None) == used
+        assert ("they count" if used else "they are noise") in found["short"]["said"]
+    assert ranked.arrange({**value, "ranking": told}, True)["ranked_by"] == "estimate"
+
+
+def test_what_they_say_is_told_and_reported(tmp_path, two, tiny_source):
+    class Notes(Listener):
+        told = ()
+
+        def note(self, text):
+            self.told = (*self.told, text)
+
+    listener = Notes()
+    poolwise.search(two, tmp_path / "run", source=tiny_source)
+    value = poolwise.rank(tmp_path / "run", source=tiny_source, listener=listener)
+    assert value["short"]["said"] in listener.told
+    assert value["short"]["said"].startswith("2 short trainings of 10 steps of every configuration: their losses agree")
+    page = poolwise.report(tmp_path / "run").read_text()
+    assert value["short"]["said"] in page
+    assert "how it trains on its own" in page
+
+
+class After(Listener):
+    """Asks to stop once so many steps of short trainings are done."""
+
+    def __init__(self, steps):
+        self.left, self.stage = steps, ""
+
+    def start(self, stage, total, done=0):
+        self.stage = stage
+
+    def advance(self, units=1, **info):
+        self.left -= units * (self.stage == "short")
+
+    def check(self):
+        if self.left <= 0:
+            raise Interrupted
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes_in_workers_too(tmp_path, two, tiny_source):
+    whole = poolwise.search(two, tmp_path / "whole", source=tiny_source)
+    value = poolwise.rank(whole.path, source=tiny_source)
+    with pytest.raises(Interrupted):
+        poolwise.search(two, tmp_path / "part", source=tiny_source, listener=After(95))
+    done = Trials(RunFolder.open(tmp_path / "part"), short.FILE).all()
+    assert len(done) == 9
+    with pytest.raises(RequestError, match="are not done: finish the search first"):
+        poolwise.rank(tmp_path / "part", source=tiny_source)
+    poolwise.resume(tmp_path / "part", source=tiny_source)
+    assert poolwise.rank(tmp_path / "part", source=tiny_source)["ranking"] == value["ranking"]
+    poolwise.search(dataclasses.replace(two, workers=2, threads=1), tmp_path / "two", source=tiny_source)
+    assert poolwise.rank(tmp_path / "two", source=tiny_source)["ranking"] == value["ranking"]
+
+
+def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, two, tiny_source):
+    trained, bad = standalone.trained, Pooling.parse("3-4-3")
+
+    def failing(problem, pooling, seed, listener, part=None):
+        if pooling == bad and seed == 1:
+            raise LossNotFinite("the loss is nan")
+        return trained(problem, pooling, seed, listener, part)
+
+    monkeypatch.setattr(standalone, "trained", failing)
+    poolwise.search(two, tmp_path / "run", source=tiny_source)
+    told = short.scores(asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run"))
+    assert told[str(bad)][0] == min(first for first, _ in told.values())
+    assert [
+        t["error"] for t in Trials(RunFolder.open(tmp_path / "run"), short.FILE).all() if t["state"] == "failed"
+    ] == ["the loss is nan"]
+    poolwise.rank(tmp_path / "run", source=tiny_source)
+    assert "NaN" not in (tmp_path / "run" / "ranking.json").read_text()
+    monkeypatch.setattr(
+        standalone, "trained", lambda *given, **also: (_ for _ in ()).throw(LossNotFinite("the loss is nan"))
+    )
+    poolwise.search(two, tmp_path / "all", source=tiny_source)
+    with pytest.raises(RunFailure, match="all short trainings with seed 1 failed"):
+        poolwise.rank(tmp_path / "all", source=tiny_source)
+
+
+def test_a_length_in_multiply_adds_is_kept(tmp_path, two, tiny_source):
+    problem = Problem(two, tiny_source)
+    allowed = 800 * length.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36, 1 - two.short)
+    settings = dataclasses.replace(two, method="boltzmann", steps=None, search_macs=allowed)
+    poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    value = poolwise.rank(tmp_path / "run", source=tiny_source)
+    dearest = max(problem.cost(p).macs for p in problem.space)
+    assert allowed - 2 * length.step_macs(problem, dearest) < value["spent"]["search_macs"] <= allowed
+    assert value["short"]["seeds"] == 2
+
+
+def test_spaces_that_are_too_large_to_be_listed_have_none(monkeypatch, two, tiny_source):
+    problem = Problem(two, tiny_source)
+    assert length.short_trainings(problem).seeds == 2
+    monkeypatch.setattr(length, "LISTED", 35)
+    assert length.short_trainings(problem) == (0, 0)
+    assert length.search_steps(problem) == 800
