@@ -22,7 +22,7 @@ FLOORS = [
     {"calibration"},
     {"problem"},
     {"workers"},
-    {"limiting"},
+    {"limiting", "standalone"},
     {"searching", "truth", "controls", "trialing"},
     {"planning", "reporting", "suggesting", "handing", "refining"},
     {"stages"},

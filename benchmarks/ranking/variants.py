@@ -35,8 +35,8 @@ VARIANTS = {
     "branched into every configuration at 0.7": "partition-first@supernets=36;draw=rounds;warm_up=0.7",
     "branched into every configuration, affine norms": "partition-random@supernets=36;draw=rounds;warm_up=0.5;norm=affine",
     "branched into every configuration, recalibrated": "partition-first@supernets=36;draw=rounds;warm_up=0.5;norm=recalibrated",
-    "one SuperNet and one for every configuration": "nested@draw=rounds;norm=affine;supernets=37",
-    "the default": "nested@draw=rounds;norm=affine",
+    "half the steps for short trainings": "fairnas@norm=affine;short=0.5",
+    "the default": "fairnas@norm=affine;short=0.67",
 }
 
 

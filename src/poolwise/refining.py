@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from poolwise import controls, metrics, trialing, workers
+from poolwise import controls, metrics, standalone, trialing, workers
 from poolwise.errors import PoolwiseError, WorkerDied
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -22,7 +22,6 @@ from poolwise.space import Pooling, PoolingSpace, Subspace
 from poolwise.training import LossNotFinite
 from poolwise.trialing.refine import CANDIDATES, DOUBT, Refine
 from poolwise.trialing.surrogate import Surrogate
-from poolwise.truth import standalone
 
 OUTPUT = "refine.json"
 STREAM = "refine"  # random streams of these trainings share nothing with those of the verdict

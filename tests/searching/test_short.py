@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import poolwise
+from poolwise import standalone
 from poolwise.errors import RequestError, RunFailure
 from poolwise.images.batches import Shuffled
 from poolwise.metrics import fuse
@@ -23,7 +24,6 @@ from poolwise.searching import length, loop, ranked, short
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.training import LossNotFinite
-from poolwise.truth import standalone
 
 
 @given(st.integers(1, 10**6), st.floats(0, 0.99), st.integers(1, 5000))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from poolwise import handing
+from poolwise import handing, standalone
 from poolwise.errors import RequestError
 from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
@@ -19,7 +19,6 @@ from poolwise.runs import RunFolder, Trials
 from poolwise.searching import ranked
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.truth import standalone
 
 
 def network(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from poolwise import standalone
 from poolwise.problem import Problem
 from poolwise.searching.length import short_of, step_macs
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.truth import standalone
 
 STREAM = "trial"  # random streams of trials share nothing with those of the truth
 

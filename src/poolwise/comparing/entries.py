@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poolwise import controls, stages, trialing
+from poolwise import controls, stages, standalone, trialing
 from poolwise.comparing.compute import Compute
 from poolwise.comparing.contenders import Contender
 from poolwise.comparing.judge import Entry
@@ -23,7 +23,6 @@ from poolwise.searching.ranked import parts
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
 from poolwise.training import LossNotFinite
-from poolwise.truth import standalone
 
 TRIALS = "trials.json"
 

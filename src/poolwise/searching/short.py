@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from poolwise import workers
+from poolwise import standalone, workers
 from poolwise.errors import PoolwiseError, RequestError, RunFailure, WorkerDied
 from poolwise.problem import Problem
 from poolwise.progress import Listener
@@ -22,7 +22,6 @@ from poolwise.runs import RunFolder, Trials
 from poolwise.searching.length import short_trainings
 from poolwise.space import Pooling
 from poolwise.training import LossNotFinite
-from poolwise.truth import standalone
 
 FILE = "short.sqlite"
 STREAM = "short"  # random streams of these trainings share nothing with those of others

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from poolwise import standalone
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
-from poolwise.truth import standalone
 from poolwise.truth.tables import seed_agreement
 from poolwise.workers import for_trainings
 

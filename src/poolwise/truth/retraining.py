@@ -15,7 +15,7 @@ from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.truth.standalone import train_all
+from poolwise.standalone import train_all
 
 OUTPUT, VERDICT = "retrain.json", "verdict.json"
 

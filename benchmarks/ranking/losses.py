@@ -1,0 +1,85 @@
+"""What short trainings say by their accuracy, and what by their training loss.
+
+Reads the short trainings of all (``short-all``) of a study. For every budget and seed: agreement with the truth of their
+accuracies, of the mean loss over the second half of their steps, of the mean of both losses of all seeds, and of each
+with a search on one SuperNet (``metrics.fuse``, without and with the count). Writes a csv under ``benchmarks/results``.
+
+    python benchmarks/ranking/losses.py benchmarks/results/samplers-own-table --shared fairnas@norm=affine --shared-budget 1560
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from both import folder_of, scores_of
+from common import record
+
+from poolwise import tables
+from poolwise.metrics import fuse, kendall_tau_b, regret, smooth
+from poolwise.runs import Trials
+
+BUDGETS = (780, 1560, 3120, 4680)
+
+
+def trained(study: Path, budget: int, seed: int, names: list[str]) -> tuple[int, np.ndarray, np.ndarray]:
+    """Steps of each training; accuracy_P, and minus the mean loss_P (nats) over the second half of the steps."""
+    trials = [t for t in Trials(folder_of(study, "short-all", budget, seed)).all() if t["state"] == "done"]
+    length = max(trial["budget"] for trial in trials)
+    own = {trial["pooling"]: trial for trial in trials if trial["budget"] == length}
+    losses = [np.mean([loss for step, loss in own[name]["curve"] if 2 * step > length]) for name in names]
+    return length, np.array([own[name]["accuracy"] for name in names]), -np.array(losses)
+
+
+@click.command()
+@click.argument("study", type=click.Path(exists=True, path_type=Path))
+@click.option("--shared", default="fairnas@norm=affine", show_default=True)
+@click.option("--shared-budget", default=1560, show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+def main(study: Path, shared: str, shared_budget: int, seeds: int) -> None:
+    table = tables.load(json.loads((study / "study.json").read_text(encoding="utf-8"))["table"])
+    names, truth_P = [str(pooling) for pooling in table.space], np.array(table.column(table.truth))
+    count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
+    rows: list[dict[str, Any]] = []
+
+    def judge(told: np.ndarray, **about: Any) -> None:
+        tau, lost = float(kendall_tau_b(told, truth_P)), float(regret(told, truth_P, 3))
+        rows.append({**about, "tau-b": round(tau, 3), "regret@3": round(lost, 2)})
+
+    for budget in BUDGETS:
+        losses = []
+        for seed in range(seeds):
+            length, accuracy_P, loss_P = trained(study, budget, seed, names)
+            losses.append(loss_P)
+            shared_P = scores_of(study, shared, shared_budget, seed, names)
+            for by, own_P in (("accuracy", accuracy_P), ("loss", loss_P)):
+                about: dict[str, Any] = {"budget": budget, "steps": length, "seed": seed, "by": by}
+                judge(own_P, **about, scores="raw")
+                judge(smooth(table.space, own_P).scores, **about, scores="smoothed")
+                together = fuse(table.space, shared_P, None, smoothing=False, own_P=own_P)
+                judge(together.estimate, **about, scores="with shared")
+                judge(
+                    fuse(table.space, shared_P, count_P, own_P=own_P).estimate, **about, scores="with shared and count"
+                )
+        mean_P = np.mean([(own_P - own_P.mean()) / own_P.std() for own_P in losses], axis=0)
+        about = {"budget": budget, "steps": length, "seed": "mean of all", "by": "loss"}
+        judge(mean_P, **about, scores="raw")
+        judge(smooth(table.space, mean_P).scores, **about, scores="smoothed")
+    for key in dict.fromkeys((row["steps"], row["by"], row["scores"]) for row in rows):
+        own = [r for r in rows if (r["steps"], r["by"], r["scores"]) == key and r["seed"] != "mean of all"]
+        taus, lost = [r["tau-b"] for r in own], [r["regret@3"] for r in own]
+        click.echo(f"{key}: tau-b {np.mean(taus):.2f} ± {np.std(taus, ddof=1):.2f}, regret@3 {np.mean(lost):.1f}")
+    for row in rows:
+        if row["seed"] == "mean of all":
+            click.echo(row)
+    record(f"losses-{table.name}", rows)
+
+
+if __name__ == "__main__":
+    main()
