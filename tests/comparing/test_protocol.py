@@ -237,6 +237,31 @@ def test_full_trainings_have_the_epochs_of_the_truth(recipe, source):
     assert Compute(Problem(Settings.from_json(steps), source)).full_steps == 7 * (48 // 20)
 
 
+def test_short_trainings_are_paid_for(tmp_path, table, source):
+    names, budgets = ["fairnas", "fairnas@short=0.6"], [600, 800]
+    options = {**ASKED, "methods": names, "budgets": budgets, "seeds": [1]}
+    value = api.compare(table, tmp_path / "out", source=source, **options)
+    asked = Protocol(
+        tables.load(table), "resnet20", names, budgets, [1], tmp_path / "out", machine=ASKED["machine"], source=source
+    )
+    assert asked.left == []
+    for work in asked.works:
+        (entry,) = [e for e in value["entries"] if (e["method"], e["budget"]) == (work.contender.label, work.budget)]
+        folder = RunFolder.open(work.folder)
+        told = folder.read("ranking.json", "")
+        assert entry["spent_macs"] == sum(told["spent"].values())
+        assert entry["spent_macs"] == pytest.approx(entry["budget_macs"], rel=0.02)
+        if work.contender.label == "fairnas":
+            assert work.settings.steps == work.budget
+            continue
+        trials = Trials(folder, "short.sqlite").all()
+        length, seeds = told["short"]["length"], told["short"]["seeds"]
+        assert len(trials) == 36 * seeds
+        assert length * seeds * 36 <= 0.6 * work.settings.steps < (length * seeds + 1) * 36
+        assert work.settings.steps > work.budget  # nothing is scored in short trainings
+        assert ("parts" in entry) == told["short"]["used"]
+
+
 def test_recalibration_is_paid_for(tmp_path, table, source):
     names = ["mixture@supernets=2", "mixture@supernets=2;norm=recalibrated"]
     options = {**ASKED, "methods": names, "budgets": [100], "seeds": [1]}
