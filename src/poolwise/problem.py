@@ -171,8 +171,10 @@ class Problem:
         if self.settings.weights is None:
             return None
         found = load_weights(self.settings.weights)
-        norms = {"search": variants.NORMS[self.settings.norm], "retrain": running_norm}
-        for norm in [norm for what, norm in norms.items() if self.settings.begins(what)]:
+        norms: dict[str, list[Norm]] = {"search": [variants.NORMS[self.settings.norm]], "retrain": [running_norm]}
+        if self.settings.short:
+            norms["search"].append(running_norm)
+        for norm in [norm for what, own in norms.items() if self.settings.begins(what) for norm in own]:
             begin(self.build(norm, "weights", Streams(0)), found)
         return found
 

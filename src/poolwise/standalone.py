@@ -42,12 +42,14 @@ class Part:
         training, scoring: indices into the training images: what is trained on, and what accuracy is measured on.
         steps: optimizer steps, with a whole learning rate schedule of that length.
         stream: name of the random streams, so that nothing is drawn as in trainings of another purpose.
+        begins: ``search`` or ``retrain``: given weights are for it (``Settings.weights_for``).
     """
 
     training: np.ndarray
     scoring: np.ndarray
     steps: int
     stream: str
+    begins: str = "retrain"
 
 
 def on_halves(problem: Problem, steps: int, stream: str) -> Part:
@@ -76,7 +78,7 @@ def trained(
     """The curve and the model of ``train``, which is tested on nothing."""
     settings, steps = problem.settings, problem.retrain_steps if part is None else part.steps
     streams = Streams(settings.seed).child(f"{'standalone' if part is None else part.stream}{seed}")
-    model = export(problem.build(running_norm, "init", streams, "retrain"), pooling)
+    model = export(problem.build(running_norm, "init", streams, part.begins if part else "retrain"), pooling)
     problem.precision.place(model, problem.device)
     compiled(model, model.children(), settings.compile)
     optimizer = sgd(model, settings.lr, settings.momentum, settings.weight_decay)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 import poolwise
 from poolwise import standalone
@@ -215,3 +216,17 @@ def test_spaces_that_are_too_large_to_be_listed_have_none(monkeypatch, two, tiny
     monkeypatch.setattr(length, "LISTED", 35)
     assert length.short_trainings(problem) == (0, 0)
     assert length.search_steps(problem) == 800
+
+
+@pytest.mark.parametrize(("what", "begun"), [("search", True), ("retrain", False)])
+def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_path, two, tiny_source):
+    seen = []
+    monkeypatch.setattr(standalone, "train_step", lambda model, *given: seen.append(model) or torch.zeros(()))
+    chain = Problem(two, tiny_source).build(running_norm, "mine", Streams(9))
+    save_file(export(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
+    settings = dataclasses.replace(two, weights=str(tmp_path / "mine.safetensors"), weights_for=what)
+    problem = Problem(settings, tiny_source)
+    short._train(problem, Listener(), None, "4-3-3", 1, 1)
+    given = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
+    used = [parameter for parameter in seen[0].parameters() if parameter.dim() == 4]
+    assert all(torch.equal(a, b) for a, b in zip(given, used, strict=True)) == begun

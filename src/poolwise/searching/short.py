@@ -10,6 +10,7 @@ Neural Architecture Search", NeurIPS 2021). Finished ones are in ``short.sqlite`
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def _train(
     problem: Problem, listener: Listener, _hold: None, pooling: str, seed: int, length: int
 ) -> tuple[list[tuple[int, float]], float]:
     begin = time.perf_counter()
-    part = standalone.on_halves(problem, length, STREAM)
+    part = replace(standalone.on_halves(problem, length, STREAM), begins="search")
     curve, _ = standalone.trained(problem, Pooling.parse(pooling), seed, listener, part)
     return curve, time.perf_counter() - begin
 
