@@ -224,7 +224,7 @@ def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_pat
     monkeypatch.setattr(standalone, "train_step", lambda model, *given: seen.append(model) or torch.zeros(()))
     chain = Problem(two, tiny_source).build(running_norm, "mine", Streams(9))
     save_file(export(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
-    settings = dataclasses.replace(two, weights=str(tmp_path / "mine.safetensors"), weights_for=what)
+    settings = dataclasses.replace(two, norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
     problem = Problem(settings, tiny_source)
     short._train(problem, Listener(), None, "4-3-3", 1, 1)
     given = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
