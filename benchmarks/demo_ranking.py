@@ -28,40 +28,48 @@ from poolwise.runs import environment
 @click.option("--method", default=None, help="Where it is not to be the preset's.")
 @click.option("--norm", default=None, help="Where it is not to be the preset's.")
 @click.option("--supernets", default=None, help="M, where it is not to be the preset's.")
-def main(seeds: int, runs: Path, method: str | None, norm: str | None, supernets: str | None) -> None:
+@click.option("--short", type=float, help="Share of short trainings, where it is not to be the preset's.")
+def main(
+    seeds: int, runs: Path, method: str | None, norm: str | None, supernets: str | None, short: float | None
+) -> None:
     table = poolwise.tables.load("resnet20-cifar10-published")
     truth = table.column("standalone_mean")
     rows = []
     for seed in range(seeds):
         count = int(supernets) if supernets and supernets.isdecimal() else supernets
-        settings = poolwise.preset("demo", seed=seed, supernets=count, method=method, norm=norm)
-        variant = f"{settings.method}-{settings.norm}-m{settings.supernets or 'auto'}"
+        settings = poolwise.preset("demo", seed=seed, supernets=count, method=method, norm=norm, short=short)
+        variant = f"{settings.method}-{settings.norm}-m{settings.supernets or 'auto'}-short{settings.short}"
         out = runs / f"{variant}-seed{seed}"
         if not (out / "run.json").exists():
             poolwise.search(settings, out)
         poolwise.resume(out)
-        ranking = {row["pooling"]: row for row in poolwise.rank(out)["ranking"]}
+        ranked = poolwise.rank(out)
+        ranking = {row["pooling"]: row for row in ranked["ranking"]}
         ordered = [ranking[str(pooling)] for pooling in table.space]
         row = {
             "method": settings.method,
             "norm": settings.norm,
             "supernets": json.loads((out / "run.json").read_text())["settings"]["supernets"],
+            "short": settings.short,
             "seed": seed,
+            "ranked_by": ranked["ranked_by"],
             "pick": next(p for p in ranking if ranking[p]["rank"] == 1),
         }
-        for name in ("score", "macs", "productive"):
+        for name in ("score", "estimate", "macs", "productive"):
             values = [entry[name] for entry in ordered]
             row[f"{name}_tau_a"] = round(kendall_tau_a(values, truth), 4)
             row[f"{name}_tau_b"] = round(kendall_tau_b(values, truth), 4)
         ours = poolwise.tables.load("resnet20w8-cifar10-10k")
-        own = [ranking[str(pooling)]["score"] for pooling in ours.space]
-        row["score_tau_b_own_table"] = round(kendall_tau_b(own, ours.column(ours.truth)), 4)
+        for name in ("score", "estimate"):
+            own = [ranking[str(pooling)][name] for pooling in ours.space]
+            row[f"{name}_tau_b_own_table"] = round(kendall_tau_b(own, ours.column(ours.truth)), 4)
         rows.append({**row, "precision": json.loads((out / "ranking.json").read_text())["precision"]})
         click.echo(rows[-1])
-    for name, words in (("score_tau_b", "the published"), ("score_tau_b_own_table", "our own table's")):
-        taus = [row[name] for row in rows]
+    wanted = [(f"{name}_tau_b{end}", name) for end in ("", "_own_table") for name in ("score", "estimate")]
+    for key, name in wanted:
+        taus, words = [row[key] for row in rows], "our own table's" if key.endswith("table") else "the published"
         click.echo(
-            f"tau-b of the score with {words} accuracies: mean {np.mean(taus):.2f}, standard deviation"
+            f"tau-b of the {name} with {words} accuracies: mean {np.mean(taus):.2f}, standard deviation"
             f" {np.std(taus, ddof=1):.2f}, {len(taus)} seeds"
         )
     hardware = environment()

@@ -402,10 +402,10 @@ def test_workers_end_with_a_killed_parent(tmp_path, image_folder):
     with subprocess.Popen(
         [POOLWISE, "search", *options, "--out", str(tmp_path / "run")], stdout=subprocess.DEVNULL
     ) as run:
-        until = time.monotonic() + 60
-        while not (tmp_path / "run" / "events.jsonl").exists() and time.monotonic() < until:
+        until, workers = time.monotonic() + 60, []
+        while len(workers) < 2 and time.monotonic() < until:
             time.sleep(0.1)
-        workers = psutil.Process(run.pid).children(recursive=True)
+            workers = psutil.Process(run.pid).children(recursive=True)
         run.kill()
     assert len(workers) >= 2
     _, alive = psutil.wait_procs(workers, timeout=20)
