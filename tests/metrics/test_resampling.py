@@ -59,7 +59,7 @@ def test_every_measure_of_a_comparison_is_taken_of_all_draws_at_once():
     assert set(functions) <= set(resampling._TOGETHER)
 
 
-@pytest.mark.parametrize("study", ["own-1560", "compare-published"])
+@pytest.mark.parametrize("study", ["own-1560-4680", "compare-published"])
 def test_committed_studies_come_out_as_they_were(study):
     value = json.loads((RESULTS / study / "compare.json").read_text())
     table = tables.load(value["table"]["name"])
