@@ -66,7 +66,7 @@ def test_committed_studies_come_out_as_they_were(study):
     entries = [
         Entry(
             told["method"], told["seed"], told["budget_macs"], np.array(told["scores"]), told["percent"], told["budget"],
-            told["spent_macs"],
+            told["spent_macs"], parts_2P=np.array(told["parts"]) if "parts" in told else None,
         )
         for told in value["entries"]
     ]  # fmt: skip
