@@ -36,7 +36,7 @@ VARIANTS = {
     "branched into every configuration, affine norms": "partition-random@supernets=36;draw=rounds;warm_up=0.5;norm=affine",
     "branched into every configuration, recalibrated": "partition-first@supernets=36;draw=rounds;warm_up=0.5;norm=recalibrated",
     "half the steps for short trainings": "fairnas@norm=affine;short=0.5",
-    "the default": "fairnas@norm=affine;short=0.67",
+    "the default": "fairnas@norm=affine;short=auto",
 }
 
 

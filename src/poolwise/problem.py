@@ -172,7 +172,7 @@ class Problem:
             return None
         found = load_weights(self.settings.weights)
         norms: dict[str, list[Norm]] = {"search": [variants.NORMS[self.settings.norm]], "retrain": [running_norm]}
-        if self.settings.short:
+        if self.settings.short != 0:
             norms["search"].append(running_norm)
         for norm in [norm for what, own in norms.items() if self.settings.begins(what) for norm in own]:
             begin(self.build(norm, "weights", Streams(0)), found)

@@ -12,7 +12,7 @@ from poolwise.errors import RequestError, did_you_mean
 DRAWS = ("rounds", "iid")
 NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
-AUTO = "auto"  # SuperNets: what the method takes for the length of the search
+AUTO = "auto"  # SuperNets, short trainings: what the length of the search calls for
 STEPS_A_SUPERNET = 1000  # fewer leave the assignment to chance (docs/algorithm.md)
 RANKED_ON = ("assigned", "all")
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
@@ -56,7 +56,8 @@ class Settings:
         rank_on: which SuperNets score a configuration when ranking: ``assigned``, its most probable one on the whole
             scoring half, as published; ``all``, every one on its share of it, weighted by the assignment.
         short: share of the steps (from 0 to below 1) for short trainings of every configuration on weights of its own
-            (``searching.short``), which rank together with the SuperNets.
+            (``searching.short``), which rank together with the SuperNets. None for the share that pays: two thirds where
+            that is 50 steps for each, else none.
         fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone; None for
             where short trainings tell how far to trust the count: on where they are more than noise.
         top: how many of the ranking are retrained.
@@ -119,7 +120,7 @@ class Settings:
     sharing: str = "full"
     warm_up: float = 0.0
     rank_on: str = "assigned"
-    short: float = 0.0
+    short: float | None = 0.0
     fusion: bool | None = False
     top: int = 1
     trials: int = 7
@@ -197,7 +198,7 @@ class Settings:
         _number("checkpoint_minutes", self.checkpoint_minutes, above=0)
         for name in ("lr_end", "momentum", "weight_decay", "temperature", "temperature_start", "margin"):
             _number(name, getattr(self, name))
-        for name in ("warm_up", "short"):
+        for name in ("warm_up", "short") if self.short is not None else ("warm_up",):
             _number(name, getattr(self, name))
             if getattr(self, name) >= 1:
                 raise RequestError(
@@ -333,7 +334,7 @@ _FOUND: dict[str, Any] = {
     "supernets": None,
     "norm": "affine",
     "draw": "rounds",
-    "short": 0.67,
+    "short": None,
     "fusion": None,
 }
 
@@ -360,7 +361,7 @@ DEMONSTRATION = (
 
 
 def preset(name: str, **overrides: Any) -> Settings:
-    """The preset called ``name`` with some values changed; None leaves a value as it is, AUTO is a number of SuperNets too.
+    """The preset called ``name`` with some values changed; None leaves a value as it is, AUTO one open.
 
     Where the preset leaves the number of SuperNets to its method, another number means a mixture of so many.
     """
@@ -368,6 +369,8 @@ def preset(name: str, **overrides: Any) -> Settings:
         raise RequestError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}. Allowed are {', '.join(PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
     base = dict(PRESETS[name])
+    if given.get("short") == AUTO:
+        given["short"] = None
     if given.get("supernets") == AUTO:
         given["supernets"] = None
     elif "supernets" in given and base.get("supernets", 0) is None:  # so many SuperNets are a mixture of them

@@ -32,6 +32,15 @@ def _supernets(_context: click.Context, _parameter: click.Parameter, value: str 
         raise click.BadParameter(f"{value!r}: 'auto' or a whole number of at least 1 is allowed.") from None
 
 
+def _short(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | str | None:
+    if value is None or value == AUTO:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: 'auto' or a number from 0 to below 1 is allowed.") from None
+
+
 def counts(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
     """Numbers of downsamplings; RequestError for anything else, configurations among it."""
     if text is None:
@@ -137,8 +146,8 @@ _SEARCH: list[Decorator] = [
     click.option("--search-macs", type=int, help="Length of the search in multiply-adds; wins over --steps."),
     click.option(
         "--short",
-        type=float,
-        help="Share of the steps for short trainings of every configuration on its own, whose losses rank as well.",
+        callback=_short,
+        help="Share of the steps for short trainings of every configuration on its own, whose losses rank as well, or auto.",
     ),
     click.option("--eval-batch-size", type=int, help="Images a batch while ranking; part of the result."),
     click.option("--temperature", type=float, help="Temperature of the assignment at the end of the search."),

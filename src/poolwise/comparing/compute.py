@@ -6,7 +6,7 @@ from functools import cached_property
 
 from poolwise import standalone
 from poolwise.problem import Problem
-from poolwise.searching.length import short_of, step_macs
+from poolwise.searching.length import most_share, short_of, step_macs
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 
@@ -54,7 +54,7 @@ class Compute:
             price = on_supernets * step_macs(self.problem, total) // len(self.macs)
             return price + length * seeds * step_macs(self.problem, total, 0)
 
-        steps = left * len(self.macs) // step_macs(self.problem, total, 1 - search.short)
+        steps = left * len(self.macs) // step_macs(self.problem, total, 1 - most_share(search.short))
         while steps > 0 and taken(steps) > left:  # short trainings took whole steps of each, so less than their share
             steps -= 1
         return steps

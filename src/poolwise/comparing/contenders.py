@@ -100,7 +100,7 @@ def _searcher(word: str, method: type[samplers.Sampler], variant: str | None, su
 
 def _value(word: str, field: str, text: str) -> Any:
     """The text as the type of this field of Settings."""
-    if field == "supernets" and text == AUTO:
+    if field in ("supernets", "short") and text == AUTO:
         return text
     hint = get_type_hints(Settings)[field]
     kinds = get_args(hint) or (hint,)

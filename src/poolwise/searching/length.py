@@ -13,6 +13,8 @@ from poolwise.space import LISTED, Pooling
 
 FEWEST_STEPS = 10  # of a short training, below which losses still say nothing of the configuration
 FEWEST_CONFIGURATIONS = 8  # below which hardly any agreement is more than chance
+AUTO_SHARE = 0.67  # of the steps, where the share is left open
+_WORTH = 50  # steps of each configuration from which short trainings then are worth their share (docs/results.md)
 _BALANCED = 30  # steps of a single short training up to which no second one is begun, by the rule below
 
 
@@ -23,12 +25,24 @@ class Short(NamedTuple):
     seeds: int
 
 
-def short_of(steps: int, share: float, configurations: int) -> Short:
-    """How a share of ``steps`` is spent on short trainings of every configuration.
+def share_of(steps: int, share: float | None, configurations: int) -> float:
+    """The share itself; where it is left open, AUTO_SHARE or, where that is too little for every configuration, none."""
+    if share is not None:
+        return share
+    return AUTO_SHARE if int(steps * AUTO_SHARE) // configurations >= _WORTH else 0.0
+
+
+def most_share(share: float | None) -> float:
+    """The share, or what it is at most where it is left open."""
+    return AUTO_SHARE if share is None else share
+
+
+def short_of(steps: int, share: float | None, configurations: int) -> Short:
+    """How a share of ``steps`` is spent on short trainings of every configuration; None for the share that pays.
 
     Longer trainings are nearer to the truth, more of them less noisy: both grow with the square root of the steps.
     """
-    each = int(steps * share) // configurations
+    each = int(steps * share_of(steps, share, configurations)) // configurations
     if each < FEWEST_STEPS or configurations < FEWEST_CONFIGURATIONS:
         return Short(0, 0)
     seeds = max(round(math.sqrt(each / _BALANCED)), 1)
@@ -51,7 +65,11 @@ def whole_steps(problem: Problem) -> int:
     if settings.search_macs:
         members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
         total = sum(problem.cost(pooling).macs for pooling in members)
-        return max(settings.search_macs * len(members) // step_macs(problem, total, 1 - settings.short), 1)
+        share = most_share(settings.short)
+        steps = settings.search_macs * len(members) // step_macs(problem, total, 1 - share)
+        if share_of(steps, settings.short, problem.space.size) < share:  # left open, and too little for short trainings
+            steps = settings.search_macs * len(members) // step_macs(problem, total)
+        return max(steps, 1)
     return settings.steps or settings.epochs * max(half // min(settings.batch_size, half), 1)
 
 
