@@ -369,12 +369,9 @@ def preset(name: str, **overrides: Any) -> Settings:
         raise RequestError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}. Allowed are {', '.join(PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
     base = dict(PRESETS[name])
-    if given.get("short") == AUTO:
-        given["short"] = None
-    if given.get("supernets") == AUTO:
-        given["supernets"] = None
-    elif "supernets" in given and base.get("supernets", 0) is None:  # so many SuperNets are a mixture of them
-        base["method"] = "mixture"
+    given |= {key: None for key in ("supernets", "short") if given.get(key) == AUTO}
+    if given.get("supernets") is not None and base.get("supernets", 0) is None:
+        base["method"] = "mixture"  # so many SuperNets are a mixture of them
     if ":" in str(given.get("model", "")):  # a network that is not of this library has its own width and norms
         base.pop("width", None)
         base.pop("norm", None)

@@ -23,22 +23,18 @@ def _workers(_context: click.Context, _parameter: click.Parameter, value: str | 
     return int(value)
 
 
-def _supernets(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
-    if value is None or value == AUTO:
-        return value
-    try:
-        return int(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r}: 'auto' or a whole number of at least 1 is allowed.") from None
+def _auto_or(kind: Callable[[str], float], allowed: str) -> Callable[..., float | str | None]:
+    """Callback of an option whose value is AUTO or a number."""
 
+    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | str | None:
+        if value is None or value == AUTO:
+            return value
+        try:
+            return kind(value)
+        except ValueError:
+            raise click.BadParameter(f"{value!r}: 'auto' or {allowed} is allowed.") from None
 
-def _short(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | str | None:
-    if value is None or value == AUTO:
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r}: 'auto' or a number from 0 to below 1 is allowed.") from None
+    return callback
 
 
 def counts(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -138,7 +134,7 @@ _SEARCH: list[Decorator] = [
     click.option("--checkpoint-minutes", type=float, help="Minutes between two checkpoints of the search (5)."),
     click.option(
         "--supernets",
-        callback=_supernets,
+        callback=_auto_or(int, "a whole number of at least 1"),
         help="M, the number of SuperNets, or auto: from the length of the search and the number of configurations.",
     ),
     click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
@@ -146,7 +142,7 @@ _SEARCH: list[Decorator] = [
     click.option("--search-macs", type=int, help="Length of the search in multiply-adds; wins over --steps."),
     click.option(
         "--short",
-        callback=_short,
+        callback=_auto_or(float, "a number from 0 to below 1"),
         help="Share of the steps for short trainings of every configuration on its own, whose losses rank as well, or auto.",
     ),
     click.option("--eval-batch-size", type=int, help="Images a batch while ranking; part of the result."),
