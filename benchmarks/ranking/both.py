@@ -1,7 +1,8 @@
 """What shared weights and own ones say together: a search on one SuperNet, and short trainings of all.
 
-Reads a study that holds both with the same seed. ``together`` and ``fused`` are ``metrics.fuse`` of the search's
-scores and the accuracies of the trainings, without and with the count of productive convolutions; ``compute`` counts both.
+Reads a study that holds both with the same seed. ``together`` are the search's scores and the accuracies of
+the trainings as one (``metrics.together``), smoothed; ``fused`` has the count of productive convolutions besides;
+``compute`` counts both.
 Writes a csv under ``benchmarks/results``.
 
     python benchmarks/ranking/both.py benchmarks/results/samplers-own-table --shared fairnas@norm=affine --budget 1560
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import fuse, kendall_tau_b, regret, smooth
+from poolwise.metrics import fuse, kendall_tau_b, regret, smooth, together
 from poolwise.runs import RunFolder, Trials
 
 
@@ -64,11 +65,13 @@ def main(study: Path, shared: str, own: str, budget: int, own_budget: int | None
     for seed in range(seeds):
         shared_P = scores_of(study, shared, budget, seed, names)
         own_P = scores_of(study, own, own_budget, seed, names)
+        both = together(table.space, shared_P, own_P)
+        fused = fuse(table.space, both.scores, count_P, own=both.used)
         told = {
             "shared": shared_P,
             "own": smooth(table.space, own_P).scores,
-            "together": fuse(table.space, shared_P, None, smoothing=False, own_P=own_P).estimate,
-            "fused": fuse(table.space, shared_P, count_P, own_P=own_P).estimate,
+            "together": fused.smoothed,
+            "fused": fused.estimate,
         }
         rows.append({"shared": shared, "own": own, "compute": budget + own_budget, "seed": seed, **judged(table, told)})
         click.echo(rows[-1])

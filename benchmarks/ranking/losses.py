@@ -2,7 +2,8 @@
 
 Reads the short trainings of all (``short-all``) of a study. For every budget and seed: agreement with the truth of their
 accuracies, of the mean loss over the second half of their steps, of the mean of both losses of all seeds, and of each
-with a search on one SuperNet (``metrics.fuse``, without and with the count). Writes a csv under ``benchmarks/results``.
+with a search on one SuperNet (``metrics.together``, smoothed, without and with the count). Writes a csv under
+``benchmarks/results``.
 
     python benchmarks/ranking/losses.py benchmarks/results/samplers-own-table --shared fairnas@norm=affine --shared-budget 1560
 """
@@ -22,7 +23,7 @@ from both import folder_of, scores_of
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import fuse, kendall_tau_b, regret, smooth
+from poolwise.metrics import fuse, kendall_tau_b, regret, smooth, together
 from poolwise.runs import Trials
 
 BUDGETS = (780, 1560, 3120, 4680)
@@ -62,11 +63,10 @@ def main(study: Path, shared: str, shared_budget: int, seeds: int) -> None:
                 about: dict[str, Any] = {"budget": budget, "steps": length, "seed": seed, "by": by}
                 judge(own_P, **about, scores="raw")
                 judge(smooth(table.space, own_P).scores, **about, scores="smoothed")
-                together = fuse(table.space, shared_P, None, smoothing=False, own_P=own_P)
-                judge(together.estimate, **about, scores="with shared")
-                judge(
-                    fuse(table.space, shared_P, count_P, own_P=own_P).estimate, **about, scores="with shared and count"
-                )
+                both = together(table.space, shared_P, own_P)
+                fused = fuse(table.space, both.scores, count_P, own=both.used)
+                judge(fused.smoothed, **about, scores="with shared")
+                judge(fused.estimate, **about, scores="with shared and count")
         mean_P = np.mean([(own_P - own_P.mean()) / own_P.std() for own_P in losses], axis=0)
         about = {"budget": budget, "steps": length, "seed": "mean of all", "by": "loss"}
         judge(mean_P, **about, scores="raw")

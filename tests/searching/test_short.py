@@ -14,7 +14,7 @@ import poolwise
 from poolwise import standalone
 from poolwise.errors import RequestError, RunFailure
 from poolwise.images.batches import Shuffled
-from poolwise.metrics import fuse
+from poolwise.metrics import smooth, together
 from poolwise.networks.chain import running_norm
 from poolwise.networks.switch import export
 from poolwise.problem import Problem
@@ -118,10 +118,9 @@ def test_what_they_say_counts_where_it_is_more_than_noise(tmp_path, two, tiny_so
         assert found["short"]["used"] == used
         assert found["ranked_by"] == ("estimate" if used else "score")
         scores = {row["pooling"]: row["score"] for row in found["ranking"]}
-        expected = fuse(poolings, place, None, smoothing=False, own_P=own).estimate if used else place
+        expected = smooth(poolings, together(poolings, place, own).scores).scores if used else place
         assert [scores[str(pooling)] for pooling in poolings] == pytest.approx(np.clip(expected, 0, 1))
-        assert (found["fusion"]["own"] is not None) == used
-        assert ("they count" if used else "they are noise") in found["short"]["said"]
+        assert ("they count half" if used else "they are noise") in found["short"]["said"]
     assert ranked.arrange({**value, "ranking": told}, True)["ranked_by"] == "estimate"
 
 

@@ -175,8 +175,6 @@ def _fusion(value: dict[str, Any]) -> None:
     parts = f"scores (reliability {scores['reliability']:.2f}, weight {scores['weight']:.2f})"
     if count:
         parts += f" and productive convolutions (weight {count['weight']:.2f}), which agree by {told['agreement']:.2f}"
-    if told.get("own"):
-        parts += f", scores of own weights (reliability {told['own']['reliability']:.2f}, weight {told['own']['weight']:.2f})"
     if told["trainings"]:
         parts += f"; {told['trainings']} configurations trained stand-alone were taken into account"
     say(

@@ -32,7 +32,8 @@ class Entry:
         percent: whether scores are accuracies in percent, so that the noise of the truth is a measure for them as well.
         budget: the same allowance in steps of a single SuperNet; None for what does not train.
         spent_macs: what it took.
-        parts_2P: accuracy on shared weights and score of short trainings, where a ranking is by both.
+        parts_2P: accuracy on shared weights and score of short trainings, where a ranking is by both; ``scores_P`` is then
+            what they say together, smoothed.
         points: (spent_macs, scores_P) on the way there, in order; empty where only the end has a ranking.
     """
 
@@ -96,14 +97,12 @@ def _judged(
 ) -> Iterator[dict[str, Any]]:
     truth_P, noise = np.asarray(table.column(table.truth)), table.noise()
     told = measures(noise, (noise or 0.0) if entry.percent else 0.0)
-    if entry.parts_2P is None:
-        fused = metrics.fuse(table.space, entry.scores_P, count_P)
-        smoothed_P = fused.smoothed
-    else:
-        shared_P, own_P = entry.parts_2P
-        fused = metrics.fuse(table.space, shared_P, count_P, own_P=own_P)
-        smoothed_P = metrics.smooth(table.space, entry.scores_P).scores
-    treated = (np.asarray(entry.scores_P, float), smoothed_P, fused.estimate)
+    scores_P, parts_2P = np.asarray(entry.scores_P, float), entry.parts_2P
+    told_P = (
+        scores_P if parts_2P is None else metrics.together(table.space, *parts_2P).scores
+    )  # the former are smoothed
+    fused = metrics.fuse(table.space, told_P, count_P, own=parts_2P is not None)
+    treated = (scores_P, fused.smoothed, fused.estimate)
     for treatment, scores_P in zip(TREATMENTS, treated, strict=True):
         intervals = metrics.bootstrap_interval(told, scores_P, truth_P, resamples=resamples)
         yield {

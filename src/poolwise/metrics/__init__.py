@@ -5,6 +5,7 @@ from poolwise.metrics.fusion import Fused, fuse
 from poolwise.metrics.picks import beats_random, best_rank, regret, three_picks
 from poolwise.metrics.signal import Signal, signal
 from poolwise.metrics.smoothing import Smoothed, fill, smooth
+from poolwise.metrics.together import Together, together
 from poolwise.metrics.uncertainty import Paired, bootstrap_interval, mean_interval, paired_test
 from poolwise.metrics.verdict import Comparison, compare_paired, cost_words, sentence
 
@@ -14,6 +15,7 @@ __all__ = [
     "Paired",
     "Signal",
     "Smoothed",
+    "Together",
     "beats_random",
     "best_rank",
     "bootstrap_interval",
@@ -32,4 +34,5 @@ __all__ = [
     "sparse_tau",
     "spearman",
     "three_picks",
+    "together",
 ]

@@ -7,13 +7,12 @@ v_c = corr(c, t) are not known, nor is the correlation k of their errors. What i
   scores is also bounded by the agreement of two halves of the images they come from (Spearman-Brown);
 - agreement: corr(s, c) = v_s v_c + k sqrt((1 - v_s^2) (1 - v_c^2)), so two that agree speak for each other, or share an
   error. Fisher's z with as many configurations as the smoothed scores are worth;
-- stand-alone trainings, where there are some: corr(s, y) and corr(c, y) with their accuracies y;
-- scores o of weights that configurations do not share, where there are some: noisy, and wrong in a way of their own (a
-  short training favours what learns fast), so corr(s, o) = v_s v_o, corr(c, o) = v_c v_o.
+- stand-alone trainings, where there are some: corr(s, y) and corr(c, y) with their accuracies y.
 The prior says no more than that each is more likely to agree with the truth than not, and errors are more likely to be
-apart than common: v = sqrt(reliability) u, u ~ Beta(2, 1), k ~ Beta(1, 2), and that weights of their own are nearer to the
-truth than shared ones and counts, u ~ Beta(4, 1). The estimate is E[t | s, c, o] = w_s s + w_c c +
-w_o o, its weights averaged over the posterior of (v_s, v_c, v_o, k) on a grid.
+apart than common: v = sqrt(reliability) u, u ~ Beta(2, 1), k ~ Beta(1, 2). Scores that come in part from weights that a
+configuration shares with no other (``metrics.together``) are rather near to the truth, u ~ Beta(4, 1), and next to them a
+count is as likely good as poor, u ~ Beta(2, 2). The estimate is E[t | s, c] = w_s s + w_c c, its weights averaged over the
+posterior of (v_s, v_c, k) on a grid.
 """
 
 from __future__ import annotations
@@ -24,15 +23,13 @@ from statistics import NormalDist
 
 import numpy as np
 
-from poolwise.metrics.smoothing import Smoothed, smooth
+from poolwise.metrics.smoothing import smooth
 from poolwise.space import Pooling
 
 _GRID = (np.arange(40) + 0.5) / 40
 _COMMON = (np.arange(20) + 0.5) / 20
-_OWN = (np.arange(12) + 0.5) / 12
 _FEWEST = 4  # pairs that a correlation says something with
 _DRAWS = 2000
-_SUREST = 0.99  # validity that is believed of anything
 _SURE = 0.9  # that one configuration is better than another, below which they tie
 
 
@@ -54,7 +51,7 @@ class Fused:
         estimate: [P] float64, in the unit of the scores: their mean and, for what the estimate explains of the truth,
             their standard deviation.
         error: standard deviation of the truth about the estimate, in the same unit.
-        scores, count, own: the parts; count is None where scores stand alone, own where all weights are shared.
+        scores, count: the parts; count is None where scores stand alone.
         agreement: correlation of smoothed scores and count; None without a count.
     """
 
@@ -64,7 +61,6 @@ class Fused:
     scores: Rater
     count: Rater | None
     agreement: float | None
-    own: Rater | None = None
 
     def ties(self) -> np.ndarray:
         """[P] group of each configuration, from 1: those that the best of the group is not better than with 90 %."""
@@ -94,9 +90,9 @@ def fuse(
     halves_2P: np.ndarray | None = None,
     trials: Mapping[int, float] | None = None,
     smoothing: bool = True,
-    own_P: Sequence[float] | np.ndarray | None = None,
+    own: bool = False,
 ) -> Fused:
-    """Estimate the order of the truth from ``scores_P`` (smoothed first, unless told otherwise), ``count_P`` and ``own_P``.
+    """Estimate the order of the truth from ``scores_P`` (smoothed first, unless told otherwise) and ``count_P``.
 
     Args:
         poolings: a space, or some of its configurations.
@@ -104,18 +100,14 @@ def fuse(
         count_P: a ranking that costs nothing, as productive convolutions; None for scores alone.
         halves_2P: the same scores from two disjoint halves of the images.
         trials: index of a configuration -> mean accuracy of its stand-alone trainings.
-        own_P: scores of weights that a configuration shares with none, or with few; smoothed in any case. None where there are
-            none.
+        own: the scores are in part of weights that a configuration shares with none.
     """
     smoothed = smooth(poolings, scores_P)
-    told_P = _standard(smoothed.scores if smoothing else np.asarray(scores_P, float))
+    told_P = standard(smoothed.scores if smoothing else np.asarray(scores_P, float))
     counted = None if count_P is None else smooth(poolings, count_P)
-    raw_P = None if count_P is None else _standard(np.asarray(count_P, float))
-    alone = None if own_P is None else smooth(poolings, own_P)
+    raw_P = None if count_P is None else standard(np.asarray(count_P, float))
     reliable = min(smoothed.reliability, _split_half(halves_2P))
-    valid_s, valid_c, valid_o, common, posterior = _prior(
-        reliable, counted.reliability if counted else 0.0, None if alone is None else _most_valid(alone)
-    )
+    valid_s, valid_c, common, posterior = _prior(reliable, counted.reliability if counted else 0.0, own)
     expected = valid_s * valid_c + common * np.sqrt((1 - valid_s**2) * (1 - valid_c**2))  # corr(s, c)
     agreement = None if raw_P is None else correlation(told_P, raw_P)
     if agreement is not None:
@@ -124,52 +116,47 @@ def fuse(
         if rater_P is not None and trials is not None and len(trials) >= _FEWEST:
             found = correlation(rater_P[list(trials)], np.array(list(trials.values())))
             posterior = posterior * _likelihood(found, valid, len(trials))
-        if rater_P is not None and alone is not None:
-            found = correlation(rater_P, alone.scores)
-            posterior = posterior * _likelihood(found, valid * valid_o, max(alone.freedom, _FEWEST))
     posterior = posterior / posterior.sum()
-    means = [float((posterior * valid).sum()) for valid in (valid_s, valid_c, valid_o)]
+    means = [float((posterior * valid).sum()) for valid in (valid_s, valid_c)]
     if raw_P is None:
         valid_c = expected = np.zeros_like(valid_c)
     rest = 1 - expected**2
     left = 1 - (valid_s**2 + valid_c**2 - 2 * expected * valid_s * valid_c) / rest  # of the truth's variance
-    # own scores are the truth and errors of their own, and weigh against what the others leave open
-    share = 1 / (1 + left * valid_o**2 / (1 - valid_o**2))
-    weight_s = float((posterior * share * (valid_s - expected * valid_c) / rest).sum())
-    weight_c = float((posterior * share * (valid_c - expected * valid_s) / rest).sum())
-    weight_o = float((posterior * share * left * valid_o / (1 - valid_o**2)).sum())
+    weight_s = float((posterior * (valid_s - expected * valid_c) / rest).sum())
+    weight_c = float((posterior * (valid_c - expected * valid_s) / rest).sum())
     standard_P = weight_s * told_P
     if raw_P is not None:
         standard_P = standard_P + weight_c * raw_P
-    if alone is not None:
-        standard_P = standard_P + weight_o * _standard(alone.scores)
-    centre, scale = float(np.mean(scores_P)), float(np.std(scores_P)) or 1.0
+    centre, unit = float(np.mean(scores_P)), scale(np.asarray(scores_P, float))
     return Fused(
         smoothed.scores,
-        centre + scale * standard_P,
-        scale * float(np.sqrt((posterior * share * left).sum())),
+        centre + unit * standard_P,
+        unit * float(np.sqrt((posterior * left).sum())),
         Rater(reliable, means[0], weight_s),
         None if counted is None else Rater(counted.reliability, means[1], weight_c),
         agreement,
-        None if alone is None else Rater(alone.reliability, means[2], weight_o),
     )
-
-
-def _most_valid(alone: Smoothed) -> float:
-    """Correlation with the truth of scores that nothing but noise is wrong with, some of which smoothing has averaged away."""
-    signal = alone.reliability
-    noise = (1 - signal) * alone.freedom / len(alone.scores)
-    return float(min(np.sqrt(signal / (signal + noise)), _SUREST)) if signal > 0 else 0.0
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Pearson's; 0 where one of them is constant."""
-    return float(np.mean(_standard(first) * _standard(second)))
+    return float(np.mean(standard(first) * standard(second)))
 
 
-def _standard(values: np.ndarray) -> np.ndarray:
-    spread = float(np.std(values))
-    return (values - np.mean(values)) / spread if spread > 0 else np.zeros(len(values))
+def standard(values: np.ndarray) -> np.ndarray:
+    """Mean 0 and standard deviation 1; 0 where all are equal."""
+    centred = values - np.mean(values)
+    return np.zeros(len(values)) if _equal(values) else centred / np.std(values)
+
+
+def scale(values: np.ndarray) -> float:
+    """Standard deviation; 1 where all are equal."""
+    return 1.0 if _equal(values) else float(np.std(values))
+
+
+def _equal(values: np.ndarray) -> bool:
+    """But for rounding."""
+    return float(np.std(values)) <= 8 * float(np.finfo(float).eps * np.max(np.abs(values), initial=0))
 
 
 def _split_half(halves_2P: np.ndarray | None) -> float:
@@ -180,12 +167,11 @@ def _split_half(halves_2P: np.ndarray | None) -> float:
     return 2 * r / (1 + r)
 
 
-def _prior(reliable_s: float, reliable_c: float, most_o: float | None) -> tuple[np.ndarray, ...]:
-    """The grid of v_s, v_c, v_o and of the correlation of the first two's errors, and the prior on it."""
-    own = np.ones(1) if most_o is None else _OWN
-    share_s, share_c, share_o, common = np.meshgrid(_GRID, _GRID, own, _COMMON, indexing="ij", sparse=True)
-    prior = share_s * share_c * share_o**3 * (1 - common)
-    return share_s * np.sqrt(reliable_s), share_c * np.sqrt(reliable_c), share_o * (most_o or 0.0), common, prior
+def _prior(reliable_s: float, reliable_c: float, own: bool) -> tuple[np.ndarray, ...]:
+    """The grid of v_s, v_c and of the correlation of their errors, and the prior on it."""
+    share_s, share_c, common = np.meshgrid(_GRID, _GRID, _COMMON, indexing="ij", sparse=True)
+    prior = share_s**3 * share_c * (1 - share_c) if own else share_s * share_c
+    return share_s * np.sqrt(reliable_s), share_c * np.sqrt(reliable_c), common, prior * (1 - common)
 
 
 def _likelihood(found: float, expected: np.ndarray, count: float) -> np.ndarray:

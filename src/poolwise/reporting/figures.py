@@ -200,21 +200,11 @@ def search_curves(events: list[dict[str, Any]]) -> str | None:
         )
         named = [entry for entry in known if any(entry[0] in e for e in events)]  # not every method has an assignment
         panels = figure.subplots(len(named), 1, sharex=True)
-        kinds = (
-            {"shared_": (INK, "shared"), "own_": (MUTED, "own")}
-            if any("own_loss" in e for e in events)
-            else {"": (INK, None)}
-        )
         for axes, (name, label, factor) in zip(panels, named, strict=True):
-            for kind, (colour, words) in kinds.items():
-                # the time in which the first SuperNet trains alone has no entropy, a short while may be all shared or not scored
-                told = [
-                    (step, factor * e[kind + name]) for step, e in zip(steps, events, strict=True) if kind + name in e
-                ]
-                axes.plot(*zip(*told, strict=True), color=colour, linewidth=1, label=words)
+            # the time in which the first SuperNet trains alone has no entropy
+            told = [(step, factor * e[name]) for step, e in zip(steps, events, strict=True) if name in e]
+            axes.plot(*zip(*told, strict=True), color=INK, linewidth=1)
             axes.set_ylabel(label, fontsize=8)
-        if "own_" in kinds:
-            panels[0].legend(frameon=False, title="weights")
         panels[-1].set_xlabel("step")
         return _svg(figure)
 

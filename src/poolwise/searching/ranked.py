@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from poolwise.metrics import Fused, fuse, kendall_tau_b, signal, three_picks
+from poolwise.metrics import Fused, Together, fuse, kendall_tau_b, smooth, three_picks, together
 from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
 from poolwise.space import Pooling
@@ -69,14 +69,15 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
 
     ``fusion`` ranks by the estimate of ``metrics.fuse``; without, by scores as they are (as published), and the estimate is
     one of scores alone. With None it is on where short trainings tell how far to trust the count: where they are more than
-    noise. The score of a configuration is then what shared weights and short trainings say together. Ties in what is ranked
-    by go to fewer MACs, then to the order of the space.
+    noise. The score of a configuration is then what shared weights and short trainings say together, smoothed over neighbouring
+    placements. Ties in what is ranked by go to fewer MACs, then to the order of the space.
     """
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
-    alone = _alone(value, rows)
+    both = _both(value, rows)
+    used = both is not None and both.used
     if fusion is None:
-        fusion = alone is not None and alone["used"]
-    fused = _fused(rows, fusion, trials or {}, alone is not None and alone["used"])
+        fusion = used
+    fused = _fused(rows, fusion, trials or {}, both.scores if both and used else None)
     images = value["data"]["scoring_half"]
     chances_P, groups_P = fused.top(TOP), fused.ties()
     for a, row in enumerate(rows):
@@ -97,14 +98,13 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     allowed = Settings.from_json(value["settings"]).pickable(row["pooling"] for row in rows)
     return {
         **value,
-        **({"short": alone} if alone else {}),
+        **({"short": _told(value["short"], both)} if both else {}),
         "picks": three_picks(rows, value["default"], "estimate", allowed),
         "ranked_by": by,
         "fusion": {
             "error": fused.error,
             "scores": asdict(fused.scores),
             "productive": asdict(fused.count) if fused.count else None,
-            "own": asdict(fused.own) if fused.own else None,
             "agreement": fused.agreement,
             "trainings": len(trials or {}),
         },
@@ -118,32 +118,35 @@ def parts(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["shared"] for row in rows]), np.array([np.mean(row["short"]) for row in rows])
 
 
-def _alone(value: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What short trainings are worth, with the scores of the rows set accordingly; None where there are none."""
+def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> Together | None:
+    """Shared weights and short trainings together, the scores of the rows set accordingly; None where there are no trainings."""
     if "short" not in value:
         return None
-    told, poolings = value["short"], [Pooling.parse(row["pooling"]) for row in rows]
+    poolings = [Pooling.parse(row["pooling"]) for row in rows]
     shared_P, own_P = parts(rows)
-    found, score_P = signal(poolings, own_P, shared_P), shared_P
-    if found.found:
-        score_P = np.clip(fuse(poolings, shared_P, None, smoothing=False, own_P=own_P).estimate, 0, 1)
+    both = together(poolings, shared_P, own_P)
+    score_P = np.clip(smooth(poolings, both.scores).scores, 0, 1) if both.used else shared_P
     for row, score in zip(rows, score_P, strict=True):
         row["score"] = float(score)
-    trainings = f"{told['seeds']} short training{'' if told['seeds'] == 1 else 's'} of {told['length']} steps"
-    verdict = "they count" if found.found else "they are noise, and shared weights alone count"
-    said = f"{trainings} of every configuration: their losses {found}; {verdict}"
-    return {"length": told["length"], "seeds": told["seeds"], "used": found.found, "said": said}
+    return both
 
 
-def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], used: bool) -> Fused:
+def _told(short: dict[str, Any], both: Together) -> dict[str, Any]:
+    """What short trainings are worth."""
+    trainings = f"{short['seeds']} short training{'' if short['seeds'] == 1 else 's'} of {short['length']} steps"
+    said = f"{trainings} of every configuration: their losses {both}"
+    return {"length": short["length"], "seeds": short["seeds"], "used": both.used, "said": said}
+
+
+def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], both_P: np.ndarray | None) -> Fused:
+    """``both_P``: scores that short trainings have a part in."""
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
-    score_P, halves = np.array([row["score"] for row in rows]), [row.get("halves") for row in rows]
-    halves_2P = np.array(halves).T if halves[0] else None
     count_P = np.array([row["productive"] for row in rows], float) if fusion else None
     known = {a: trials[row["pooling"]] for a, row in enumerate(rows) if row["pooling"] in trials}
-    if used:
-        shared_P, own_P = parts(rows)
-        return fuse(poolings, shared_P, count_P, halves_2P, known, smoothing=fusion, own_P=own_P)
+    if both_P is not None:
+        return fuse(poolings, both_P, count_P, None, known, own=True)
+    score_P, halves = np.array([row["score"] for row in rows]), [row.get("halves") for row in rows]
+    halves_2P = np.array(halves).T if halves[0] else None
     return fuse(poolings, score_P, count_P, halves_2P, known, smoothing=fusion)
 
 

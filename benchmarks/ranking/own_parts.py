@@ -1,0 +1,134 @@
+"""What one SuperNet gains by parts that configurations do not share: scales and shifts of norms, and the head.
+
+Fair rounds on one SuperNet in the setting of a study's entry. ``norm`` says what a configuration shares its scales and shifts
+with: all that have passed as many downsamplings (``depth``, what ``--norm affine`` does), all with the same placement up to
+there (``prefix``), or none (``configuration``); ``head`` says whether the last linear layer is common or its own. Results so
+far lie in ``--out`` and are not made again; a csv goes under ``benchmarks/results``.
+
+    python benchmarks/ranking/own_parts.py \
+        benchmarks/results/samplers-own-table/runs/fairnas_norm_affine-1560-0 --out runs/own-parts
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Hashable
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+from tricks import TABLE, Trick, runner
+
+from poolwise import tables
+from poolwise.metrics import kendall_tau_b, regret, smooth
+from poolwise.networks.chain import Chain, affine_norm
+from poolwise.networks.variants import _without_norms
+from poolwise.problem import Problem
+from poolwise.rng import Streams
+from poolwise.runs import write_atomically
+from poolwise.searching.loop import SearchState
+from poolwise.settings import Settings
+from poolwise.space import Pooling
+from poolwise.training import correct, sgd
+
+FORMS = ("depth,common", "prefix,common", "configuration,common", "depth,own", "configuration,own")
+
+
+class OwnParts(nn.Module):
+    """A SuperNet with max-pools whose norms, and head, are what ``norm`` and ``head`` say; other weights are common."""
+
+    def __init__(self, chain: Chain, poolings: list[Pooling], norm: str, head: str):
+        super().__init__()
+        self.norm, self.layers, self.heads = norm, nn.ModuleList(), nn.ModuleDict()
+        for i, layer in enumerate(chain.layers):
+            shared = {id(part): part for part in _without_norms(layer)}
+            keys = dict.fromkeys(self.key(pooling, i) for pooling in poolings)
+            self.layers.append(nn.ModuleDict({str(key): copy.deepcopy(layer, dict(shared)) for key in keys}))
+        for pooling in poolings:
+            self.heads[str(pooling)] = copy.deepcopy(chain.head) if head == "own" else chain.head
+
+    def key(self, pooling: Pooling, i: int) -> Hashable:
+        depths = tuple(pooling.depths())
+        return {"depth": depths[i], "prefix": depths[: i + 1], "configuration": str(pooling)}[self.norm]
+
+    def forward(self, images_BCHW: Tensor, pooling: Pooling) -> Tensor:
+        depths = (0, *pooling.depths())
+        for i, layers in enumerate(self.layers):
+            for _ in range(depths[i + 1] - depths[i]):
+                images_BCHW = F.max_pool2d(images_BCHW, 2)
+            assert isinstance(layers, nn.ModuleDict)
+            images_BCHW = layers[str(self.key(pooling, i))](images_BCHW)
+        return self.heads[str(pooling)](images_BCHW)
+
+
+def searched(settings: Settings, norm: str, head: str) -> list[float]:
+    """score_P in percent on the whole scoring half."""
+    problem = Problem(settings)
+    state, poolings, nets = SearchState(problem), list(problem.space), None
+    nets = state.nets
+    network = OwnParts(problem.build(affine_norm, "init0", Streams(settings.seed)), poolings, norm, head)
+    nets.precision.place(network, problem.device)
+    network.train()
+    nets.networks = [network]
+    nets.optimizers = [sgd(network, settings.lr, settings.momentum, settings.weight_decay)]
+    run = runner(state, Trick(problem))
+    while state.step < state.steps:
+        state.advance(run)
+    right = np.zeros(len(poolings))
+    with torch.no_grad():
+        for images_BCHW, labels_B in problem.ranking_batches.ordered():
+            for a, pooling in enumerate(poolings):
+                right[a] += float(
+                    correct(lambda images: network(images, pooling), images_BCHW, labels_B, nets.precision)  # noqa: B023
+                )
+    return (100 * right / len(problem.halves[1])).tolist()
+
+
+@click.command()
+@click.argument("entry", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", default="runs/own-parts", show_default=True, type=click.Path(path_type=Path))
+@click.option("--forms", default=";".join(FORMS), show_default=True, help="NORM,HEAD;...")
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--first-seed", default=0, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(entry: Path, out: Path, forms: str, seeds: int, first_seed: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    table = tables.load(TABLE)
+    truth_P = np.array(table.column(table.truth))
+    asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for seed in range(first_seed, first_seed + seeds):
+        for form in forms.split(";"):
+            norm, head = form.split(",")
+            file = out / f"{norm}-{head}-{asked.steps}-{seed}.json"
+            if not file.exists():
+                write_atomically(file, json.dumps(searched(replace(asked, seed=seed), norm, head)) + "\n")
+            scores_P = json.loads(file.read_text(encoding="utf-8"))
+            rows.append(
+                {
+                    "norm": norm,
+                    "head": head,
+                    "seed": seed,
+                    "tau-b": round(float(kendall_tau_b(scores_P, truth_P)), 3),
+                    "smoothed tau-b": round(float(kendall_tau_b(smooth(table.space, scores_P).scores, truth_P)), 3),
+                    "regret@1": round(float(regret(scores_P, truth_P, 1)), 2),
+                    "regret@3": round(float(regret(scores_P, truth_P, 3)), 2),
+                    "mean accuracy": round(float(np.mean(scores_P)), 2),
+                }
+            )
+            click.echo(rows[-1])
+    record(f"own-parts-{asked.steps}-{TABLE}", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Which short trainings tell most for their compute: of how many steps, of which batch, how many times anew.
+
+Trains every configuration of the package's table from scratch, in the setting of a study's entry but for the batch, the
+length and the learning rate, with seeds that no study uses. For every form of them: agreement with the truth of the mean
+loss over the second half of the steps, of one seed and of means over more, and what that takes in steps of the entry's
+batch for every configuration. Results lie in ``--out`` and are not made again; a csv goes under ``benchmarks/results``.
+
+    python benchmarks/ranking/restarts.py \
+        benchmarks/results/samplers-own-table/runs/fairnas_norm_affine-1560-0 --out runs/restarts
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+
+from poolwise import standalone, tables
+from poolwise.metrics import kendall_tau_b, regret, smooth
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.runs import write_atomically
+from poolwise.settings import Settings
+
+TABLE = "resnet20w8-cifar10-10k"
+STREAM = "restarts"
+FORMS = ("128x52", "64x52", "32x52", "32x104", "16x104")  # batch x steps
+MOST = 8  # seeds of which means are taken
+
+
+def losses(problem: Problem, steps: int, seed: int) -> dict[str, list[float]]:
+    """Configuration -> its training loss (nats) along the steps."""
+    part = replace(standalone.on_halves(problem, steps, STREAM), begins="search")
+    return {
+        str(pooling): [loss for _, loss in standalone.trained(problem, pooling, seed, Listener(), part)[0]]
+        for pooling in problem.space
+    }
+
+
+@click.command()
+@click.argument("entry", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", default="runs/restarts", show_default=True, type=click.Path(path_type=Path))
+@click.option("--forms", default=",".join(FORMS), show_default=True, help="BATCHxSTEPS, or BATCHxSTEPS@LR.")
+@click.option("--seeds", default=6, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    table = tables.load(TABLE)
+    truth_P = np.array(table.column(table.truth))
+    asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for form in forms.split(","):
+        shape, _, lr = form.partition("@")
+        batch, steps = map(int, shape.split("x"))
+        problem, told = None, []
+        for seed in range(1, seeds + 1):
+            file = out / f"{form}-{seed}.json"
+            if not file.exists():
+                problem = problem or Problem(replace(asked, batch_size=batch, lr=float(lr or asked.lr)))
+                write_atomically(file, json.dumps(losses(problem, steps, seed)) + "\n")
+            curves = json.loads(file.read_text(encoding="utf-8"))
+            own_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]
+            told.append((own_P - np.mean(own_P)) / np.std(own_P))
+        for count in range(1, min(seeds, MOST) + 1):
+            means = [np.mean(some, axis=0) for some in itertools.combinations(told, count)]
+            smoothed = [smooth(table.space, mean_P).scores for mean_P in means]
+            taus = [float(kendall_tau_b(mean_P, truth_P)) for mean_P in smoothed]
+            rows.append(
+                {
+                    "batch": batch,
+                    "steps": steps,
+                    "learning rate": float(lr or asked.lr),
+                    "trainings": count,
+                    f"steps of {asked.batch_size} for each": round(count * steps * batch / asked.batch_size),
+                    "tau-b": round(float(np.mean([kendall_tau_b(mean_P, truth_P) for mean_P in means])), 3),
+                    "smoothed tau-b": round(float(np.mean(taus)), 3),
+                    "its std": round(float(np.std(taus)), 3),
+                    "regret@3": round(float(np.mean([regret(mean_P, truth_P, 3) for mean_P in smoothed])), 2),
+                    "of": len(means),
+                }
+            )
+            click.echo(rows[-1])
+    record(f"restarts-{TABLE}", rows)
+
+
+if __name__ == "__main__":
+    main()
