@@ -16,6 +16,7 @@ from poolwise.runs import write_atomically
 from poolwise.space import Pooling
 
 PAGE = "compare.html"
+_CHARACTER = 0.075  # inches of a label
 
 
 def write(value: dict[str, Any], out: Path) -> Path:
@@ -48,8 +49,9 @@ def intervals(value: dict[str, Any], measure: str, label: str, ceiling: float | 
         "smoothed": (0.0, PICK, "white", "smoothed over positions"),
         "fused": (0.24, DEFAULT, DEFAULT, "fused with productive convolutions"),
     }
+    names = [plain_label(_name(row)) for row in plain]
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes(6.4, 1.2 + 0.42 * len(plain))
+        figure, axes = _axes(max(6.4, 4.0 + _CHARACTER * max(map(len, names))), 1.2 + 0.42 * len(plain))
         for row in value["summary"]:
             place = next(i for i, other in enumerate(plain) if _same(row, other))
             told, (shift, colour, fill, _) = row[measure], looks[row["treatment"]]
@@ -59,8 +61,8 @@ def intervals(value: dict[str, Any], measure: str, label: str, ceiling: float | 
             axes.plot([], [], "o", color=colour, markerfacecolor=fill, label=words)
         if ceiling is not None:
             axes.axvline(ceiling, color=MUTED, linestyle="--", linewidth=1, label="between two seeds of the truth")
-        axes.set_yticks(range(len(plain)), [plain_label(_name(row)) for row in plain])
-        axes.invert_yaxis()
+        axes.set_yticks(range(len(plain)), names)
+        axes.set_ylim(len(plain) - 0.4, -0.6)  # the first on top
         axes.set_xlabel(label)
         figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
         return _svg(figure)
@@ -81,16 +83,15 @@ def anytime(value: dict[str, Any], measure: str, label: str) -> str | None:
     curves = {method: _curve(own, measure) for method, own in _by(value["anytime"], "method").items()}
     if all(len(spent) < 2 for spent, _ in curves.values()):
         return None
-    colours = matplotlib.colormaps["tab20"]
+    colours, names = matplotlib.colormaps["tab20"], [plain_label(method) for method in curves]
+    columns = max(min(int(6.4 / (0.6 + 0.8 * _CHARACTER * max(map(len, names)))), 3), 1)
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes(6.4, 4.0 + 0.18 * -(-len(curves) // 3))
-        for i, (method, (spent, told)) in enumerate(curves.items()):
+        figure, axes = _axes(6.4, 4.0 + 0.18 * -(-len(curves) // columns))
+        for i, (name, (spent, told)) in enumerate(zip(names, curves.values(), strict=True)):
             dots = "o" if len(spent) < 8 else ","
-            axes.plot(
-                spent, told, f"{dots}-", color=colours((2 * i + i // 10) % 20), label=plain_label(method), markersize=4
-            )
+            axes.plot(spent, told, f"{dots}-", color=colours((2 * i + i // 10) % 20), label=name, markersize=4)
         axes.set(xscale="log", xlabel="MACs of search, scoring, ranking and trials", ylabel=label)
-        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=7)
+        figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=7)
         return _svg(figure)
 
 
