@@ -26,12 +26,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
-from tricks import TABLE, Trick, runner
+from tricks import TABLE, Trick, judged, runner
 
 from poolwise import tables
-from poolwise.metrics import kendall_tau_b, regret, smooth
 from poolwise.networks.chain import Chain, affine_norm
-from poolwise.networks.variants import _without_norms
+from poolwise.networks.variants import without_norms
 from poolwise.problem import Problem
 from poolwise.rng import Streams
 from poolwise.runs import write_atomically
@@ -40,7 +39,7 @@ from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.training import correct, sgd
 
-FORMS = ("depth,common", "prefix,common", "configuration,common", "depth,own", "configuration,own")
+FORMS = ("prefix,common", "configuration,common", "configuration,own")
 
 
 class OwnParts(nn.Module):
@@ -50,7 +49,7 @@ class OwnParts(nn.Module):
         super().__init__()
         self.norm, self.layers, self.heads = norm, nn.ModuleList(), nn.ModuleDict()
         for i, layer in enumerate(chain.layers):
-            shared = {id(part): part for part in _without_norms(layer)}
+            shared = {id(part): part for part in without_norms(layer)}
             keys = dict.fromkeys(self.key(pooling, i) for pooling in poolings)
             self.layers.append(nn.ModuleDict({str(key): copy.deepcopy(layer, dict(shared)) for key in keys}))
         for pooling in poolings:
@@ -73,7 +72,7 @@ class OwnParts(nn.Module):
 def searched(settings: Settings, norm: str, head: str) -> list[float]:
     """score_P in percent on the whole scoring half."""
     problem = Problem(settings)
-    state, poolings, nets = SearchState(problem), list(problem.space), None
+    state, poolings = SearchState(problem), list(problem.space)
     nets = state.nets
     network = OwnParts(problem.build(affine_norm, "init0", Streams(settings.seed)), poolings, norm, head)
     nets.precision.place(network, problem.device)
@@ -103,7 +102,6 @@ def searched(settings: Settings, norm: str, head: str) -> list[float]:
 def main(entry: Path, out: Path, forms: str, seeds: int, first_seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
     table = tables.load(TABLE)
-    truth_P = np.array(table.column(table.truth))
     asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
     out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -114,18 +112,7 @@ def main(entry: Path, out: Path, forms: str, seeds: int, first_seed: int, thread
             if not file.exists():
                 write_atomically(file, json.dumps(searched(replace(asked, seed=seed), norm, head)) + "\n")
             scores_P = json.loads(file.read_text(encoding="utf-8"))
-            rows.append(
-                {
-                    "norm": norm,
-                    "head": head,
-                    "seed": seed,
-                    "tau-b": round(float(kendall_tau_b(scores_P, truth_P)), 3),
-                    "smoothed tau-b": round(float(kendall_tau_b(smooth(table.space, scores_P).scores, truth_P)), 3),
-                    "regret@1": round(float(regret(scores_P, truth_P, 1)), 2),
-                    "regret@3": round(float(regret(scores_P, truth_P, 3)), 2),
-                    "mean accuracy": round(float(np.mean(scores_P)), 2),
-                }
-            )
+            rows.append({"norm": norm, "head": head, "seed": seed, **judged(table, scores_P)})
             click.echo(rows[-1])
     record(f"own-parts-{asked.steps}-{TABLE}", rows)
 

@@ -158,6 +158,18 @@ def searched(settings: Settings, name: str) -> dict[str, list[float]]:
     return told
 
 
+def judged(table: tables.Table, scores_P: list[float]) -> dict[str, float]:
+    """Agreement with the truth, regrets in points, and the mean of the scores."""
+    truth_P = np.array(table.column(table.truth))
+    return {
+        "tau-b": round(float(kendall_tau_b(scores_P, truth_P)), 3),
+        "smoothed tau-b": round(float(kendall_tau_b(smooth(table.space, scores_P).scores, truth_P)), 3),
+        "regret@1": round(float(regret(scores_P, truth_P, 1)), 2),
+        "regret@3": round(float(regret(scores_P, truth_P, 3)), 2),
+        "mean accuracy": round(float(np.mean(scores_P)), 2),
+    }
+
+
 @click.command()
 @click.argument("entry", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", default="runs/tricks", show_default=True, type=click.Path(path_type=Path))
@@ -166,7 +178,6 @@ def searched(settings: Settings, name: str) -> dict[str, list[float]]:
 def main(entry: Path, out: Path, seeds: int, threads: int) -> None:
     torch.set_num_threads(threads)
     table = tables.load(TABLE)
-    truth_P = np.array(table.column(table.truth))
     asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
     out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -176,19 +187,7 @@ def main(entry: Path, out: Path, seeds: int, threads: int) -> None:
             if not file.exists():
                 write_atomically(file, json.dumps(searched(replace(asked, seed=seed), name)) + "\n")
             for what, scores_P in json.loads(file.read_text(encoding="utf-8")).items():
-                smoothed_P = smooth(table.space, scores_P).scores
-                rows.append(
-                    {
-                        "trick": name,
-                        "ranked": what,
-                        "seed": seed,
-                        "tau-b": round(float(kendall_tau_b(scores_P, truth_P)), 3),
-                        "smoothed tau-b": round(float(kendall_tau_b(smoothed_P, truth_P)), 3),
-                        "regret@1": round(float(regret(scores_P, truth_P, 1)), 2),
-                        "regret@3": round(float(regret(scores_P, truth_P, 3)), 2),
-                        "mean accuracy": round(float(np.mean(scores_P)), 2),
-                    }
-                )
+                rows.append({"trick": name, "ranked": what, "seed": seed, **judged(table, scores_P)})
                 click.echo(rows[-1])
     record(f"tricks-{asked.steps}-{TABLE}", rows)
 

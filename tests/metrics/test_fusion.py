@@ -7,15 +7,7 @@ from poolwise import tables
 from poolwise.metrics import fuse, kendall_tau_b, smooth
 from poolwise.networks.cost import family_costs
 from poolwise.space import PoolingSpace
-
-SPACE = PoolingSpace(10, 2)
-POSITIONS = np.array([pooling.positions for pooling in SPACE], float)
-TRUTH = -((POSITIONS[:, 0] - 4) ** 2) - 0.5 * (POSITIONS[:, 1] - 7) ** 2
-
-
-def noisy(values, share, seed):
-    generator = np.random.default_rng(seed)
-    return values + share * np.std(values) * generator.standard_normal(len(values))
+from synthetic import POSITIONS, SPACE, TRUTH, noisy
 
 
 def mean_tau(make):

@@ -50,11 +50,11 @@ def supernet(build: Callable[[Norm], Chain], space: PoolingSpace, norm: str, sha
 
 def _copies(layer: nn.Module, depths: list[int], *, everything: bool) -> PerDepth:
     """The layer for each depth: ``everything`` copied, or the norms alone, the other weights being the same objects."""
-    shared = [] if everything else list(_without_norms(layer))
+    shared = [] if everything else list(without_norms(layer))
     return PerDepth({depth: copy.deepcopy(layer, {id(part): part for part in shared}) for depth in depths})
 
 
-def _without_norms(layer: nn.Module) -> Iterator[nn.Module | nn.Parameter]:
+def without_norms(layer: nn.Module) -> Iterator[nn.Module | nn.Parameter]:
     """What has weights and is no BatchNorm: whole modules where they have no parts, since moving these to a device keeps
     them one; bare parameters of the others."""
     for part in layer.modules():
