@@ -49,7 +49,9 @@ def test_rows_are_plain_and_described(results, stage):
     assert all(list(row) == list(found.COLUMNS) for row in rows)
     assert json.loads(json.dumps(rows)) == rows
     known = {name for row in rows for name, value in row.items() if value is not None}
-    assert set(found.COLUMNS) - known <= {"latency_ms", "budget", "spent_macs"}, "a column that is never there"
+    assert set(found.COLUMNS) - known <= {"latency_ms", "budget", "spent_macs", "shared", "short"}, (
+        "a column that is never there"
+    )
     assert all(found.COLUMNS.values())
 
 

@@ -122,6 +122,8 @@ def test_what_they_say_counts_where_it_is_more_than_noise(tmp_path, two, tiny_so
         assert [scores[str(pooling)] for pooling in poolings] == pytest.approx(np.clip(expected, 0, 1))
         assert ("they count half" if used else "they are noise") in found["short"]["said"]
     assert ranked.arrange({**value, "ranking": told}, True)["ranked_by"] == "estimate"
+    for row, found in zip(value["ranking"], value.to_rows(), strict=True):
+        assert (found["shared"], found["short"]) == (row["shared"], np.mean(row["short"]))
 
 
 def test_what_they_say_is_told_and_reported(tmp_path, two, tiny_source):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from poolwise.runs import RunFolder
 from poolwise.tabular import COST, LATENCY, MACS, REACH, Tabular
 
@@ -58,7 +60,9 @@ class Ranking(Result):
     COLUMNS: ClassVar[dict[str, str]] = {
         "rank": "from 1",
         "pooling": "layers at each resolution",
-        "score": "accuracy on the scoring half by its SuperNet, 0 to 1",
+        "score": "accuracy on the scoring half by its SuperNet, 0 to 1; with short trainings, what both say together",
+        "shared": "that accuracy alone, where there are short trainings",
+        "short": "minus the mean training loss of its short trainings, nats",
         "low": "lower end of the score's 95 % interval",
         "high": "upper end of the score's 95 % interval",
         "smoothed": "score smoothed over neighbours, 0 to 1",
@@ -76,7 +80,9 @@ class Ranking(Result):
         return self["picks"]
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        return (_span(row) for row in self["ranking"])
+        for row in self["ranking"]:
+            short = float(np.mean(row["short"])) if "short" in row else None
+            yield {**_span(row), "short": short}
 
 
 class Refinement(Result):
