@@ -19,7 +19,7 @@ from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentat
 from poolwise.images.batches import Batches, Shuffled
 from poolwise.images.packed import Packed
 from poolwise.images.sources import ImageSet, Source, load
-from poolwise.images.split import stratified_halves, stratified_subset
+from poolwise.images.split import mixed, stratified_halves, stratified_subset
 from poolwise.networks import family, variants
 from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
@@ -219,7 +219,7 @@ class Problem:
             return None
         size, half = self.settings.eval_batch_size, self.halves[0]
         drawn = Streams(self.settings.seed)["recalibration"].permutation(half)[: RECALIBRATION_BATCHES * size]
-        return self.batches(self.training_images, size, np.sort(drawn))
+        return self.batches(self.training_images, size, self._mixed(np.sort(drawn)))
 
     @property
     def ranking_batches(self) -> Batches:
@@ -227,7 +227,11 @@ class Problem:
         half, size, rotation = self.halves[1], self.settings.eval_batch_size, self.settings.ranking_rotation
         if rotation > 1:
             size = max(min(size, len(half) // rotation), 2)
-        return self.batches(self.training_images, size, half)
+        return self.batches(self.training_images, size, self._mixed(half))
+
+    def _mixed(self, indices: np.ndarray) -> np.ndarray:
+        """Places among the training images in an order in which batches hold all classes."""
+        return mixed(self.training_images.labels, indices, Streams(self.settings.seed)["mixed"])
 
     @property
     def retrain_steps(self) -> int:

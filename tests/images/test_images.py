@@ -9,7 +9,7 @@ from poolwise.errors import RequestError
 from poolwise.images.augment import CropFlip, Normalise
 from poolwise.images.batches import Batches, Shuffled
 from poolwise.images.sources import ImageSet, load
-from poolwise.images.split import stratified_halves, stratified_subset
+from poolwise.images.split import mixed, stratified_halves, stratified_subset
 from poolwise.rng import Streams
 
 
@@ -25,6 +25,22 @@ def test_split_is_disjoint_stratified_and_seeded(sizes, share, seed):
         assert abs(count - share * size) <= 1 + 1e-9
     again, _ = stratified_halves(labels, share, Streams(seed)["split"])
     assert np.array_equal(first, again)
+
+
+def test_images_that_lie_class_by_class_are_mixed_and_others_left_as_they_are():
+    kept = 0
+    for seed in range(100):
+        draws = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(draws.integers(2, 11)), draws.integers(20, 60))
+        mixture, places = draws.permutation(labels), np.arange(len(labels))
+        kept += np.array_equal(mixed(mixture, places, np.random.default_rng(0)), places)
+        found = mixed(labels, places, np.random.default_rng(0))
+        assert sorted(found) == places.tolist()
+        assert np.mean(np.diff(labels[found]) == 0) < 0.75
+        some = np.flatnonzero(draws.random(len(labels)) < 0.5)
+        assert sorted(mixed(labels, some, draws)) == some.tolist()
+    assert kept >= 97  # three standard deviations
+    assert mixed(np.zeros(1, int), np.zeros(1, int), np.random.default_rng(0)).tolist() == [0]
 
 
 @given(st.lists(st.integers(2, 30), min_size=2, max_size=6), st.data())

@@ -31,6 +31,21 @@ def stratified_halves(
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
 
 
+def mixed(labels_N: np.ndarray, indices: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """``indices`` in an order in which a batch holds all classes: as they are, or shuffled where classes come one by one.
+
+    Folders are listed class by class, and BatchNorm with batch statistics is blind to a class that fills a batch. Shuffled
+    where neighbours are of one class more often than chance has it, by three standard deviations.
+    """
+    labels = labels_N[indices]
+    pairs = max(len(labels) - 1, 1)
+    chance = float(np.sum((np.bincount(labels) / max(len(labels), 1)) ** 2))
+    alike = np.count_nonzero(labels[1:] == labels[:-1]) / pairs
+    if alike <= chance + 3 * np.sqrt(chance * (1 - chance) / pairs):
+        return indices
+    return generator.permutation(indices)
+
+
 def check_counts(labels_N: np.ndarray, classes: Sequence[str], least: int) -> None:
     """RequestError where a class has fewer than ``least`` images, which its splits need."""
     for label, count in enumerate(np.bincount(labels_N, minlength=len(classes))):

@@ -1,0 +1,42 @@
+"""Data sets that list their images class by class, as folders do: batch statistics need batches of all classes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import poolwise
+from conftest import draw_images
+from poolwise.images.sources import Source
+from poolwise.problem import Problem
+
+
+@pytest.fixture
+def sorted_source(tiny_source):
+    drawn = draw_images(192, 8, 1)
+    return Source(
+        "sorted", drawn.subset(np.argsort(drawn.labels, kind="stable")), tiny_source.test, tiny_source.classes
+    )
+
+
+@pytest.mark.parametrize("norm", ["affine", "recalibrated"])
+def test_every_batch_holds_all_classes(tiny_settings, sorted_source, norm):
+    problem = Problem(replace(tiny_settings, supernets=1, method="fairnas", norm=norm), sorted_source)
+    assert (np.diff(problem.training_images.labels) >= 0).all()
+    passes = [problem.ranking_batches] + ([problem.calibration_batches] if norm == "recalibrated" else [])
+    for batches in passes:
+        labels = [labels.tolist() for _, labels in batches.ordered()]
+        assert all(set(own) == {0, 1, 2} for own in labels)
+    assert sorted(problem.ranking_batches.indices) == problem.halves[1].tolist()
+    again = Problem(problem.settings, sorted_source).ranking_batches
+    assert (again.indices == problem.ranking_batches.indices).all()
+
+
+def test_it_is_ranked_as_well_as_it_was_scored_while_training(tmp_path, tiny_settings, sorted_source):
+    settings = replace(tiny_settings, supernets=1, method="fairnas", norm="affine", steps=180, width=4)
+    run = poolwise.search(settings, tmp_path / "run", source=sorted_source)
+    ranking = poolwise.rank(tmp_path / "run", source=sorted_source)
+    scored = np.mean([row["accuracy"] for row in run.to_rows()[-40:]])
+    ranked = np.mean([row["score"] for row in ranking["ranking"]])
+    assert scored > 0.6, "it learnt something"
+    assert ranked > scored - 0.1
