@@ -40,10 +40,10 @@ def test_unknown_preset():
 
 def test_so_many_supernets_are_a_mixture_of_them():
     found = preset("demo")
-    assert (found.method, found.supernets, found.norm, found.short) == ("fairnas", None, "affine", None)
+    assert (found.method, found.supernets, found.norm, found.short) == ("fairnas", None, "affine", 0)
     assert (preset("demo", supernets="auto").method, preset("demo", supernets="auto").supernets) == ("fairnas", None)
     assert (preset("demo", supernets=3).method, preset("demo", supernets=3).supernets) == ("mixture", 3)
     assert (preset("default", supernets=5, method="unbalanced").method, preset("paper").supernets) == ("unbalanced", 4)
-    assert preset("paper").short == 0
+    assert (preset("paper").short, preset("default").short, preset("demo", short="auto").short) == (0, None, None)
     others = preset("demo", model="timm:resnet26d")
     assert (others.norm, others.width) == ("batch", None)

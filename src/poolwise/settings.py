@@ -57,7 +57,7 @@ class Settings:
             scoring half, as published; ``all``, every one on its share of it, weighted by the assignment.
         short: share of the steps (from 0 to below 1) for short trainings of every configuration on weights of its own
             (``searching.short``), which rank together with the SuperNets. None for the share that pays: two thirds where
-            that is 50 steps for each, else none.
+            that is 30 steps for each, else none.
         fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone; None for
             where short trainings tell how far to trust the count: on where they are more than noise.
         top: how many of the ranking are retrained.
@@ -350,6 +350,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 0.05,
         "retrain_seeds": 3,
         "retrain_steps": 150,
+        "short": 0.0,  # 40 steps of half a batch for each did not pay (docs/results.md)
     },
 }
 

@@ -14,7 +14,7 @@ from poolwise.space import LISTED, Pooling
 FEWEST_STEPS = 10  # of a short training, below which losses still say nothing of the configuration
 FEWEST_CONFIGURATIONS = 8  # below which hardly any agreement is more than chance
 AUTO_SHARE = 0.67  # of the steps, where the share is left open
-_WORTH = 50  # steps of each configuration from which short trainings then are worth their share (docs/results.md)
+_WORTH = 30  # steps of each configuration from which short trainings then are worth their share (docs/results.md)
 _BALANCED = 30  # steps of a single short training up to which no second one is begun, by the rule below
 
 
