@@ -24,6 +24,7 @@ from common import record
 
 from poolwise import tables
 from poolwise.metrics import fuse, kendall_tau_b, regret, smooth, together
+from poolwise.metrics.fusion import standard
 from poolwise.runs import Trials
 
 BUDGETS = (780, 1560, 3120, 4680)
@@ -67,7 +68,7 @@ def main(study: Path, shared: str, shared_budget: int, seeds: int) -> None:
                 fused = fuse(table.space, both.scores, count_P, own=both.used)
                 judge(fused.smoothed, **about, scores="with shared")
                 judge(fused.estimate, **about, scores="with shared and count")
-        mean_P = np.mean([(own_P - own_P.mean()) / own_P.std() for own_P in losses], axis=0)
+        mean_P = np.mean([standard(own_P) for own_P in losses], axis=0)
         about = {"budget": budget, "steps": length, "seed": "mean of all", "by": "loss"}
         judge(mean_P, **about, scores="raw")
         judge(smooth(table.space, mean_P).scores, **about, scores="smoothed")

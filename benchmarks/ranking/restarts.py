@@ -27,6 +27,7 @@ from common import record
 
 from poolwise import standalone, tables
 from poolwise.metrics import kendall_tau_b, regret, smooth
+from poolwise.metrics.fusion import standard
 from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import write_atomically
@@ -71,7 +72,7 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
                 write_atomically(file, json.dumps(losses(problem, steps, seed)) + "\n")
             curves = json.loads(file.read_text(encoding="utf-8"))
             own_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]
-            told.append((own_P - np.mean(own_P)) / np.std(own_P))
+            told.append(standard(np.array(own_P)))
         for count in range(1, min(seeds, MOST) + 1):
             means = [np.mean(some, axis=0) for some in itertools.combinations(told, count)]
             smoothed = [smooth(table.space, mean_P).scores for mean_P in means]

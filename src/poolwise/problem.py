@@ -224,10 +224,15 @@ class Problem:
     @property
     def ranking_batches(self) -> Batches:
         """The scoring half in the batches that ranking goes through; at least one for each turn that shares them out."""
-        half, size, rotation = self.halves[1], self.settings.eval_batch_size, self.settings.ranking_rotation
+        half, size, rotation = self._ranking_order, self.settings.eval_batch_size, self.settings.ranking_rotation
         if rotation > 1:
             size = max(min(size, len(half) // rotation), 2)
-        return self.batches(self.training_images, size, self._mixed(half))
+        return self.batches(self.training_images, size, half)
+
+    @cached_property
+    def _ranking_order(self) -> np.ndarray:
+        """The scoring half; kept, since every batch of a ranking asks for it."""
+        return self._mixed(self.halves[1])
 
     def _mixed(self, indices: np.ndarray) -> np.ndarray:
         """Places among the training images in an order in which batches hold all classes."""
