@@ -38,10 +38,11 @@ def test_unknown_preset():
         preset("papers")
 
 
-def test_so_many_supernets_are_a_mixture_of_them():
+def test_presets_leave_the_number_of_supernets_open():
     found = preset("demo")
-    assert (found.method, found.supernets, found.norm, found.short) == ("fairnas", None, "affine", 0)
-    assert (preset("demo", supernets="auto").method, preset("demo", supernets="auto").supernets) == ("fairnas", None)
+    assert (found.method, found.supernets, found.norm, found.short) == ("mixture", None, "affine", 0)
+    assert (found.rank_on, preset("demo", norm="recalibrated").rank_on) == ("all", "assigned")
+    assert (preset("demo", supernets="auto").method, preset("demo", supernets="auto").supernets) == ("mixture", None)
     assert (preset("demo", supernets=3).method, preset("demo", supernets=3).supernets) == ("mixture", 3)
     assert (preset("default", supernets=5, method="unbalanced").method, preset("paper").supernets) == ("unbalanced", 4)
     assert (preset("paper").short, preset("default").short, preset("demo", short="auto").short) == (0, None, None)

@@ -50,9 +50,10 @@ def kept(stage: Stage, alive: list[str], told: dict[str, float]) -> list[str]:
 @click.command()
 @click.option("--out", default="runs/lab", show_default=True, type=click.Path(path_type=Path))
 @click.option("--stages", default=len(STAGES), show_default=True, help="How many of the stages are run.")
+@click.option("--precision", default="bfloat16+channels_last", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--workers", default=2, show_default=True)
-def main(out: Path, stages: int, threads: int, workers: int) -> None:
+def main(out: Path, stages: int, precision: str, threads: int, workers: int) -> None:
     alive, record = list(VARIANTS), []
     for stage in STAGES[:stages]:
         arguments: dict[str, Any] = {
@@ -60,7 +61,7 @@ def main(out: Path, stages: int, threads: int, workers: int) -> None:
             "names": CONTROLS,
             "columns": [],
         }
-        machine = {"threads": threads, "workers": workers}
+        machine = {"precision": precision, "threads": threads, "workers": workers}
         value = api.compare(TABLE, out, budgets=stage.budgets, seeds=stage.seeds, machine=machine, **arguments)
         told = figures(value, stage.budgets)
         on = kept(stage, alive, told)

@@ -84,7 +84,7 @@ def searched(settings: Settings, norm: str, head: str) -> list[float]:
         state.advance(run)
     right = np.zeros(len(poolings))
     with torch.no_grad():
-        for images_BCHW, labels_B in problem.ranking_batches.ordered():
+        for images_BCHW, labels_B in problem.ranking_batches().ordered():
             for a, pooling in enumerate(poolings):
                 right[a] += float(
                     correct(lambda images: network(images, pooling), images_BCHW, labels_B, nets.precision)  # noqa: B023

@@ -126,7 +126,7 @@ def scored(problem: Problem, state: SearchState, weights: list[Tensor] | None = 
     with torch.no_grad():
         for parameter, other in zip(network.parameters(), weights or held, strict=True):
             parameter.copy_(other)
-        batches = problem.ranking_batches
+        batches = problem.ranking_batches()
         right = np.sum(
             [count_correct(network, poolings, *batch, state.nets.precision) for batch in batches.ordered()], axis=0
         )

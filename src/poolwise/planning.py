@@ -19,7 +19,7 @@ from poolwise.images.sources import Source
 from poolwise.problem import Problem
 from poolwise.progress import time_words
 from poolwise.searching import samplers
-from poolwise.searching.length import search_steps, short_macs, short_trainings, whole_steps
+from poolwise.searching.length import measuring_macs, search_steps, short_macs, short_trainings, whole_steps
 from poolwise.settings import STEPS_A_SUPERNET, TRIED, Settings
 from poolwise.space import LISTED, Pooling
 
@@ -135,10 +135,12 @@ def _search(problem: Problem) -> Stage:
     # weights and momentum of all copies; gradients of those in use
     weights = 8 * problem.supernet_parameters * settings.nets + 4 * parameters * count
     memory = _memory(problem, count, batch) + weights
+    measured = measuring_macs(problem, settings, search_steps(problem), int(macs))
+    seconds += measured / (3 * batch * macs) * timing.seconds("train", macs)
     return Stage(
         "search",
         search_steps(problem),
-        int(search_steps(problem) * batch * 4 * macs),
+        int(search_steps(problem) * batch * 4 * macs) + measured,
         seconds + fixed,
         memory,
         fixed,
@@ -157,7 +159,7 @@ def _rank(problem: Problem) -> Stage:
         macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / settings.ranking_rotation
     macs *= count / len(poolings)
     parallel = workers.for_ranking(problem)
-    batches = problem.ranking_batches
+    batches = problem.ranking_batches()
     at_once = min(parallel.workers, batches.parts)
     each = macs * timing.rank  # seconds of an image
     seconds = images * each
@@ -363,8 +365,7 @@ def decided(problem: Problem) -> Problem:
     if problem.settings.supernets is not None:
         return problem
     most = max(_free_bytes(problem.device) // 4 // (12 * problem.supernet_parameters), 1)
-    method = samplers.sampler(problem.settings.method)
-    count, why = method.supernets_for(search_steps(problem), problem.space.size, most)
-    found = Problem(replace(problem.settings, supernets=count), problem.source, weights=problem.weights)
-    found.why = f"{count} SuperNet{'' if count == 1 else 's'}: {why}"
+    settings, why = samplers.left_open(problem.settings, search_steps(problem), problem.space.size, most)
+    found = Problem(settings, problem.source, weights=problem.weights)
+    found.why = why
     return found

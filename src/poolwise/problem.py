@@ -221,12 +221,15 @@ class Problem:
         drawn = Streams(self.settings.seed)["recalibration"].permutation(half)[: RECALIBRATION_BATCHES * size]
         return self.batches(self.training_images, size, self._mixed(np.sort(drawn)))
 
-    @property
-    def ranking_batches(self) -> Batches:
-        """The scoring half in the batches that ranking goes through; at least one for each turn that shares them out."""
-        half, size, rotation = self._ranking_order, self.settings.eval_batch_size, self.settings.ranking_rotation
-        if rotation > 1:
-            size = max(min(size, len(half) // rotation), 2)
+    def ranking_batches(self, turns: int | None = None) -> Batches:
+        """The scoring half in the batches that ranking goes through; at least one for each of the turns that share them out.
+
+        ``turns`` are by default as many as the settings allow.
+        """
+        half, size = self._ranking_order, self.settings.eval_batch_size
+        turns = turns or self.settings.ranking_rotation
+        if turns > 1:
+            size = max(min(size, len(half) // turns), 2)
         return self.batches(self.training_images, size, half)
 
     @cached_property
@@ -260,7 +263,7 @@ class Problem:
         On CUDA the device is waited for once a block, and SuperNets in worker processes work side by side within one;
         a single SuperNet on a CPU gains nothing by it.
         """
-        many = 16 if self.device.type == "cuda" else 8 if (self.settings.supernets or 1) > 1 else 1
+        many = 16 if self.device.type == "cuda" else 8 if self.settings.side_by_side > 1 else 1
         return self.settings.block or many
 
     def calibration_batch(self) -> tuple[Tensor, Tensor, dict[str, Any]]:

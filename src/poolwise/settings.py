@@ -13,8 +13,9 @@ DRAWS = ("rounds", "iid")
 NORMS = ("batch", "affine", "recalibrated")
 SHARINGS = ("full", "resolution")
 AUTO = "auto"  # SuperNets, short trainings: what the length of the search calls for
-STEPS_A_SUPERNET = 1000  # fewer leave the assignment to chance (docs/algorithm.md)
+STEPS_A_SUPERNET = 2000  # fewer leave the assignment to chance (docs/algorithm.md)
 RANKED_ON = ("assigned", "all")
+BRANCHINGS = ("fixed", "measured")
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
 TRIED = 2  # configurations that a beam scores of each node that it opens
 AUGMENTS = ("crop-flip", "cutout", "trivial", "randaugment", "none")
@@ -42,6 +43,8 @@ class Settings:
         follow_links: follow links to folders, and links out of a data folder.
         method: the sampler, which decides what is trained next (``poolwise.searching.samplers``).
         supernets: M; methods with one SuperNet train one. None for what the method would take (``supernets_for``).
+        branching: ``fixed``: as many SuperNets from the end of ``warm_up`` on (without one, from the start); ``measured``: one
+            at first, and twice as many, up to ``supernets``, where configurations are better off apart (``searching.parting``).
         epochs, steps, search_macs: length of the search in passes over the training half, in steps, or in multiply-adds; the
             last that is given wins. In multiply-adds the number of steps follows what is drawn (``loop.Pace``).
         batch_size, eval_batch_size: images a training and scoring batch; images a batch while ranking.
@@ -103,6 +106,7 @@ class Settings:
     follow_links: bool = False
     method: str = "mixture"
     supernets: int | None = 4
+    branching: str = "fixed"
     epochs: int = 200
     steps: int | None = None
     search_macs: int | None = None
@@ -210,7 +214,7 @@ class Settings:
             )
         named = (
             *(("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS), ("rank_on", RANKED_ON), ("compile", COMPILES)),
-            *(("augment", AUGMENTS), ("stream", STREAMS), ("weights_for", BEGINNINGS)),
+            *(("augment", AUGMENTS), ("stream", STREAMS), ("weights_for", BEGINNINGS), ("branching", BRANCHINGS)),
         )
         for name, allowed in named:
             value = getattr(self, name)
@@ -266,9 +270,14 @@ class Settings:
 
     @property
     def nets(self) -> int:
-        """M, once it is decided."""
+        """M, once it is decided; where branching is measured, the most that there can be."""
         assert self.supernets is not None, "the number of SuperNets is decided when a run is created"
         return self.supernets
+
+    @property
+    def side_by_side(self) -> int:
+        """SuperNets that can train in processes of their own: M, and one where it is not known how many there will be."""
+        return 1 if self.branching == "measured" else self.supernets or 1
 
     @property
     def ranking_nets(self) -> list[int]:
@@ -330,10 +339,11 @@ def _number(name: str, value: Any, above: float | None = None) -> None:
 
 # what the laboratory found to rank best at every budget (docs/results.md)
 _FOUND: dict[str, Any] = {
-    "method": "fairnas",
+    "method": "mixture",
     "supernets": None,
     "norm": "affine",
     "draw": "rounds",
+    "rank_on": "all",
     "short": None,
     "fusion": None,
 }
@@ -362,17 +372,14 @@ DEMONSTRATION = (
 
 
 def preset(name: str, **overrides: Any) -> Settings:
-    """The preset called ``name`` with some values changed; None leaves a value as it is, AUTO one open.
-
-    Where the preset leaves the number of SuperNets to its method, another number means a mixture of so many.
-    """
+    """The preset called ``name`` with some values changed; None leaves a value as it is, AUTO one open."""
     if name not in PRESETS:
         raise RequestError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}. Allowed are {', '.join(PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
     base = dict(PRESETS[name])
     given |= {key: None for key in ("supernets", "short") if given.get(key) == AUTO}
-    if given.get("supernets") is not None and base.get("supernets", 0) is None:
-        base["method"] = "mixture"  # so many SuperNets are a mixture of them
+    if given.get("norm") == "recalibrated":  # which is of one SuperNet for each configuration
+        base.pop("rank_on", None)
     if ":" in str(given.get("model", "")):  # a network that is not of this library has its own width and norms
         base.pop("width", None)
         base.pop("norm", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-PARTS = ("data", "forward", "backward", "optimizer", "scoring", "assignment", "logging")
+PARTS = ("data", "forward", "backward", "optimizer", "scoring", "assignment", "branching", "logging")
 
 
 class Stopwatch:

@@ -106,7 +106,7 @@ def for_trainings(problem: Problem) -> Parallel:
 
 def for_search(problem: Problem) -> Parallel:
     """Processes and threads for the SuperNets of a search, which work side by side within a block of draws."""
-    found, supernets = problem.parallel, problem.settings.supernets or 1
+    found, supernets = problem.parallel, problem.settings.side_by_side
     useful = min(found.workers, supernets)
     gain = useful / found.slowdown * calibration.share_of_use(supernets, problem.block, useful)
     pays = problem.block > 1 and gain > 1.05

@@ -11,10 +11,12 @@ SPACES.append(Subspace.of(SPACES[0], list(SPACES[0])[3::4]))  # what limits leav
 SPACES.append(space_of(9, [1, 3], also=["4-3-2"]))  # several numbers of poolings, and the default
 
 
-def make(method, space, *, supernets=3, steps=200, seed=0, draw="rounds", warm_up=0.0, temperature=(1.0, 100.0)):
+def make(
+    method, space, *, supernets=3, steps=200, seed=0, draw="rounds", warm_up=0.0, temperature=(1.0, 100.0), grows=False
+):
     """A sampler and the streams that it draws from."""
     streams = Streams(seed)
-    task = Task(space, supernets, steps, temperature, draw, streams["draw"], streams["assign"], warm_up)
+    task = Task(space, supernets, steps, temperature, draw, streams["draw"], streams["assign"], warm_up, grows)
     return sampler(method)(task), streams
 
 

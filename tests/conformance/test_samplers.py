@@ -211,6 +211,10 @@ def test_settled_settings():
         settled(Settings(method="fairnas", warm_up=0.5))
     with pytest.raises(RequestError, match="none to branch into"):
         settled(Settings(supernets=1, warm_up=0.5))
+    with pytest.raises(RequestError, match="as many SuperNets from start to end: use mixture, unbalanced"):
+        settled(Settings(method="partition-first", branching="measured"))
+    with pytest.raises(RequestError, match="leave one of them out"):
+        settled(Settings(warm_up=0.5, branching="measured"))
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if sampler(name).warms_up and not sampler(name).single])
@@ -230,3 +234,30 @@ def test_the_first_supernet_is_alone_until_the_branch(method):
     scores_PM = other.scores_of(poolings)
     assert (scores_PM == scores_PM[:, :1]).all()
     assert not (scores_PM == 1).all()
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if sampler(name).doubles])
+def test_supernets_double_with_their_scores_and_equal_shares(method):
+    one, streams = make(method, SPACES[0], supernets=5, grows=True)
+    poolings = list(SPACES[0])
+    assert {m for _, m in play(one, 50)} == {0}
+    before_PM = one.scores_of(poolings)
+    assert before_PM.shape == (36, 1)
+    for count in (2, 4):
+        assert one.can_double
+        one.double()
+        assert one.supernets == count
+        scores_PM, assignment_PM = one.scores_of(poolings), one.assignment_of(poolings)
+        assert np.array_equal(scores_PM, np.tile(before_PM, 2))
+        assert np.allclose(assignment_PM[:, : count // 2], assignment_PM[:, count // 2 :], atol=1e-9)
+        assert {m for _, m in play(one, 50)} == set(range(count))
+        before_PM = one.scores_of(poolings)
+    assert not one.can_double  # 8 are more than were asked for
+
+    saved = json.loads(json.dumps([one.state(), streams.state()]))
+    expected = play(one, 30)
+    again, other = make(method, SPACES[0], supernets=5, grows=True)
+    again.restore(saved[0])
+    other.restore(saved[1])
+    assert play(again, 30) == expected
+    assert not make(method, SPACES[0], supernets=5)[0].can_double

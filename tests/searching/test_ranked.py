@@ -119,7 +119,7 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
     problem = Problem(settings, tiny_source, RunFolder.open(tmp_path / "run").request()["calibration"])
     state = SearchState(problem)
     state.restore(RunFolder.open(tmp_path / "run"))
-    poolings, batches = list(problem.space), problem.ranking_batches
+    poolings, batches = list(problem.space), problem.ranking_batches()
     assert batches.parts == 6
     right, seen = np.zeros((2, 36)), np.zeros(2)
     for i, (images, labels) in enumerate(batches.ordered()):
@@ -140,4 +140,4 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
 
 def test_every_supernet_has_a_batch(tiny_settings, tiny_source):
     settings = dataclasses.replace(tiny_settings, rank_on="all", supernets=5, eval_batch_size=40)
-    assert Problem(settings, tiny_source).ranking_batches.parts >= 5
+    assert Problem(settings, tiny_source).ranking_batches().parts >= 5

@@ -96,7 +96,7 @@ def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, ti
         [np.mean(scores) for scores in short.scores(problem, RunFolder.open(tmp_path / "run")).values()]
     )
     right = np.zeros(36)
-    for images, labels in problem.ranking_batches.ordered():
+    for images, labels in problem.ranking_batches().ordered():
         with torch.no_grad():
             for a, pooling in enumerate(problem.space):
                 right[a] += (state.nets.networks[0](images, pooling).argmax(1) == labels).sum()

@@ -135,7 +135,12 @@ _SEARCH: list[Decorator] = [
     click.option(
         "--supernets",
         callback=_auto_or(int, "a whole number of at least 1"),
-        help="M, the number of SuperNets, or auto: from the length of the search and the number of configurations.",
+        help="M, the number of SuperNets, or auto: one, and more in long searches where it is measured to pay.",
+    ),
+    click.option(
+        "--branching",
+        help="fixed (as many SuperNets as asked for, after the warm-up) or measured (one, and twice as many where"
+        " configurations are better off apart, beyond noise).",
     ),
     click.option("--epochs", type=int, help="Length of the search in passes over the training half."),
     click.option("--steps", type=int, help="Length of the search in steps; wins over --epochs."),

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from poolwise import standalone
 from poolwise.problem import Problem
-from poolwise.searching.length import most_share, short_of, step_macs
+from poolwise.searching.length import measuring_macs, most_share, on_supernets, short_of, step_macs
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 
@@ -50,13 +50,13 @@ class Compute:
 
         def taken(steps: int) -> int:
             length, seeds = short_of(steps, search.short, len(self.macs))
-            on_supernets = steps - len(self.macs) * length * seeds
-            price = on_supernets * step_macs(self.problem, total) // len(self.macs)
-            return price + length * seeds * step_macs(self.problem, total, 0)
+            searched = on_supernets(steps, search.short, len(self.macs))
+            price = searched * step_macs(self.problem, total) + measuring_macs(self.problem, search, searched, total)
+            return price // len(self.macs) + length * seeds * step_macs(self.problem, total, 0)
 
         steps = left * len(self.macs) // step_macs(self.problem, total, 1 - most_share(search.short))
-        while steps > 0 and taken(steps) > left:  # short trainings took whole steps of each, so less than their share
-            steps -= 1
+        while steps > 0 and taken(steps) > left:  # short trainings take whole steps of each, and branching is measured
+            steps -= max((taken(steps) - left) * len(self.macs) // (2 * step_macs(self.problem, total)), 1)
         return steps
 
     def trial(self, pooling: Pooling, steps: int) -> int:

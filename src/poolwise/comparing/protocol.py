@@ -29,6 +29,7 @@ from poolwise.process import threads_here
 from poolwise.progress import Listener, time_words
 from poolwise.runs import FORMAT, alone, command_line, environment, read_checked, write_atomically
 from poolwise.searching import samplers
+from poolwise.searching.length import on_supernets, share_of
 from poolwise.searching.ranking import RANKED_CONFIGURATIONS
 from poolwise.settings import Settings, preset
 from poolwise.space import LISTED
@@ -150,13 +151,15 @@ class Protocol:
         settings = contenders.search_settings(contender, self.settings, seed, 1)
         method = samplers.sampler(contender.method)
         if settings.supernets is None:
-            count, _ = method.supernets_for(budget, len(self.table.space), LISTED)
-            settings = replace(settings, supernets=count)
+            steps = self.compute.search_steps(macs, replace(settings, supernets=1))
+            searched = on_supernets(steps, settings.short, len(self.table.space))
+            settings, _ = samplers.left_open(settings, searched, len(self.table.space), LISTED)
         steps = self.compute.search_steps(macs, settings)
         if steps < 1:
             raise RequestError(
                 f"budget {budget} is too small for {contender.label}: ranking the configurations alone takes more; give more"
             )
+        settings = replace(settings, short=share_of(steps, settings.short, len(self.table.space)))
         length: dict[str, Any] = {"steps": steps}
         if method.prefers:
             length = {"steps": None, "search_macs": macs - self.compute.ranking(settings)}

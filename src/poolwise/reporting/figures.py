@@ -164,11 +164,13 @@ def by_count(ranking: dict[str, Any]) -> str | None:
 
 def assignment_through_time(events: list[dict[str, Any]], ranking: dict[str, Any]) -> str | None:
     """Most probable SuperNet of every configuration at each snapshot, stronger colour for surer ones."""
-    if not events or len(events[0]["assignment"][0]) < 2:
+    if not events or max(len(event["assignment"][0]) for event in events) < 2:
         return None
     with matplotlib.rc_context(_STYLE):
-        history_SPM = np.array([event["assignment"] for event in events])
-        supernets = history_SPM.shape[2]
+        supernets = max(len(event["assignment"][0]) for event in events)
+        history_SPM = np.zeros((len(events), len(events[-1]["assignment"]), supernets))
+        for held_PM, event in zip(history_SPM, events, strict=True):  # before a branching there are fewer SuperNets
+            held_PM[:, : len(event["assignment"][0])] = event["assignment"]
         palette = matplotlib.colormaps["tab10"](np.arange(supernets) % 10)[:, :3]
         sure_SP = (history_SPM.max(axis=2) - 1 / supernets) / (1 - 1 / supernets)
         colours_SP3 = palette[history_SPM.argmax(axis=2)]

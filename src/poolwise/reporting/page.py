@@ -79,7 +79,7 @@ def _events(folder: RunFolder, kind: str) -> list[dict[str, Any]]:
 def _of_ranking(snapshots: list[dict[str, Any]], ranking: dict[str, Any]) -> list[dict[str, Any]]:
     """Snapshots of the assignment. RequestError where they are not of the configurations that are ranked."""
     sizes = {(len(event["assignment"]), *{len(row) for row in event["assignment"]}) for event in snapshots}
-    if len(sizes) > 1 or any(size[:1] != (len(ranking["ranking"]),) or len(size) != 2 for size in sizes):
+    if any(size[:1] != (len(ranking["ranking"]),) or len(size) != 2 for size in sizes):
         raise RequestError("events.jsonl is damaged: its snapshots of the assignment are of other configurations")
     return snapshots
 

@@ -9,10 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from poolwise.problem import Problem
+from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling
 
 FEWEST_STEPS = 10  # of a short training, below which losses still say nothing of the configuration
 FEWEST_CONFIGURATIONS = 8  # below which hardly any agreement is more than chance
+CHECKS = (
+    0.5,
+    0.75,
+)  # shares of a search after which a measured branching measures, the second one where the first paid
+TRIALS = 5  # in each measurement
+SCORED = 36  # configurations, at most, whose losses are taken in each
+_TRIED = 400  # part of the search that each half trains in a trial
+_FEWEST_TRIED = 10
 AUTO_SHARE = 0.67  # of the steps, where the share is left open
 _WORTH = 30  # steps of each configuration from which short trainings then are worth their share (docs/results.md)
 _BALANCED = 30  # steps of a single short training up to which no second one is begun, by the rule below
@@ -47,6 +56,12 @@ def short_of(steps: int, share: float | None, configurations: int) -> Short:
         return Short(0, 0)
     seeds = max(round(math.sqrt(each / _BALANCED)), 1)
     return Short(each // seeds, seeds)
+
+
+def on_supernets(steps: int, share: float | None, configurations: int) -> int:
+    """What short trainings leave of ``steps``."""
+    length, seeds = short_of(steps, share, configurations)
+    return steps - configurations * length * seeds
 
 
 def short_trainings(problem: Problem) -> Short:
@@ -86,6 +101,20 @@ def step_macs(problem: Problem, macs: int, scored: float = 1.0) -> int:
     """
     training, scoring = (min(problem.settings.batch_size, len(half)) for half in problem.halves)
     return int((3 * training + scored * scoring) * macs)
+
+
+def tried_steps(steps: int) -> int:
+    """Steps of each half in a trial of a search of so many (``parting.tried``)."""
+    return max(steps // _TRIED, _FEWEST_TRIED)
+
+
+def measuring_macs(problem: Problem, settings: Settings, steps: int, macs: int) -> int:
+    """Multiply-adds, at most, of measuring in a search of ``steps``, at ``macs`` an image: trainings, and losses."""
+    if settings.branching != "measured":
+        return 0
+    training, scoring = (min(problem.settings.batch_size, len(half)) for half in problem.halves)
+    images = 3 * 4 * tried_steps(steps) * training + 2 * min(SCORED, problem.space.size) * scoring
+    return len(CHECKS) * TRIALS * images * macs
 
 
 def short_macs(problem: Problem) -> int:

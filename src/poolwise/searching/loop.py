@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,9 +18,10 @@ from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder
-from poolwise.searching import samplers, short
-from poolwise.searching.length import search_steps, short_macs, step_macs
+from poolwise.searching import parting, samplers, short
+from poolwise.searching.length import CHECKS, search_steps, short_macs, step_macs, tried_steps
 from poolwise.searching.nets import Job, SuperNets, Told, crew, run_parallel
+from poolwise.space import LISTED, uniform_below
 from poolwise.stopwatch import PARTS, Stopwatch
 from poolwise.training import LossNotFinite, check_finite, cosine
 from poolwise.workers import for_search
@@ -29,6 +31,7 @@ CHECKPOINT = "search"
 _LOGS, _SNAPSHOTS = 200, 40  # events in a whole search
 _PACE = 100  # steps that tell what those to come will cost
 _SNAPSHOT_CONFIGURATIONS = 1000  # larger spaces have no snapshots of the assignment
+_MEMBERS = 1000  # of spaces that are too large to be listed, configurations that branching is measured on
 
 
 class SearchState:
@@ -53,8 +56,10 @@ class SearchState:
                 self.streams["draw"],
                 self.streams["assign"],
                 settings.warm_up,
+                grows=settings.branching == "measured",
             )
         )
+        self.checks: list[dict[str, Any]] = []  # what was measured of branching
         self.nets = SuperNets(problem, self.streams)
         self.watch = Stopwatch(settings.profile)
 
@@ -69,6 +74,7 @@ class SearchState:
             "scoring": self.nets.scoring.state(),
             "window": self.window.items,
             "pace": list(self.pace.last) if self.pace else [],
+            "checks": self.checks,
             "profile": self.watch.seconds,
         }
         folder.save_checkpoint(CHECKPOINT, self._tensors(), meta, keep=True)
@@ -104,6 +110,7 @@ class SearchState:
         self.window.items = list(meta["window"])
         if self.pace and self.step:
             self._keep_pace(meta["pace"])
+        self.checks = list(meta.get("checks", []))
         self.watch.seconds = dict(meta["profile"])
 
     def advance(self, run: Run | None = None) -> list[dict[str, Any]]:
@@ -115,7 +122,7 @@ class SearchState:
         with self.watch("assignment"):
             temperature = self.sampler.temperature
             # no block reaches over a branch
-            end = min(stop for stop in (self.sampler.branch, self.steps) if stop > self.step)
+            end = min(stop for stop in (self.sampler.branch, self._check_at, self.steps) if stop > self.step)
             jobs = [self._job(self.step + i) for i in range(min(self.problem.block, end - self.step))]
         results = (run or self.nets.run_all)(jobs, self.watch)
         for i, (job, (loss, _)) in enumerate(zip(jobs, results, strict=True)):
@@ -128,15 +135,50 @@ class SearchState:
                 self.sampler.tell(job.pooling, job.supernet, accuracy)
         self.step += len(jobs)
         if self.step == self.sampler.branch:
-            self.nets.branch()
+            self.nets.branch(1, self.sampler.supernets)
         taken = [step_macs(self.problem, self.problem.cost(job.pooling).macs) for job in jobs]
         self.macs += sum(taken)
+        if 0 < self._check_at <= self.step:
+            with self.watch("branching"):
+                self._check()
         if self.pace:
             self._keep_pace(taken)
         return [
             {"loss": loss, "accuracy": accuracy, "lr": job.lr, "temperature": temperature, "supernet": job.supernet}
             for job, (loss, accuracy) in zip(jobs, results, strict=True)
         ]
+
+    @property
+    def _check_at(self) -> int:
+        """Number of steps after which it is tried whether SuperNets branch; 0 for never again, as once it did not pay."""
+        done = len(self.checks)
+        left = self.sampler.can_double and done < len(CHECKS) and all(check["pays"] for check in self.checks)
+        return math.ceil(CHECKS[done] * self.steps) if left else 0
+
+    def _check(self) -> None:
+        """Every SuperNet becomes two where its configurations are better off apart by more than noise."""
+        count, space, settings = self.sampler.supernets, self.problem.space, self.problem.settings
+        streams = self.streams.child(f"branching{len(self.checks)}")
+        members = list(space)
+        if space.size > LISTED:
+            members = sorted({space[uniform_below(streams["members"], space.size)] for _ in range(_MEMBERS)})
+        owner = self.sampler.supernet_of(members)
+        sharing = [[a for a, own in zip(members, owner, strict=True) if own == m] for m in range(count)]
+        lr = cosine(self.step, self.steps, settings.lr, settings.lr_end)
+        found, macs = parting.tried(self.problem, self.nets, sharing, streams, tried_steps(self.steps), lr)
+        self.macs += macs
+        if found.pays:
+            self.sampler.double()
+            self.nets.branch(count, 2 * count)
+        many = f"{self.sampler.supernets} SuperNet{'' if self.sampler.supernets == 1 else 's'}"
+        self.checks.append(
+            {
+                "step": self.step,
+                **found.to_json(),
+                "supernets": self.sampler.supernets,
+                "said": f"after {self.step:,} steps {found}: {many} from here on",
+            }
+        )
 
     def _keep_pace(self, taken: Sequence[int]) -> None:
         """As many steps in all as the multiply-adds that are left pay for."""
@@ -180,7 +222,7 @@ def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchSta
     state, parallel = SearchState(problem), for_search(problem)
     if not state.restore(folder):
         state.save(folder)
-    for kind in ("search", "assignment"):
+    for kind in ("search", "assignment", "branching"):
         folder.forget_events(kind, state.step + 1)
     listener.start("search", state.steps, state.step)
     if parallel.workers > 1:
@@ -204,13 +246,16 @@ def _train(state: SearchState, folder: RunFolder, listener: Listener, run: Run |
     try:
         while state.step < state.steps:
             listener.check()
-            before = state.step
+            before, told = state.step, len(state.checks)
             happened = state.advance(run)
             with watch("logging"):
                 window.add(happened)
                 _log(folder, state, window, before)
                 best = _leaders(state) if _crossed(before, state.step, 20) else None
                 listener.advance(len(happened), best=best, **window.last)
+                for check in state.checks[told:]:
+                    folder.log({"event": "branching", **check})
+                    listener.note(check["said"])
                 if time.monotonic() - saved > 60 * state.problem.settings.checkpoint_minutes:
                     state.save(folder)
                     saved = time.monotonic()

@@ -124,11 +124,11 @@ class SuperNets:
         ]
 
     @torch.no_grad()
-    def branch(self) -> None:
-        """All SuperNets go on from the weights and momenta of the first."""
-        first = [*self.networks[0].parameters(), *self.momenta()[0]]
-        for network, momenta in zip(self.networks[1:], self.momenta()[1:], strict=True):
-            for tensor, source in zip([*network.parameters(), *momenta], first, strict=True):
+    def branch(self, before: int, after: int) -> None:
+        """SuperNets from ``before`` to below ``after`` go on from the weights and momenta of the first ``before`` in turn."""
+        held = [[*n.parameters(), *m] for n, m in zip(self.networks, self.momenta(), strict=True)]
+        for m in range(before, after):
+            for tensor, source in zip(held[m], held[m % before], strict=True):
                 tensor.copy_(source)
 
     def run(self, job: Job, watch: Stopwatch = IDLE) -> tuple[Tensor, Tensor]:

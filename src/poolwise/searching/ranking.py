@@ -36,12 +36,13 @@ def _score_batch(
     networks: Any,
     _place: int,
     i: int,
+    turns: int,
     poolings: Sequence[Pooling],
     supernet_P: Sequence[int],
 ) -> np.ndarray:
     """right_P of a pass over the i-th batch of the scoring half, here or in a worker."""
     listener.check()
-    right_P = count_all(networks, poolings, supernet_P, *problem.ranking_batches.part(i), problem.precision)
+    right_P = count_all(networks, poolings, supernet_P, *problem.ranking_batches(turns).part(i), problem.precision)
     listener.advance()
     return right_P
 
@@ -56,7 +57,7 @@ def _given(result: Any) -> np.ndarray:
 def score_all(problem: Problem, networks: list[SwitchableNet], panel: Panel, listener: Listener) -> np.ndarray:
     """right_BP: rightly classified images of each configuration in each pass of the panel, shared out to the workers."""
     jobs = [
-        (place, int(i), list(panel.poolings), owner_P.tolist())
+        (place, int(i), panel.turns, list(panel.poolings), owner_P.tolist())
         for place, (i, owner_P) in enumerate(zip(panel.batch_B, panel.owner_BP, strict=True))
     ]
     parallel = for_ranking(problem)
@@ -85,7 +86,7 @@ class Panel:
     """
 
     def __init__(self, problem: Problem, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
-        batches, self.poolings = problem.ranking_batches, poolings
+        batches, self.poolings = problem.ranking_batches(len(judge_TP)), poolings
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
         self.batch_B = np.arange(batches.parts)
         self.turn_B = self.batch_B % self.turns
@@ -192,7 +193,7 @@ class Scored:
 def _plain(problem: Problem, state: SearchState, listener: Listener) -> Scored:
     """The whole space, or what was visited of a large one, in one go."""
     poolings = _covered(problem, state)
-    listener.start("rank", _passes(problem))
+    listener.start("rank", _passes(problem, state))
     panel, right_BP = _run(problem, state, poolings, listener)
     return Scored(poolings, panel, right_BP, [poolings])
 
@@ -201,7 +202,7 @@ def _beamed(problem: Problem, state: SearchState, listener: Listener) -> Scored:
     """What a beam comes by, a level after the other."""
     space, width = problem.space, problem.settings.rank_beam
     assert width is not None
-    listener.start("rank", (space.poolings + 1) * _passes(problem))
+    listener.start("rank", (space.poolings + 1) * _passes(problem, state))
     right: dict[Pooling, np.ndarray] = {}
     rounds: list[list[Pooling]] = []
 
@@ -226,10 +227,11 @@ def _run(
     return panel, score_all(problem, networks, panel, listener)
 
 
-def _passes(problem: Problem) -> int:
+def _passes(problem: Problem, state: SearchState) -> int:
     """Batches of one go through the scoring half, those that recalibrate norms among them."""
     calibration = problem.calibration_batches
-    return problem.ranking_batches.parts + (calibration.parts if calibration else 0)
+    turns = state.sampler.turns(problem.settings.rank_on)
+    return problem.ranking_batches(turns).parts + (calibration.parts if calibration else 0)
 
 
 def _panel(problem: Problem, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
@@ -292,7 +294,9 @@ def describe(
         "precision": str(state.nets.precision),
         **({"short": short_trainings(problem)._asdict()} if alone else {}),
         "spent": {"search_macs": state.macs + short_macs(problem), "rank_macs": _macs(problem, state, scored)},
-        "evaluation_batch": problem.ranking_batches.batch_size,
+        "supernets": state.sampler.supernets,
+        **({"branching": state.checks} if state.checks else {}),
+        "evaluation_batch": problem.ranking_batches(panel.turns).batch_size,
         **_recalibration(problem),
         "data": problem.describe_data(),
         **environment(),

@@ -71,6 +71,8 @@ _RANKING = {
     "ranking": [_ROW],
     "picks": each(pooling),
     "short?": {"length": _COUNT, "seeds": _COUNT, "used": bool, "said": str},
+    "branching?": [{"step": _COUNT, "supernets": number(1, 10_000), "said": str}],
+    "supernets?": number(1, 10_000),
     "ranked_by?": str,
     "settings": dict,
     "data": _IMAGES,

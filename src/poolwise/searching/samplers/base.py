@@ -39,6 +39,7 @@ class Task:
         draws, assigns: generators of the configuration and of the SuperNet.
         warm_up: share of the steps (0 to 1) that draw uniformly first, in methods that otherwise prefer; with several
             SuperNets, share of the steps that the first one trains alone before all others begin as copies of it.
+        grows: begin with one SuperNet and ``double`` when told to, up to ``supernets``.
     """
 
     space: PoolingSpace
@@ -49,6 +50,7 @@ class Task:
     draws: np.random.Generator
     assigns: np.random.Generator
     warm_up: float = 0.0
+    grows: bool = False
 
 
 class Sampler:
@@ -63,7 +65,8 @@ class Sampler:
         single: the method trains one SuperNet.
         prefers: configurations are not drawn equally often, so steps may cost more, or less, than the mean of the space.
         warms_up: the method knows ``warm_up``, by itself or by having several SuperNets.
-        supernets: M, the SuperNets in use.
+        doubles: the method can ``double``.
+        supernets, most: M, the SuperNets in use, and how many there can be.
     """
 
     name: ClassVar[str]
@@ -71,10 +74,12 @@ class Sampler:
     single: ClassVar[bool] = False
     prefers: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
+    doubles: ClassVar[bool] = False
 
     def __init__(self, task: Task):
         self.task, self.space = task, task.space
-        self.supernets = self.supernets_used(task.supernets)
+        self.most = self.supernets_used(task.supernets)
+        self.supernets = 1 if task.grows else self.most
         self.table = Scores(self.space.size, self.supernets)
         self._step = 0
         self._asked: deque[tuple[int, int]] = deque()  # without an answer yet
@@ -87,7 +92,7 @@ class Sampler:
     @classmethod
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
         """M for a search of so many steps, at most ``most``, and why."""
-        count = max(min(steps // STEPS_A_SUPERNET, _USUAL, most), 1)
+        count = max(min(steps // STEPS_A_SUPERNET, _USUAL, most, configurations // 2), 1)
         return cls.supernets_used(count), f"{steps} steps, and a SuperNet should have {STEPS_A_SUPERNET}"
 
     @property
@@ -112,6 +117,16 @@ class Sampler:
     def alone(self) -> bool:
         """The next step belongs to the first of several SuperNets, whatever the assignment."""
         return self.supernets > 1 and self.warming
+
+    @property
+    def can_double(self) -> bool:
+        """There may be twice as many SuperNets."""
+        return self.task.grows and 2 * self.supernets <= self.most
+
+    def double(self) -> None:
+        """Every SuperNet m is two from here on, m and M + m, with the same scores and equal shares."""
+        self.supernets *= 2
+        self.table.double()
 
     def lengthen(self, steps: int) -> None:
         """The search is ``steps`` long, more or fewer than was said before."""
@@ -149,6 +164,10 @@ class Sampler:
             return np.repeat(np.arange(self.supernets)[:, None], len(poolings), axis=1), assignment_NM.T
         return assignment_NM.argmax(axis=1)[None].astype(np.int64), np.ones((1, len(poolings)))
 
+    def turns(self, rank_on: str) -> int:
+        """Turns that share the scoring batches out."""
+        return self.supernets if rank_on == "all" else 1
+
     def scores_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
         """scores_NM float64: moving average of scoring accuracy, 1 where nothing was told."""
         return self.table.of([self.space.index(pooling) for pooling in poolings])
@@ -174,6 +193,7 @@ class Sampler:
         return {
             "method": self.name,
             "step": self._step,
+            "supernets": self.supernets,
             "asked": asked,
             "scores": self.table.state(),
             **self._own_state(),
@@ -188,6 +208,10 @@ class Sampler:
             )
         self._step = int(state["step"])
         self._asked = deque((int(a), int(m)) for a, m in state["asked"])
+        self.supernets = int(
+            state.get("supernets", self.supernets)
+        )  # runs of earlier versions have as many as were asked for
+        self.table = Scores(self.space.size, self.supernets)
         self.table.restore(state["scores"])
         self._restore_own(state)
 

@@ -21,6 +21,7 @@ class BalancedMixture(Sampler):
     """
 
     warms_up = True
+    doubles = True
 
     def __init__(self, task: Task):
         super().__init__(task)
@@ -47,6 +48,10 @@ class BalancedMixture(Sampler):
         chances_M = soft.softmax((self.temperature * row_M + self._potentials_M)[None])[0]
         m = int(np.searchsorted(np.cumsum(chances_M) / chances_M.sum(), self.task.assigns.random(), side="right"))
         return a, min(m, self.supernets - 1)
+
+    def double(self) -> None:
+        super().double()
+        self._potentials_M = np.tile(self._potentials_M, 2)
 
     def summary(self) -> dict[str, float]:
         """Temperature, mean entropy of the assignment and its imbalance (both in nats), over all configurations.

@@ -64,7 +64,33 @@ def settled(settings: Settings) -> Settings:
         raise RequestError(
             f"warm_up is {settings.warm_up} and supernets is 1: one SuperNet has none to branch into; give 2 or more"
         )
+    if settings.branching == "measured" and not method.doubles:
+        knowing = ", ".join(other.name for other in available() if other.doubles)
+        raise RequestError(
+            f"branching is measured and method {method.name} has as many SuperNets from start to end: use {knowing}"
+        )
+    if settings.branching == "measured" and settings.warm_up:
+        raise RequestError(
+            f"branching is measured and warm_up is {settings.warm_up}: SuperNets begin where it pays, or"
+            " after a warm-up; leave one of them out"
+        )
     asked = settings.supernets
     if asked is not None or method.single:
         asked = method.supernets_used(asked or 1)
     return dataclasses.replace(settings, supernets=asked)
+
+
+def left_open(settings: Settings, steps: int, configurations: int, most: int) -> tuple[Settings, str]:
+    """Settings that leave the number of SuperNets open, with what the method makes of that, and why, in a sentence.
+
+    Args:
+        steps: on SuperNets.
+        most: SuperNets that there is memory for.
+    """
+    method = sampler(settings.method)
+    count, why = method.supernets_for(steps, configurations, most)
+    if count == 1 or not method.doubles or settings.warm_up:
+        told = f"{count} SuperNet{'' if count == 1 else 's'}: {why}"
+        return dataclasses.replace(settings, supernets=count), told
+    told = f"1 SuperNet at first, up to {count} where configurations are better off apart: {why}"
+    return dataclasses.replace(settings, supernets=count, branching="measured"), told

@@ -67,6 +67,10 @@ class Scores:
         """Every SuperNet has the scores of the first from here on."""
         self._rows[:] = self._rows[:, :1]
 
+    def double(self) -> None:
+        """Twice as many SuperNets, the further ones with the scores of those that there were."""
+        self._rows = np.tile(self._rows, 2)
+
     def _add(self, a: int) -> int:
         self._visited.append(a)
         row = self._places[a] = len(self)

@@ -1,0 +1,189 @@
+"""Measured branching: what is tried out, and what the search makes of it."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import poolwise
+from poolwise.problem import Problem
+from poolwise.progress import Interrupted, Listener
+from poolwise.rng import Streams
+from poolwise.runs import RunFolder
+from poolwise.searching import loop, parting
+from poolwise.searching.length import TRIALS, measuring_macs, tried_steps
+from poolwise.searching.parting import Parting
+from poolwise.training import cosine
+
+PAYS, COSTS = Parting(0.05, 0.02, 10), Parting(-0.05, 0.02, 10)
+
+
+@pytest.fixture
+def measured_settings(tiny_settings):
+    return dataclasses.replace(
+        tiny_settings, supernets=4, branching="measured", rank_on="all", steps=24, threads=1, workers=1
+    )
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Have every measurement come out as given, in turn; the last one for all that follow."""
+
+    def told(*found):
+        left = list(found)
+        monkeypatch.setattr(parting, "tried", lambda *_: (left.pop(0) if len(left) > 1 else left[0], 0))
+
+    return told
+
+
+def _state(settings, source, steps=5):
+    state = loop.SearchState(Problem(settings, source))
+    for _ in range(steps):
+        state.advance()
+    return state
+
+
+def _tensors(state):
+    return [
+        t.clone() for n, m in zip(state.nets.networks, state.nets.momenta(), strict=True) for t in [*n.parameters(), *m]
+    ]
+
+
+def test_a_trial_restated(measured_settings, tiny_source):
+    """Together and apart, with copies, the textbook's SGD and one forward pass a configuration."""
+    state = _state(measured_settings, tiny_source)
+    problem, steps, lr = state.problem, 7, 0.04
+    before, members = _tensors(state), list(problem.space)
+    found = parting._Trial(problem, state.nets, 0, members, Streams(3))
+    gain = found.gain(steps, lr, 0.001)
+    assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
+
+    again = parting._Trial(problem, state.nets, 0, members, Streams(3))
+    taken = [again._drawn(i % 2, cosine(i, 2 * steps, lr, 0.001)) for i in range(2 * steps)]
+    assert all(members.index(pooling) // 18 == i % 2 for i, (pooling, _, _) in enumerate(taken))
+    assert taken[0][2] == lr > taken[-1][2] > 0.001
+
+    def losses(taken, half):
+        network = copy.deepcopy(state.nets.networks[0])
+        momenta = [momentum.clone() for momentum in state.nets.momenta()[0]]
+        for pooling, draw, rate in taken:
+            images_BCHW, labels_B = again.training.load(draw)
+            loss = F.cross_entropy(network(images_BCHW, pooling), labels_B)
+            gradients = torch.autograd.grad(loss, list(network.parameters()))
+            with torch.no_grad():
+                for p, momentum, gradient in zip(network.parameters(), momenta, gradients, strict=True):
+                    momentum.mul_(problem.settings.momentum).add_(gradient)
+                    p.sub_(rate * momentum)
+        images_BCHW, labels_B = again.held
+        with torch.no_grad():
+            told = [float(F.cross_entropy(network(images_BCHW, p), labels_B)) for p in again.scored[half]]
+        return np.mean(told)
+
+    expected = np.mean([losses(taken, half) - losses(taken[half::2], half) for half in (0, 1)])
+    assert gain == pytest.approx(expected, abs=2e-5)
+    assert abs(gain) > 1e-3
+
+
+def test_the_gain_is_a_mean_over_trials_and_its_noise_student_s(measured_settings, tiny_source, monkeypatch):
+    state, told = _state(measured_settings, tiny_source), iter([0.01, 0.03, 0.02, 0.05, 0.04])
+    monkeypatch.setattr(parting._Trial, "gain", lambda *_: next(told))
+    found, _ = parting.tried(state.problem, state.nets, [list(state.problem.space)], Streams(0), 7, 0.04)
+    assert TRIALS == 5
+    assert found.gain == pytest.approx(0.03)
+    assert found.noise == pytest.approx(
+        2.1318 * np.sqrt(0.00025 / 5), rel=1e-3
+    )  # t of 4 degrees of freedom, one-sided 95 %
+    assert found.pays
+
+
+def test_early_on_configurations_are_better_off_together(measured_settings, tiny_source):
+    settings = dataclasses.replace(measured_settings, steps=600, batch_size=48, lr=0.1)
+    state = _state(settings, tiny_source, 2)
+    found, _ = parting.tried(state.problem, state.nets, [list(state.problem.space)], Streams(0), 10, 0.1)
+    assert found.gain < -found.noise
+
+
+def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monkeypatch):
+    monkeypatch.setattr(Parting, "pays", property(lambda _: False))
+    problem = Problem(measured_settings, tiny_source)
+    plain = Problem(dataclasses.replace(measured_settings, supernets=1, branching="fixed"), tiny_source)
+    looked, state = loop.SearchState(problem), loop.SearchState(plain)
+    assert (problem.block, plain.block) == (1, 1)
+    while state.step < state.steps:
+        assert looked.advance() == state.advance()
+    assert [check["step"] for check in looked.checks] == [12]  # what did not pay is not tried again
+    pairs = zip(state.nets.networks[0].parameters(), looked.nets.networks[0].parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    dearest = max(problem.cost(pooling).macs for pooling in problem.space)
+    assert 0 < looked.macs - state.macs < measuring_macs(problem, measured_settings, 24, dearest) / 2
+    assert tried_steps(24) == 10
+
+
+def test_words():
+    assert not COSTS.pays
+    assert "0.050 nats higher" in str(COSTS)
+    assert PAYS.pays
+    assert "0.050 nats lower" in str(PAYS)
+    assert not Parting(0.01, 0.02, 10).pays  # within noise
+
+
+def test_supernets_double_where_it_pays(measured_settings, tiny_source, always):
+    always(PAYS)
+    state = loop.SearchState(Problem(measured_settings, tiny_source))
+    counts = []
+    while state.step < state.steps:
+        used = {job["supernet"] for job in state.advance()}
+        assert used <= set(range(state.sampler.supernets))
+        if state.step in (12, 18):
+            half = state.sampler.supernets // 2
+            weights = [list(network.parameters()) for network in state.nets.networks]
+            for m in range(half):
+                assert all(torch.equal(a, b) for a, b in zip(weights[m], weights[m + half], strict=True))
+        counts.append(state.sampler.supernets)
+    assert counts == [1] * 11 + [2] * 6 + [4] * 7
+    assert [(check["step"], check["supernets"]) for check in state.checks] == [(12, 2), (18, 4)]
+
+
+def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path, measured_settings, tiny_source, monkeypatch):
+    monkeypatch.setattr(Parting, "pays", property(lambda _: True))
+
+    class Stop(Listener):
+        def __init__(self, after):
+            self.left = after
+
+        def advance(self, units=1, **info):
+            self.left -= units
+
+        def check(self):
+            if self.left <= 0:
+                raise Interrupted
+
+    whole = poolwise.search(measured_settings, tmp_path / "whole", source=tiny_source)
+    expected, meta = whole.load_checkpoint(loop.CHECKPOINT)
+    assert meta["sampler"]["supernets"] == 4
+    for after in (11, 12, 13, 18, 20):
+        with pytest.raises(Interrupted):
+            poolwise.search(measured_settings, tmp_path / str(after), source=tiny_source, listener=Stop(after))
+        poolwise.resume(tmp_path / str(after), source=tiny_source)
+        folder = RunFolder.open(tmp_path / str(after))
+        found, again = folder.load_checkpoint(loop.CHECKPOINT)
+        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+        assert again["checks"] == meta["checks"]
+        assert [event["step"] for event in folder.events("branching")] == [12, 18]
+
+
+@pytest.mark.parametrize(("found", "count"), [(COSTS, 1), (PAYS, 4)])
+def test_the_ranking_is_of_the_supernets_that_there_are(tmp_path, measured_settings, tiny_source, always, found, count):
+    always(found)
+    folder = poolwise.run(measured_settings, tmp_path / "run", source=tiny_source)
+    ranking = RunFolder.open(tmp_path / "run").read("ranking.json", "")
+    assert folder is not None
+    assert ranking["supernets"] == count
+    assert all(len(row["assignment"]) == len(row["accuracies"]) == count for row in ranking["ranking"])
+    assert ranking["evaluation_batch"] == (24 if count == 1 else 12)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"{count} SuperNet" in page
+    assert page.count("Branching: after") == len(ranking["branching"]) == (1 if count == 1 else 2)
