@@ -1,7 +1,8 @@
 """Write the tables of ``docs/results.md`` and ``docs/decide.md`` from committed results.
 
 Every table stands between ``<!-- KIND: NAME -->`` and ``<!-- end -->``: ``results`` (a folder of ``poolwise compare`` under
-``benchmarks/results/``), ``simulate`` (one of ``poolwise simulate``) or ``verdict`` (the csv of ``decide/verdict.py``).
+``benchmarks/results/``), ``simulate`` (one of ``poolwise simulate``), ``verdict`` (the csv of ``decide/verdict.py``) or
+``stages`` (a folder of ``ranking/lab.py``).
 
     python benchmarks/results_page.py
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGES = [HERE.parent / "docs" / name for name in ("results.md", "decide.md")]
-BLOCK = re.compile(r"(<!-- (results|simulate|verdict): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|simulate|verdict|stages): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COUNTS = (2, 3, 4, 5, 6, 7, 8, 10)  # trainings
 TREATMENTS = ("raw", "smoothed", "fused")
 COLUMNS = ["method", "seeds", "spent / budget", "tau-b", "regret@1", "regret@3"]
@@ -86,7 +87,31 @@ def judged(rows: list[dict[str, str]]) -> list[str]:
     return [*told, ""]
 
 
+def staged(folder: Path) -> list[str]:
+    """tau-b, smoothed, of every variant of the laboratory at each stage and budget, best of its last stage first."""
+    stages = json.loads((folder / "stages.json").read_text(encoding="utf-8"))["stages"]
+    columns: dict[str, dict[str, str]] = {}
+    last: dict[str, tuple[int, float]] = {}
+    for i, stage in enumerate(stages):
+        with (folder / f"lab-{stage['stage']}.csv").open(encoding="utf-8") as file:
+            rows = [r for r in csv.DictReader(file) if (r["scores"], r["measure"]) == ("smoothed", "tau_b")]
+        for budget in stage["budgets"]:
+            heading = f"{stage['stage']}: {budget:,} steps, {len(stage['seeds'])} seed{'s' if len(stage['seeds']) > 1 else ''}"
+            columns[heading] = {
+                r["variant"]: f"{float(r['mean']):.2f}" + (f" ± {float(r['std']):.2f}" if r["std"] else "")
+                for r in rows
+                if r["budget"] == str(budget)
+            }
+        last |= {variant: (i, mean) for variant, mean in stage["variants"].items()}
+    order = sorted(last, key=lambda variant: last[variant], reverse=True)
+    told = [f"| variant | {' | '.join(columns)} |", f"|{' --- |' * (1 + len(columns))}"]
+    told += [f"| {variant} | {' | '.join(own.get(variant, '') for own in columns.values())} |" for variant in order]
+    return [*told, ""]
+
+
 def content(kind: str, name: str) -> list[str]:
+    if kind == "stages":
+        return staged(HERE / "results" / name)
     if kind == "verdict":
         (path,) = (HERE / "results").glob(f"{name}_*.csv")
         with path.open(encoding="utf-8") as file:

@@ -80,13 +80,13 @@ def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, sl
 def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
     settings = dataclasses.replace(tiny_settings, supernets=None, threads=1, workers=1)
     few, many = (planning.measured(dataclasses.replace(settings, steps=steps), tiny_source) for steps in (3900, 9000))
-    assert (few.settings.supernets, few.settings.branching) == (1, "fixed")
+    assert (few.settings.supernets, few.settings.branching) == (1, None)
     assert plan(few, ["search"]).lines()[0] == "1 SuperNet: 3900 steps, and a SuperNet should have 2000"
     assert (many.settings.supernets, many.settings.branching) == (4, "measured")
     said = "1 SuperNet at first, up to 4 where configurations are better off apart: 9000 steps, and a SuperNet should have 2000"
     assert plan(many, ["search"]).lines()[0] == said
     fixed = planning.measured(dataclasses.replace(settings, steps=9000, method="partition-first"), tiny_source)
-    assert (fixed.settings.supernets, fixed.settings.branching) == (4, "fixed")
+    assert (fixed.settings.supernets, fixed.settings.branching) == (4, None)
     search, without = (
         planning.plan(Problem(dataclasses.replace(many.settings, branching=how), tiny_source), ["search"]).of("search")
         for how in ("measured", "fixed")

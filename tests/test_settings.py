@@ -41,7 +41,8 @@ def test_unknown_preset():
 def test_presets_leave_the_number_of_supernets_open():
     found = preset("demo")
     assert (found.method, found.supernets, found.norm, found.short) == ("mixture", None, "affine", 0)
-    assert (found.rank_on, preset("demo", norm="recalibrated").rank_on) == ("all", "assigned")
+    others = [preset("demo", norm="recalibrated"), preset("demo", method="partition-first")]
+    assert (found.rank_on, *[other.rank_on for other in others]) == ("all", "assigned", "assigned")
     assert (preset("demo", supernets="auto").method, preset("demo", supernets="auto").supernets) == ("mixture", None)
     assert (preset("demo", supernets=3).method, preset("demo", supernets=3).supernets) == ("mixture", 3)
     assert (preset("default", supernets=5, method="unbalanced").method, preset("paper").supernets) == ("unbalanced", 4)

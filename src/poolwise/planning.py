@@ -136,7 +136,7 @@ def _search(problem: Problem) -> Stage:
     weights = 8 * problem.supernet_parameters * settings.nets + 4 * parameters * count
     memory = _memory(problem, count, batch) + weights
     measured = measuring_macs(problem, settings, search_steps(problem), int(macs))
-    seconds += measured / (3 * batch * macs) * timing.seconds("train", macs)
+    fixed += measured / (3 * batch * macs) * timing.seconds("train", macs)
     return Stage(
         "search",
         search_steps(problem),

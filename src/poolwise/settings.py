@@ -45,6 +45,7 @@ class Settings:
         supernets: M; methods with one SuperNet train one. None for what the method would take (``supernets_for``).
         branching: ``fixed``: as many SuperNets from the end of ``warm_up`` on (without one, from the start); ``measured``: one
             at first, and twice as many, up to ``supernets``, where configurations are better off apart (``searching.parting``).
+            None for measured where ``supernets`` is left open and the method can, else fixed.
         epochs, steps, search_macs: length of the search in passes over the training half, in steps, or in multiply-adds; the
             last that is given wins. In multiply-adds the number of steps follows what is drawn (``loop.Pace``).
         batch_size, eval_batch_size: images a training and scoring batch; images a batch while ranking.
@@ -106,7 +107,7 @@ class Settings:
     follow_links: bool = False
     method: str = "mixture"
     supernets: int | None = 4
-    branching: str = "fixed"
+    branching: str | None = None
     epochs: int = 200
     steps: int | None = None
     search_macs: int | None = None
@@ -214,7 +215,8 @@ class Settings:
             )
         named = (
             *(("draw", DRAWS), ("norm", NORMS), ("sharing", SHARINGS), ("rank_on", RANKED_ON), ("compile", COMPILES)),
-            *(("augment", AUGMENTS), ("stream", STREAMS), ("weights_for", BEGINNINGS), ("branching", BRANCHINGS)),
+            *(("augment", AUGMENTS), ("stream", STREAMS), ("weights_for", BEGINNINGS)),
+            *((("branching", BRANCHINGS),) if self.branching is not None else ()),
         )
         for name, allowed in named:
             value = getattr(self, name)
@@ -378,8 +380,8 @@ def preset(name: str, **overrides: Any) -> Settings:
     given = {key: value for key, value in overrides.items() if value is not None}
     base = dict(PRESETS[name])
     given |= {key: None for key in ("supernets", "short") if given.get(key) == AUTO}
-    if given.get("norm") == "recalibrated":  # which is of one SuperNet for each configuration
-        base.pop("rank_on", None)
+    if given.get("norm") == "recalibrated" or given.get("method", base.get("method")) != base.get("method"):
+        base.pop("rank_on", None)  # these are scored by one SuperNet for each configuration, as published
     if ":" in str(given.get("model", "")):  # a network that is not of this library has its own width and norms
         base.pop("width", None)
         base.pop("norm", None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from playing import SPACES, accuracy, make, play, small_spaces
 
 from poolwise.errors import RequestError
-from poolwise.searching.samplers import OutOfTurn, available, sampler, settled
+from poolwise.searching.samplers import OutOfTurn, available, left_open, sampler, settled
 from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace, space_of
 
@@ -215,6 +215,22 @@ def test_settled_settings():
         settled(Settings(method="partition-first", branching="measured"))
     with pytest.raises(RequestError, match="leave one of them out"):
         settled(Settings(warm_up=0.5, branching="measured"))
+    with pytest.raises(RequestError, match="1, 2, 4 or auto"):
+        settled(Settings(supernets=3, branching="measured"))
+
+
+def test_the_number_of_supernets_left_open():
+    def decided(steps, **asked):
+        found, why = left_open(settled(Settings(supernets=None, **asked)), steps, 36, 100)
+        return found.supernets, found.branching, why
+
+    assert decided(3999)[:2] == (1, None)
+    assert decided(7999)[:2] == (2, "measured")  # they double, so three are never reached
+    assert decided(8000)[:2] == (4, "measured")
+    assert "up to 4 where configurations are better off apart" in decided(8000)[2]
+    assert decided(8000, branching="fixed")[:2] == (4, "fixed")
+    assert decided(6500, method="partition-first")[:2] == (3, None)
+    assert decided(8000, method="fairnas")[:2] == (1, None)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if sampler(name).warms_up and not sampler(name).single])

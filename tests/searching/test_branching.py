@@ -14,7 +14,7 @@ from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
 from poolwise.searching import loop, parting
-from poolwise.searching.length import TRIALS, measuring_macs, tried_steps
+from poolwise.searching.length import TRIALS, measuring_macs, step_macs, tried_steps
 from poolwise.searching.parting import Parting
 from poolwise.training import cosine
 
@@ -57,11 +57,11 @@ def test_a_trial_restated(measured_settings, tiny_source):
     state = _state(measured_settings, tiny_source)
     problem, steps, lr = state.problem, 7, 0.04
     before, members = _tensors(state), list(problem.space)
-    found = parting._Trial(problem, state.nets, 0, members, Streams(3))
+    found = parting._Trial(problem, state.nets, 0, members, Streams(3), lambda: None)
     gain = found.gain(steps, lr, 0.001)
     assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
 
-    again = parting._Trial(problem, state.nets, 0, members, Streams(3))
+    again = parting._Trial(problem, state.nets, 0, members, Streams(3), lambda: None)
     taken = [again._drawn(i % 2, cosine(i, 2 * steps, lr, 0.001)) for i in range(2 * steps)]
     assert all(members.index(pooling) // 18 == i % 2 for i, (pooling, _, _) in enumerate(taken))
     assert taken[0][2] == lr > taken[-1][2] > 0.001
@@ -137,13 +137,13 @@ def test_supernets_double_where_it_pays(measured_settings, tiny_source, always):
     while state.step < state.steps:
         used = {job["supernet"] for job in state.advance()}
         assert used <= set(range(state.sampler.supernets))
-        if state.step in (12, 18):
+        if state.step in (13, 19):  # all but the one that was just trained are as their sources
             half = state.sampler.supernets // 2
-            weights = [list(network.parameters()) for network in state.nets.networks]
-            for m in range(half):
-                assert all(torch.equal(a, b) for a, b in zip(weights[m], weights[m + half], strict=True))
+            own = [[*n.parameters(), *m] for n, m in zip(state.nets.networks, state.nets.momenta(), strict=True)]
+            same = [all(torch.equal(a, b) for a, b in zip(own[m], own[m + half], strict=True)) for m in range(half)]
+            assert same.count(False) == 1
         counts.append(state.sampler.supernets)
-    assert counts == [1] * 11 + [2] * 6 + [4] * 7
+    assert counts == [1] * 12 + [2] * 6 + [4] * 6
     assert [(check["step"], check["supernets"]) for check in state.checks] == [(12, 2), (18, 4)]
 
 
@@ -173,6 +173,63 @@ def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path, measured_settin
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
         assert again["checks"] == meta["checks"]
         assert [event["step"] for event in folder.events("branching")] == [12, 18]
+
+
+def test_stopped_within_a_trial_nothing_has_changed(measured_settings, tiny_source):
+    state, whole = (_state(measured_settings, tiny_source, 12) for _ in range(2))
+    before, calls = _tensors(state), []
+
+    def stop():
+        calls.append(0)
+        if len(calls) == 50:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        state.advance(stop=stop)
+    assert (state.step, state.checks) == (12, [])
+    assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
+    assert state.advance() == whole.advance()
+    assert state.checks == whole.checks
+    assert len(state.checks) == 1
+
+
+def test_a_trial_that_diverges_decides_nothing(measured_settings, tiny_source, monkeypatch):
+    monkeypatch.setattr(parting, "_loss", lambda *_: float("nan"))
+    state = _state(measured_settings, tiny_source, 13)
+    assert [(c["diverged"], c["pays"], c["gain"]) for c in state.checks] == [(True, False, 0.0)]
+    assert "diverged" in state.checks[0]["said"]
+
+
+@pytest.mark.parametrize(("only", "checks"), [(("4-3-3", "8-1-1"), 1), (("4-3-3", "5-2-3", "8-1-1"), 2)])
+def test_few_configurations_part_as_far_as_they_can(measured_settings, tiny_source, monkeypatch, only, checks):
+    monkeypatch.setattr(Parting, "pays", property(lambda _: True))
+    state = _state(dataclasses.replace(measured_settings, only=only), tiny_source, 24)
+    assert len(state.checks) == checks
+
+
+def test_spaces_too_large_to_be_listed_are_sampled(measured_settings, tiny_source, monkeypatch):
+    monkeypatch.setattr(loop, "LISTED", 30)
+    monkeypatch.setattr(loop, "_MEMBERS", 10)
+    seen = []
+    real = parting.tried
+    monkeypatch.setattr(parting, "tried", lambda *a: seen.extend(a[2][0]) or real(*a))
+    state = _state(measured_settings, tiny_source, 12)
+    monkeypatch.setattr(type(state.problem.space), "__iter__", None)  # listing it would never end
+    state.advance()
+    assert 2 <= len(seen) <= 10
+    assert seen == sorted(seen)
+
+
+def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_source):
+    plain = dataclasses.replace(measured_settings, supernets=1, branching="fixed")
+    problem = Problem(plain, tiny_source)
+    mean = sum(problem.cost(pooling).macs for pooling in problem.space) // 36
+    allowed = 2000 * step_macs(problem, mean)
+    settings = dataclasses.replace(measured_settings, steps=None, search_macs=allowed)
+    state = loop.SearchState(Problem(settings, tiny_source))
+    assert 0.5 * 2000 < state.steps < 2000
+    whole = loop.SearchState(Problem(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
+    assert whole.steps in (1999, 2000)
 
 
 @pytest.mark.parametrize(("found", "count"), [(COSTS, 1), (PAYS, 4)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +58,10 @@ class Work:
         if not (self.folder / "run.json").exists():
             return
         had = RunFolder.open(self.folder).request()
-        had["settings"] = Settings.from_json(had["settings"]).to_json()  # what was no setting then has its default
+        settings = Settings.from_json(had["settings"])  # what was no setting then has its default
+        if settings.short is None:  # left open, which studies of earlier versions kept so
+            settings = replace(settings, short=self.settings.short)
+        had["settings"] = settings.to_json()
         for name, value in self.request().items():
             if had.get(name) != value:
                 raise RequestError(f"{self.folder} holds another request (its {name} differs): give another --out")

@@ -190,7 +190,7 @@ class Protocol:
                     "budget": work.budget,
                     "macs": work.macs,
                     "steps": self._steps(work),
-                    "trains": "stand-alone" if work.contender.trials else _nets(work.settings.nets),
+                    "trains": "stand-alone" if work.contender.trials else _nets(work.settings),
                     "done": work.done,
                 }
                 for work in self.works
@@ -251,8 +251,10 @@ class Protocol:
         write_atomically(self.out / REQUEST, json_text(value) + "\n")
 
 
-def _nets(count: int) -> str:
-    return "one SuperNet" if count == 1 else f"{count} SuperNets"
+def _nets(settings: Settings) -> str:
+    if settings.nets == 1:
+        return "one SuperNet"
+    return f"{'up to ' if settings.branching == 'measured' else ''}{settings.nets} SuperNets"
 
 
 def _check_numbers(budgets: Sequence[int], seeds: Sequence[int]) -> None:

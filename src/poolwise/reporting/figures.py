@@ -172,7 +172,9 @@ def assignment_through_time(events: list[dict[str, Any]], ranking: dict[str, Any
         for held_PM, event in zip(history_SPM, events, strict=True):  # before a branching there are fewer SuperNets
             held_PM[:, : len(event["assignment"][0])] = event["assignment"]
         palette = matplotlib.colormaps["tab10"](np.arange(supernets) % 10)[:, :3]
-        sure_SP = (history_SPM.max(axis=2) - 1 / supernets) / (1 - 1 / supernets)
+        even_S = np.array([1 / len(event["assignment"][0]) for event in events])[:, None]
+        # of one SuperNet nothing is decided yet
+        sure_SP = np.where(even_S < 1, (history_SPM.max(axis=2) - even_S) / np.maximum(1 - even_S, 1e-9), 0)
         colours_SP3 = palette[history_SPM.argmax(axis=2)]
         picture = 1 - sure_SP[..., None] * (1 - colours_SP3)
         space = [str(pooling) for pooling in read(ranking["space"])]

@@ -80,10 +80,11 @@ def whole_steps(problem: Problem) -> int:
     if settings.search_macs:
         members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
         total = sum(problem.cost(pooling).macs for pooling in members)
+        allowed = settings.search_macs - measured_macs(problem)
         share = most_share(settings.short)
-        steps = settings.search_macs * len(members) // step_macs(problem, total, 1 - share)
+        steps = allowed * len(members) // step_macs(problem, total, 1 - share)
         if share_of(steps, settings.short, problem.space.size) < share:  # left open, and too little for short trainings
-            steps = settings.search_macs * len(members) // step_macs(problem, total)
+            steps = allowed * len(members) // step_macs(problem, total)
         return max(steps, 1)
     return settings.steps or settings.epochs * max(half // min(settings.batch_size, half), 1)
 
@@ -110,11 +111,22 @@ def tried_steps(steps: int) -> int:
 
 def measuring_macs(problem: Problem, settings: Settings, steps: int, macs: int) -> int:
     """Multiply-adds, at most, of measuring in a search of ``steps``, at ``macs`` an image: trainings, and losses."""
-    if settings.branching != "measured":
+    most = settings.supernets or 1
+    if settings.branching != "measured" or most == 1:
         return 0
     training, scoring = (min(problem.settings.batch_size, len(half)) for half in problem.halves)
     images = 3 * 4 * tried_steps(steps) * training + 2 * min(SCORED, problem.space.size) * scoring
-    return len(CHECKS) * TRIALS * images * macs
+    return min(len(CHECKS), most.bit_length() - 1) * TRIALS * images * macs
+
+
+def measured_macs(problem: Problem) -> int:
+    """The same of a search whose length is said in multiply-adds: what is set apart of them; 0 of others."""
+    settings = problem.settings
+    if not settings.search_macs or settings.branching != "measured":
+        return 0
+    members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
+    mean = sum(problem.cost(pooling).macs for pooling in members) // len(members)
+    return measuring_macs(problem, settings, settings.search_macs // step_macs(problem, mean), mean)
 
 
 def short_macs(problem: Problem) -> int:

@@ -19,7 +19,7 @@ from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.runs import FORMAT, RunFolder
 from poolwise.searching import parting, samplers, short
-from poolwise.searching.length import CHECKS, search_steps, short_macs, step_macs, tried_steps
+from poolwise.searching.length import CHECKS, measured_macs, search_steps, short_macs, step_macs, tried_steps
 from poolwise.searching.nets import Job, SuperNets, Told, crew, run_parallel
 from poolwise.space import LISTED, uniform_below
 from poolwise.stopwatch import PARTS, Stopwatch
@@ -42,9 +42,8 @@ class SearchState:
         self.macs = 0  # of the training steps and scoring passes so far
         self.window = _Window()
         self.steps = search_steps(problem)
-        self.pace = (
-            Pace(max(settings.search_macs - short_macs(problem), 1), self.steps) if settings.search_macs else None
-        )
+        apart = short_macs(problem) + measured_macs(problem)
+        self.pace = Pace(max(settings.search_macs - apart, 1), self.steps) if settings.search_macs else None
         self.streams = Streams(settings.seed).child("search")
         self.sampler = samplers.sampler(settings.method)(
             samplers.Task(
@@ -102,7 +101,7 @@ class SearchState:
             if saved[name].shape != tensor.shape:
                 raise ValueError(f"{name} has another shape")
             tensor.copy_(saved[name])
-        self.step, self.macs = int(meta["step"]), int(meta["macs"])
+        self.step, self.macs, self.checks = int(meta["step"]), int(meta["macs"]), list(meta.get("checks", []))
         self.sampler.restore(meta["sampler"])
         self.streams.restore(meta["streams"])
         self.nets.training.restore(meta["training"])
@@ -110,15 +109,18 @@ class SearchState:
         self.window.items = list(meta["window"])
         if self.pace and self.step:
             self._keep_pace(meta["pace"])
-        self.checks = list(meta.get("checks", []))
         self.watch.seconds = dict(meta["profile"])
 
-    def advance(self, run: Run | None = None) -> list[dict[str, Any]]:
+    def advance(self, run: Run | None = None, stop: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
         """Steps 1 to 5 of the method for one block; what happened at each step.
 
         Draws within a block see the scores as they were at its start; results are told in the order of the draws.
-        ``run`` trains and scores (by default here, one after the other).
+        ``run`` trains and scores (by default here, one after the other). Before the first block after a check that is due it is
+        tried whether SuperNets branch; ``stop`` is called on the way and may raise, and nothing has changed then.
         """
+        if 0 < self._check_at <= self.step:
+            with self.watch("branching"):
+                self._check(stop)
         with self.watch("assignment"):
             temperature = self.sampler.temperature
             # no block reaches over a branch
@@ -138,9 +140,6 @@ class SearchState:
             self.nets.branch(1, self.sampler.supernets)
         taken = [step_macs(self.problem, self.problem.cost(job.pooling).macs) for job in jobs]
         self.macs += sum(taken)
-        if 0 < self._check_at <= self.step:
-            with self.watch("branching"):
-                self._check()
         if self.pace:
             self._keep_pace(taken)
         return [
@@ -152,20 +151,22 @@ class SearchState:
     def _check_at(self) -> int:
         """Number of steps after which it is tried whether SuperNets branch; 0 for never again, as once it did not pay."""
         done = len(self.checks)
-        left = self.sampler.can_double and done < len(CHECKS) and all(check["pays"] for check in self.checks)
+        some = self.sampler.can_double and self.problem.space.size > self.sampler.supernets  # one of them has two
+        left = some and done < len(CHECKS) and all(check["pays"] for check in self.checks)
         return math.ceil(CHECKS[done] * self.steps) if left else 0
 
-    def _check(self) -> None:
+    def _check(self, stop: Callable[[], None]) -> None:
         """Every SuperNet becomes two where its configurations are better off apart by more than noise."""
         count, space, settings = self.sampler.supernets, self.problem.space, self.problem.settings
         streams = self.streams.child(f"branching{len(self.checks)}")
-        members = list(space)
         if space.size > LISTED:
             members = sorted({space[uniform_below(streams["members"], space.size)] for _ in range(_MEMBERS)})
+        else:
+            members = list(space)
         owner = self.sampler.supernet_of(members)
         sharing = [[a for a, own in zip(members, owner, strict=True) if own == m] for m in range(count)]
         lr = cosine(self.step, self.steps, settings.lr, settings.lr_end)
-        found, macs = parting.tried(self.problem, self.nets, sharing, streams, tried_steps(self.steps), lr)
+        found, macs = parting.tried(self.problem, self.nets, sharing, streams, tried_steps(self.steps), lr, stop)
         self.macs += macs
         if found.pays:
             self.sampler.double()
@@ -175,6 +176,7 @@ class SearchState:
             {
                 "step": self.step,
                 **found.to_json(),
+                "macs": macs,
                 "supernets": self.sampler.supernets,
                 "said": f"after {self.step:,} steps {found}: {many} from here on",
             }
@@ -183,7 +185,8 @@ class SearchState:
     def _keep_pace(self, taken: Sequence[int]) -> None:
         """As many steps in all as the multiply-adds that are left pay for."""
         assert self.pace
-        self.steps = self.step + self.pace.left(self.macs, taken)
+        measured = sum(check["macs"] for check in self.checks)
+        self.steps = self.step + self.pace.left(self.macs - measured, taken)
         self.sampler.lengthen(self.steps)
 
     def _job(self, step: int) -> Job:
@@ -222,8 +225,8 @@ def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchSta
     state, parallel = SearchState(problem), for_search(problem)
     if not state.restore(folder):
         state.save(folder)
-    for kind in ("search", "assignment", "branching"):
-        folder.forget_events(kind, state.step + 1)
+    for kind, step in (("search", state.step + 1), ("assignment", state.step + 1), ("branching", state.step)):
+        folder.forget_events(kind, step)
     listener.start("search", state.steps, state.step)
     if parallel.workers > 1:
         with crew(problem, state.nets, parallel.workers, parallel.threads) as workers:
@@ -247,7 +250,7 @@ def _train(state: SearchState, folder: RunFolder, listener: Listener, run: Run |
         while state.step < state.steps:
             listener.check()
             before, told = state.step, len(state.checks)
-            happened = state.advance(run)
+            happened = state.advance(run, listener.check)
             with watch("logging"):
                 window.add(happened)
                 _log(folder, state, window, before)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,8 @@ class SuperNets:
         self.networks = networks or [_placed(problem, f"init{m}", streams) for m in range(settings.nets)]
         for network in self.networks:
             compiled(network, network.chain.every_layer(), settings.compile)
-        self.lanes = Lanes(problem.device, settings.nets, settings.compile)
+        self._lanes = partial(Lanes, problem.device, settings.nets, settings.compile)
+        self.lanes = self._lanes()
         self.optimizers = [sgd(n, settings.lr, settings.momentum, settings.weight_decay) for n in self.networks]
         for m, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
             for i, parameter in enumerate(network.parameters()):
@@ -126,6 +128,7 @@ class SuperNets:
     @torch.no_grad()
     def branch(self, before: int, after: int) -> None:
         """SuperNets from ``before`` to below ``after`` go on from the weights and momenta of the first ``before`` in turn."""
+        self.lanes = self._lanes()  # whether streams pay is to be tried anew
         held = [[*n.parameters(), *m] for n, m in zip(self.networks, self.momenta(), strict=True)]
         for m in range(before, after):
             for tensor, source in zip(held[m], held[m % before], strict=True):

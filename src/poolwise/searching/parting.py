@@ -8,7 +8,7 @@ ranked. The copies are dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from poolwise.searching.length import SCORED, TRIALS
 from poolwise.searching.nets import SuperNets
 from poolwise.searching.samplers.draws import Rounds
 from poolwise.space import Pooling
-from poolwise.training import check_finite, cosine, train_step
+from poolwise.training import cosine, train_step
 
 CHANCE = 0.05  # that noise is taken for a gain
 Step = tuple[Pooling, Draw, float]  # with the learning rate
@@ -41,21 +41,25 @@ class Parting:
         gain: by how much the loss on scoring images, in nats, is lower apart; mean over trials.
         noise: what ``gain`` stays below with 95 % where it makes no difference.
         steps: of each half in a trial.
+        diverged: a loss was not finite, so nothing is known.
     """
 
     gain: float
     noise: float
     steps: int
+    diverged: bool = False
 
     @property
     def pays(self) -> bool:
         """Apart is better, beyond noise."""
-        return self.gain > self.noise
+        return self.gain > self.noise and not self.diverged
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "pays": self.pays}
 
     def __str__(self) -> str:
+        if self.diverged:
+            return "the trial of parting diverged"
         told = f"apart, early and late poolings have a loss {abs(self.gain):.3f} nats {'lower' if self.gain > 0 else 'higher'}"
         return f"{told} than together at equal compute (noise {self.noise:.3f})"
 
@@ -75,8 +79,16 @@ def _loss(
 class _Trial:
     """One trial of one SuperNet, whose weights and momenta are put back at the end."""
 
-    def __init__(self, problem: Problem, nets: SuperNets, m: int, members: Sequence[Pooling], streams: Streams):
-        self.problem, self.nets, self.m = problem, nets, m
+    def __init__(
+        self,
+        problem: Problem,
+        nets: SuperNets,
+        m: int,
+        members: Sequence[Pooling],
+        streams: Streams,
+        stop: Callable[[], None],
+    ):
+        self.problem, self.nets, self.m, self.stop = problem, nets, m, stop
         training, scoring = (
             problem.batches(problem.training_images, problem.settings.batch_size, i) for i in problem.halves
         )
@@ -108,23 +120,30 @@ class _Trial:
         )
         tensors = [*network.parameters(), *momenta]
         before = [tensor.detach().clone() for tensor in tensors]
-        for pooling, draw, lr in taken:
-            images_BCHW, labels_B = self.training.load(draw)
-            loss = train_step(
-                partial(network.__call__, pooling=pooling), optimizer, images_BCHW, labels_B, lr, self.problem.precision
-            )
-            self.macs += 3 * len(labels_B) * self.problem.cost(pooling).macs
-        check_finite([float(loss)])
-        found = [_loss(self.problem, self.nets, self.m, self.scored[half], self.held) for half in halves]
+        try:
+            for pooling, draw, lr in taken:
+                self.stop()
+                images_BCHW, labels_B = self.training.load(draw)
+                forward = partial(network.__call__, pooling=pooling)
+                train_step(forward, optimizer, images_BCHW, labels_B, lr, self.problem.precision)
+                self.macs += 3 * len(labels_B) * self.problem.cost(pooling).macs
+            found = [_loss(self.problem, self.nets, self.m, self.scored[half], self.held) for half in halves]
+        finally:
+            with torch.no_grad():
+                for tensor, held in zip(tensors, before, strict=True):
+                    tensor.copy_(held)
         self.macs += sum(len(self.held[1]) * self.problem.cost.prefix_macs(self.scored[half]) for half in halves)
-        with torch.no_grad():
-            for tensor, held in zip(tensors, before, strict=True):
-                tensor.copy_(held)
         return found
 
 
 def tried(
-    problem: Problem, nets: SuperNets, sharing: Sequence[Sequence[Pooling]], streams: Streams, steps: int, lr: float
+    problem: Problem,
+    nets: SuperNets,
+    sharing: Sequence[Sequence[Pooling]],
+    streams: Streams,
+    steps: int,
+    lr: float,
+    stop: Callable[[], None] = lambda: None,
 ) -> tuple[Parting, int]:
     """What parting would gain, mean over TRIALS trials that the SuperNets take turns in; and the multiply-adds that it took.
 
@@ -138,12 +157,15 @@ def tried(
         streams: of this measurement alone.
         steps: of each half in a trial.
         lr: learning rate at the start, which falls to the settings' end.
+        stop: called before every step; may raise.
     """
     shared = [(m, own) for m, own in enumerate(sharing) if len(own) > 1]
     gains, macs = [], 0
     for i in range(TRIALS):
-        trial = _Trial(problem, nets, *shared[i % len(shared)], streams.child(f"trial{i}"))
+        trial = _Trial(problem, nets, *shared[i % len(shared)], streams.child(f"trial{i}"), stop)
         gains.append(trial.gain(steps, lr, problem.settings.lr_end))
         macs += trial.macs
+    if not np.isfinite(gains).all():
+        return Parting(0.0, 0.0, steps, diverged=True), macs
     error = float(np.std(gains, ddof=1) / np.sqrt(TRIALS))
     return Parting(float(np.mean(gains)), float(stats.t.ppf(1 - CHANCE, TRIALS - 1)) * error, steps), macs

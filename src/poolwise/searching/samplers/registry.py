@@ -74,6 +74,8 @@ def settled(settings: Settings) -> Settings:
             f"branching is measured and warm_up is {settings.warm_up}: SuperNets begin where it pays, or"
             " after a warm-up; leave one of them out"
         )
+    if settings.branching == "measured" and settings.supernets not in (None, 1, 2, 4):
+        raise RequestError(f"branching is measured and supernets is {settings.supernets}: 1, 2, 4 or auto are allowed")
     asked = settings.supernets
     if asked is not None or method.single:
         asked = method.supernets_used(asked or 1)
@@ -89,8 +91,9 @@ def left_open(settings: Settings, steps: int, configurations: int, most: int) ->
     """
     method = sampler(settings.method)
     count, why = method.supernets_for(steps, configurations, most)
-    if count == 1 or not method.doubles or settings.warm_up:
+    if count == 1 or not method.doubles or settings.warm_up or settings.branching == "fixed":
         told = f"{count} SuperNet{'' if count == 1 else 's'}: {why}"
         return dataclasses.replace(settings, supernets=count), told
+    count = 4 if count >= 4 else 2  # they double
     told = f"1 SuperNet at first, up to {count} where configurations are better off apart: {why}"
     return dataclasses.replace(settings, supernets=count, branching="measured"), told

@@ -1,0 +1,78 @@
+"""The laboratory in a picture: which variants went on at each stage, and what those that stayed reach at each budget.
+
+Reads ``stages.json`` and the csv of each stage that ``lab.py`` wrote, and writes ``docs/laboratory.svg``.
+
+    python benchmarks/ranking/lab_figure.py benchmarks/results/lab
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+TARGET = Path(__file__).parents[2] / "docs" / "laboratory.svg"
+KEPT, DROPPED = "#1d4ed8", "#8a97a5"
+TITLES = {"screen": "screen: {budgets} steps, one seed", "seeds": "seeds: {budgets} steps, {n} seeds"}
+
+
+def told(folder: Path, stage: str) -> dict[tuple[str, int], tuple[float, float]]:
+    """(variant, budget) -> mean and standard deviation over seeds (0 for one) of tau-b, smoothed."""
+    with (folder / f"lab-{stage}.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if (row["scores"], row["measure"]) == ("smoothed", "tau_b")]
+    return {(r["variant"], int(r["budget"])): (float(r["mean"]), float(r["std"] or 0)) for r in rows if r["budget"]}
+
+
+def ranked(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
+    """Variants of a stage, best on top; those that were dropped are pale."""
+    found = told(folder, stage["stage"])
+    names = sorted(stage["variants"], key=lambda name: stage["variants"][name])
+    for place, name in enumerate(names):
+        colour = DROPPED if name in stage["dropped"] else KEPT
+        means, stds = zip(*(found[name, budget] for budget in stage["budgets"]), strict=True)
+        axes.errorbar(np.mean(means), place, xerr=np.mean(stds) or None, fmt="o", color=colour, markersize=4, capsize=2)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
+        tick.set_color(DROPPED if name in stage["dropped"] else "black")
+    budgets = ", ".join(f"{budget:,}" for budget in stage["budgets"])
+    axes.set_title(TITLES[stage["stage"]].format(budgets=budgets, n=len(stage["seeds"])), fontsize=10)
+    axes.set_xlabel("tau-b with the truth, smoothed")
+    axes.grid(axis="x", alpha=0.3)
+
+
+def by_budget(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
+    """What is left, at all budgets; a little apart so that bars do not cover each other."""
+    found = told(folder, stage["stage"])
+    names = sorted(stage["variants"], key=lambda name: -stage["variants"][name])
+    for i, name in enumerate(names):
+        means, stds = zip(*(found[name, budget] for budget in stage["budgets"]), strict=True)
+        places = np.arange(len(means)) + 0.06 * (i - len(names) / 2)
+        axes.errorbar(places, means, yerr=stds, fmt="o-", markersize=4, capsize=2, linewidth=1, label=name)
+    axes.set_xticks(range(len(stage["budgets"])), [f"{budget:,} steps" for budget in stage["budgets"]])
+    axes.set_title(f"budgets: {len(stage['seeds'])} seeds each, ± standard deviation", fontsize=10)
+    axes.set_ylabel("tau-b with the truth, smoothed")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+def main(folder: Path) -> None:
+    stages = json.loads((folder / "stages.json").read_text(encoding="utf-8"))["stages"]
+    figure = Figure(figsize=(14, 9), layout="constrained")
+    panels = figure.subplot_mosaic([["screen", "seeds"], ["screen", "budgets"]], height_ratios=[2, 3])
+    for stage in stages:
+        draw = by_budget if stage["stage"] == "budgets" else ranked
+        draw(panels[stage["stage"]], folder, stage)
+    figure.savefig(TARGET, metadata={"Date": None, "Creator": None})
+    click.echo(TARGET)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What parting would gain in the course of a search, tried out as ``--branching measured`` does, and what it gains in the end.
+
+One SuperNet is trained in fair rounds; at shares of the search, trials of several lengths say what a SuperNet for each half of
+the configurations would gain. Then searches of the same length branch at their half into ``--parts`` parts by the first pooling.
+Loss and accuracy are means over all configurations on the scoring half, each on its SuperNet. A csv goes under
+``benchmarks/results``.
+
+    python benchmarks/ranking/parting.py --width 4 --steps 7800 --batch-size 64 --norm batch
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+
+from poolwise.networks.walk import walk
+from poolwise.problem import Problem
+from poolwise.searching import parting
+from poolwise.searching.loop import SearchState
+from poolwise.settings import Settings
+from poolwise.training import cosine
+
+
+@torch.no_grad()
+def reached(problem: Problem, state: SearchState) -> dict[str, float]:
+    """Mean loss in nats and accuracy in percent."""
+    poolings, batches = list(problem.space), problem.ranking_batches(1)
+    owner = state.sampler.supernet_of(poolings)
+    loss, right = 0.0, 0
+    for images_BCHW, labels_B in batches.ordered():
+        for m, network in enumerate(state.nets.networks):
+            own = [a for a, n in zip(poolings, owner, strict=True) if n == m]
+            with problem.precision.active(problem.device):
+                for members, logits_BK in walk(network, own, problem.precision.images(images_BCHW)):
+                    count = len(members)
+                    loss += count * float(F.cross_entropy(logits_BK.float(), labels_B, reduction="sum"))
+                    right += count * int((logits_BK.argmax(1) == labels_B).sum())
+    images = len(batches) * len(poolings)
+    return {"loss": round(loss / images, 4), "accuracy": round(100 * right / images, 2)}
+
+
+def alone(settings: Settings, shares: list[float], lengths: list[int]) -> list[dict[str, Any]]:
+    """One SuperNet: trials on the way, and what it reaches."""
+    problem, rows = Problem(settings), []
+    state = SearchState(problem)
+    while state.step < state.steps:
+        state.advance()
+        for share in shares:
+            if state.step == round(share * state.steps):
+                lr = cosine(state.step, state.steps, settings.lr, settings.lr_end)
+                for length in lengths:
+                    streams = state.streams.child(f"parting{share}-{length}")
+                    found, _ = parting.tried(problem, state.nets, [list(problem.space)], streams, length, lr)
+                    rows.append({"at": share, "steps of a half": length, "gain": found.gain, "noise": found.noise})
+                    click.echo(rows[-1])
+    return [*rows, {"parts": 1, **reached(problem, state)}]
+
+
+def apart(settings: Settings) -> list[dict[str, Any]]:
+    """Several, from the half of the search on."""
+    problem = Problem(settings)
+    state = SearchState(problem)
+    while state.step < state.steps:
+        state.advance()
+    return [{"parts": settings.nets, **reached(problem, state)}]
+
+
+def numbers(_context: click.Context, _parameter: click.Parameter, text: str) -> list[float]:
+    return [float(word) for word in text.split(",") if word]
+
+
+@click.command()
+@click.option("--width", default=8, show_default=True)
+@click.option("--steps", default=4680, show_default=True)
+@click.option("--batch-size", default=128, show_default=True)
+@click.option("--norm", default="affine", show_default=True)
+@click.option("--seeds", default="0", show_default=True, callback=numbers)
+@click.option("--shares", default="0.25,0.5,0.75", show_default=True, callback=numbers)
+@click.option("--lengths", default="10,40", show_default=True, callback=numbers)
+@click.option("--parts", default="2", show_default=True, callback=numbers)
+def main(
+    width: int,
+    steps: int,
+    batch_size: int,
+    norm: str,
+    seeds: list[float],
+    shares: list[float],
+    lengths: list[float],
+    parts: list[float],
+) -> None:
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for seed in map(int, seeds):
+        one = Settings(
+            width=width,
+            images=10_000,
+            steps=steps,
+            batch_size=batch_size,
+            norm=norm,
+            draw="rounds",
+            supernets=1,
+            threads=1,
+            precision="bfloat16+channels_last",
+            seed=seed,
+        )
+        told = alone(one, shares, [int(length) for length in lengths])
+        for count in map(int, parts):
+            several = {**one.to_json(), "method": "partition-first", "supernets": count, "warm_up": 0.5}
+            told += apart(Settings.from_json(several))
+        rows += [{"seed": seed, **row} for row in told]
+    names = dict.fromkeys(name for row in rows for name in row)
+    shown = [{name: _plain(row.get(name, "")) for name in names} for row in rows]
+    for row in shown:
+        click.echo(row)
+    record(f"parting-w{width}-{norm}-{steps}x{batch_size}", shown)
+
+
+def _plain(value: Any) -> Any:
+    return round(float(value), 4) if isinstance(value, (float, np.floating)) else value
+
+
+if __name__ == "__main__":
+    main()
