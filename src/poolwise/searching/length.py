@@ -14,10 +14,8 @@ from poolwise.space import LISTED, Pooling
 
 FEWEST_STEPS = 10  # of a short training, below which losses still say nothing of the configuration
 FEWEST_CONFIGURATIONS = 8  # below which hardly any agreement is more than chance
-CHECKS = (
-    0.5,
-    0.75,
-)  # shares of a search after which a measured branching measures, the second one where the first paid
+# shares of a search after which a measured branching measures, the second one where the first paid
+CHECKS = (0.5, 0.75)
 TRIALS = 5  # in each measurement
 SCORED = 36  # configurations, at most, whose losses are taken in each
 _TRIED = 400  # part of the search that each half trains in a trial
