@@ -178,7 +178,7 @@ class SearchState:
                 **found.to_json(),
                 "macs": macs,
                 "supernets": self.sampler.supernets,
-                "said": f"after {self.step:,} steps {found}: {many} from here on",
+                "said": f"after {self.step:,} steps: {found}; {many} from here on",
             }
         )
 
