@@ -7,6 +7,7 @@ import pytest
 
 import poolwise
 from poolwise.rng import Streams
+from poolwise.runs import RunFolder
 from poolwise.searching.beam import beam
 from poolwise.space import PoolingSpace, Subspace, space_of
 
@@ -83,3 +84,11 @@ def test_a_run_ranked_by_a_wide_beam_is_ranked_as_without(tmp_path, tiny_setting
     assert all(row["score"] == scores[row["pooling"]] for row in narrow["ranking"])
     assert "4-3-3" in {row["pooling"] for row in narrow["ranking"]}
     assert "beam of width 1" in narrow["coverage"]
+
+
+def test_a_run_that_ranks_by_a_beam_has_a_report(tmp_path, tiny_settings, tiny_source):
+    """Its assignment through time is of the whole space, its ranking of what the beam came by."""
+    settings = dataclasses.replace(tiny_settings, rank_beam=1)
+    poolwise.run(settings, tmp_path / "run", source=tiny_source)
+    assert 0 < len(RunFolder.open(tmp_path / "run").read("ranking.json", "")["ranking"]) < 36
+    assert "Most probable SuperNet" in (tmp_path / "run" / "report.html").read_text()

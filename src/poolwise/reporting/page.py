@@ -15,7 +15,7 @@ from poolwise.reporting.templates import templates
 from poolwise.runs import RunFolder, Trials
 from poolwise.settings import DEMONSTRATION, Settings
 from poolwise.shapes import EVENTS, RANKED, check
-from poolwise.space import Pooling
+from poolwise.space import Pooling, read
 from poolwise.truth import tables
 
 
@@ -77,9 +77,9 @@ def _events(folder: RunFolder, kind: str) -> list[dict[str, Any]]:
 
 
 def _of_ranking(snapshots: list[dict[str, Any]], ranking: dict[str, Any]) -> list[dict[str, Any]]:
-    """Snapshots of the assignment. RequestError where they are not of the configurations that are ranked."""
+    """Snapshots of the assignment. RequestError where they are not of the space that is ranked, whole or in part."""
     sizes = {(len(event["assignment"]), *{len(row) for row in event["assignment"]}) for event in snapshots}
-    if any(size[:1] != (len(ranking["ranking"]),) or len(size) != 2 for size in sizes):
+    if any(size[:1] != (read(ranking["space"]).size,) or len(size) != 2 for size in sizes):
         raise RequestError("events.jsonl is damaged: its snapshots of the assignment are of other configurations")
     return snapshots
 
