@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from poolwise.images.sources import ImageSet, Source
+from poolwise.progress import Interrupted, Listener
 from poolwise.settings import Settings
 
 torch.set_num_threads(1)  # the networks of the fast tests are so small that a second thread costs time
@@ -63,6 +64,20 @@ def image_folder(tmp_path: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{i}.png")
     return root
+
+
+class After(Listener):
+    """Asks to stop once so many steps are done."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def advance(self, units=1, **info):
+        self.left -= units
+
+    def check(self):
+        if self.left <= 0:
+            raise Interrupted
 
 
 def clean_environment() -> dict[str, str]:

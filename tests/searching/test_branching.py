@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 import poolwise
+from conftest import After
 from poolwise.problem import Problem
-from poolwise.progress import Interrupted, Listener
+from poolwise.progress import Interrupted
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
 from poolwise.searching import loop, parting
@@ -150,23 +151,12 @@ def test_supernets_double_where_it_pays(measured_settings, tiny_source, always):
 def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path, measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(Parting, "pays", property(lambda _: True))
 
-    class Stop(Listener):
-        def __init__(self, after):
-            self.left = after
-
-        def advance(self, units=1, **info):
-            self.left -= units
-
-        def check(self):
-            if self.left <= 0:
-                raise Interrupted
-
     whole = poolwise.search(measured_settings, tmp_path / "whole", source=tiny_source)
     expected, meta = whole.load_checkpoint(loop.CHECKPOINT)
     assert meta["sampler"]["supernets"] == 4
     for after in (11, 12, 13, 18, 20):
         with pytest.raises(Interrupted):
-            poolwise.search(measured_settings, tmp_path / str(after), source=tiny_source, listener=Stop(after))
+            poolwise.search(measured_settings, tmp_path / str(after), source=tiny_source, listener=After(after))
         poolwise.resume(tmp_path / str(after), source=tiny_source)
         folder = RunFolder.open(tmp_path / str(after))
         found, again = folder.load_checkpoint(loop.CHECKPOINT)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import poolwise
+from conftest import After
 from poolwise.errors import RequestError
 from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
@@ -103,18 +104,12 @@ def test_a_branched_search_ends_in_the_same_bytes_stopped_or_in_two_workers(
         tiny_settings, method=method, supernets=2, steps=20, warm_up=0.35, block=4, threads=1
     )
 
-    class Stop(Listener):
-        def advance(self, units=1, **info):
-            self.done = getattr(self, "done", 0) + units
-
-        def check(self):
-            if getattr(self, "done", 0) >= 7:
-                raise Interrupted
-
     whole = poolwise.search(dataclasses.replace(settings, workers=1), tmp_path / "whole", source=tiny_source)
     poolwise.search(dataclasses.replace(settings, workers=2), tmp_path / "two", source=tiny_source)
     with pytest.raises(Interrupted):
-        poolwise.search(dataclasses.replace(settings, workers=1), tmp_path / "cut", source=tiny_source, listener=Stop())
+        poolwise.search(
+            dataclasses.replace(settings, workers=1), tmp_path / "cut", source=tiny_source, listener=After(7)
+        )
     poolwise.resume(tmp_path / "cut", source=tiny_source)
     expected = whole.load_checkpoint(loop.CHECKPOINT)[0]
     for name in ("two", "cut"):
@@ -140,17 +135,3 @@ def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, t
     again, told = RunFolder.open(part.path).load_checkpoint(loop.CHECKPOINT)
     assert told == meta
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
-
-
-class After(Listener):
-    """Asks to stop once so many steps are done."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, units=1, **info):
-        self.left -= units
-
-    def check(self):
-        if self.left <= 0:
-            raise Interrupted

@@ -76,15 +76,20 @@ def whole_steps(problem: Problem) -> int:
     """
     settings, half = problem.settings, len(problem.halves[0])
     if settings.search_macs:
-        members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
-        total = sum(problem.cost(pooling).macs for pooling in members)
+        members, total = _typical(problem)
         allowed = settings.search_macs - measured_macs(problem)
         share = most_share(settings.short)
-        steps = allowed * len(members) // step_macs(problem, total, 1 - share)
+        steps = allowed * members // step_macs(problem, total, 1 - share)
         if share_of(steps, settings.short, problem.space.size) < share:  # left open, and too little for short trainings
-            steps = allowed * len(members) // step_macs(problem, total)
+            steps = allowed * members // step_macs(problem, total)
         return max(steps, 1)
     return settings.steps or settings.epochs * max(half // min(settings.batch_size, half), 1)
+
+
+def _typical(problem: Problem) -> tuple[int, int]:
+    """Configurations whose mean is taken for that of the space, and their multiply-adds an image in all."""
+    members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
+    return len(members), sum(problem.cost(pooling).macs for pooling in members)
 
 
 def search_steps(problem: Problem) -> int:
@@ -122,8 +127,8 @@ def measured_macs(problem: Problem) -> int:
     settings = problem.settings
     if not settings.search_macs or settings.branching != "measured":
         return 0
-    members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
-    mean = sum(problem.cost(pooling).macs for pooling in members) // len(members)
+    members, total = _typical(problem)
+    mean = total // members
     return measuring_macs(problem, settings, settings.search_macs // step_macs(problem, mean), mean)
 
 

@@ -208,9 +208,8 @@ class Sampler:
             )
         self._step = int(state["step"])
         self._asked = deque((int(a), int(m)) for a, m in state["asked"])
-        self.supernets = int(
-            state.get("supernets", self.supernets)
-        )  # runs of earlier versions have as many as were asked for
+        # runs of earlier versions have as many as were asked for
+        self.supernets = int(state.get("supernets", self.supernets))
         self.table = Scores(self.space.size, self.supernets)
         self.table.restore(state["scores"])
         self._restore_own(state)
