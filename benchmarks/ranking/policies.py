@@ -1,0 +1,286 @@
+"""What the mixture gains by other ways of keeping scores and sharing configurations out, from a branched search on.
+
+Each is the search of a study's entry, a branched mixture, with one thing changed:
+
+- ``plain``: as it is.
+- ``posterior``: posterior means of what a configuration gains on a SuperNet, shrunk by how often it was seen there, in place of
+  moving averages.
+- ``noise``: the temperature is one over the measured noise of a moving average, in place of a linear rise.
+- ``posterior-noise``: posterior means, and the temperature is one over their mean error.
+- ``paired``: every SuperNet is scored on the same batch after each step, in fewer steps.
+- ``first``, ``macs``: the assignment begins at equal parts by the first pooling position, or by MACs, and goes on from there.
+
+``coherence`` is how much likelier than chance two placements that differ by one layer share a SuperNet (0: by chance, 1: always).
+Results so far lie in ``--out`` and are not made again; a csv goes under ``benchmarks/results``.
+
+    python benchmarks/ranking/policies.py "benchmarks/results/samplers-own-table/runs/\
+mixture_supernets_4_draw_rounds_norm_affine_warm_up_0.5_rank_on_all-1560-0" --out runs/policies
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import click
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+from tricks import TABLE, judged
+
+from poolwise import tables
+from poolwise.problem import Problem
+from poolwise.progress import Listener
+from poolwise.runs import write_atomically
+from poolwise.searching.assignment import MOVING_AVERAGE
+from poolwise.searching.loop import SearchState
+from poolwise.searching.nets import Job, Told
+from poolwise.searching.ranking import Panel, score_all
+from poolwise.searching.samplers.base import Task
+from poolwise.searching.samplers.mixture import BalancedMixture
+from poolwise.searching.samplers.scores import Scores
+from poolwise.settings import Settings
+from poolwise.space import Pooling, PoolingSpace
+from poolwise.training import correct
+
+AHEAD = 0.06  # of a first part, in accuracy: 3 nats at the temperature of a search's half
+LEAST = 0.005  # standard deviation of what configurations gain on a SuperNet, in accuracy, is not taken to be less
+SLOW = 0.99  # of moving averages over everything
+
+
+class Noisy(Scores):
+    """Moving averages that know their noise."""
+
+    def __init__(self, size: int, supernets: int):
+        super().__init__(size, supernets)
+        self.variance = 0.25 / 100  # of one accuracy
+
+    def update(self, a: int, m: int, accuracy: float) -> None:
+        if self.place(a):
+            self._measure(accuracy - float(self._rows[self.place(a), m]))
+        super().update(a, m, accuracy)
+
+    def _measure(self, surprise: float) -> None:
+        """``surprise`` has the noise of an accuracy and that of the average before it."""
+        fresh = surprise**2 / (1 + (1 - MOVING_AVERAGE) / (1 + MOVING_AVERAGE))
+        self.variance = SLOW * self.variance + (1 - SLOW) * fresh
+
+    def error(self) -> float:
+        """Standard deviation of the noise of a moving average."""
+        return float(np.sqrt(self.variance * (1 - MOVING_AVERAGE) / (1 + MOVING_AVERAGE)))
+
+
+class Posterior(Noisy):
+    """``rows`` are posterior means of what a configuration gains on a SuperNet over the mean of both.
+
+    A gain is normal with mean 0 and the variance that the gains so far have beyond their noise; an accuracy counts 0.9 of the
+    next one for the same configuration and SuperNet, so that what was seen of earlier weights fades.
+    """
+
+    def __init__(self, size: int, supernets: int):
+        super().__init__(size, supernets)
+        self._rows[:] = 0
+        self.level_P, self.offset_M = np.full(size, np.nan), np.zeros(supernets)
+        self.sum_PM, self.count_PM = np.zeros((size, supernets)), np.zeros((size, supernets))
+        self.prior = 1.0  # noise over variance of the gains: accuracies that the prior counts as
+
+    def update(self, a: int, m: int, accuracy: float) -> None:
+        if not self.place(a):
+            self._add(a)
+            self.level_P[a] = accuracy
+        surprise = accuracy - self.level_P[a] - self.offset_M[m]
+        self._measure(surprise)
+        self.level_P[a] += (1 - MOVING_AVERAGE) * surprise
+        self.offset_M[m] += (1 - SLOW) * surprise
+        self.sum_PM[a, m] = MOVING_AVERAGE * self.sum_PM[a, m] + surprise
+        self.count_PM[a, m] = MOVING_AVERAGE * self.count_PM[a, m] + 1
+        seen = self.count_PM >= 1
+        spread = np.mean((self.sum_PM[seen] / self.count_PM[seen]) ** 2 - self.variance / self.count_PM[seen])
+        self.prior = self.variance / max(float(spread), LEAST**2)
+        mean_PM = self.sum_PM / (self.count_PM + self.prior)
+        self._rows[1 : len(self) + 1] = mean_PM[self.visited()]
+
+    def branch(self) -> None:
+        for kept in (self.sum_PM, self.count_PM, self.offset_M, self._rows):
+            kept[:] = 0
+
+    def error(self) -> float:
+        count_NM = self.count_PM[self.visited()] if len(self) else np.zeros(1)
+        return float(np.sqrt(self.variance / (count_NM + self.prior)).mean())
+
+
+class Ahead(Scores):
+    """Where SuperNets branch, the scores of each for its first part are ahead; as moving averages do, they forget that."""
+
+    group_P: np.ndarray
+
+    def branch(self) -> None:
+        super().branch()
+        self._rows[np.arange(1, len(self) + 1), self.group_P[self.visited()]] += AHEAD
+
+
+class Plain(BalancedMixture):
+    """The mixture of the library, with scores of another kind."""
+
+    kind: ClassVar[type[Scores]] = Scores
+    paired: ClassVar[bool] = False
+
+    def __init__(self, task: Task, problem: Problem):
+        super().__init__(task)
+        self.table = self.kind(self.space.size, self.supernets)
+        self.others: deque[dict[int, float]] = deque()  # accuracies of the SuperNets that were not trained
+
+    def _learn(self, a: int, m: int, accuracy: float) -> None:
+        for other, own in self.others.popleft().items() if self.others else ():
+            self.table.update(a, other, own)
+
+
+class ByNoise(Plain):
+    """The temperature follows from the error of the scores."""
+
+    kind = Noisy
+
+    @property
+    def temperature(self) -> float:
+        assert isinstance(self.table, Noisy)
+        return 1 / self.table.error()
+
+
+class Means(Plain):
+    kind = Posterior
+
+
+class MeansByNoise(ByNoise):
+    kind = Posterior
+
+
+class Paired(Plain):
+    paired = True
+
+
+class First(Plain):
+    """Parts in the order of the space, which is that of the first pooling position."""
+
+    kind = Ahead
+
+    def __init__(self, task: Task, problem: Problem):
+        super().__init__(task, problem)
+        assert isinstance(self.table, Ahead)
+        place_P = np.argsort(np.argsort([self.by(problem, pooling) for pooling in self.space], kind="stable"))
+        self.table.group_P = place_P * self.supernets // self.space.size
+
+    def by(self, problem: Problem, pooling: Pooling) -> int:
+        return self.space.index(pooling)
+
+
+class ByMacs(First):
+    def by(self, problem: Problem, pooling: Pooling) -> int:
+        return problem.cost(pooling).macs
+
+
+POLICIES: dict[str, type[Plain]] = {
+    "plain": Plain,
+    "posterior": Means,
+    "noise": ByNoise,
+    "posterior-noise": MeansByNoise,
+    "paired": Paired,
+    "first": First,
+    "macs": ByMacs,
+}
+
+
+def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[Told]:
+    """The jobs, with every other SuperNet scored on each one's batch."""
+    nets, told = state.nets, []
+    for job in jobs:
+        told += nets.run_all([job])
+        if not sampler.alone:
+            images_BCHW, labels_B = nets.scoring.load(job.scoring)
+            right = {
+                m: float(correct(lambda x: network(x, job.pooling), images_BCHW, labels_B, nets.precision))  # noqa: B023
+                for m, network in enumerate(nets.networks)
+                if m != job.supernet
+            }
+            sampler.others.append({m: count / len(labels_B) for m, count in right.items()})
+    return told
+
+
+def steps_of(settings: Settings, policy: type[Plain]) -> int:
+    """Steps at the compute of the entry: training takes three passes, a scoring one."""
+    assert settings.steps
+    if not policy.paired:
+        return settings.steps
+    apart = 1 - settings.warm_up
+    return int(settings.steps * 4 / (4 + apart * (settings.nets - 1)))
+
+
+def coherence(space: PoolingSpace, assignment_PM: np.ndarray) -> float:
+    """Of placements that differ by one layer."""
+    index = {pooling.positions: a for a, pooling in enumerate(space)}
+    near = [
+        (a, index[further])
+        for positions, a in index.items()
+        for i in range(len(positions))
+        if (further := (*positions[:i], positions[i] + 1, *positions[i + 1 :])) in index
+    ]
+    together = np.mean([assignment_PM[a] @ assignment_PM[b] for a, b in near])
+    chance = 1 / assignment_PM.shape[1]
+    return float((together - chance) / (1 - chance))
+
+
+def searched(settings: Settings, name: str) -> dict[str, Any]:
+    """Scores in percent after one search with a policy, and what became of its assignment."""
+    policy = POLICIES[name]
+    problem = Problem(replace(settings, steps=steps_of(settings, policy)))
+    state, poolings = SearchState(problem), list(problem.space)
+    sampler = policy(state.sampler.task, problem)
+    state.sampler = sampler
+    while state.step < state.steps:
+        state.advance((lambda jobs, _watch: paired(state, sampler, jobs)) if policy.paired else None)
+    panel = Panel(problem, poolings, *sampler.judges_of(poolings, problem.settings.rank_on))
+    scores_P = 100 * panel.scores(score_all(problem, state.nets.networks, panel, Listener()))
+    assignment_PM = sampler.assignment_of(poolings)
+    return {
+        "scores": scores_P.tolist(),
+        "steps": state.steps,
+        "temperature": sampler.temperature,
+        "entropy": sampler.summary()["entropy"],
+        "coherence": coherence(problem.space, assignment_PM),
+    }
+
+
+@click.command()
+@click.argument("entry", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", default="runs/policies", show_default=True, type=click.Path(path_type=Path))
+@click.option("--policies", default=",".join(POLICIES), show_default=True)
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(entry: Path, out: Path, policies: str, seeds: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    table = tables.load(TABLE)
+    asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for seed in map(int, seeds.split(",")):
+        for name in policies.split(","):
+            file = out / f"{name}-{asked.steps}-{seed}.json"
+            if not file.exists():
+                write_atomically(file, json.dumps(searched(replace(asked, seed=seed), name)) + "\n")
+            found = json.loads(file.read_text(encoding="utf-8"))
+            told = {key: round(found[key], 3) for key in ("temperature", "entropy", "coherence")}
+            rows.append(
+                {"policy": name, "seed": seed, "steps": found["steps"], **told, **judged(table, found["scores"])}
+            )
+            click.echo(rows[-1])
+    record(f"policies-{asked.steps}-{TABLE}", rows)
+
+
+if __name__ == "__main__":
+    main()
