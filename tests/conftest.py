@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from poolwise.images.sources import ImageSet, Source
-from poolwise.progress import Interrupted, Listener
+from poolwise.progress import Listener
 from poolwise.settings import Settings
 
 torch.set_num_threads(1)  # the networks of the fast tests are so small that a second thread costs time
@@ -70,14 +70,11 @@ class After(Listener):
     """Asks to stop once so many steps are done."""
 
     def __init__(self, steps):
-        self.left = steps
+        self.left, self.stopping = steps, steps <= 0
 
     def advance(self, units=1, **info):
         self.left -= units
-
-    def check(self):
-        if self.left <= 0:
-            raise Interrupted
+        self.stopping = self.left <= 0
 
 
 def clean_environment() -> dict[str, str]:

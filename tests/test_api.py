@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import poolwise
+from conftest import After
 from poolwise import api
 from poolwise.errors import RequestError, RunFailure
 from poolwise.images.sources import Source
@@ -60,20 +61,11 @@ def test_same_seed_same_bytes_other_seed_others(finished, tmp_path, tiny_setting
     assert ranking_bytes(tmp_path / "other") != ranking_bytes(finished)
 
 
-class StopAfter(Listener):
-    def __init__(self, units):
-        self.left = units
-
-    def advance(self, units=1, **info):
-        self.left -= units
-        self.stopping = self.left <= 0
-
-
 @pytest.mark.parametrize("units", [1, 13, 30, 33, 40])
 def test_stopped_and_resumed_ends_in_the_same_bytes(finished, tmp_path, tiny_settings, tiny_source, units):
     path = tmp_path / "stopped"
     with pytest.raises(Interrupted):
-        api.run(tiny_settings, path, source=tiny_source, listener=StopAfter(units))
+        api.run(tiny_settings, path, source=tiny_source, listener=After(units))
     api.resume(path, source=tiny_source)
     assert ranking_bytes(path) == ranking_bytes(finished)
     assert (path / "retrain.json").read_bytes() == (finished / "retrain.json").read_bytes()

@@ -6,9 +6,10 @@ import json
 import pytest
 from markupsafe import escape
 
+from conftest import After
 from poolwise import api
 from poolwise.errors import RequestError
-from poolwise.progress import Interrupted, Listener
+from poolwise.progress import Interrupted
 from poolwise.runs import RunFolder
 
 
@@ -51,22 +52,13 @@ def test_it_trains_the_default_and_others_and_names_three_picks(ranked, tiny_sou
     assert str(escape(verdict["sentence"])) in page
 
 
-class StopAfter(Listener):
-    def __init__(self, units):
-        self.left = units
-
-    def advance(self, units=1, **info):
-        self.left -= units
-        self.stopping = self.left <= 0
-
-
 def test_stopped_and_resumed_and_more_trials_end_in_the_same(ranked, tmp_path, tiny_settings, tiny_source):
     whole = refined(ranked, tiny_source)
     again = tmp_path / "again"
     api.search(dataclasses.replace(tiny_settings, retrain_steps=4), again, source=tiny_source)
     api.rank(again, source=tiny_source)
     with pytest.raises(Interrupted):
-        api.refine(again, source=tiny_source, trials=4, at_once=1, listener=StopAfter(3))
+        api.refine(again, source=tiny_source, trials=4, at_once=1, listener=After(3))
     assert not (again / "refine.json").exists()
     api.resume(again, source=tiny_source)
     assert (again / "refine.json").read_bytes() == (ranked / "refine.json").read_bytes()

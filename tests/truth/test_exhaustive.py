@@ -4,21 +4,13 @@ import pytest
 import torch
 
 import poolwise
+from conftest import After
 from poolwise import api, tables
 from poolwise.errors import RequestError
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder, Trials
 
 FEW = ["5-3-2", "4-3-3", "1-1-8"]
-
-
-class StopAfter(Listener):
-    def __init__(self, units):
-        self.left = units
-
-    def advance(self, units=1, **info):
-        self.left -= units
-        self.stopping = self.left <= 0
 
 
 @pytest.fixture
@@ -33,11 +25,11 @@ def test_listed_poolings_stopped_and_begun_again(tmp_path, tiny_settings, source
     assert len(Trials(RunFolder(tmp_path / "whole")).all()[0]["curve"]) == 6
     path = tmp_path / "stopped"
     with pytest.raises(Interrupted):
-        api.exhaustive(tiny_settings, path, poolings=FEW, source=source, listener=StopAfter(15))
+        api.exhaustive(tiny_settings, path, poolings=FEW, source=source, listener=After(15))
     assert len(Trials(RunFolder(path)).all()) == 2
     assert api.exhaustive(tiny_settings, path, poolings=FEW, source=source) == whole
     with pytest.raises(Interrupted):
-        api.exhaustive(tiny_settings, tmp_path / "other", poolings=FEW, source=source, listener=StopAfter(15))
+        api.exhaustive(tiny_settings, tmp_path / "other", poolings=FEW, source=source, listener=After(15))
     api.resume(tmp_path / "other", source=source)
     assert json.loads((tmp_path / "other" / "exhaustive.json").read_text()) == whole
 
@@ -104,6 +96,6 @@ def test_two_processes_give_the_same_numbers(tmp_path, tiny_settings, source):
     parallel = poolwise.Settings(**{**settings.to_json(), "workers": 2})
     path = tmp_path / "two"
     with pytest.raises(Interrupted):
-        api.exhaustive(parallel, path, poolings=FEW, source=source, listener=StopAfter(7))
+        api.exhaustive(parallel, path, poolings=FEW, source=source, listener=After(7))
     two = api.exhaustive(parallel, path, poolings=FEW, source=source)
     assert two["results"] == one["results"]
