@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import fuse, kendall_tau_b, regret, smooth, together
+from poolwise.metrics import fuse_parts, kendall_tau_b, regret, smooth, together
 from poolwise.runs import RunFolder, Trials
 
 
@@ -66,7 +66,7 @@ def main(study: Path, shared: str, own: str, budget: int, own_budget: int | None
         shared_P = scores_of(study, shared, budget, seed, names)
         own_P = scores_of(study, own, own_budget, seed, names)
         both = together(table.space, shared_P, own_P)
-        fused = fuse(table.space, both.scores, count_P, own=both.used)
+        fused = fuse_parts(table.space, both, count_P)
         told = {
             "shared": shared_P,
             "own": smooth(table.space, own_P).scores,

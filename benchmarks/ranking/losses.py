@@ -23,7 +23,7 @@ from both import folder_of, scores_of
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import fuse, kendall_tau_b, regret, smooth, together
+from poolwise.metrics import fuse_parts, kendall_tau_b, regret, smooth, together
 from poolwise.metrics.fusion import standard
 from poolwise.runs import Trials
 
@@ -65,7 +65,7 @@ def main(study: Path, shared: str, shared_budget: int, seeds: int) -> None:
                 judge(own_P, **about, scores="raw")
                 judge(smooth(table.space, own_P).scores, **about, scores="smoothed")
                 both = together(table.space, shared_P, own_P)
-                fused = fuse(table.space, both.scores, count_P, own=both.used)
+                fused = fuse_parts(table.space, both, count_P)
                 judge(fused.smoothed, **about, scores="with shared")
                 judge(fused.estimate, **about, scores="with shared and count")
         mean_P = np.mean([standard(own_P) for own_P in losses], axis=0)

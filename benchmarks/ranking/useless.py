@@ -20,30 +20,36 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import fuse, kendall_tau_b, smooth, together
+from poolwise.metrics import fuse, fuse_parts, kendall_tau_b, smooth, together
 
 CONTROLS = ("macs", "productive", "receptive_field", "naswot", "grad_norm")
 
 
 def judged(
-    table: tables.Table, scores_P: np.ndarray, count_P: np.ndarray, own: bool, shuffles: int, seed: int
+    table: tables.Table, parts_KP: np.ndarray, count_P: np.ndarray, shuffles: int, seed: int
 ) -> dict[str, float]:
-    """Agreement with the truth of the parts, of both fused, and with one of them shuffled."""
+    """Agreement with the truth of scores and count, of both fused, and with one of them shuffled.
+
+    ``parts_KP``: the scores, or accuracy on shared weights and score of short trainings.
+    """
     truth_P, generator = np.array(table.column(table.truth)), np.random.default_rng(seed)
 
     def tau(values_P: np.ndarray) -> float:
         return float(kendall_tau_b(values_P, truth_P))
 
-    def fused(scores_P: np.ndarray, count_P: np.ndarray) -> float:
-        return tau(fuse(table.space, scores_P, count_P, own=own).estimate)
+    def fused(parts_KP: np.ndarray, count_P: np.ndarray) -> float:
+        if len(parts_KP) == 1:
+            return tau(fuse(table.space, parts_KP[0], count_P).estimate)
+        return tau(fuse_parts(table.space, together(table.space, *parts_KP), count_P).estimate)
 
     orders = [generator.permutation(len(truth_P)) for _ in range(shuffles)]
+    scores_P = parts_KP[0] if len(parts_KP) == 1 else together(table.space, *parts_KP).scores
     return {
         "scores": tau(smooth(table.space, scores_P).scores),
         "count": tau(count_P),
-        "fused": fused(scores_P, count_P),
-        "scores shuffled": float(np.mean([fused(scores_P[o], count_P) for o in orders])),
-        "count shuffled": float(np.mean([fused(scores_P, count_P[o]) for o in orders])),
+        "fused": fused(parts_KP, count_P),
+        "scores shuffled": float(np.mean([fused(parts_KP[:, o], count_P) for o in orders])),
+        "count shuffled": float(np.mean([fused(parts_KP, count_P[o]) for o in orders])),
     }
 
 
@@ -57,10 +63,8 @@ def main(study: Path, shuffles: int) -> None:
     groups: dict[tuple[str, Any], list[dict[str, float]]] = {}
     for entry in value["entries"]:
         if entry["method"] not in CONTROLS:
-            scores_P, parts = np.array(entry["scores"]), entry.get("parts")
-            if parts:  # short trainings have a part in the scores, which are smoothed already
-                scores_P = together(table.space, *np.array(parts)).scores
-            found = judged(table, scores_P, count_P, parts is not None, shuffles, entry["seed"])
+            parts_KP = np.array(entry.get("parts") or [entry["scores"]])
+            found = judged(table, parts_KP, count_P, shuffles, entry["seed"])
             groups.setdefault((entry["method"], entry["budget"]), []).append(found)
     rows = []
     for (method, budget), own in groups.items():

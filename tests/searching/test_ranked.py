@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from poolwise import api
+from poolwise.cli import show
 from poolwise.metrics import kendall_tau_b
 from poolwise.problem import Problem
 from poolwise.runs import RunFolder
@@ -83,6 +84,24 @@ def test_ties_are_shown_as_ties(finished):
     assert {row["tie"] for row in flat["ranking"]} == {1}
     macs = [row["macs"] for row in flat["ranking"]]
     assert macs == sorted(macs), "of equal ones the cheapest comes first"
+
+
+def test_the_shares_of_an_estimate_with_short_trainings_are_told(finished, tiny_source, capsys):
+    value, generator = read(finished), np.random.default_rng(1)
+    for row in value["ranking"]:
+        row["shared"], noise = 0.2 + row["productive"] / 100, 0.1 * generator.standard_normal(2)
+        row["short"] = [row["productive"] + noise[0], row["productive"] + noise[1]]
+    found = arrange({**value, "short": {"length": 10, "seeds": 2}}, None)
+    assert found["fusion"]["shares"] == {"short": 0.5, "shared": 0.25, "productive": 0.25}
+    said = "short trainings (50 %), accuracy on shared weights (25 %), productive convolutions (25 %)"
+    assert found["fusion"]["said"] == said
+    estimates = [row["estimate"] for row in found["ranking"]]
+    assert estimates == sorted(estimates, reverse=True)
+    RunFolder.open(finished).write_json("ranking.json", found)
+    assert f"Ranked by an estimate from {said}." in api.report(finished).read_text()
+    show.ranking(found, False, None)
+    assert f"ranked by the estimate from {said} (reliability" in capsys.readouterr().out.replace("\n", " ")
+    assert "shares" not in arrange(found, False)["fusion"]
 
 
 def test_scores_alone_keep_their_order(finished):

@@ -173,7 +173,9 @@ def _fusion(value: dict[str, Any]) -> None:
     told = value["fusion"]
     scores, count = told["scores"], told["productive"]
     parts = f"scores (reliability {scores['reliability']:.2f}, weight {scores['weight']:.2f})"
-    if count:
+    if "said" in told:
+        parts = f"{told['said']} (reliability of the scores {scores['reliability']:.2f})"
+    elif count:
         parts += f" and productive convolutions (weight {count['weight']:.2f}), which agree by {told['agreement']:.2f}"
     if told["trainings"]:
         parts += f"; {told['trainings']} configurations trained stand-alone were taken into account"

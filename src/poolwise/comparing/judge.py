@@ -97,10 +97,11 @@ def _judged(
 ) -> Iterator[dict[str, Any]]:
     truth_P, noise = np.asarray(table.column(table.truth)), table.noise()
     told = measures(noise, (noise or 0.0) if entry.percent else 0.0)
-    scores_P = plain_P = np.asarray(entry.scores_P, float)
-    if entry.parts_2P is not None:
-        plain_P = metrics.together(table.space, *entry.parts_2P).scores
-    fused = metrics.fuse(table.space, plain_P, count_P, own=entry.parts_2P is not None)
+    scores_P = np.asarray(entry.scores_P, float)
+    if entry.parts_2P is None:
+        fused = metrics.fuse(table.space, scores_P, count_P)
+    else:
+        fused = metrics.fuse_parts(table.space, metrics.together(table.space, *entry.parts_2P), count_P)
     treated = (scores_P, fused.smoothed, fused.estimate)
     for treatment, scores_P in zip(TREATMENTS, treated, strict=True):
         intervals = metrics.bootstrap_interval(told, scores_P, truth_P, resamples=resamples)

@@ -5,7 +5,7 @@ from poolwise.metrics.fusion import Fused, fuse
 from poolwise.metrics.picks import beats_random, best_rank, regret, three_picks
 from poolwise.metrics.signal import Signal, signal
 from poolwise.metrics.smoothing import Smoothed, fill, smooth
-from poolwise.metrics.together import Together, together
+from poolwise.metrics.together import Together, fuse_parts, together
 from poolwise.metrics.uncertainty import Paired, bootstrap_interval, mean_interval, paired_test
 from poolwise.metrics.verdict import Comparison, compare_paired, cost_words, sentence
 
@@ -23,6 +23,7 @@ __all__ = [
     "cost_words",
     "fill",
     "fuse",
+    "fuse_parts",
     "kendall_tau_a",
     "kendall_tau_b",
     "mean_interval",

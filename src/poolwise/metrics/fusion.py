@@ -28,7 +28,7 @@ from poolwise.space import Pooling
 
 _GRID = (np.arange(40) + 0.5) / 40
 _COMMON = (np.arange(20) + 0.5) / 20
-_FEWEST = 4  # pairs that a correlation says something with
+FEWEST = 4  # pairs that a correlation says something with
 _DRAWS = 2000
 _SURE = 0.9  # that one configuration is better than another, below which they tie
 
@@ -53,6 +53,7 @@ class Fused:
         error: standard deviation of the truth about the estimate, in the same unit.
         scores, count: the parts; count is None where scores stand alone.
         agreement: correlation of smoothed scores and count; None without a count.
+        shares: part -> its share of the say, where these are set and not estimated (``metrics.fuse_parts``).
     """
 
     smoothed: np.ndarray
@@ -61,6 +62,7 @@ class Fused:
     scores: Rater
     count: Rater | None
     agreement: float | None
+    shares: Mapping[str, float] | None = None
 
     def ties(self) -> np.ndarray:
         """[P] group of each configuration, from 1: those that the best of the group is not better than with 90 %."""
@@ -111,9 +113,9 @@ def fuse(
     expected = valid_s * valid_c + common * np.sqrt((1 - valid_s**2) * (1 - valid_c**2))  # corr(s, c)
     agreement = None if raw_P is None else correlation(told_P, raw_P)
     if agreement is not None:
-        posterior = posterior * _likelihood(agreement, expected, max(smoothed.freedom, _FEWEST))
+        posterior = posterior * _likelihood(agreement, expected, max(smoothed.freedom, FEWEST))
     for rater_P, valid in ((told_P, valid_s), (raw_P, valid_c)):
-        if rater_P is not None and trials is not None and len(trials) >= _FEWEST:
+        if rater_P is not None and trials is not None and len(trials) >= FEWEST:
             found = correlation(rater_P[list(trials)], np.array(list(trials.values())))
             posterior = posterior * _likelihood(found, valid, len(trials))
     posterior = posterior / posterior.sum()

@@ -33,7 +33,12 @@ class Signal:
     @property
     def found(self) -> bool:
         """Either sign is enough, but smooth scores that go against the other ones beyond chance are no sign of the truth."""
-        return self.agreement > self.chance or (self.agreement > -self.chance and self.reliability > self.noise)
+        return self.agreement > self.chance or self.smooth
+
+    @property
+    def smooth(self) -> bool:
+        """The second sign."""
+        return self.agreement > -self.chance and self.reliability > self.noise
 
     def __str__(self) -> str:
         return (
@@ -42,18 +47,22 @@ class Signal:
         )
 
 
+def by_chance(pairs: int) -> float:
+    """The correlation of so many pairs, at least 4, that noise stays below with 95 % (Fisher's z)."""
+    return float(np.tanh(NormalDist().inv_cdf(1 - CHANCE) / np.sqrt(pairs - 3)))
+
+
 def signal(
     poolings: Collection[Pooling], own_P: Sequence[float] | np.ndarray, shared_P: Sequence[float] | np.ndarray
 ) -> Signal:
     """Look for signs of the truth in ``own_P``, at least 4 scores: by Fisher's z, and by random orders of the same scores."""
     own_P = np.asarray(own_P, float)
     assert len(own_P) > 3, "Fisher's z needs four pairs"
-    chance = float(np.tanh(NormalDist().inv_cdf(1 - CHANCE) / np.sqrt(len(own_P) - 3)))
     generator = np.random.default_rng(0)
     noise = [smooth(poolings, generator.permutation(own_P)).reliability for _ in range(_ORDERS)]
     return Signal(
         correlation(own_P, np.asarray(shared_P, float)),
-        chance,
+        by_chance(len(own_P)),
         smooth(poolings, own_P).reliability,
         float(np.quantile(noise, 1 - CHANCE)),
     )

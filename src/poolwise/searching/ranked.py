@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from poolwise.metrics import Fused, Together, fuse, kendall_tau_b, smooth, three_picks, together
+from poolwise.metrics import Fused, Together, fuse, fuse_parts, kendall_tau_b, smooth, three_picks, together
 from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
 from poolwise.space import Pooling
@@ -67,17 +67,17 @@ def trained(folder: RunFolder) -> dict[str, float]:
 def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The content of ranking.json, best first, from the same in any order.
 
-    ``fusion`` ranks by the estimate of ``metrics.fuse``; without, by scores as they are (as published), and the estimate is
-    one of scores alone. With None it is on where short trainings tell how far to trust the count: where they are more than
-    noise. The score of a configuration is then what shared weights and short trainings say together, smoothed over neighbouring
-    placements. Ties in what is ranked by go to fewer MACs, then to the order of the space.
+    ``fusion`` ranks by the estimate of ``metrics.fuse`` or, with short trainings, ``metrics.fuse_parts``; without, by scores as
+    they are (as published), and the estimate is one of scores alone. With None it is on where short trainings are more than
+    noise. The score of a configuration is then what shared weights and short trainings say together, smoothed over
+    neighbouring placements. Ties in what is ranked by go to fewer MACs, then to the order of the space.
     """
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
     both = _both(value, rows)
     used = both is not None and both.used
     if fusion is None:
         fusion = used
-    fused = _fused(rows, fusion, trials or {}, both.scores if both and used else None)
+    fused = _fused(rows, fusion, trials or {}, both if used else None)
     images = value["data"]["scoring_half"]
     chances_P, groups_P = fused.top(TOP), fused.ties()
     for a, row in enumerate(rows):
@@ -107,6 +107,7 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
             "productive": asdict(fused.count) if fused.count else None,
             "agreement": fused.agreement,
             "trainings": len(trials or {}),
+            **({"shares": dict(fused.shares), "said": _shares(fused.shares)} if fused.shares else {}),
         },
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
@@ -138,13 +139,23 @@ def _told(short: dict[str, Any], both: Together) -> dict[str, Any]:
     return {"length": short["length"], "seeds": short["seeds"], "used": both.used, "said": said}
 
 
-def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], both_P: np.ndarray | None) -> Fused:
-    """``both_P``: scores that short trainings have a part in."""
+def _shares(shares: Mapping[str, float]) -> str:
+    """Which part has which share."""
+    names = {
+        "short": "short trainings",
+        "shared": "accuracy on shared weights",
+        "productive": "productive convolutions",
+    }
+    return ", ".join(f"{names[part]} ({100 * share:.0f} %)" for part, share in shares.items())
+
+
+def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], both: Together | None) -> Fused:
+    """``both``: shared weights and short trainings, where these count."""
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
     count_P = np.array([row["productive"] for row in rows], float) if fusion else None
     known = {a: trials[row["pooling"]] for a, row in enumerate(rows) if row["pooling"] in trials}
-    if both_P is not None:
-        return fuse(poolings, both_P, count_P, None, known, own=True)
+    if both is not None:
+        return fuse_parts(poolings, both, count_P, known)
     score_P, halves = np.array([row["score"] for row in rows]), [row.get("halves") for row in rows]
     halves_2P = np.array(halves).T if halves[0] else None
     return fuse(poolings, score_P, count_P, halves_2P, known, smoothing=fusion)

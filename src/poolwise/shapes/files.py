@@ -94,7 +94,7 @@ RANKED = {
         "error": float,
         "scores": _WEIGHTS,
         "productive": maybe({"weight": float}),
-        "own?": maybe(_WEIGHTS),
+        "said?": str,
         "agreement": maybe(float),
         "trainings": _COUNT,
     },
