@@ -339,7 +339,7 @@ def _number(name: str, value: Any, above: float | None = None) -> None:
         raise RequestError(f"{name} is {_short(value)}: a finite number {allowed} is allowed")
 
 
-# what the laboratory found to rank best at every budget (docs/results.md)
+# what was chosen in the laboratory (docs/results.md)
 _FOUND: dict[str, Any] = {
     "method": "mixture",
     "supernets": None,

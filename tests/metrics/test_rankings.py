@@ -20,6 +20,7 @@ from poolwise.metrics import (
     sparse_tau,
     spearman,
 )
+from poolwise.metrics.smoothing import reliabilities
 from poolwise.space import PoolingSpace
 
 numbers = st.integers(-5, 5).map(float)
@@ -168,6 +169,17 @@ def test_smoothing_is_the_kernel_mean(layers, poolings, seed):
     assert found.errors[found.width] == pytest.approx(error, rel=1e-3)
     assert found.errors[found.width] == min(found.errors.values())
     assert scores.min() - 1e-9 <= found.scores.min() <= found.scores.max() <= scores.max() + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 12), st.integers(1, 3), st.integers(0, 10**6))
+def test_reliabilities_are_those_of_smoothing(layers, poolings, seed):
+    space, generator = PoolingSpace(layers, min(poolings, layers - 1)), np.random.default_rng(seed)
+    scores_PN = generator.integers(0, 9, (len(space), 4)) + np.arange(len(space))[:, None] * np.array([0.0, 0.3, 3, 0])
+    scores_PN[:, 3] = 0.1
+    found = reliabilities(space, scores_PN)
+    assert found == pytest.approx([smooth(space, scores_P).reliability for scores_P in scores_PN.T], abs=1e-9)
+    assert found[3] == 0
 
 
 def test_smoothing_helps_where_the_truth_is_smooth_and_keeps_constants():

@@ -17,6 +17,13 @@ def test_noise_is_taken_for_more_as_rarely_as_said():
     assert found[0].chance == pytest.approx(np.tanh(1.6449 / np.sqrt(33)), abs=1e-4)
 
 
+def test_another_level_is_kept_too():
+    draws = np.random.default_rng(6)
+    found = [signal(SPACE, draws.standard_normal(36), draws.standard_normal(36), 0.2) for _ in range(200)]
+    assert 0.12 < np.mean([one.reliability > one.noise for one in found]) < 0.28
+    assert 0.12 < np.mean([one.agreement > one.chance for one in found]) < 0.28
+
+
 def test_either_sign_is_enough():
     draws = np.random.default_rng(2)
     rough = draws.standard_normal(36)

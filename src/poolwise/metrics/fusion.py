@@ -23,7 +23,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from poolwise.metrics.smoothing import smooth
+from poolwise.metrics.smoothing import equal, smooth
 from poolwise.space import Pooling
 
 _GRID = (np.arange(40) + 0.5) / 40
@@ -148,17 +148,12 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
 def standard(values: np.ndarray) -> np.ndarray:
     """Mean 0 and standard deviation 1; 0 where all are equal."""
     centred = values - np.mean(values)
-    return np.zeros(len(values)) if _equal(values) else centred / np.std(values)
+    return np.zeros(len(values)) if equal(values) else centred / np.std(values)
 
 
 def scale(values: np.ndarray) -> float:
     """Standard deviation; 1 where all are equal."""
-    return 1.0 if _equal(values) else float(np.std(values))
-
-
-def _equal(values: np.ndarray) -> bool:
-    """But for rounding."""
-    return float(np.std(values)) <= 8 * float(np.finfo(float).eps * np.max(np.abs(values), initial=0))
+    return 1.0 if equal(values) else float(np.std(values))
 
 
 def _split_half(halves_2P: np.ndarray | None) -> float:

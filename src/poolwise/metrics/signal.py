@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from poolwise.metrics.fusion import correlation
-from poolwise.metrics.smoothing import smooth
+from poolwise.metrics.smoothing import reliabilities
 from poolwise.space import Pooling
 
 CHANCE = 0.05  # that noise is taken for more, for each of the two signs
@@ -18,7 +18,7 @@ _ORDERS = 199  # random orders of the scores that tell what noise looks like
 
 @dataclass(frozen=True)
 class Signal:
-    """Two signs that scores are more than noise, each with the figure that noise stays below with 95 %.
+    """Two signs that scores are more than noise, each with the figure that noise stays below, with 95 % unless told otherwise.
 
     Attributes:
         agreement, chance: correlation with scores that err in another way.
@@ -47,22 +47,29 @@ class Signal:
         )
 
 
-def by_chance(pairs: int) -> float:
-    """The correlation of so many pairs, at least 4, that noise stays below with 95 % (Fisher's z)."""
-    return float(np.tanh(NormalDist().inv_cdf(1 - CHANCE) / np.sqrt(pairs - 3)))
+def by_chance(pairs: int, level: float = CHANCE) -> float:
+    """The correlation of so many pairs, at least 4, that noise is above with a probability of ``level`` (Fisher's z)."""
+    return float(np.tanh(NormalDist().inv_cdf(1 - level) / np.sqrt(pairs - 3)))
 
 
 def signal(
-    poolings: Collection[Pooling], own_P: Sequence[float] | np.ndarray, shared_P: Sequence[float] | np.ndarray
+    poolings: Collection[Pooling],
+    own_P: Sequence[float] | np.ndarray,
+    shared_P: Sequence[float] | np.ndarray,
+    level: float = CHANCE,
 ) -> Signal:
-    """Look for signs of the truth in ``own_P``, at least 4 scores: by Fisher's z, and by random orders of the same scores."""
+    """Look for signs of the truth in ``own_P``, at least 4 scores: by Fisher's z, and by random orders of the same scores.
+
+    ``level``: probability that noise is taken for more, by each of the two.
+    """
     own_P = np.asarray(own_P, float)
     assert len(own_P) > 3, "Fisher's z needs four pairs"
     generator = np.random.default_rng(0)
-    noise = [smooth(poolings, generator.permutation(own_P)).reliability for _ in range(_ORDERS)]
+    orders_PN = np.stack([own_P, *(generator.permutation(own_P) for _ in range(_ORDERS))], axis=1)
+    own, *noise = reliabilities(poolings, orders_PN)
     return Signal(
         correlation(own_P, np.asarray(shared_P, float)),
-        by_chance(len(own_P)),
-        smooth(poolings, own_P).reliability,
-        float(np.quantile(noise, 1 - CHANCE)),
+        by_chance(len(own_P), level),
+        float(own),
+        float(np.quantile(noise, 1 - level)),
     )

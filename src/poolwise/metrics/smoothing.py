@@ -5,7 +5,7 @@ Any scores can be smoothed, whatever made them; nothing but the space is used.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,47 +59,82 @@ def smooth(
     assert np.isfinite(scores).all(), "scores are finite"
     if count < 3:
         return Smoothed(scores.copy(), 0.0, {}, float(count), 0.0)
-    positions_PS = np.array(positions(poolings), np.float32).reshape(count, -1)
-    smoothed_WP, error_W, freedom_W = _every_width(positions_PS, scores, np.asarray(widths, float))
+    smoothed_WP, error_W, freedom_W = _every_width(poolings, scores, np.asarray(widths, float))
     best = int(np.argmin(error_W))
     errors = {float(width): float(error) for width, error in zip(widths, error_W, strict=True)}
-    variance = float(scores.var())
-    predicted = float(np.clip(1 - error_W[best] / variance, 0, 1)) if variance > 0 else 0.0
+    predicted = 0.0 if equal(scores) else float(np.clip(1 - error_W[best] / scores.var(), 0, 1))
     return Smoothed(smoothed_WP[best], float(widths[best]), errors, float(freedom_W[best]), predicted)
 
 
-def _every_width(
-    positions_PS: np.ndarray, scores: np.ndarray, widths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Smoothed scores [W, P], leave-one-out error [W] and degrees of freedom [W] of each width.
+def reliabilities(poolings: Collection[Pooling], scores_PN: np.ndarray, widths: Sequence[float] = WIDTHS) -> np.ndarray:
+    """reliability_N of N sets of scores of the same configurations: what ``smooth`` says of each, at the price of a few."""
+    count, sets = scores_PN.shape
+    assert len(poolings) == count, "one score a configuration is needed"
+    if count < 3:
+        return np.zeros(sets)
+    kernel_DW, centred_PN = _kernel(np.asarray(widths, float)), scores_PN - scores_PN.mean(0)
+    error_WN = np.zeros((len(widths), sets))
+    for rows, squared_BP in _blocks(poolings, len(kernel_DW)):
+        for w, kernel_D in enumerate(np.ascontiguousarray(kernel_DW.T)):
+            kernel_BP = kernel_D[squared_BP]
+            mass_B1, own_BN = kernel_BP.sum(1, keepdims=True), centred_PN[rows]
+            error_WN[w] += ((own_BN - _left_out(mass_B1, kernel_BP @ centred_PN, own_BN)) ** 2).sum(0)
+    equal_N = np.array([equal(scores_P) for scores_P in scores_PN.T])
+    variance_N = np.where(equal_N, 1.0, centred_PN.var(0))
+    return np.where(equal_N, 0.0, np.clip(1 - error_WN.min(0) / count / variance_N, 0, 1))
 
-    Squared distances are whole numbers, so a row needs one histogram of its distances, whatever the number of widths.
-    """
-    P, centre = len(scores), scores.mean()
-    farthest = int((_REACH * widths.max()) ** 2)
-    distances = np.arange(farthest + 1)
+
+def equal(values: np.ndarray) -> bool:
+    """Whether all are equal but for rounding."""
+    return float(np.std(values)) <= 8 * float(np.finfo(float).eps * np.max(np.abs(values), initial=0))
+
+
+def _kernel(widths: np.ndarray) -> np.ndarray:
+    """kernel_DW at each squared distance, a whole number; in the last row, for all that are farther, 0."""
+    distances = np.arange(int((_REACH * widths.max()) ** 2) + 2)
     kernel_DW = np.exp(-distances[:, None] / (2 * widths**2))
     kernel_DW[distances[:, None] > (_REACH * widths) ** 2] = 0
-    smoothed_WP, error_W, freedom_W = np.empty((len(widths), P)), np.zeros(len(widths)), np.zeros(len(widths))
-    lengths_P = (positions_PS**2).sum(1)
-    rows = max(_CELLS // P, 1)
+    return kernel_DW
+
+
+def _blocks(poolings: Collection[Pooling], length: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows of configurations, and squared_BP, their squared distances from all as rows of a kernel of this length."""
+    P = len(poolings)
+    positions_PS = np.array(positions(poolings), np.float32).reshape(P, -1)
+    lengths_P, rows = (positions_PS**2).sum(1), max(_CELLS // P, 1)
     for start in range(0, P, rows):
         block = positions_PS[start : start + rows]
         squared = lengths_P[start : start + rows, None] + lengths_P - 2 * block @ positions_PS.T
-        squared = np.minimum(np.rint(squared).astype(np.int64), farthest + 1)
-        squared += np.arange(len(block))[:, None] * (farthest + 2)
-        bins, shape = len(block) * (farthest + 2), (len(block), farthest + 2)
-        count_BD = np.bincount(squared.ravel(), minlength=bins).reshape(shape)[:, :-1]
+        yield slice(start, start + len(block)), np.minimum(np.rint(squared).astype(np.int64), length - 1)
+
+
+def _left_out(mass: np.ndarray, sums: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Centred scores as the others predict them: 0, the mean of all, where there is no other within reach."""
+    others = mass - 1
+    alone = others < 1e-9
+    return np.where(alone, 0.0, (sums - own) / np.where(alone, 1.0, others))
+
+
+def _every_width(
+    poolings: Collection[Pooling], scores: np.ndarray, widths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Smoothed scores [W, P], leave-one-out error [W] and degrees of freedom [W] of each width.
+
+    A row needs one histogram of its distances, whatever the number of widths.
+    """
+    P, centre, kernel_DW = len(scores), scores.mean(), _kernel(widths)
+    smoothed_WP, error_W, freedom_W = np.empty((len(widths), P)), np.zeros(len(widths)), np.zeros(len(widths))
+    for rows, squared in _blocks(poolings, len(kernel_DW)):
+        shape = (len(squared), len(kernel_DW))
+        squared += np.arange(len(squared))[:, None] * len(kernel_DW)
+        count_BD = np.bincount(squared.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
         weights = np.broadcast_to(scores - centre, squared.shape).ravel()
-        total_BD = np.bincount(squared.ravel(), weights, bins).reshape(shape)[:, :-1]
-        own = scores[start : start + rows, None] - centre
+        total_BD = np.bincount(squared.ravel(), weights, shape[0] * shape[1]).reshape(shape)
+        own = scores[rows, None] - centre
         mass_BW, sum_BW = count_BD @ kernel_DW, total_BD @ kernel_DW
-        smoothed_WP[:, start : start + rows] = (centre + sum_BW / mass_BW).T
+        smoothed_WP[:, rows] = (centre + sum_BW / mass_BW).T
         freedom_W += (1 / mass_BW).sum(0)
-        others_BW = mass_BW - 1
-        alone = others_BW < 1e-9
-        predicted = np.where(alone, 0.0, (sum_BW - own) / np.where(alone, 1.0, others_BW))
-        error_W += ((own - predicted) ** 2).sum(0)
+        error_W += ((own - _left_out(mass_BW, sum_BW, own)) ** 2).sum(0)
     return smoothed_WP, error_W / P, freedom_W
 
 

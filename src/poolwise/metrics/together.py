@@ -16,6 +16,8 @@ from poolwise.metrics.fusion import FEWEST, Fused, correlation, fuse, scale, sta
 from poolwise.metrics.signal import Signal, by_chance, signal
 from poolwise.space import Pooling
 
+_DOUBT = 0.01  # that noise is taken for more where shares are set
+
 
 @dataclass(frozen=True)
 class Together:
@@ -67,9 +69,9 @@ def fuse_parts(
     """The estimate where short trainings count: half the say is theirs, the other half that of the other parts, equally.
 
     Those are shared weights, where they are more than noise, and the count, which both know nothing of how a configuration
-    trains on its own. It is so where neighbouring placements predict scores and count beyond chance and neither contradicts
-    the other, or stand-alone trainings, beyond chance. Otherwise ``fuse`` decides how far to trust which, as it does where
-    short trainings are noise. Arguments are those of ``fuse``.
+    trains on its own. It is so where neighbouring placements predict scores and count beyond chance (99 %) and neither
+    contradicts the other, or stand-alone trainings, beyond chance. Otherwise, and where short trainings are noise, ``fuse``
+    decides how far to trust which. Arguments are those of ``fuse``.
     """
     if not both.used:
         return fuse(poolings, both.shared_P, count_P, trials=trials)
@@ -101,11 +103,10 @@ def _halves(own_P: np.ndarray, others: Sequence[np.ndarray], unit_P: np.ndarray)
 def _sound(
     poolings: Collection[Pooling], scores_P: np.ndarray, count_P: np.ndarray, trials: Mapping[int, float]
 ) -> bool:
-    """Scores and count are smooth beyond chance and neither contradicts the other or trainings beyond chance."""
+    """Scores and count are smooth and neither contradicts the other or trainings, beyond chance."""
     if len(trials) >= FEWEST:
         trained_P = np.array(list(trials.values()))
-        if any(
-            correlation(part_P[list(trials)], trained_P) < -by_chance(len(trials)) for part_P in (scores_P, count_P)
-        ):
+        against = -by_chance(len(trials), _DOUBT)
+        if any(correlation(part_P[list(trials)], trained_P) < against for part_P in (scores_P, count_P)):
             return False
-    return signal(poolings, scores_P, count_P).smooth and signal(poolings, count_P, scores_P).smooth
+    return all(signal(poolings, *two, _DOUBT).smooth for two in ((scores_P, count_P), (count_P, scores_P)))

@@ -1,0 +1,68 @@
+"""What further short trainings of every configuration say, alone and beside shared weights and the count.
+
+Takes the short trainings of all seeds of one method and budget in a study's runs and puts the mean losses of 1, 2, ... of them
+together, in up to ``--draws`` random choices: by themselves, smoothed; with the count (half each); and with a seed's search, as
+the library does. Means and standard deviations over choices, which overlap; a csv goes under ``benchmarks/results``.
+
+    python benchmarks/ranking/pooled.py benchmarks/results/samplers-own-table
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import record
+
+from poolwise import tables
+from poolwise.metrics import fuse_parts, kendall_tau_b, smooth, together
+from poolwise.metrics.fusion import standard
+from poolwise.searching.ranked import parts
+
+
+@click.command()
+@click.argument("study", type=click.Path(exists=True, path_type=Path))
+@click.option("--entry", default="fairnas_norm_affine_short_0.67-4680", show_default=True)
+@click.option("--draws", default=60, show_default=True)
+def main(study: Path, entry: str, draws: int) -> None:
+    table = tables.load(json.loads((study / "study.json").read_text(encoding="utf-8"))["table"])
+    truth_P = np.array(table.column(table.truth))
+    count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
+    shared, own, length = [], [], 0
+    for path in sorted(study.glob(f"runs/{entry}-*/ranking.json")):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        rows_by = {row["pooling"]: row for row in value["ranking"]}
+        ordered = [rows_by[str(pooling)] for pooling in table.space]
+        shared.append(parts(ordered)[0])
+        own += list(np.array([row["short"] for row in ordered]).T)
+        length = value["short"]["length"]
+    generator, rows = np.random.default_rng(0), list[dict[str, Any]]()
+
+    def tau(scores_P: np.ndarray) -> float:
+        return float(kendall_tau_b(scores_P, truth_P))
+
+    for k in (1, 2, 3, 4, 6):
+        told: dict[str, list[float]] = {"alone": [], "with the count": [], "with shared weights": [], "with both": []}
+        for _ in range(min(draws, math.comb(len(own), k))):
+            own_P = np.mean([own[i] for i in generator.choice(len(own), k, replace=False)], axis=0)
+            told["alone"].append(tau(smooth(table.space, own_P).scores))
+            told["with the count"].append(tau(smooth(table.space, standard(own_P) + standard(count_P)).scores))
+            both = together(table.space, shared[int(generator.integers(len(shared)))], own_P)
+            told["with shared weights"].append(tau(smooth(table.space, both.scores).scores))
+            told["with both"].append(tau(fuse_parts(table.space, both, count_P).estimate))
+        for parts_said, taus in told.items():
+            figures = {"tau-b": round(float(np.mean(taus)), 3), "std": round(float(np.std(taus, ddof=1)), 3)}
+            rows.append({"trainings": k, "steps of each": length, "parts": parts_said, "draws": len(taus), **figures})
+            click.echo(rows[-1])
+    record(f"pooled-{entry}-{table.name}", rows)
+
+
+if __name__ == "__main__":
+    main()
