@@ -1,10 +1,10 @@
 """How the agreement with the truth depends on the shares of short trainings, shared weights and the count.
 
 Reads what studies left in ``compare.json``: every entry that has short trainings. The parts, each standardised, are added by
-their shares and smoothed over neighbouring placements; ``as the library does`` is what ``metrics.fuse_parts`` makes of them.
-Means over seeds, one line a study and budget; a csv goes under ``benchmarks/results``.
+their shares and smoothed over neighbouring placements. ``estimated`` is what ``metrics.fuse`` makes of equal parts and the count,
+``as the library does`` what ``metrics.fuse_parts`` does. Means over seeds; a csv goes under ``benchmarks/results``.
 
-    python benchmarks/ranking/shares.py benchmarks/results/own-4680-all-seeds benchmarks/results/other-images
+    python benchmarks/ranking/shares.py benchmarks/results/own-4680-nine-seeds benchmarks/results/other-images
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import RESULTS, record
 
 from poolwise import tables
-from poolwise.metrics import fuse_parts, kendall_tau_b, regret, smooth, together
+from poolwise.metrics import fuse, fuse_parts, kendall_tau_b, regret, smooth, together
 from poolwise.metrics.fusion import standard
 
 SHARES = (
@@ -52,8 +52,10 @@ def main(studies: tuple[Path, ...]) -> None:
                 for shares in SHARES:
                     mixed_P = smooth(table.space, np.array(shares) @ parts_KP).scores
                     told.setdefault(":".join(map(str, shares)), []).append(mixed_P)
-                estimate_P = fuse_parts(table.space, together(table.space, shared_P, own_P), count_P).estimate
-                told.setdefault("as the library does", []).append(estimate_P)
+                both = together(table.space, shared_P, own_P)
+                estimated = fuse(table.space, both.scores, count_P, own=True)
+                told.setdefault("1:1, the count by estimated weights", []).append(estimated.estimate)
+                told.setdefault("as the library does", []).append(fuse_parts(table.space, both, count_P).estimate)
             for shares_said, scores in told.items():
                 taus = [float(kendall_tau_b(scores_P, truth_P)) for scores_P in scores]
                 about = {"study": study.name, "method": method, "budget": budget, "seeds": len(taus)}
