@@ -13,6 +13,7 @@ import datetime
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -30,25 +31,16 @@ from poolwise.runs import environment
 @click.option("--supernets", default=None, help="M, where it is not to be the preset's.")
 @click.option("--short", type=float, help="Share of short trainings, where it is not to be the preset's.")
 @click.option("--precision", default=None, help="Where it is not to be measured.")
-def main(
-    seeds: int,
-    runs: Path,
-    method: str | None,
-    norm: str | None,
-    supernets: str | None,
-    short: float | None,
-    precision: str | None,
-) -> None:
+def main(seeds: int, runs: Path, supernets: str | None, **given: Any) -> None:
     table = poolwise.tables.load("resnet20-cifar10-published")
     truth = table.column("standalone_mean")
     rows = []
     for seed in range(seeds):
         count = int(supernets) if supernets and supernets.isdecimal() else supernets
-        settings = poolwise.preset(
-            "demo", seed=seed, supernets=count, method=method, norm=norm, short=short, precision=precision
-        )
+        settings = poolwise.preset("demo", seed=seed, supernets=count, **given)
         variant = f"{settings.method}-{settings.norm}-m{settings.supernets or 'auto'}-short{settings.short}"
-        out = runs / f"{variant}-seed{seed}"
+        precision = f"-{given['precision']}" if given["precision"] else ""
+        out = runs / f"{variant}{precision}-seed{seed}"
         if not (out / "run.json").exists():
             poolwise.search(settings, out)
         poolwise.resume(out)

@@ -76,10 +76,12 @@ def fuse_parts(
     if not both.used:
         return fuse(poolings, both.shared_P, count_P, trials=trials)
     apart = fuse(poolings, both.scores, count_P, trials=trials, own=True)
-    if apart.count is None or not _sound(poolings, both.scores, np.asarray(count_P, float), trials or {}):
+    if apart.count is None:
         return apart
-    others = {"shared": both.shared_P} if both.shared.found else {}
-    others["productive"] = np.asarray(count_P, float)
+    count_P = np.asarray(count_P, float)
+    if not _sound(poolings, both.scores, count_P, trials or {}):
+        return apart
+    others = {**({"shared": both.shared_P} if both.shared.found else {}), "productive": count_P}
     whole = fuse(poolings, _halves(both.own_P, list(others.values()), both.shared_P), None, trials=trials, own=True)
     shares = {"short": 0.5, **dict.fromkeys(others, 0.5 / len(others))}
     return replace(
