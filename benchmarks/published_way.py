@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import poolwise
+from poolwise.experiment import Experiment
 from poolwise.images import sources
 from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
-from poolwise.problem import Problem
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.workers import keep_memory
@@ -67,7 +67,7 @@ def sinkhorn(scores_PM: torch.Tensor, temperature: float) -> torch.Tensor:
     return chances_PM
 
 
-def published(problem: Problem) -> np.ndarray:
+def published(problem: Experiment) -> np.ndarray:
     """Search and ranking; accuracy_P of every configuration."""
     s, source = problem.settings, problem.training_images
     normal = transforms.Normalize((problem.normalise.mean / 255).tolist(), (problem.normalise.std / 255).tolist())
@@ -124,7 +124,7 @@ def main(repeats: int, steps: int, images: int, precision: str) -> None:
     keep_memory()
     settings = Settings(steps=steps, images=images, supernets=4, precision=precision, block=8)
     source = sources.load("cifar10")
-    problem = Problem(settings, source)
+    problem = Experiment(settings, source)
     poolwise.plan(settings, ["search", "rank"], source=source)  # calibrates: once a machine, not once a run
     ratios, ours, theirs = [], [], []
     for repeat in range(repeats):

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from common import record, spread
 
 import poolwise
+from poolwise.experiment import Experiment
 from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
-from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
@@ -64,7 +64,7 @@ class Turns(Listener):
 class Bare:
     """The least that a step takes."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Experiment):
         self.precision, device = problem.precision, problem.device
         self.networks = [
             self.precision.place(SwitchableNet(problem.build(batch_norm, f"bare{m}", Streams(0))), device)
@@ -91,7 +91,7 @@ class Bare:
         return time.perf_counter() - begin
 
 
-def peak(problem: Problem) -> float:
+def peak(problem: Experiment) -> float:
     """Multiply-adds a second of a 3x3 convolution of 64 channels at 32x32 in the chosen precision, forward."""
     order = torch.channels_last if problem.precision.channels_last else torch.contiguous_format
     number = torch.bfloat16 if problem.precision.dtype == "bfloat16" else torch.float32
@@ -115,7 +115,7 @@ def main(turns: int, keep: bool) -> None:
         keep_memory()
     for case, changes in CASES.items():
         settings = poolwise.preset("demo", steps=(turns + WARM) * BLOCK, block=BLOCK, **changes)
-        problem = Problem(settings)
+        problem = Experiment(settings)
         with tempfile.TemporaryDirectory() as folder:
             state = SearchState(problem)
             listener = Turns(state, Bare(problem))

@@ -40,15 +40,15 @@ def generate(root: Path, count: int, side: int) -> None:
 
 def measure(case: str, root: Path, size: int) -> dict[str, float]:
     """Seconds of loading and images a second of batches, in this process."""
+    from poolwise.experiment import Experiment
     from poolwise.images.batches import Shuffled
-    from poolwise.problem import Problem
     from poolwise.settings import Settings
 
     if case == "no images":
         return {"load_seconds": 0.0, "batches_images_per_second": 0.0}
     begin = time.perf_counter()
     stream = "off" if case == "in memory" else "on"
-    problem = Problem(
+    problem = Experiment(
         Settings(data=f"folder:{root}", image_size=size, stream=stream, device="cpu", precision="float32", width=4)
     )
     problem.describe_data()  # fingerprint, mean and deviation: everything is gone through once
@@ -69,7 +69,7 @@ def measure(case: str, root: Path, size: int) -> dict[str, float]:
 @click.option("--root", type=click.Path(path_type=Path), hidden=True)
 def main(images: int, image_size: int, only: str | None, root: Path | None) -> None:
     if only and root:
-        import poolwise.problem  # noqa: F401 (what every case loads)
+        import poolwise.experiment  # noqa: F401 (what every case loads)
 
         found = measure(only, root, image_size)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

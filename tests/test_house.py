@@ -20,7 +20,7 @@ FLOORS = [
     {"networks"},
     {"training"},
     {"calibration"},
-    {"problem"},
+    {"experiment"},
     {"workers"},
     {"limiting", "standalone"},
     {"searching", "truth", "controls", "trialing"},
@@ -56,7 +56,7 @@ def test_assignment_and_samplers_know_no_network():
     samplers = list((ROOT / "searching/samplers").glob("*.py"))
     assert len(samplers) >= 3
     for path in [ROOT / "searching/assignment.py", *samplers]:
-        assert not imports(path) & {"networks", "training", "problem"}
+        assert not imports(path) & {"networks", "training", "experiment"}
         assert "import torch" not in path.read_text()
 
 

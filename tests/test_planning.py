@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from poolwise import planning
 from poolwise.calibration import Timing
 from poolwise.errors import RequestError
+from poolwise.experiment import Experiment
 from poolwise.planning import fit, parse_time, plan
-from poolwise.problem import Problem
 
 STAGES = ("search", "rank", "retrain")
 
@@ -30,11 +30,11 @@ def test_other_times_are_refused(text):
 def slow_machine(monkeypatch):
     """Every step takes half a second, every scoring pass a tenth, whatever it is."""
     timing = Timing((0.5, 0.0), (0.1, 0.0), 1e-12, 0.0)
-    monkeypatch.setattr(Problem, "timing", timing)
+    monkeypatch.setattr(Experiment, "timing", timing)
 
 
 def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_machine):
-    problem = Problem(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
+    problem = Experiment(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
     planned = plan(problem, STAGES)
     assert planned.of("search") == pytest.approx(30 * 0.6)
     one = 6 * 0.5 + 48 / 16 * 0.1  # steps, then the test set
@@ -50,7 +50,7 @@ def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_mac
 def test_a_budget_is_kept_and_used(tiny_settings, tiny_source, slow_machine, seconds):
     settings = dataclasses.replace(tiny_settings, threads=1, workers=1)
     fitted = fit(settings, seconds, STAGES, [], tiny_source)
-    planned = plan(Problem(fitted, tiny_source), STAGES)
+    planned = plan(Experiment(fitted, tiny_source), STAGES)
     assert 0.7 * seconds < planned.seconds <= seconds
     assert fitted.supernets == max(min(2, fitted.steps // planning.STEPS_A_SUPERNET), 1)
 
@@ -69,7 +69,7 @@ def test_too_little_time_is_told(tiny_settings, tiny_source, slow_machine):
 
 
 def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, slow_machine, monkeypatch):
-    problem = Problem(tiny_settings, tiny_source)
+    problem = Experiment(tiny_settings, tiny_source)
     planned = plan(problem, STAGES)
     planning.check_memory(planned, problem)
     monkeypatch.setattr(planning, "_free_bytes", lambda device: planned.memory_bytes - 1)
@@ -88,7 +88,9 @@ def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
     fixed = planning.measured(dataclasses.replace(settings, steps=9000, method="partition-first"), tiny_source)
     assert (fixed.settings.supernets, fixed.settings.branching) == (4, None)
     search, without = (
-        planning.plan(Problem(dataclasses.replace(many.settings, branching=how), tiny_source), ["search"]).of("search")
+        planning.plan(Experiment(dataclasses.replace(many.settings, branching=how), tiny_source), ["search"]).of(
+            "search"
+        )
         for how in ("measured", "fixed")
     )
     assert without < search < 1.2 * without

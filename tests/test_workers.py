@@ -11,7 +11,7 @@ import poolwise
 from poolwise import calibration
 from poolwise.calibration import Parallel
 from poolwise.errors import RequestError, RunFailure, WorkerDied
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder
 from poolwise.workers import each, for_search, for_trainings
@@ -67,14 +67,14 @@ def dies(problem, listener, hold, number):
 
 
 def test_a_dead_worker_is_told_in_one_line(tiny_settings, tiny_source):
-    problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     with pytest.raises(RunFailure, match="a worker process died"):
         list(each(problem, dies, [(1,), (2,)], Listener(), 2, 1))
 
 
 def test_too_little_shared_memory_is_told(monkeypatch, tiny_settings, tiny_source):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     with pytest.raises(RequestError, match="--shm-size"):
         list(each(problem, dies, [(1,), (2,)], Listener(), 2, 1))
 
@@ -84,7 +84,7 @@ def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_sour
     monkeypatch.setattr("poolwise.calibration.cpu_threads", lambda: 8)
     for workers in (None, 1, 2, 4):
         settings = dataclasses.replace(tiny_settings, supernets=4, block=8, workers=workers)
-        problem = Problem(settings, tiny_source)
+        problem = Experiment(settings, tiny_source)
         problem.parallel = Parallel(4, 2, 1.3)
         assert for_trainings(problem).threads == for_search(problem).threads == 2
         assert for_trainings(problem).workers == (workers or 4)
@@ -131,7 +131,7 @@ def dies_at(problem, listener, hold, number, mark):
 
 @pytest.mark.slow
 def test_a_dead_worker_s_job_is_repeated_once_and_the_others_go_on(tiny_settings, tiny_source, tmp_path):
-    problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     jobs = [(number, str(tmp_path / "mark")) for number in (1, 2, 3, 4)]
     found = {job[0]: result for job, result in each(problem, dies_at, jobs, Listener(), 2, 1)}
     assert isinstance(found.pop(1), WorkerDied)
@@ -149,7 +149,7 @@ def has_no_memory(problem, listener, hold, number):
 
 @pytest.mark.slow
 def test_a_worker_without_memory_is_a_failed_job(tiny_settings, tiny_source):
-    problem = Problem(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     found = {job[0]: result for job, result in each(problem, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
     assert isinstance(found[1], WorkerDied)
     assert found[2] == 2

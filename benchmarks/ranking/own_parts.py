@@ -29,9 +29,9 @@ from common import record
 from tricks import TABLE, Trick, judged, runner
 
 from poolwise import tables
+from poolwise.experiment import Experiment
 from poolwise.networks.chain import Chain, affine_norm
 from poolwise.networks.variants import without_norms
-from poolwise.problem import Problem
 from poolwise.rng import Streams
 from poolwise.runs import write_atomically
 from poolwise.searching.loop import SearchState
@@ -71,7 +71,7 @@ class OwnParts(nn.Module):
 
 def searched(settings: Settings, norm: str, head: str) -> list[float]:
     """score_P in percent on the whole scoring half."""
-    problem = Problem(settings)
+    problem = Experiment(settings)
     state, poolings = SearchState(problem), list(problem.space)
     nets = state.nets
     network = OwnParts(problem.build(affine_norm, "init0", Streams(settings.seed)), poolings, norm, head)

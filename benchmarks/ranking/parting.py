@@ -22,8 +22,8 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
+from poolwise.experiment import Experiment
 from poolwise.networks.walk import walk
-from poolwise.problem import Problem
 from poolwise.searching import parting
 from poolwise.searching.loop import SearchState
 from poolwise.settings import Settings
@@ -31,7 +31,7 @@ from poolwise.training import cosine
 
 
 @torch.no_grad()
-def reached(problem: Problem, state: SearchState) -> dict[str, float]:
+def reached(problem: Experiment, state: SearchState) -> dict[str, float]:
     """Mean loss in nats and accuracy in percent."""
     poolings, batches = list(problem.space), problem.ranking_batches(1)
     owner = state.sampler.supernet_of(poolings)
@@ -50,7 +50,7 @@ def reached(problem: Problem, state: SearchState) -> dict[str, float]:
 
 def alone(settings: Settings, shares: list[float], lengths: list[int]) -> list[dict[str, Any]]:
     """One SuperNet: trials on the way, and what it reaches."""
-    problem, rows = Problem(settings), []
+    problem, rows = Experiment(settings), []
     state = SearchState(problem)
     while state.step < state.steps:
         state.advance()
@@ -67,7 +67,7 @@ def alone(settings: Settings, shares: list[float], lengths: list[int]) -> list[d
 
 def apart(settings: Settings) -> list[dict[str, Any]]:
     """Several, from the half of the search on."""
-    problem = Problem(settings)
+    problem = Experiment(settings)
     state = SearchState(problem)
     while state.step < state.steps:
         state.advance()

@@ -36,7 +36,7 @@ from common import record
 from tricks import TABLE, judged
 
 from poolwise import tables
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.runs import write_atomically
 from poolwise.searching.assignment import MOVING_AVERAGE
@@ -132,7 +132,7 @@ class Plain(BalancedMixture):
     kind: ClassVar[type[Scores]] = Scores
     paired: ClassVar[bool] = False
 
-    def __init__(self, task: Task, problem: Problem):
+    def __init__(self, task: Task, problem: Experiment):
         super().__init__(task)
         self.table = self.kind(self.space.size, self.supernets)
         self.others: deque[dict[int, float]] = deque()  # accuracies of the SuperNets that were not trained
@@ -170,18 +170,18 @@ class First(Plain):
 
     kind = Ahead
 
-    def __init__(self, task: Task, problem: Problem):
+    def __init__(self, task: Task, problem: Experiment):
         super().__init__(task, problem)
         assert isinstance(self.table, Ahead)
         place_P = np.argsort(np.argsort([self.by(problem, pooling) for pooling in self.space], kind="stable"))
         self.table.group_P = place_P * self.supernets // self.space.size
 
-    def by(self, problem: Problem, pooling: Pooling) -> int:
+    def by(self, problem: Experiment, pooling: Pooling) -> int:
         return self.space.index(pooling)
 
 
 class ByMacs(First):
-    def by(self, problem: Problem, pooling: Pooling) -> int:
+    def by(self, problem: Experiment, pooling: Pooling) -> int:
         return problem.cost(pooling).macs
 
 
@@ -238,7 +238,7 @@ def coherence(space: PoolingSpace, assignment_PM: np.ndarray) -> float:
 def searched(settings: Settings, name: str) -> dict[str, Any]:
     """Scores in percent after one search with a policy, and what became of its assignment."""
     policy = POLICIES[name]
-    problem = Problem(replace(settings, steps=steps_of(settings, policy)))
+    problem = Experiment(replace(settings, steps=steps_of(settings, policy)))
     state, poolings = SearchState(problem), list(problem.space)
     sampler = policy(state.sampler.task, problem)
     state.sampler = sampler

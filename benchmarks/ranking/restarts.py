@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import standalone, tables
+from poolwise.experiment import Experiment
 from poolwise.metrics import kendall_tau_b, regret, smooth
 from poolwise.metrics.fusion import standard
-from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import write_atomically
 from poolwise.settings import Settings
@@ -39,7 +39,7 @@ FORMS = ("128x52", "64x52", "32x52", "32x104", "16x104")  # batch x steps
 MOST = 8  # seeds of which means are taken
 
 
-def losses(problem: Problem, steps: int, seed: int) -> dict[str, list[float]]:
+def losses(problem: Experiment, steps: int, seed: int) -> dict[str, list[float]]:
     """Configuration -> its training loss (nats) along the steps."""
     part = replace(standalone.on_halves(problem, steps, STREAM), begins="search")
     return {
@@ -68,7 +68,7 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
         for seed in range(1, seeds + 1):
             file = out / f"{form}-{seed}.json"
             if not file.exists():
-                problem = problem or Problem(replace(asked, batch_size=batch, lr=float(lr or asked.lr)))
+                problem = problem or Experiment(replace(asked, batch_size=batch, lr=float(lr or asked.lr)))
                 write_atomically(file, json.dumps(losses(problem, steps, seed)) + "\n")
             curves = json.loads(file.read_text(encoding="utf-8"))
             own_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]

@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
+from poolwise.experiment import Experiment
 from poolwise.metrics import kendall_tau_b, regret, smooth
 from poolwise.networks.switch import SwitchableNet
-from poolwise.problem import Problem
 from poolwise.runs import write_atomically
 from poolwise.searching.loop import SearchState
 from poolwise.searching.nets import Job
@@ -50,7 +50,7 @@ DECAYS = (0.99, 0.998)
 class Trick:
     """The loss of a step, and how many multiply-adds of an image it takes."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Experiment):
         members = sorted(problem.space, key=lambda pooling: problem.cost(pooling).macs)
         self.cheapest, self.dearest = members[0], members[-1]
         self.mean, self.least, self.most = (
@@ -119,7 +119,7 @@ def runner(state: SearchState, trick: Trick) -> Callable[[Sequence[Job], Any], l
     return run
 
 
-def scored(problem: Problem, state: SearchState, weights: list[Tensor] | None = None) -> np.ndarray:
+def scored(problem: Experiment, state: SearchState, weights: list[Tensor] | None = None) -> np.ndarray:
     """score_P in percent on the whole scoring half, with the weights of the network or with others in their place."""
     network, poolings = state.nets.networks[0], list(problem.space)
     held = [parameter.detach().clone() for parameter in network.parameters()]
@@ -137,12 +137,12 @@ def scored(problem: Problem, state: SearchState, weights: list[Tensor] | None = 
 
 def searched(settings: Settings, name: str) -> dict[str, list[float]]:
     """Scores after one search with a trick, by what was ranked."""
-    problem = Problem(settings)
+    problem = Experiment(settings)
     trick = TRICKS[name](problem)
     assert settings.steps
     assert problem.settings.nets == 1
     steps = int(settings.steps * Trick(problem).macs() / trick.macs())
-    problem = Problem(replace(settings, steps=steps), problem.source)
+    problem = Experiment(replace(settings, steps=steps), problem.source)
     state = SearchState(problem)
     run, told = runner(state, trick), {}
     averages = {decay: [p.detach().clone() for p in state.nets.networks[0].parameters()] for decay in DECAYS}

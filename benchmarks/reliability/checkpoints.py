@@ -27,7 +27,7 @@ import numpy as np
 from soak import Stop
 
 from poolwise import api
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted
 from poolwise.runs import RunFolder
 from poolwise.searching.loop import SearchState
@@ -68,7 +68,7 @@ def resumed(settings: Settings, folder: Path, repeats: int) -> tuple[list[float]
 
 def measured(name: str, settings: Settings, repeats: int, blocks: int, work: Path) -> dict[str, Any]:
     """Median, least and most over the repeats."""
-    problem = Problem(settings)
+    problem = Experiment(settings)
     state, folder = SearchState(problem), RunFolder.create(work / "saved", {"stages": [], "macs": 1})
     steps, saves, reads, shares = [], [], [], []
     state.advance()

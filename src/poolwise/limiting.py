@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError
+from poolwise.experiment import Experiment
 from poolwise.networks.cost import Cost
-from poolwise.problem import Problem
 from poolwise.rng import Streams
 from poolwise.settings import LIMITS, Settings
 from poolwise.space import LISTED, Pooling
@@ -140,7 +140,7 @@ def asked(settings: Settings) -> dict[str, float | None]:
     return {name: getattr(settings, name) for name in LIMITS}
 
 
-def limited(problem: Problem) -> tuple[Problem, Found | None]:
+def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
     """The problem with nothing but what is within its limits, and the default; itself where there are none.
 
     What is left is written into the settings (``only``), so that workers and a resumed run do not measure again.
@@ -163,6 +163,6 @@ def limited(problem: Problem) -> tuple[Problem, Found | None]:
     priced = {pooling: problem.cost(pooling) for pooling in problem.space}
     found = within(priced, limits, problem.settings.batch_size, timed, batch)
     settings = replace(problem.settings, only=tuple(str(pooling) for pooling in found.members))
-    left = Problem(settings, problem.source, problem.describe_choices(), problem.weights)
+    left = Experiment(settings, problem.source, problem.describe_choices(), problem.weights)
     left.why = problem.why
     return left, found

@@ -15,8 +15,8 @@ import torch
 
 from poolwise import calibration, workers
 from poolwise.errors import RequestError
+from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
-from poolwise.problem import Problem
 from poolwise.progress import time_words
 from poolwise.searching import samplers
 from poolwise.searching.length import measuring_macs, search_steps, short_macs, short_trainings, whole_steps
@@ -92,7 +92,7 @@ class Plan:
         return [*why, *told, f"in all {needs}; {self.precision}, {self.parallel}"]
 
 
-def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pooling, int]] | None = None) -> Plan:
+def plan(problem: Experiment, stages: Sequence[str], trainings: Sequence[tuple[Pooling, int]] | None = None) -> Plan:
     """What ``stages`` of ``search``, ``rank``, ``refine``, ``retrain``, ``exhaustive`` would take.
 
     Args:
@@ -119,7 +119,7 @@ def plan(problem: Problem, stages: Sequence[str], trainings: Sequence[tuple[Pool
     return Plan(tuple(planned), disk, str(problem.precision), parallel, problem.source.cached_bytes, problem.why)
 
 
-def _search(problem: Problem) -> Stage:
+def _search(problem: Experiment) -> Stage:
     settings, timing = problem.settings, problem.timing
     macs = _mean_macs(problem)
     step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
@@ -147,7 +147,7 @@ def _search(problem: Problem) -> Stage:
     )
 
 
-def _rank(problem: Problem) -> Stage:
+def _rank(problem: Experiment) -> Stage:
     settings, timing = problem.settings, problem.timing
     count = _ranked(problem)
     poolings, images = _members(problem, min(count, _SAMPLE)), len(problem.halves[1])
@@ -173,7 +173,7 @@ def _rank(problem: Problem) -> Stage:
     return Stage("rank", images * count, int(images * macs), seconds, memory, seconds)
 
 
-def _short(problem: Problem) -> Stage:
+def _short(problem: Experiment) -> Stage:
     """Short trainings of every configuration, which are part of the search."""
     length, seeds = short_trainings(problem)
     macs, steps, timing = _mean_macs(problem), length * seeds * problem.space.size, problem.timing
@@ -188,7 +188,7 @@ def _short(problem: Problem) -> Stage:
     return Stage("short", steps, short_macs(problem), seconds + fixed, memory, fixed, told)
 
 
-def _trainings(problem: Problem, name: str, trainings: Sequence[tuple[Pooling, int]] | None) -> Stage:
+def _trainings(problem: Experiment, name: str, trainings: Sequence[tuple[Pooling, int]] | None) -> Stage:
     settings, timing, halved = problem.settings, problem.timing, name == "refine"
     steps = problem.half_steps if halved else problem.retrain_steps
     if halved:
@@ -215,7 +215,7 @@ def _trainings(problem: Problem, name: str, trainings: Sequence[tuple[Pooling, i
     return Stage(name, count * steps, total, rounds * trained + fixed, memory, fixed)
 
 
-def _ranked(problem: Problem) -> int:
+def _ranked(problem: Experiment) -> int:
     """The most configurations that ranking can score."""
     space, width = problem.space, problem.settings.rank_beam
     if width is not None:
@@ -223,7 +223,7 @@ def _ranked(problem: Problem) -> int:
     return space.size if space.size <= LISTED else min(search_steps(problem), LISTED) + 1
 
 
-def _members(problem: Problem, most: int = _SAMPLE) -> list[Pooling]:
+def _members(problem: Experiment, most: int = _SAMPLE) -> list[Pooling]:
     """The space, or as many evenly spread over a larger one."""
     size = problem.space.size
     if size <= most:
@@ -231,11 +231,11 @@ def _members(problem: Problem, most: int = _SAMPLE) -> list[Pooling]:
     return [problem.space[size * i // most] for i in range(most)]
 
 
-def _mean_macs(problem: Problem) -> float:
+def _mean_macs(problem: Experiment) -> float:
     return float(np.mean([problem.cost(pooling).macs for pooling in _members(problem)]))
 
 
-def _memory(problem: Problem, processes: int, batch: int) -> int:
+def _memory(problem: Experiment, processes: int, batch: int) -> int:
     """Bytes of processes, images and the activations of a training step of the dearest configuration in each process."""
     dearest = max(problem.cost(pooling).activation_bytes for pooling in _members(problem))
     images = problem.source.train.held_bytes + problem.source.test.held_bytes
@@ -245,7 +245,7 @@ def _memory(problem: Problem, processes: int, batch: int) -> int:
     return PROCESS_BYTES + extra * WORKER_BYTES + shared + int(processes * batch * dearest * working)
 
 
-def _parallel_words(problem: Problem, stages: Sequence[str]) -> str:
+def _parallel_words(problem: Experiment, stages: Sequence[str]) -> str:
     told = []
     for name, choose in (("search", workers.for_search), ("trainings", workers.for_trainings)):
         found, wanted = (
@@ -258,7 +258,7 @@ def _parallel_words(problem: Problem, stages: Sequence[str]) -> str:
     return ", ".join(told) or "one process"
 
 
-def check_memory(planned: Plan, problem: Problem) -> None:
+def check_memory(planned: Plan, problem: Experiment) -> None:
     """RequestError where the run needs clearly more memory than is free, with what would make it fit."""
     free = _free_bytes(problem.device)
     if planned.memory_bytes > free:
@@ -345,9 +345,9 @@ def fit(
     return settings
 
 
-def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> Problem:
+def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> Experiment:
     """A new problem with what this machine does fastest; ``trainings`` where only that many are to be done."""
-    problem = Problem(settings, source)
+    problem = Experiment(settings, source)
     steps = search_steps(problem)  # a wrong length is told before anything is measured
     if trainings is None:
         problem = decided(problem)
@@ -360,12 +360,12 @@ def measured(settings: Settings, source: Source | None, trainings: int | None = 
     return problem
 
 
-def decided(problem: Problem) -> Problem:
+def decided(problem: Experiment) -> Experiment:
     """The problem with a number of SuperNets, and why, where it was left to the method; itself otherwise."""
     if problem.settings.supernets is not None:
         return problem
     most = max(_free_bytes(problem.device) // 4 // (12 * problem.supernet_parameters), 1)
     settings, why = samplers.left_open(problem.settings, search_steps(problem), problem.space.size, most)
-    found = Problem(settings, problem.source, weights=problem.weights)
+    found = Experiment(settings, problem.source, weights=problem.weights)
     found.why = why
     return found

@@ -15,7 +15,7 @@ import numpy as np
 
 from poolwise import controls, metrics, standalone, trialing, workers
 from poolwise.errors import PoolwiseError, WorkerDied
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling, PoolingSpace, Subspace
@@ -30,14 +30,14 @@ _PARETO = 600  # configurations among which a front is looked for, the most prom
 _ANY = 2**62  # multiply-adds: trainings are counted here, not they
 
 
-def hints_of(problem: Problem, ranking: Mapping[str, Any]) -> dict[str, Callable[[Pooling], float]]:
+def hints_of(problem: Experiment, ranking: Mapping[str, Any]) -> dict[str, Callable[[Pooling], float]]:
     """What is known of every configuration: its smoothed score, and what costs nothing."""
     smoothed = {row["pooling"]: float(row["smoothed"]) for row in ranking["ranking"]}
     priced = {pooling: problem.cost(pooling) for pooling in map(Pooling.parse, smoothed)}
     return {"scores": lambda pooling: smoothed[str(pooling)], **controls.hints(priced)}
 
 
-def _chosen_from(problem: Problem, ranking: Mapping[str, Any]) -> PoolingSpace:
+def _chosen_from(problem: Experiment, ranking: Mapping[str, Any]) -> PoolingSpace:
     """The whole space; where not all of it was ranked, the first of the ranking and the default."""
     if ranking.get("covered") == ranking.get("configurations"):
         return problem.space
@@ -45,7 +45,7 @@ def _chosen_from(problem: Problem, ranking: Mapping[str, Any]) -> PoolingSpace:
     return Subspace.of(problem.space, {*[p for p in ranked if p in problem.space][:CANDIDATES], problem.default})
 
 
-def method_of(problem: Problem, ranking: Mapping[str, Any], name: str) -> trialing.Method:
+def method_of(problem: Experiment, ranking: Mapping[str, Any], name: str) -> trialing.Method:
     """A method at its beginning. RequestError for an unknown one, or one whose package is missing."""
     settings = problem.settings
     return trialing.create(
@@ -62,7 +62,7 @@ def method_of(problem: Problem, ranking: Mapping[str, Any], name: str) -> triali
     )
 
 
-def refine(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Train what the method asks for until it is sure or ``trials`` are done; write refine.json."""
     settings = problem.settings
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
@@ -102,7 +102,7 @@ def _worst(method: trialing.Method) -> float:
 
 
 def _train(
-    problem: Problem, listener: Listener, _hold: None, pooling: str, seed: int, steps: int
+    problem: Experiment, listener: Listener, _hold: None, pooling: str, seed: int, steps: int
 ) -> tuple[float, list[tuple[int, float]], float]:
     """Accuracy on the scoring half (0 to 1), curve and seconds of one training."""
     begin = time.perf_counter()
@@ -111,7 +111,7 @@ def _train(
     return outcome.accuracy, outcome.curve, time.perf_counter() - begin
 
 
-def _belief(problem: Problem, ranking: Mapping[str, Any], method: trialing.Method) -> Refine:
+def _belief(problem: Experiment, ranking: Mapping[str, Any], method: trialing.Method) -> Refine:
     """What all trainings say together, whichever method chose them."""
     if isinstance(method, Refine):
         return method
@@ -124,7 +124,7 @@ def _belief(problem: Problem, ranking: Mapping[str, Any], method: trialing.Metho
 
 
 def _describe(
-    problem: Problem,
+    problem: Experiment,
     folder: RunFolder,
     ranking: Mapping[str, Any],
     method: trialing.Method,

@@ -51,7 +51,7 @@ class Settings:
         batch_size, eval_batch_size: images a training and scoring batch; images a batch while ranking.
         lr, lr_end, momentum, weight_decay: SGD; the rate falls by half a cosine.
         temperature, temperature_start: end and start of the linear rise.
-        block: steps drawn at a time with the same scores (None: as the device needs it, ``Problem.block``); 1 as published.
+        block: steps drawn at a time with the same scores (None: as the device needs it, ``Experiment.block``); 1 as published.
         draw: ``rounds`` (every configuration once a round) or ``iid`` (independent, as published).
         norm: BatchNorm of the search, one of NORMS (``poolwise.networks.variants``); ``batch`` as published.
         sharing: ``full`` (one set of weights for all) or ``resolution`` (one for each number of downsamplings passed).

@@ -10,12 +10,12 @@ from typing import Any
 
 from poolwise import limiting, planning, refining
 from poolwise.errors import RequestError
+from poolwise.experiment import Experiment, space_asked
 from poolwise.images.augment import named
 from poolwise.images.sources import Source
 from poolwise.limiting import Found
 from poolwise.networks import others, weights
 from poolwise.planning import Plan
-from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, alone, changes, command_line, environment
 from poolwise.searching import loop, ranked, ranking, samplers
@@ -50,7 +50,9 @@ def rooted(settings: Settings) -> Settings:
     return settings
 
 
-def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> tuple[Problem, Found | None]:
+def measured(
+    settings: Settings, source: Source | None, trainings: int | None = None
+) -> tuple[Experiment, Found | None]:
     """``planning.measured`` of settings that the method has been asked about, within their limits, and what these left."""
     return limiting.limited(planning.measured(samplers.settled(settings), source, trainings))
 
@@ -61,7 +63,7 @@ def create(
     stages: Sequence[str],
     source: Source | None,
     poolings: Sequence[str] | None = None,
-) -> tuple[RunFolder, Problem]:
+) -> tuple[RunFolder, Experiment]:
     """A new run folder that holds the request. RequestError where the request is wrong or does not fit this machine.
 
     ``poolings`` are the configurations of an exhaustive run (None: all).
@@ -111,11 +113,11 @@ def ask_for(folder: RunFolder, stage: str, request: dict[str, Any] | None = None
     folder.save_request({**request, "commands": commands}, drop)
 
 
-def reopened(folder: RunFolder, source: Source | None, settings: Settings | None = None) -> Problem:
+def reopened(folder: RunFolder, source: Source | None, settings: Settings | None = None) -> Experiment:
     """What a run is about, with the choices it has made; RequestError where its images have changed since."""
     request = folder.request()
     settings = settings or Settings.from_json(request["settings"])
-    problem = Problem(settings, source, request["calibration"])
+    problem = Experiment(settings, source, request["calibration"])
     found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
     if found != expected:
         raise RequestError(
@@ -143,7 +145,7 @@ def carry_out(
     stages: Sequence[str],
     source: Source | None,
     listener: Listener | None,
-    problem: Problem | None = None,
+    problem: Experiment | None = None,
     retry: bool = False,
 ) -> RunFolder:
     """Do the stages that are not done, in order, with the choices that the run has already made.
@@ -159,7 +161,7 @@ def _carry_out(
     stages: Sequence[str],
     source: Source | None,
     listener: Listener,
-    problem: Problem | None,
+    problem: Experiment | None,
     retry: bool,
 ) -> RunFolder:
     _mend(folder, listener)
@@ -221,7 +223,7 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
         )
 
 
-def _planned(folder: RunFolder, problem: Problem, stages: Sequence[str]) -> Plan:
+def _planned(folder: RunFolder, problem: Experiment, stages: Sequence[str]) -> Plan:
     """The plan by what is known by now: after ranking, which configurations are retrained."""
     trainings = None
     if "exhaustive" in stages:
@@ -232,11 +234,11 @@ def _planned(folder: RunFolder, problem: Problem, stages: Sequence[str]) -> Plan
     return planning.plan(problem, stages, trainings)
 
 
-def _members(problem: Problem, poolings: Sequence[str] | None) -> list[Pooling]:
+def _members(problem: Experiment, poolings: Sequence[str] | None) -> list[Pooling]:
     return list(problem.space) if poolings is None else [problem.space.parse(name) for name in poolings]
 
 
-def _all_trainings(problem: Problem, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
+def _all_trainings(problem: Experiment, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
     return [(pooling, problem.settings.retrain_seeds) for pooling in _members(problem, poolings)]
 
 

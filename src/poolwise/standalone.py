@@ -12,10 +12,10 @@ import torch
 
 from poolwise import workers
 from poolwise.errors import PoolwiseError, RunFailure, WorkerDied
+from poolwise.experiment import Experiment
 from poolwise.images.batches import Shuffled
 from poolwise.networks.chain import learning, running_norm
 from poolwise.networks.switch import export
-from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder, Trials, checkpoint_name
@@ -52,13 +52,13 @@ class Part:
     begins: str = "retrain"
 
 
-def on_halves(problem: Problem, steps: int, stream: str) -> Part:
+def on_halves(problem: Experiment, steps: int, stream: str) -> Part:
     """A training on the training half that is judged by the scoring half: the test set stays unseen."""
     training, scoring = problem.halves
     return Part(training, scoring, steps, stream)
 
 
-def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, part: Part | None = None) -> Outcome:
+def train(problem: Experiment, pooling: Pooling, seed: int, listener: Listener, part: Part | None = None) -> Outcome:
     """Train one configuration on the full training set and test it on the test set, or on a ``part`` of the images.
 
     It begins with random weights, or with those that the settings give (``Settings.weights``).
@@ -73,7 +73,7 @@ def train(problem: Problem, pooling: Pooling, seed: int, listener: Listener, par
 
 
 def trained(
-    problem: Problem, pooling: Pooling, seed: int, listener: Listener, part: Part | None = None
+    problem: Experiment, pooling: Pooling, seed: int, listener: Listener, part: Part | None = None
 ) -> tuple[list[tuple[int, float]], torch.nn.Module]:
     """The curve and the model of ``train``, which is tested on nothing."""
     settings, steps = problem.settings, problem.retrain_steps if part is None else part.steps
@@ -108,7 +108,7 @@ def trained(
 
 
 def train_all(
-    problem: Problem,
+    problem: Experiment,
     folder: RunFolder,
     asked: Sequence[tuple[str, int]],
     listener: Listener,
@@ -151,7 +151,7 @@ def train_all(
 
 
 def run_one(
-    problem: Problem, listener: Listener, _hold: None, pooling: str, seed: int, folder: str | None
+    problem: Experiment, listener: Listener, _hold: None, pooling: str, seed: int, folder: str | None
 ) -> tuple[float, list[tuple[int, float]], float]:
     """Accuracy, curve and seconds of one training; its weights go to ``folder`` where that is given."""
     begin = time.perf_counter()

@@ -16,10 +16,10 @@ import torch
 
 from poolwise import limiting, metrics
 from poolwise.errors import RequestError
+from poolwise.experiment import space_asked
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import Cost, family_costs, sized
 from poolwise.networks.switch import export
-from poolwise.problem import space_asked
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling

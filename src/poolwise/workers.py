@@ -28,12 +28,12 @@ import torch
 from poolwise import calibration
 from poolwise.calibration import Parallel, cpu_threads
 from poolwise.errors import PoolwiseError, RequestError, RunFailure, WorkerDied, out_of_memory
+from poolwise.experiment import Experiment
 from poolwise.images.augment import Normalise, named
 from poolwise.images.packed import Packed
 from poolwise.images.sources import ImageSet, Source
 from poolwise.networks import others
 from poolwise.networks.weights import Weights
-from poolwise.problem import Problem
 from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.settings import Settings
@@ -52,7 +52,7 @@ SMALL_RANKING_MACS = 2e12
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
 
 
-def measured(problem: Problem, rough_seconds: float) -> Parallel:
+def measured(problem: Experiment, rough_seconds: float) -> Parallel:
     """How many processes of how many threads train most on this machine, measured where the work is worth it.
 
     Work of less than WORTHWHILE_SECONDS stays in one process, unless ``workers`` was asked for.
@@ -75,13 +75,13 @@ def measured(problem: Problem, rough_seconds: float) -> Parallel:
     )
 
 
-def _together(problem: Problem, count: int, threads: int) -> float:
+def _together(problem: Experiment, count: int, threads: int) -> float:
     """Median seconds of a training step in each of ``count`` processes at work at once."""
     with Crew(problem, count, threads) as crew:
         return float(np.median([f.result() for f in [crew.submit(_time_steps, count) for _ in range(count)]]))
 
 
-def _time_steps(problem: Problem, listener: _Counting, _hold: None, count: int) -> float:
+def _time_steps(problem: Experiment, listener: _Counting, _hold: None, count: int) -> float:
     network = problem.precision.place(problem.plain(problem.default), problem.device)
     optimizer = sgd(network, 0.01, 0.9, 0.0)
     images_BCHW, labels_B, _ = problem.calibration_batch()
@@ -98,13 +98,13 @@ def _time_steps(problem: Problem, listener: _Counting, _hold: None, count: int) 
     return float(np.median(seconds[1:]))
 
 
-def for_trainings(problem: Problem) -> Parallel:
+def for_trainings(problem: Experiment) -> Parallel:
     """Processes and threads for stand-alone trainings. Threads do not depend on how many workers were asked for."""
     found = problem.parallel
     return _settled(problem, found.threads, found.slowdown)
 
 
-def for_search(problem: Problem) -> Parallel:
+def for_search(problem: Experiment) -> Parallel:
     """Processes and threads for the SuperNets of a search, which work side by side within a block of draws."""
     found, supernets = problem.parallel, problem.settings.side_by_side
     useful = min(found.workers, supernets)
@@ -114,7 +114,7 @@ def for_search(problem: Problem) -> Parallel:
     return replace(settled, workers=min(settled.workers, supernets) if problem.block > 1 else 1)
 
 
-def for_ranking(problem: Problem) -> Parallel:
+def for_ranking(problem: Experiment) -> Parallel:
     """Processes and threads for ranking all configurations; what is soon done stays in this process."""
     few = problem.space.size <= LISTED
     if few and problem.cost.prefix_macs(problem.space) * len(problem.halves[1]) < SMALL_RANKING_MACS:
@@ -122,7 +122,7 @@ def for_ranking(problem: Problem) -> Parallel:
     return for_trainings(problem)
 
 
-def _settled(problem: Problem, threads: int, slowdown: float) -> Parallel:
+def _settled(problem: Experiment, threads: int, slowdown: float) -> Parallel:
     """What was asked for, and for the rest as many processes as fill the machine."""
     threads = problem.settings.threads or threads
     return Parallel(problem.settings.workers or max(cpu_threads() // threads, 1), threads, slowdown)
@@ -139,7 +139,7 @@ class Crew:
     A function handed to ``submit`` must be importable by name; it is called as ``function(problem, listener, hold, *job)``.
     """
 
-    def __init__(self, problem: Problem, count: int, threads: int, hold: Any = None):
+    def __init__(self, problem: Experiment, count: int, threads: int, hold: Any = None):
         context = multiprocessing.get_context("spawn")
         # the parent waits for no lock of these, which a worker that is killed may hold
         self._counter, self._stop = context.Value("q", 0), context.RawValue("b", 0)
@@ -170,7 +170,7 @@ class Crew:
 
 
 def each(
-    problem: Problem,
+    problem: Experiment,
     function: Callable[..., Any],
     jobs: Sequence[Job],
     listener: Listener,
@@ -272,7 +272,7 @@ def keep_memory() -> None:
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _shared(problem: Problem) -> dict[str, Any]:
+def _shared(problem: Experiment) -> dict[str, Any]:
     """The images in use as tensors in shared memory, which another process opens without a copy; those on disk stay there."""
     source, own = problem.in_use, others.given(problem.settings.model)
     transform = f"transform {named(source.augment)}" if source.augment else ""
@@ -352,7 +352,7 @@ def _begin(settings: Settings, shared: dict[str, Any], counter: Any, stop: Any, 
     if shared["own"] is not None:
         others.backbone(settings.model.removeprefix(others.OWN), shared["own"])
     weights = shared["weights"] and Weights.opened(*shared["weights"])
-    problem = Problem(settings, _opened(shared), weights=weights)
+    problem = Experiment(settings, _opened(shared), weights=weights)
     problem.normalise = Normalise(*shared["normalise"])  # so that no worker goes through all images
     _here[:] = problem, _Counting(counter, stop), hold
 

@@ -15,9 +15,9 @@ from poolwise.comparing import contenders, entries
 from poolwise.comparing.compute import Compute
 from poolwise.comparing.protocol import Protocol
 from poolwise.errors import RequestError
+from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.networks import family
-from poolwise.problem import Problem
 from poolwise.progress import Interrupted, Listener
 from poolwise.runs import RunFolder, Trials
 from poolwise.searching import samplers
@@ -188,7 +188,7 @@ def test_trials_never_see_the_test_set(study, tmp_path, table, source):
     )
     other = dataclasses.replace(source, test=draw_images(48, 8, 77))
     for work in asked.works:
-        entries.carry_out(Problem(work.settings, other), Listener(), None, work)
+        entries.carry_out(Experiment(work.settings, other), Listener(), None, work)
         again = entries.read(work, asked.table.space)
         first = next(e for e in study[1]["entries"] if (e["method"], e["seed"]) == (work.contender.label, 1))
         assert again.scores_P.tolist() == first["scores"]
@@ -231,10 +231,10 @@ def test_full_trainings_have_the_epochs_of_the_truth(recipe, source):
         "retrain_steps": None,
         "retrain_epochs": 7,
     }
-    compute = Compute(Problem(Settings.from_json(settings), source))
+    compute = Compute(Experiment(Settings.from_json(settings), source))
     assert (compute.training, compute.full_steps) == (48, 7 * (48 // 20))
     steps = {**settings, "retrain_steps": 7 * (96 // 20)}
-    assert Compute(Problem(Settings.from_json(steps), source)).full_steps == 7 * (48 // 20)
+    assert Compute(Experiment(Settings.from_json(steps), source)).full_steps == 7 * (48 // 20)
 
 
 def test_short_trainings_are_paid_for(tmp_path, table, source):

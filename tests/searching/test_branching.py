@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import poolwise
 from conftest import After
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
@@ -41,7 +41,7 @@ def always(monkeypatch):
 
 
 def _state(settings, source, steps=5):
-    state = loop.SearchState(Problem(settings, source))
+    state = loop.SearchState(Experiment(settings, source))
     for _ in range(steps):
         state.advance()
     return state
@@ -109,8 +109,8 @@ def test_early_on_configurations_are_better_off_together(measured_settings, tiny
 
 def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(Parting, "pays", property(lambda _: False))
-    problem = Problem(measured_settings, tiny_source)
-    plain = Problem(dataclasses.replace(measured_settings, supernets=1, branching="fixed"), tiny_source)
+    problem = Experiment(measured_settings, tiny_source)
+    plain = Experiment(dataclasses.replace(measured_settings, supernets=1, branching="fixed"), tiny_source)
     looked, state = loop.SearchState(problem), loop.SearchState(plain)
     assert (problem.block, plain.block) == (1, 1)
     while state.step < state.steps:
@@ -133,7 +133,7 @@ def test_words():
 
 def test_supernets_double_where_it_pays(measured_settings, tiny_source, always):
     always(PAYS)
-    state = loop.SearchState(Problem(measured_settings, tiny_source))
+    state = loop.SearchState(Experiment(measured_settings, tiny_source))
     counts = []
     while state.step < state.steps:
         used = {job["supernet"] for job in state.advance()}
@@ -212,13 +212,13 @@ def test_spaces_too_large_to_be_listed_are_sampled(measured_settings, tiny_sourc
 
 def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_source):
     plain = dataclasses.replace(measured_settings, supernets=1, branching="fixed")
-    problem = Problem(plain, tiny_source)
+    problem = Experiment(plain, tiny_source)
     mean = sum(problem.cost(pooling).macs for pooling in problem.space) // 36
     allowed = 2000 * step_macs(problem, mean)
     settings = dataclasses.replace(measured_settings, steps=None, search_macs=allowed)
-    state = loop.SearchState(Problem(settings, tiny_source))
+    state = loop.SearchState(Experiment(settings, tiny_source))
     assert 0.5 * 2000 < state.steps < 2000
-    whole = loop.SearchState(Problem(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
+    whole = loop.SearchState(Experiment(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
     assert whole.steps in (1999, 2000)
 
 

@@ -10,10 +10,10 @@ from conftest import draw_images
 from poolwise import limiting, networks, planning
 from poolwise.calibration import Timing
 from poolwise.errors import RequestError
+from poolwise.experiment import Experiment, space_asked
 from poolwise.images.sources import Source
 from poolwise.networks import registry
 from poolwise.networks.resnet import BasicBlock, _chain
-from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder
 from poolwise.settings import Settings
@@ -65,24 +65,24 @@ def test_one_other_number_with_copies_by_depth_and_all_supernets(tmp_path, count
 
 
 def test_the_default_is_a_member_where_its_number_is_asked_for(tiny_settings, tiny_source):
-    problem = Problem(dataclasses.replace(tiny_settings, poolings=(2, 3)), tiny_source)
+    problem = Experiment(dataclasses.replace(tiny_settings, poolings=(2, 3)), tiny_source)
     assert problem.space.size == 36 + 84
     assert (
-        Problem(dataclasses.replace(tiny_settings, poolings=(2,)), tiny_source).space
+        Experiment(dataclasses.replace(tiny_settings, poolings=(2,)), tiny_source).space
         == networks.family("resnet20").space
     )
     with pytest.raises(RequestError, match="8x8 pixels are too small for 4 poolings: at least 16x16"):
-        Problem(dataclasses.replace(tiny_settings, poolings=(4,)), tiny_source)
+        Experiment(dataclasses.replace(tiny_settings, poolings=(4,)), tiny_source)
 
 
 def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
     settings = dataclasses.replace(tiny_settings, poolings=(1, 3), max_configs=20, threads=1, workers=1)
-    problem = Problem(settings, tiny_source)
+    problem = Experiment(settings, tiny_source)
     assert problem.space.size == 20
     assert problem.default in problem.space
-    assert Problem(settings, tiny_source).space == problem.space
-    assert Problem(dataclasses.replace(settings, seed=1), tiny_source).space != problem.space
-    limited, found = limiting.limited(Problem(dataclasses.replace(settings, max_macs=1.0), tiny_source))
+    assert Experiment(settings, tiny_source).space == problem.space
+    assert Experiment(dataclasses.replace(settings, seed=1), tiny_source).space != problem.space
+    limited, found = limiting.limited(Experiment(dataclasses.replace(settings, max_macs=1.0), tiny_source))
     assert 0 < len(found.members) < 20
     assert set(limited.space) == {*found.members, problem.default}
     assert isinstance(limited.space, Subspace)
@@ -175,11 +175,11 @@ def test_of_a_million_some_are_priced_and_guessed(deep):
 
 
 def test_a_plan_of_a_million_takes_no_time(deep, tiny_settings, monkeypatch):
-    monkeypatch.setattr(Problem, "timing", Timing((0.5, 0.0), (0.1, 0.0), 1e-12, 0.0))
+    monkeypatch.setattr(Experiment, "timing", Timing((0.5, 0.0), (0.1, 0.0), 1e-12, 0.0))
     source = Source("tiny", draw_images(24, 32, 1), draw_images(12, 32, 2), ("red", "green", "blue"))
     settings = dataclasses.replace(tiny_settings, model=deep, poolings=(4, 5), threads=1, workers=1, steps=40)
-    problem = Problem(settings, source)
+    problem = Experiment(settings, source)
     rank = planning.plan(problem, ["rank"]).stages[0]
     assert rank.steps == 41 * 12, "no more than the search can visit"
-    wider = Problem(dataclasses.replace(settings, rank_beam=3), source)
+    wider = Experiment(dataclasses.replace(settings, rank_beam=3), source)
     assert planning.plan(wider, ["rank"]).stages[0].macs > rank.macs

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from torch import nn
 
+from poolwise.experiment import Experiment
 from poolwise.networks import registry
 from poolwise.networks.chain import Chain, PoolHead, batch_norm
-from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.runs import RunFolder
@@ -119,7 +119,7 @@ def augment(images, generator, pad=1):
     return out
 
 
-def restated(problem: Problem, initial: list[list[np.ndarray]]):
+def restated(problem: Experiment, initial: list[list[np.ndarray]]):
     """Steps 1 to 6. Returns draws, scores_PM, assignment_PM and the ranking's accuracy_P."""
     s, streams = problem.settings, Streams(problem.settings.seed).child("search")
     training, scoring = (problem.training_images.subset(half) for half in problem.halves)
@@ -176,7 +176,7 @@ def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supe
         model="pointwise", supernets=supernets, steps=60, batch_size=12, eval_batch_size=48, lr=0.1, temperature=40.0,
         draw=draw, block=1, precision="float32", device="cpu", seed=20 + supernets,
     )  # fmt: skip
-    problem = Problem(settings, tiny_source)
+    problem = Experiment(settings, tiny_source)
     streams = Streams(settings.seed).child("search")
     initial = []
     for m in range(supernets):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.rng import Streams
 from poolwise.searching.nets import TRIED_BLOCKS, Job, Lanes, SuperNets
 from poolwise.settings import Settings
@@ -36,7 +36,7 @@ def test_both_ways_are_tried_in_turn_and_the_faster_is_kept():
 def test_streams_change_no_result(tiny_source, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     settings = Settings(width=4, supernets=3, steps=8, batch_size=16, device="cuda", precision="float32")
-    problem, found = Problem(settings, tiny_source), []
+    problem, found = Experiment(settings, tiny_source), []
     for active in (False, True):
         nets = SuperNets(problem, Streams(0))
         nets.lanes._seconds = [[float(active)] * TRIED_BLOCKS, [float(not active)] * TRIED_BLOCKS]

@@ -10,10 +10,10 @@ import torch
 
 from poolwise import suggesting
 from poolwise.api.handing import network
+from poolwise.experiment import space_asked
 from poolwise.networks.cost import Cost, family_costs, sized
 from poolwise.networks.others import build, is_other
 from poolwise.networks.slots import Slots, slots
-from poolwise.problem import space_asked
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling, PoolingSpace
 from poolwise.suggesting import Guess

@@ -9,9 +9,9 @@ from typing import Any
 from poolwise import stages
 from poolwise.api.results import Comparison, Exhaustive, Simulation
 from poolwise.errors import RequestError
+from poolwise.experiment import Experiment, space_asked
 from poolwise.images.sources import Source
 from poolwise.metrics.uncertainty import RESAMPLES
-from poolwise.problem import Problem, space_asked
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, alone
 from poolwise.searching import samplers
@@ -131,7 +131,7 @@ def compare(
         raise RequestError("nothing to train, so nothing to plan: name --methods")
     problem = trained.problem if trained else None
     if source is not None and problem is None:
-        problem = Problem(study.settings_of(truth, known), source)
+        problem = Experiment(study.settings_of(truth, known), source)
     entries = study.column_entries(truth, columns)
     if trained and plan:
         study.check_controls(names)

@@ -10,9 +10,9 @@ from typing import Any
 from poolwise import limiting, planning, refining, stages
 from poolwise.api.results import Ranking, Refinement, Retraining, Run
 from poolwise.errors import RequestError
+from poolwise.experiment import space_asked
 from poolwise.images.sources import Source
 from poolwise.planning import Plan
-from poolwise.problem import space_asked
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, alone
 from poolwise.searching import ranked

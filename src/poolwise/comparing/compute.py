@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from poolwise import standalone
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.searching.length import measuring_macs, most_share, on_supernets, short_of, step_macs
 from poolwise.settings import Settings
 from poolwise.space import Pooling
@@ -20,7 +20,7 @@ class Compute:
     the whole scoring half, with what equal prefixes share counted once a SuperNet.
     """
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Experiment):
         self.problem = problem
         self.training, self.scoring = (len(half) for half in problem.halves)
         self.batch = min(problem.settings.batch_size, self.training)

@@ -15,8 +15,8 @@ from poolwise.comparing.compute import Compute
 from poolwise.comparing.contenders import Contender
 from poolwise.comparing.judge import Entry
 from poolwise.errors import RequestError
+from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
-from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.searching.ranked import parts
@@ -94,7 +94,7 @@ class Share(Listener):
         self.listener.check()
 
 
-def carry_out(problem: Problem, listener: Listener, _hold: None, work: Work) -> None:
+def carry_out(problem: Experiment, listener: Listener, _hold: None, work: Work) -> None:
     """Do what is not done yet of one entry on ``problem``'s images. Raises Interrupted where it is asked to stop."""
     share = Share(listener, work.budget, None if work.contender.trials else work.settings.steps)
     if not (work.folder / "run.json").exists() and work.folder.exists():
@@ -134,7 +134,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
         folder = RunFolder.open(work.folder)
     else:
         folder = RunFolder.create(work.folder, {**work.request(), **environment()})
-    problem = Problem(work.settings, source)
+    problem = Experiment(work.settings, source)
     compute, trials = Compute(problem), Trials(folder)
     method = method_of(work, compute)
     known = {(t["pooling"], t["budget"], t["seed"]): t["accuracy"] or 0.0 for t in trials.all()}
@@ -191,7 +191,7 @@ def _elsewhere(work: Work, asked: trialing.Ask) -> Done | None:
     return None
 
 
-def _train(problem: Problem, compute: Compute, asked: trialing.Ask, trials: Trials, share: Share) -> float:
+def _train(problem: Experiment, compute: Compute, asked: trialing.Ask, trials: Trials, share: Share) -> float:
     """Accuracy (0 to 1) on the scoring half; a training that fails is recorded so and counts as 0."""
     begin = time.perf_counter()
     try:

@@ -22,9 +22,9 @@ from poolwise.comparing.entries import Work
 from poolwise.comparing.judge import Entry
 from poolwise.comparing.study import settings_of
 from poolwise.errors import PoolwiseError, RequestError
+from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.plain import json_text
-from poolwise.problem import Problem
 from poolwise.process import threads_here
 from poolwise.progress import Listener, time_words
 from poolwise.runs import FORMAT, alone, command_line, environment, read_checked, write_atomically
@@ -94,7 +94,7 @@ class Protocol:
         _check_numbers(budgets, seeds)
         earlier = read_checked(out / REQUEST) if (out / REQUEST).exists() else {}
         asked = {name: value for name, value in (machine or {}).items() if value is not None}
-        self.problem = Problem(self._recipe(recipe_of(table, model, recipe), asked, earlier), source)
+        self.problem = Experiment(self._recipe(recipe_of(table, model, recipe), asked, earlier), source)
         self._check_images()
         if len(table.space) > RANKED_CONFIGURATIONS:
             raise RequestError(f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations")
@@ -239,9 +239,9 @@ class Protocol:
         done = [work for work in self.works if work.done]
         return [entries.read(work, self.table.space) for work in done], failed
 
-    def _images(self) -> Problem:
+    def _images(self) -> Experiment:
         """The problem with nothing but the images in use, which is what worker processes have."""
-        return Problem(self.settings, self.problem.in_use, weights=self.problem.weights)
+        return Experiment(self.settings, self.problem.in_use, weights=self.problem.weights)
 
     def _save(self) -> None:
         earlier = read_checked(self.out / REQUEST) if (self.out / REQUEST).exists() else {}

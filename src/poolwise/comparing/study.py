@@ -11,9 +11,9 @@ import numpy as np
 from poolwise import controls
 from poolwise.comparing.judge import TESTED, Entry, anytime, judge, measures, pairs, summary
 from poolwise.errors import RequestError, did_you_mean
+from poolwise.experiment import Experiment
 from poolwise.networks import family, others
 from poolwise.plain import csv_text, json_text
-from poolwise.problem import Problem
 from poolwise.runs import FORMAT, command_line, environment, write_atomically
 from poolwise.settings import Settings, preset
 from poolwise.truth.tables import Table, costs
@@ -50,7 +50,7 @@ def column_entries(table: Table, names: Sequence[str] | None = None) -> list[Ent
 
 
 def control_entries(
-    table: Table, model: str, names: Sequence[str], seeds: Sequence[int], problem: Problem | None = None
+    table: Table, model: str, names: Sequence[str], seeds: Sequence[int], problem: Experiment | None = None
 ) -> list[Entry]:
     """Rankings without training. Those that only count come once; zero-cost scores once a seed, on ``problem``'s images."""
     check_controls(names)
@@ -59,7 +59,7 @@ def control_entries(
         if name in controls.COUNTED:
             entries.append(Entry(name, 0, 0, controls.counted(name, costs(table, model).values())))
             continue
-        problem = problem or Problem(settings_of(table, model))
+        problem = problem or Experiment(settings_of(table, model))
         for seed in seeds:
             scores_P, macs = controls.untrained(problem, name, seed=seed)
             entries.append(Entry(name, seed, macs, scores_P))

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError
+from poolwise.experiment import Experiment
 from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
-from poolwise.problem import Problem
 from poolwise.rng import Streams
 from poolwise.space import Pooling
 
@@ -67,7 +67,7 @@ _PASSES = {"naswot": 1, "grad_norm": 3}  # forward passes that a score costs; a 
 
 
 def untrained(
-    problem: Problem, name: str, *, seed: int = 0, initialisations: int = INITIALISATIONS, images: int = IMAGES
+    problem: Experiment, name: str, *, seed: int = 0, initialisations: int = INITIALISATIONS, images: int = IMAGES
 ) -> tuple[np.ndarray, int]:
     """scores_P float64 of the zero-cost score ``name`` (one of UNTRAINED), and the MACs that it took.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling
 
@@ -62,14 +62,14 @@ def on_supernets(steps: int, share: float | None, configurations: int) -> int:
     return steps - configurations * length * seeds
 
 
-def short_trainings(problem: Problem) -> Short:
+def short_trainings(problem: Experiment) -> Short:
     """The short trainings of a run; none in spaces that are too large to be listed."""
     if problem.space.size > LISTED:
         return Short(0, 0)
     return short_of(whole_steps(problem), problem.settings.short, problem.space.size)
 
 
-def whole_steps(problem: Problem) -> int:
+def whole_steps(problem: Experiment) -> int:
     """Steps of the search, those of short trainings among them.
 
     Where its length is said in multiply-adds, at the mean of a small space or at the default's.
@@ -86,19 +86,19 @@ def whole_steps(problem: Problem) -> int:
     return settings.steps or settings.epochs * max(half // min(settings.batch_size, half), 1)
 
 
-def _typical(problem: Problem) -> tuple[int, int]:
+def _typical(problem: Experiment) -> tuple[int, int]:
     """Configurations whose mean is taken for that of the space, and their multiply-adds an image in all."""
     members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
     return len(members), sum(problem.cost(pooling).macs for pooling in members)
 
 
-def search_steps(problem: Problem) -> int:
+def search_steps(problem: Experiment) -> int:
     """Steps on SuperNets."""
     length, seeds = short_trainings(problem)
     return whole_steps(problem) - problem.space.size * length * seeds
 
 
-def step_macs(problem: Problem, macs: int, scored: float = 1.0) -> int:
+def step_macs(problem: Experiment, macs: int, scored: float = 1.0) -> int:
     """Multiply-adds of a step at ``macs`` an image: a training batch counts three passes, a scoring batch one.
 
     ``scored`` of the steps are followed by one; those of short trainings are not.
@@ -112,7 +112,7 @@ def tried_steps(steps: int) -> int:
     return max(steps // _TRIED, _FEWEST_TRIED)
 
 
-def measuring_macs(problem: Problem, settings: Settings, steps: int, macs: int) -> int:
+def measuring_macs(problem: Experiment, settings: Settings, steps: int, macs: int) -> int:
     """Multiply-adds, at most, of measuring in a search of ``steps``, at ``macs`` an image: trainings, and losses."""
     most = settings.supernets or 1
     if settings.branching != "measured" or most == 1:
@@ -122,7 +122,7 @@ def measuring_macs(problem: Problem, settings: Settings, steps: int, macs: int) 
     return min(len(CHECKS), most.bit_length() - 1) * TRIALS * images * macs
 
 
-def measured_macs(problem: Problem) -> int:
+def measured_macs(problem: Experiment) -> int:
     """The same of a search whose length is said in multiply-adds: what is set apart of them; 0 of others."""
     settings = problem.settings
     if not settings.search_macs or settings.branching != "measured":
@@ -132,7 +132,7 @@ def measured_macs(problem: Problem) -> int:
     return measuring_macs(problem, settings, settings.search_macs // step_macs(problem, mean), mean)
 
 
-def short_macs(problem: Problem) -> int:
+def short_macs(problem: Experiment) -> int:
     """Multiply-adds of all short trainings."""
     length, seeds = short_trainings(problem)
     if not seeds:
@@ -140,7 +140,7 @@ def short_macs(problem: Problem) -> int:
     return length * seeds * step_macs(problem, sum(problem.cost(pooling).macs for pooling in problem.space), 0)
 
 
-def scoring_macs(problem: Problem, poolings: Sequence[Pooling], judge_P: np.ndarray) -> int:
+def scoring_macs(problem: Experiment, poolings: Sequence[Pooling], judge_P: np.ndarray) -> int:
     """Multiply-adds of scoring an image under every configuration, each SuperNet computing the prefixes of its own once."""
     groups = [[p for p, m in zip(poolings, judge_P, strict=True) if m == net] for net in set(judge_P.tolist())]
     return sum(problem.cost.prefix_macs(group) for group in groups)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poolwise.experiment import Experiment
 from poolwise.plain import reading
-from poolwise.problem import Problem
 from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
@@ -37,7 +37,7 @@ _MEMBERS = 1000  # of spaces that are too large to be listed, configurations tha
 class SearchState:
     """Everything that a search is at one moment; ``save`` and ``restore`` make it last."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Experiment):
         settings, self.problem, self.step = problem.settings, problem, 0
         self.macs = 0  # of the training steps and scoring passes so far
         self.window = _Window()
@@ -217,7 +217,7 @@ class Pace:
         return max(self.macs - spent, 0) * len(self.last) // sum(self.last)
 
 
-def search(problem: Problem, folder: RunFolder, listener: Listener) -> SearchState:
+def search(problem: Experiment, folder: RunFolder, listener: Listener) -> SearchState:
     """Train the mixture from the last checkpoint (or from scratch) to the end, then what short trainings there are.
 
     Raises Interrupted when asked to stop.

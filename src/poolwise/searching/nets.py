@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poolwise.experiment import Experiment
 from poolwise.images.batches import Draw, Shuffled
 from poolwise.networks.switch import SwitchableNet
-from poolwise.problem import Problem
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.space import Pooling
@@ -97,7 +97,7 @@ class SuperNets:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Experiment,
         streams: Streams,
         networks: list[SwitchableNet] | None = None,
         momenta: list[list[Tensor]] | None = None,
@@ -165,7 +165,7 @@ def _told(results: list[tuple[Tensor, Tensor]], watch: Stopwatch) -> list[list[f
         return [torch.stack(values).tolist() for values in zip(*results, strict=True)]
 
 
-def _placed(problem: Problem, name: str, streams: Streams) -> SwitchableNet:
+def _placed(problem: Experiment, name: str, streams: Streams) -> SwitchableNet:
     network = problem.supernet(name, streams)
     problem.precision.place(network, problem.device)
     return network
@@ -188,7 +188,7 @@ def count_all(
     return right_P
 
 
-def crew(problem: Problem, nets: SuperNets, workers: int, threads: int) -> Crew:
+def crew(problem: Experiment, nets: SuperNets, workers: int, threads: int) -> Crew:
     """Worker processes that work on these very SuperNets, whose weights and momenta move to shared memory."""
     momenta = nets.momenta()
     for network, buffers in zip(nets.networks, momenta, strict=True):
@@ -202,7 +202,7 @@ _mine: list[SuperNets] = []  # of a worker process: made at its first job
 
 
 def run_chain(
-    problem: Problem, _listener: Listener, hold: Any, jobs: Sequence[Job], profile: bool
+    problem: Experiment, _listener: Listener, hold: Any, jobs: Sequence[Job], profile: bool
 ) -> tuple[list[Told], dict[str, float]]:
     """In a worker: the jobs of one SuperNet in order. Their results, and the seconds of each part if asked for."""
     if not _mine:

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
+from poolwise.experiment import Experiment
 from poolwise.images.batches import Draw, Shuffled
 from poolwise.networks.walk import walk
-from poolwise.problem import Problem
 from poolwise.rng import Streams
 from poolwise.searching.length import SCORED, TRIALS
 from poolwise.searching.nets import SuperNets
@@ -66,7 +66,7 @@ class Parting:
 
 @torch.no_grad()
 def _loss(
-    problem: Problem, nets: SuperNets, m: int, poolings: Sequence[Pooling], batch: tuple[Tensor, Tensor]
+    problem: Experiment, nets: SuperNets, m: int, poolings: Sequence[Pooling], batch: tuple[Tensor, Tensor]
 ) -> float:
     """Mean loss of configurations on one batch, in nats."""
     (images_BCHW, labels_B), total = batch, 0.0
@@ -81,7 +81,7 @@ class _Trial:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Experiment,
         nets: SuperNets,
         m: int,
         members: Sequence[Pooling],
@@ -137,7 +137,7 @@ class _Trial:
 
 
 def tried(
-    problem: Problem,
+    problem: Experiment,
     nets: SuperNets,
     sharing: Sequence[Sequence[Pooling]],
     streams: Streams,

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from poolwise.errors import PoolwiseError, RequestError
+from poolwise.experiment import Experiment
 from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import SwitchableNet
 from poolwise.networks.walk import walk
-from poolwise.problem import Problem
 from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rng import Streams
@@ -31,7 +31,7 @@ RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is r
 
 
 def _score_batch(
-    problem: Problem,
+    problem: Experiment,
     listener: Listener,
     networks: Any,
     _place: int,
@@ -54,7 +54,7 @@ def _given(result: Any) -> np.ndarray:
     return result
 
 
-def score_all(problem: Problem, networks: list[SwitchableNet], panel: Panel, listener: Listener) -> np.ndarray:
+def score_all(problem: Experiment, networks: list[SwitchableNet], panel: Panel, listener: Listener) -> np.ndarray:
     """right_BP: rightly classified images of each configuration in each pass of the panel, shared out to the workers."""
     jobs = [
         (place, int(i), panel.turns, list(panel.poolings), owner_P.tolist())
@@ -85,7 +85,7 @@ class Panel:
         batch_B, turn_B, images_B: batch, turn and images of each pass.
     """
 
-    def __init__(self, problem: Problem, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
+    def __init__(self, problem: Experiment, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
         batches, self.poolings = problem.ranking_batches(len(judge_TP)), poolings
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
         self.batch_B = np.arange(batches.parts)
@@ -124,7 +124,7 @@ def pooled(accuracy_TP: np.ndarray, weight_TP: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def recalibrate(
-    problem: Problem,
+    problem: Experiment,
     networks: list[SwitchableNet],
     poolings: Sequence[Pooling],
     supernet_P: np.ndarray,
@@ -149,7 +149,7 @@ def recalibrate(
     return list(views)
 
 
-def rank(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+def rank(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Score the finished search's configurations and write ``ranking.json``. RequestError where it is not finished.
 
     Of a space above RANKED_CONFIGURATIONS, those that the search visited and the default are scored, or, with
@@ -190,7 +190,7 @@ class Scored:
     rounds: list[list[Pooling]]
 
 
-def _plain(problem: Problem, state: SearchState, listener: Listener) -> Scored:
+def _plain(problem: Experiment, state: SearchState, listener: Listener) -> Scored:
     """The whole space, or what was visited of a large one, in one go."""
     poolings = _covered(problem, state)
     listener.start("rank", _passes(problem, state))
@@ -198,7 +198,7 @@ def _plain(problem: Problem, state: SearchState, listener: Listener) -> Scored:
     return Scored(poolings, panel, right_BP, [poolings])
 
 
-def _beamed(problem: Problem, state: SearchState, listener: Listener) -> Scored:
+def _beamed(problem: Experiment, state: SearchState, listener: Listener) -> Scored:
     """What a beam comes by, a level after the other."""
     space, width = problem.space, problem.settings.rank_beam
     assert width is not None
@@ -219,7 +219,7 @@ def _beamed(problem: Problem, state: SearchState, listener: Listener) -> Scored:
 
 
 def _run(
-    problem: Problem, state: SearchState, poolings: Sequence[Pooling], listener: Listener
+    problem: Experiment, state: SearchState, poolings: Sequence[Pooling], listener: Listener
 ) -> tuple[Panel, np.ndarray]:
     """Which SuperNets score ``poolings``, and right_BP."""
     panel = _panel(problem, state, poolings)
@@ -227,18 +227,18 @@ def _run(
     return panel, score_all(problem, networks, panel, listener)
 
 
-def _passes(problem: Problem, state: SearchState) -> int:
+def _passes(problem: Experiment, state: SearchState) -> int:
     """Batches of one go through the scoring half, those that recalibrate norms among them."""
     calibration = problem.calibration_batches
     turns = state.sampler.turns(problem.settings.rank_on)
     return problem.ranking_batches(turns).parts + (calibration.parts if calibration else 0)
 
 
-def _panel(problem: Problem, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
+def _panel(problem: Experiment, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
     return Panel(problem, poolings, *state.sampler.judges_of(poolings, problem.settings.rank_on))
 
 
-def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
+def _covered(problem: Experiment, state: SearchState) -> list[Pooling]:
     """What is ranked, in the order of the space; of too many that were visited, those with the highest moving averages."""
     space = problem.space
     if space.size <= RANKED_CONFIGURATIONS:
@@ -247,7 +247,7 @@ def _covered(problem: Problem, state: SearchState) -> list[Pooling]:
     return sorted({*visited, problem.default})
 
 
-def coverage(problem: Problem, scored: int) -> str:
+def coverage(problem: Experiment, scored: int) -> str:
     """What was ranked, in a sentence."""
     settings, size = problem.settings, problem.space.size
     how = "those that the search visited, and the default"
@@ -257,7 +257,7 @@ def coverage(problem: Problem, scored: int) -> str:
 
 
 def describe(
-    problem: Problem, state: SearchState, scored: Scored, alone: dict[str, list[float]] | None = None
+    problem: Experiment, state: SearchState, scored: Scored, alone: dict[str, list[float]] | None = None
 ) -> dict[str, Any]:
     """What was scored, with its costs and what it came from, in the order of the space; ``ranked`` orders it.
 
@@ -303,13 +303,13 @@ def describe(
     }
 
 
-def _recalibration(problem: Problem) -> dict[str, Any]:
+def _recalibration(problem: Experiment) -> dict[str, Any]:
     """How many images recalibrated norms were averaged over, and at most how many at a time."""
     batches = problem.calibration_batches
     return {"recalibration": {"images": len(batches), "batch": batches.batch_size}} if batches else {}
 
 
-def _macs(problem: Problem, state: SearchState, scored: Scored) -> int:
+def _macs(problem: Experiment, state: SearchState, scored: Scored) -> int:
     """Multiply-adds of what was run, each SuperNet computing its own prefixes once a batch and round."""
     panel, total = scored.panel, 0
     seen_T = [int(panel.images_B[panel.turn_B == turn].sum()) for turn in range(panel.turns)]

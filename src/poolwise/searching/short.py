@@ -17,7 +17,7 @@ import numpy as np
 
 from poolwise import standalone, workers
 from poolwise.errors import PoolwiseError, RequestError, RunFailure, WorkerDied
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, Trials
 from poolwise.searching.length import short_trainings
@@ -28,7 +28,7 @@ FILE = "short.sqlite"
 STREAM = "short"  # random streams of these trainings share nothing with those of others
 
 
-def train(problem: Problem, folder: RunFolder, listener: Listener) -> None:
+def train(problem: Experiment, folder: RunFolder, listener: Listener) -> None:
     """Do the short trainings that are not done. Raises Interrupted when asked to stop; what is finished is kept."""
     length, seeds = short_trainings(problem)
     if not seeds:
@@ -50,7 +50,7 @@ def train(problem: Problem, folder: RunFolder, listener: Listener) -> None:
 
 
 def _train(
-    problem: Problem, listener: Listener, _hold: None, pooling: str, seed: int, length: int
+    problem: Experiment, listener: Listener, _hold: None, pooling: str, seed: int, length: int
 ) -> tuple[list[tuple[int, float]], float]:
     begin = time.perf_counter()
     part = replace(standalone.on_halves(problem, length, STREAM), begins="search")
@@ -58,7 +58,7 @@ def _train(
     return curve, time.perf_counter() - begin
 
 
-def scores(problem: Problem, folder: RunFolder) -> dict[str, list[float]]:
+def scores(problem: Experiment, folder: RunFolder) -> dict[str, list[float]]:
     """Configuration -> minus its mean training loss (nats) over the second half of the steps, one for each seed.
 
     Empty where a run has no short trainings. A training that failed has the worst score of its seed. Raises RequestError where

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from poolwise import standalone
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
@@ -17,7 +17,7 @@ from poolwise.workers import for_trainings
 
 
 def exhaustive(
-    problem: Problem, folder: RunFolder, poolings: Sequence[Pooling], listener: Listener, retry: bool = False
+    problem: Experiment, folder: RunFolder, poolings: Sequence[Pooling], listener: Listener, retry: bool = False
 ) -> dict[str, Any]:
     """Train what is not trained yet, seed by seed, and write exhaustive.json.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from poolwise import metrics
 from poolwise.errors import RunFailure
-from poolwise.problem import Problem
+from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.settings import Settings
@@ -20,7 +20,7 @@ from poolwise.standalone import train_all
 OUTPUT, VERDICT = "retrain.json", "verdict.json"
 
 
-def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Retrain the picks and the default; write retrain.json and verdict.json.
 
     Finished trainings are found in ``trials.sqlite`` and not repeated. Seeds are fresh: none of them chose the picks.
@@ -48,7 +48,7 @@ def retrain(problem: Problem, folder: RunFolder, listener: Listener) -> dict[str
 
 
 def _accuracies(
-    problem: Problem, folder: RunFolder, pooling: str, seeds: Sequence[int], file: str = "trials.sqlite"
+    problem: Experiment, folder: RunFolder, pooling: str, seeds: Sequence[int], file: str = "trials.sqlite"
 ) -> list[float]:
     trials, found = Trials(folder, file), []
     for seed in seeds:
@@ -84,7 +84,7 @@ def roles_of(folder: RunFolder, settings: Settings) -> dict[str, list[str]]:
 
 
 def _describe(
-    problem: Problem,
+    problem: Experiment,
     roles: dict[str, list[str]],
     seeds: Sequence[int],
     accuracies: dict[str, list[float]],
@@ -130,7 +130,7 @@ def _itself(default: str) -> str:
 
 
 def _equal_cost(
-    problem: Problem, folder: RunFolder, listener: Listener, pick: str, accuracies: list[float]
+    problem: Experiment, folder: RunFolder, listener: Listener, pick: str, accuracies: list[float]
 ) -> list[dict[str, Any]]:
     """The pick against the default with as many MACs: widened, and trained longer; nothing for a pick that is no dearer."""
     ratio, default = problem.cost(Pooling.parse(pick)).macs_ratio, str(problem.default)
@@ -166,12 +166,12 @@ def _equal_cost(
     return found
 
 
-def _varied(problem: Problem, **changes: Any) -> Problem:
+def _varied(problem: Experiment, **changes: Any) -> Experiment:
     """The same images, device and choices with other settings."""
-    return Problem(replace(problem.settings, **changes), problem.source, problem.describe_choices(), problem.weights)
+    return Experiment(replace(problem.settings, **changes), problem.source, problem.describe_choices(), problem.weights)
 
 
-def _widened(problem: Problem, ratio: float) -> tuple[str, str, Problem]:
+def _widened(problem: Experiment, ratio: float) -> tuple[str, str, Experiment]:
     """The default with the number of channels whose MACs come closest to ``ratio`` times its own."""
     assert problem.width is not None
     wanted, guess = ratio * problem.cost(problem.default).macs, problem.width * ratio**0.5
@@ -181,7 +181,7 @@ def _widened(problem: Problem, ratio: float) -> tuple[str, str, Problem]:
     return f"default with {best.width} channels at first", f"default-width{best.width}.sqlite", best
 
 
-def _verdict(problem: Problem, value: dict[str, Any]) -> dict[str, Any]:
+def _verdict(problem: Experiment, value: dict[str, Any]) -> dict[str, Any]:
     """What the whole run comes to, on one page."""
     pick, settings = value["results"][0], problem.settings
     comparison = pick.get("comparison")

@@ -48,7 +48,7 @@ def space_asked(settings: Settings) -> PoolingSpace:
     return space
 
 
-class Problem:
+class Experiment:
     """Everything that search, ranking and stand-alone training have in common.
 
     Args:
