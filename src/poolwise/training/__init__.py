@@ -1,0 +1,29 @@
+"""Training: one step and one evaluation, precision and devices, stand-alone trainings and the processes that run them."""
+
+from poolwise.training.precision import PRECISIONS, Precision, choose_device
+from poolwise.training.step import (
+    LossNotFinite,
+    accuracy,
+    check_finite,
+    compiled,
+    correct,
+    cosine,
+    count_correct,
+    sgd,
+    train_step,
+)
+
+__all__ = [
+    "PRECISIONS",
+    "LossNotFinite",
+    "Precision",
+    "accuracy",
+    "check_finite",
+    "choose_device",
+    "compiled",
+    "correct",
+    "cosine",
+    "count_correct",
+    "sgd",
+    "train_step",
+]
