@@ -11,7 +11,7 @@ ROOT = Path(poolwise.__file__).parent
 FLOORS = [
     {"errors"},
     {"plain"},
-    {"rng", "settings", "progress", "process", "stopwatch", "tabular"},
+    {"config", "rng", "settings", "progress", "process", "stopwatch", "tabular"},
     {"space"},
     {"shapes"},
     {"runs"},

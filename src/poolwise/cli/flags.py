@@ -1,0 +1,183 @@
+"""Flags made from the settings of ``poolwise.config``, grouped by section in the help of each command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import click
+
+from poolwise.config import AUTO, PRESETS, Config, Setting, load_config, preset, settings
+from poolwise.errors import RequestError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_TITLES = {"": "Request", "hardware": "Hardware"}
+_GROUP = "help_group"
+
+
+class SettingType(click.ParamType):
+    """Text of a flag as the value of a setting: a number, ``auto``, or a list separated by commas."""
+
+    def __init__(self, setting: Setting):
+        self.setting = setting
+        self.name = _metavar(setting)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        if self.setting.can_be_auto and value == AUTO:
+            return AUTO
+        try:
+            return self._parsed(value)
+        except ValueError:
+            flag = self.setting.name.replace("_", "-")
+            raise RequestError(f"{flag} {value[:60]!r}: {self.setting.allowed} is allowed") from None
+
+    def _parsed(self, text: str) -> Any:
+        for kind in self.setting.kinds:
+            if kind in (int, float):
+                return _number(kind, text)
+            if get_origin(kind) is tuple:
+                parts = [part.strip() for part in text.split(",") if part.strip()]
+                return tuple(
+                    _number(int, part) if get_args(kind)[0] is not str and _counts(kind) else part for part in parts
+                )
+        return text
+
+
+def _counts(kind: Any) -> bool:
+    """Whether a tuple type holds whole numbers."""
+    inner = get_args(kind)[0]
+    return inner is int or (bool(get_args(inner)) and get_args(inner)[0] is int)
+
+
+def _number(kind: type, text: str) -> Any:
+    """A number in ASCII digits of a sensible length."""
+    if not text.isascii() or "_" in text or len(text) > 40:
+        raise ValueError(text)
+    return kind(text)
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.choices:
+        return "|".join(setting.choices)
+    names = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+    kind = next((names[kind] for kind in setting.kinds if kind in names), "LIST")
+    return f"{kind}|auto" if setting.can_be_auto else kind
+
+
+def _help(setting: Setting) -> str:
+    """Help text with the default; where presets differ, with the value of each."""
+    base = _shown(setting.default)
+    others = {
+        name: AUTO if values[setting.name] is None else _shown(values[setting.name])
+        for name, values in PRESETS.items()
+        if setting.name in values and values[setting.name] != setting.default
+    }
+    if not others:
+        return f"{setting.help}  [default: {base}]" if base else setting.help
+    words = {"paper": base, **others} if base else others
+    return f"{setting.help}  [{', '.join(f'{name}: {word}' for name, word in words.items())}]"
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None or isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _option(setting: Setting) -> Decorator:
+    flag = setting.name.replace("_", "-")
+    if bool in setting.kinds:
+        off = setting.off_flag or f"no-{flag}"
+        option = click.option(f"--{flag}/--{off}", setting.name, default=None, help=_help(setting))
+    else:
+        kind = SettingType(setting)
+        option = click.option(f"--{flag}", setting.name, type=kind, metavar=kind.name, help=_help(setting))
+    return grouped(option, _TITLES.get(setting.section, setting.section.capitalize()))
+
+
+def grouped(option: Decorator, title: str) -> Decorator:
+    """Return the option shown under a heading of its own in the help."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function = option(function)
+        parameters = getattr(function, "__click_params__", None) or getattr(function, "params", [])
+        setattr(parameters[-1], _GROUP, title)
+        return function
+
+    return decorate
+
+
+def together(*decorators: Decorator) -> Decorator:
+    """Apply decorators so that their options appear in the help in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def chosen(*parts: str) -> list[Setting]:
+    """Return the settings of sections (``retrain``) and single ones by name (``retrain_epochs``), in the order given."""
+    every = settings()
+    found: dict[str, Setting] = {}
+    for part in parts:
+        own = [every[part]] if part in every and part not in Config.model_fields else []
+        own = own or [setting for setting in every.values() if setting.section == part]
+        assert own or part in every, f"no setting or section {part}"
+        found |= {setting.name: setting for setting in own or [every[part]]}
+    return list(found.values())
+
+
+def setting_options(*parts: str) -> Decorator:
+    """Flags of whole sections and of single settings."""
+    return together(*map(_option, chosen(*parts)))
+
+
+def request_options(*parts: str) -> Decorator:
+    """Flags of a new request: ``--config``, ``--preset``, ``--seed``, and those of ``parts``."""
+    config = click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        help="Read the request from a TOML file or a run folder; flags override it.",
+    )
+    start = click.option(
+        "--preset", "preset_name", help=f"Starting point: {', '.join(PRESETS)}.  [default: demo, or that of --config]"
+    )
+    title = _TITLES[""]
+    return together(grouped(config, title), grouped(start, title), _option(settings()["seed"]), setting_options(*parts))
+
+
+def requested(values: dict[str, Any], **changes: Any) -> Config:
+    """Return the request of a command line; takes the settings among ``values`` out of it.
+
+    Raises RequestError for a wrong value.
+    """
+    known = settings()
+    flags = {name: values.pop(name) for name in list(values) if name in known}
+    flags = {name: value for name, value in {**flags, **changes}.items() if value is not None}
+    path, name = values.pop("config_path", None), values.pop("preset_name", None)
+    if path is None:
+        return preset(name or "demo", **flags)
+    return load_config(path, preset=name, **flags)
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options under the headings of their sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter, record in self._records(ctx):
+            groups.setdefault(getattr(parameter, _GROUP, "Options"), []).append(record)
+        for title, rows in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def _records(self, ctx: click.Context) -> Iterator[tuple[click.Parameter, tuple[str, str]]]:
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                yield parameter, record

@@ -1,0 +1,259 @@
+"""``Config``: the sections together, the checks across them, and the flat form that run folders and flags use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from poolwise.config import sections
+from poolwise.config.sections import Data, Hardware, Limits, Model, Ranking, Refine, Retrain, Search, Training
+from poolwise.errors import RequestError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, as the sections define it.
+
+    Attributes:
+        name: unique over all sections; flags replace ``_`` by ``-``.
+        section, field: where it stands in ``Config``; section is empty for ``preset`` and ``seed``.
+        help: one sentence.
+        off_flag: how the flag that turns a switch off is spelled where it is not ``--no-NAME``.
+        info: type, bounds and default.
+    """
+
+    name: str
+    section: str
+    field: str
+    help: str
+    off_flag: str | None
+    info: FieldInfo
+
+    @property
+    def default(self) -> Any:
+        """Value in the published recipe."""
+        return self.info.default
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """Plain types that a value may have, without None."""
+        return tuple(kind for kind in _kinds(self.info.annotation) if kind is not type(None))
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Allowed words; empty for settings with other values."""
+        return tuple(word for kind in self.kinds if get_origin(kind) is Literal for word in get_args(kind))
+
+    @property
+    def can_be_auto(self) -> bool:
+        """Whether ``auto`` stands for None."""
+        return any(getattr(part, "func", None) is sections._open for part in _metadata(self.info))
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        words = _allowed(self)
+        return f"auto or {words}" if self.can_be_auto else words
+
+
+class Config(BaseModel):
+    """A validated, frozen request.
+
+    >>> config = poolwise.preset("demo", seed=3)
+    >>> config.search.steps, config.training.lr
+    (2160, 0.05)
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    preset: sections.Text = Field("paper", description="The preset that the request started from.")
+    seed: Annotated[int, Field(ge=0, le=2**53)] = Field(0, description="Root seed of all randomness.")
+    model: Model = Model()
+    data: Data = Data()
+    training: Training = Training()
+    search: Search = Search()
+    ranking: Ranking = Ranking()
+    refine: Refine = Refine()
+    retrain: Retrain = Retrain()
+    limits: Limits = Limits()
+    hardware: Hardware = Hardware()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Config:
+        if self.training.lr_end > self.training.lr:
+            raise ValueError(
+                f"lr_end {self.training.lr_end} is above lr {self.training.lr}: the learning rate must fall; give a smaller"
+                " --lr-end as well"
+            )
+        if self.data.stream == "on" and self.data.cache_images is False:
+            raise ValueError("stream on keeps images in the cache and cache_images is off: leave one of them out")
+        if self.model.weights is None and self.model.weights_for != "both":
+            raise ValueError(f"weights_for is {self.model.weights_for} without weights: give --weights as well")
+        retrain = self.retrain
+        if retrain.until_decided and not 2 <= retrain.seeds <= retrain.max_seeds:
+            raise ValueError(
+                f"retrain_seeds is {retrain.seeds} and max_seeds {retrain.max_seeds}: until_decided needs at least 2 seeds to"
+                " start with and max_seeds no smaller than that"
+            )
+        if self.search.norm == "recalibrated" and self.hardware.compile != "off":
+            raise ValueError(
+                f"norm recalibrated changes BatchNorm while ranking and compile is {self.hardware.compile}: use --compile off"
+                " or --norm affine"
+            )
+        if self.search.norm == "recalibrated" and self.ranking.rank_on != "assigned" and self.search.supernets != 1:
+            raise ValueError(
+                f"norm recalibrated with rank_on {self.ranking.rank_on} would recalibrate every configuration on several"
+                " SuperNets: use --rank-on assigned or --norm affine"
+            )
+        return self
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> Config:
+        """Build a request from settings by name, as ``run.json`` holds them. Raises RequestError for unknown or wrong ones."""
+        known, nested = settings(), dict[str, Any]()
+        for name, value in values.items():
+            if name not in known:
+                raise RequestError(f"unknown setting {name!r}{did_you_mean(str(name), known)}")
+            one = known[name]
+            place = nested.setdefault(one.section, {}) if one.section else nested
+            place[one.field] = value
+        return cls.from_sections(nested)
+
+    @classmethod
+    def from_sections(cls, values: Mapping[str, Any]) -> Config:
+        """Build a request from nested sections, as a TOML file holds them. Raises RequestError for unknown or wrong settings."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RequestError(_message(error)) from None
+
+    def to_flat(self) -> dict[str, Any]:
+        """Return the settings by name as JSON values; ``from_flat`` reads them back."""
+        flat = {name: self.get(name) for name in settings()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
+
+    def get(self, name: str) -> Any:
+        """Return the value of a setting by its name."""
+        one = settings()[name]
+        return getattr(getattr(self, one.section) if one.section else self, one.field)
+
+    def replace(self, **changes: Any) -> Config:
+        """Return a request with some settings changed, by name. Raises RequestError for unknown or wrong ones."""
+        return self.from_flat({**{name: self.get(name) for name in settings()}, **changes})
+
+    def starts_from_weights(self, stage: str) -> bool:
+        """Whether trainings of this kind, ``search`` or ``retrain``, start from the requested weights."""
+        return self.model.weights is not None and self.model.weights_for in (stage, "both")
+
+    @property
+    def ranking_groups(self) -> list[int]:
+        """Number of SuperNets that share the configurations in each turn of the ranking; turns share the scoring batches."""
+        count = self.search.max_supernets
+        return [1] * count if self.ranking.rank_on == "all" else [count]
+
+    def pickable(self, names: Iterable[str]) -> set[str] | None:
+        """Return the configurations among ``names`` that may be picked: within the limits and ``poolings``; None for all."""
+        return sections.pickable(self.limits, self.model.poolings, names)
+
+
+@cache
+def settings() -> dict[str, Setting]:
+    """Return every setting by name, in the order of the sections."""
+    found: dict[str, Setting] = {}
+    for name, info in Config.model_fields.items():
+        kind = info.annotation
+        section = kind if isinstance(kind, type) and issubclass(kind, sections.Section) else None
+        fields = section.model_fields if section else {name: info}
+        for field, own in fields.items():
+            extra = own.json_schema_extra if isinstance(own.json_schema_extra, dict) else {}
+            own_name, off = extra.get("name") or field, extra.get("flag")
+            assert own_name not in found, f"two settings are called {own_name}"
+            text = own.description or ""
+            found[str(own_name)] = Setting(
+                str(own_name), name if section else "", field, text, None if off is None else str(off), own
+            )
+    return found
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Split a type into plain ones: through unions and Annotated."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Literal, tuple):
+        return [annotation]
+    parts = get_args(annotation)
+    return [kind for part in parts for kind in _kinds(part)] if parts else [annotation]
+
+
+def _metadata(info: FieldInfo) -> list[Any]:
+    """Bounds and validators of a field, those inside unions as well."""
+
+    def inside(annotation: Any) -> list[Any]:
+        found = list(getattr(annotation, "__metadata__", ()))
+        found += [part for own in found if isinstance(own, FieldInfo) for part in own.metadata]
+        return found + [part for argument in get_args(annotation) for part in inside(argument)]
+
+    return [*info.metadata, *inside(info.annotation)]
+
+
+def _bound(info: FieldInfo, name: str) -> Any:
+    return next((getattr(part, name) for part in _metadata(info) if getattr(part, name, None) is not None), None)
+
+
+def _allowed(one: Setting) -> str:
+    """The allowed values of a setting, without ``auto``."""
+    if one.choices:
+        return ", ".join(one.choices)
+    if bool in one.kinds:
+        return "true or false"
+    least, above, below = (_bound(one.info, name) for name in ("ge", "gt", "lt"))
+    if int in one.kinds:
+        most = _bound(one.info, "le")
+        end = f" and at most {most}" if most is not None and most < 2**53 else ""
+        return f"a whole number of at least {least}{end}"
+    if float in one.kinds:
+        if below is not None:
+            return f"a number from {least:g} to below {below:g}"
+        return f"a finite number above {above:g}" if above is not None else f"a finite number of at least {least:g}"
+    if any(get_origin(kind) is tuple for kind in one.kinds):
+        return (
+            "a list of whole numbers like 2,3"
+            if one.name == "poolings"
+            else "a list of configurations like 5-3-2,4-3-3"
+        )
+    return "a text of at most 4096 characters"
+
+
+def short(value: Any) -> str:
+    """Return a value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _message(error: ValidationError) -> str:
+    """The first problem of a ValidationError in one line: what was wrong, and what is allowed."""
+    problem = error.errors(include_url=False)[0]
+    place, value = [part for part in problem["loc"] if isinstance(part, str)], problem["input"]
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    known = settings()
+    section = place[0] if len(place) > 1 and place[0] in Config.model_fields else ""
+    one = next(
+        (s for s in known.values() if (s.section, s.field) == (section, place[1] if section else place[0])), None
+    )
+    if problem["type"] == "extra_forbidden" or one is None:
+        names = [s.field for s in known.values() if s.section == section] or list(Config.model_fields)
+        where = f" in section [{section}]" if section else ""
+        if not section and place[0] in Config.model_fields:
+            return f"section [{place[0]}] is {short(value)}: a table of settings is allowed"
+        return f"unknown setting {place[-1]!r}{where}{did_you_mean(place[-1], names)}"
+    if one.choices:
+        return (
+            f"unknown {one.name} {value!r}{did_you_mean(str(value), one.choices)}. Allowed are {', '.join(one.choices)}"
+        )
+    return f"{one.name} is {short(value)}: {one.allowed} is allowed"

@@ -1,0 +1,264 @@
+"""The sections of a request. Each field is one setting: its type, bounds, default and help text.
+
+The defaults are the published recipe (Javan, Toews, Pedersoli, AutoML 2023). The name of a setting is its name on the command
+line, in ``run.json`` and in ``preset(...)``: the name of the field, unless ``name=`` gives another one. Names are unique over
+all sections. ``None`` means "choose for me" where the help text says what is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+AUTO = "auto"  # the spelling of None in files and flags, where a setting can be left to poolwise
+LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
+_LARGEST = 2**53  # the largest whole number that JSON and float64 hold exactly
+
+
+def _open(value: Any) -> Any:
+    """Turn ``auto`` into None."""
+    return None if value == AUTO else value
+
+
+def _names(value: Any) -> Any:
+    """Turn a list into a tuple; leave anything else to the type check."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _counts(value: Any) -> Any:
+    """Sort numbers of downsamplings, each of them once."""
+    value = _names(value)
+    if not isinstance(value, tuple) or not all(isinstance(count, int) and count >= 0 for count in value):
+        return value
+    if not value or len(set(value)) < len(value):
+        listed = ", ".join(map(str, value)) or "none"
+        raise ValueError(f"poolings {listed}: give one number or several, each once, like 2,3")
+    return tuple(sorted(value))
+
+
+Text = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
+Count = Annotated[int, Field(ge=1, le=_LARGEST)]
+Batch = Annotated[int, Field(ge=2, le=_LARGEST)]  # BatchNorm needs two images
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+AutoCount = Annotated[Count | None, BeforeValidator(_open)]
+AutoShare = Annotated[Share | None, BeforeValidator(_open)]
+Configurations = Annotated[tuple[Text, ...], BeforeValidator(_names)]
+Poolings = Annotated[tuple[Annotated[int, Field(ge=0, le=4096)], ...], BeforeValidator(_counts)]
+
+
+def setting(default: Any, text: str, name: str | None = None, flag: str | None = None) -> Any:
+    """Define a setting: default, help text, the name where it is not the field's, the flag where it is not the name's."""
+    return Field(default, description=text, json_schema_extra={"name": name, "flag": flag})
+
+
+class Section(BaseModel):
+    """A frozen group of settings."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Model(Section):
+    """The network and the placements that it may take."""
+
+    name: Text = setting(
+        "resnet20",
+        "Network family (poolwise space --models lists them), torchvision:NAME, timm:NAME or FILE.py:NAME.",
+        "model",
+    )
+    width: Count | None = setting(None, "Base number of channels; by default the family's own.")
+    poolings: Poolings | None = setting(
+        None, "Numbers of downsamplings to place, like 2,3; by default as many as the network has."
+    )
+    max_configs: Annotated[int, Field(ge=2, le=_LARGEST)] | None = setting(
+        None, "Search a uniform sample of this many configurations, the default among them, if the space is larger."
+    )
+    weights: Text | None = setting(
+        None,
+        "Start from these weights instead of random ones: a .safetensors or .pth file, torchvision:NAME or timm:NAME.",
+    )
+    weights_for: Literal["search", "retrain", "both"] = setting("both", "Trainings that start from --weights.")
+
+
+class Data(Section):
+    """The images."""
+
+    source: Text = setting(
+        "cifar10", "cifar10, cifar100, food101, or folder:PATH with one subfolder for each class.", "data"
+    )
+    image_size: Count | None = setting(None, "Image height and width in pixels, for folders and food101 (64).")
+    images: Count | None = setting(None, "Use only this many training images, stratified by class.")
+    flip: bool | None = setting(
+        None, "Flip training images horizontally; turn it off where a mirror image changes the class."
+    )
+    augment: Literal["crop-flip", "cutout", "trivial", "randaugment", "none"] = setting(
+        "crop-flip", "Augmentation of training images; crop-flip is the published one."
+    )
+    stream: Literal["auto", "on", "off"] = setting(
+        "auto", "Read pixels from disk during training (on), keep them in memory (off), or decide by their number."
+    )
+    cache_images: bool | None = setting(None, "Keep decoded images on disk even if they fit in memory.")
+    skip_broken: bool = setting(False, "Skip image files that cannot be read; the report lists them.")
+    follow_links: bool = setting(False, "Follow symbolic links to folders and links that leave the data folder.")
+
+
+class Training(Section):
+    """The optimizer, for the search and for stand-alone trainings: SGD with a cosine schedule."""
+
+    batch_size: Batch = setting(128, "Images in a training or scoring batch.")
+    lr: Positive = setting(0.1, "Learning rate at the start.")
+    lr_end: Amount = setting(0.001, "Learning rate at the end.")
+    momentum: Amount = setting(0.9, "Momentum of SGD.")
+    weight_decay: Amount = setting(0.0, "Weight decay of SGD.")
+
+
+class Search(Section):
+    """Training the SuperNets."""
+
+    method: Text = setting("mixture", "Sampler: mixture (the balanced mixture of SuperNets) or one it is compared to.")
+    supernets: AutoCount = setting(
+        4, "Number of SuperNets M, or auto: one, and more in a long search where a measurement favors it."
+    )
+    branching: Literal["fixed", "measured"] | None = setting(
+        None,
+        "fixed: train all SuperNets from the end of the warm-up. measured: start with one and double the number where"
+        " configurations reach a lower loss in separate SuperNets.",
+    )
+    epochs: Count = setting(200, "Length of the search in passes over the training half.")
+    steps: Count | None = setting(None, "Length of the search in steps; overrides --epochs.")
+    macs: Count | None = setting(None, "Length of the search in MACs; overrides --steps.", "search_macs")
+    temperature: Amount = setting(100.0, "Temperature of the assignment at the end of the search.")
+    temperature_start: Amount = setting(1.0, "Temperature of the assignment at the start of the search.")
+    draw: Literal["rounds", "iid"] = setting(
+        "iid",
+        "rounds: visit every configuration once per round (strict fairness). iid: draw independently, as published.",
+    )
+    block: Count | None = setting(
+        None, "Steps drawn from the same scores; 1 as published, by default set by the device."
+    )
+    norm: Literal["batch", "affine", "recalibrated"] = setting(
+        "batch", "BatchNorm of the SuperNets: batch (as published), affine (scale and shift by depth) or recalibrated."
+    )
+    sharing: Literal["full", "resolution"] = setting(
+        "full", "full: one set of weights for all configurations. resolution: one set for each resolution."
+    )
+    warm_up: Share = setting(
+        0.0,
+        "Share of the search before the method's preferences apply: uniform draws (boltzmann, mcts), or one SuperNet that"
+        " the others are copied from (mixture, partitions).",
+    )
+    proxy: AutoShare = setting(
+        0.0, "Share of the steps for proxy trainings: a short stand-alone training of every configuration.", "short"
+    )
+    checkpoint_minutes: Positive = setting(5.0, "Minutes between two checkpoints of the search.")
+
+    @property
+    def max_supernets(self) -> int:
+        """M once it is decided; with measured branching, the largest number that the search may reach."""
+        assert self.supernets is not None, "the number of SuperNets is decided when the experiment is resolved"
+        return self.supernets
+
+    @property
+    def parallel_supernets(self) -> int:
+        """SuperNets that can train in processes of their own: M, or one while the number is still open."""
+        return 1 if self.branching == "measured" else self.supernets or 1
+
+
+class Ranking(Section):
+    """Scoring and ordering the configurations."""
+
+    eval_batch_size: Batch = setting(500, "Images in an evaluation batch; part of the result.")
+    rank_on: Literal["assigned", "all"] = setting(
+        "assigned",
+        "Score a configuration on its most probable SuperNet (assigned, as published) or on all of them, weighted by the"
+        " assignment.",
+    )
+    beam: Count | None = setting(
+        None, "Rank only the configurations that a beam search of this width reaches.", "rank_beam"
+    )
+    fusion: bool | None = setting(
+        False, "Rank by scores combined with productive convolutions, or by scores alone (as published)."
+    )
+
+
+class Refine(Section):
+    """A few well-chosen stand-alone trainings after the ranking."""
+
+    trials: Count = setting(7, "Stand-alone trainings in total, including one of the default.")
+    refiner: Text = setting(
+        "refine", "Strategy that chooses them: refine (a surrogate model), gp, tpe, top, random or others."
+    )
+    at_once: Count | None = setting(None, "Trainings requested together; by default as many as run in parallel.")
+
+
+class Retrain(Section):
+    """Stand-alone training of the picks and the default, and the verdict."""
+
+    top: Count = setting(1, "Retrain this many configurations from the top of the ranking.")
+    seeds: Count = setting(5, "Seeds of each retrained configuration.", "retrain_seeds")
+    epochs: Count = setting(200, "Length of a stand-alone training in passes over all images.", "retrain_epochs")
+    steps: Count | None = setting(
+        None, "Length of a stand-alone training in steps; overrides --retrain-epochs.", "retrain_steps"
+    )
+    margin: Amount = setting(0.2, "Differences of accuracy below this many points do not matter.")
+    until_decided: bool = setting(
+        False,
+        "Add seeds of the pick and the default until further seeds would not change the verdict.",
+        None,
+        "fixed-seeds",
+    )
+    max_seeds: Count = setting(10, "Largest number of seeds with --until-decided.")
+    equal_cost: bool = setting(
+        False, "Also compare a more expensive pick with the default widened, and trained longer, to the same MACs."
+    )
+
+
+class Limits(Section):
+    """Which configurations may be picked."""
+
+    max_macs: Positive | None = setting(None, "At most this multiple of the default's MACs, like 1.0.")
+    max_params: Positive | None = setting(None, "At most this many trainable parameters.")
+    max_memory: Positive | None = setting(None, "At most this many MiB of float32 activations in a training step.")
+    max_latency_ms: Positive | None = setting(None, "At most this many ms per forward pass, measured on this device.")
+    latency_batch: Count = setting(1, "Images in the forward pass that --max-latency-ms measures.")
+    only: Configurations | None = setting(None, "Pick only from these configurations, like 5-3-2,4-3-3.")
+
+    def active(self) -> dict[str, float | None]:
+        """Return the limits by name, None where there is no limit."""
+        return {name: getattr(self, name) for name in LIMITS}
+
+
+class Hardware(Section):
+    """The device and how it is used."""
+
+    device: Text = setting("auto", "auto, cpu, cuda, cuda:1 or mps.")
+    precision: Text | None = setting(
+        None,
+        "Number format: float32, bfloat16 or tf32, each alone or with +channels_last; auto takes the fastest by measurement."
+        " By default it follows from the device.",
+    )
+    threads: Count | None = setting(None, "CPU threads of each process; part of the last bits of a result.")
+    workers: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, BeforeValidator(_open)] = setting(
+        None, "Processes at the same time, or auto. Results do not depend on it."
+    )
+    compile: Literal["off", "default", "cuda-graphs"] = setting(
+        "off", "Apply torch.compile to each layer (default), on CUDA with CUDA graphs (cuda-graphs)."
+    )
+    profile: bool = setting(False, "Measure where the time goes; the report shows it.")
+
+
+def pickable(limits: Limits, poolings: tuple[int, ...] | None, names: Iterable[str]) -> set[str] | None:
+    """Return the configurations among ``names`` that may be picked; None if all may.
+
+    Args:
+        limits: with ``only`` set once limits have been applied.
+        poolings: numbers of downsamplings that were requested.
+        names: configurations like ``5-3-2``.
+    """
+    if limits.only is None and poolings is None:
+        return None
+    within = set(names) if limits.only is None else set(names) & set(limits.only)
+    return {name for name in within if poolings is None or name.count("-") in poolings}
