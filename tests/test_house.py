@@ -25,7 +25,7 @@ FLOORS = [
     {"limiting", "standalone"},
     {"searching", "truth", "controls", "trialing"},
     {"planning", "reporting", "suggesting", "handing", "refining"},
-    {"stages"},
+    {"pipeline"},
     {"comparing"},
     {"api"},
     {"cli"},

@@ -26,7 +26,7 @@ from poolwise.api.running import (
     run,
     search,
 )
-from poolwise.stages import STAGES
+from poolwise.pipeline.runner import STAGES
 
 __all__ = [
     "REFINE_SETTINGS",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import stages
 from poolwise.api.results import Comparison, Exhaustive, Simulation
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment, space_asked
 from poolwise.images.sources import Source
 from poolwise.metrics.uncertainty import RESAMPLES
+from poolwise.pipeline import runner
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, alone
 from poolwise.searching import samplers
@@ -53,11 +53,11 @@ def exhaustive(
         folder, problem = RunFolder.open(path), None
         _same_request(folder, settings, asked)
     else:
-        folder, problem = stages.create(settings, path, ["exhaustive"], source, asked)
+        folder, problem = runner.create(settings, path, ["exhaustive"], source, asked)
     if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
         with alone(folder.path):
             folder.save_request(folder.request(), drop=("exhaustive.json",))
-    value = stages.carry_out(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
+    value = runner.carry_out(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
     if table is not None and name:
         tables.write(table, name, value, command="; ".join(folder.request()["commands"]))
     return Exhaustive(value, folder.path)
@@ -65,7 +65,7 @@ def exhaustive(
 
 def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | None) -> None:
     """RequestError where the run was asked for something else; another number of workers is taken over."""
-    request, wanted = folder.request(), samplers.settled(stages.rooted(settings)).to_json()
+    request, wanted = folder.request(), samplers.settled(runner.rooted(settings)).to_json()
     kept = Settings.from_json(request["settings"]).to_json()  # a run begun before a setting was there has its default
     if "exhaustive" not in request["stages"]:
         raise RequestError(f"{folder.path} holds a run of another kind: give another --out")

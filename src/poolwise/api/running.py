@@ -7,18 +7,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import limiting, planning, refining, stages
+from poolwise import limiting, planning, refining
 from poolwise.api.results import Ranking, Refinement, Retraining, Run
 from poolwise.errors import RequestError
 from poolwise.experiment import space_asked
 from poolwise.images.sources import Source
+from poolwise.pipeline import runner
+from poolwise.pipeline.runner import STAGES
 from poolwise.planning import Plan
 from poolwise.progress import Listener
 from poolwise.runs import RunFolder, alone
 from poolwise.searching import ranked
 from poolwise.settings import LIMITS, Settings
 from poolwise.space import Pooling
-from poolwise.stages import STAGES
 
 _RETRAIN_SETTINGS = (
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps"),
@@ -31,16 +32,16 @@ def search(
     settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> Run:
     """Train the mixture and keep it in the run folder ``out``."""
-    folder, problem = stages.create(settings, out, ["search"], source)
-    return Run(stages.carry_out(folder, ["search"], source, listener, problem).path)
+    folder, problem = runner.create(settings, out, ["search"], source)
+    return Run(runner.carry_out(folder, ["search"], source, listener, problem).path)
 
 
 def run(
     settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> Retraining:
     """Search, rank, retrain and report in one go; returns the content of ``retrain.json``."""
-    folder, problem = stages.create(settings, out, STAGES, source)
-    stages.carry_out(folder, STAGES, source, listener, problem)
+    folder, problem = runner.create(settings, out, STAGES, source)
+    runner.carry_out(folder, STAGES, source, listener, problem)
     return Retraining(folder.read("retrain.json", ""), folder.path)
 
 
@@ -65,10 +66,10 @@ def rank(
         with alone(opened.path):
             ranked.order_anew(opened, fusion)
     with alone(opened.path):
-        stages.ask_for(opened, "rank")
-    stages.carry_out(opened, ["rank"], source, listener)
+        runner.ask_for(opened, "rank")
+    runner.carry_out(opened, ["rank"], source, listener)
     if any(limit is not None for limit in limits.values()):
-        problem, found = limiting.limited(stages.reopened(opened, source, _unlimited(settings, limits)))
+        problem, found = limiting.limited(runner.reopened(opened, source, _unlimited(settings, limits)))
         limited = {"limits": found.to_json()} if found else {}
         with alone(opened.path):
             opened.save_request({**opened.request(), **limited, "settings": problem.settings.to_json()})
@@ -113,7 +114,7 @@ def _again(
     request, output = opened.request(), f"{stage}.json"
     settings = changed(Settings.from_json(request["settings"]), changes, allowed)
     # a wrong request is told before anything is touched
-    problem, found = limiting.limited(stages.reopened(opened, source, _unlimited(settings, changes)))
+    problem, found = limiting.limited(runner.reopened(opened, source, _unlimited(settings, changes)))
     settings = problem.settings
     if stage == "refine":
         refining.method_of(problem, opened.read("ranking.json", ""), settings.refiner)
@@ -121,9 +122,9 @@ def _again(
     limits = {"limits": found.to_json()} if found else {}
     with alone(opened.path):  # what no longer says what is asked for goes with the old request
         asked = {**request, **limits, "settings": settings.to_json()}
-        stages.ask_for(opened, stage, asked, drop=(output, "report.html") if changes_it else ())
+        runner.ask_for(opened, stage, asked, drop=(output, "report.html") if changes_it else ())
     left = [name for name in (stage, "report") if name in opened.request()["stages"]]
-    return stages.carry_out(opened, left, source, listener, problem).read(output, "")
+    return runner.carry_out(opened, left, source, listener, problem).read(output, "")
 
 
 def _unlimited(settings: Settings, changes: dict[str, Any]) -> Settings:
@@ -150,14 +151,14 @@ def report(folder: str | Path) -> Path:
     opened = RunFolder.open(Path(folder))
     path = page.write(opened)
     with alone(opened.path):
-        stages.ask_for(opened, "report")  # so that a later retraining renews it
+        runner.ask_for(opened, "report")  # so that a later retraining renews it
     return path
 
 
 def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> Run:
     """Go on with everything that was asked of the run and is not done yet."""
     opened = Run.open(folder)
-    stages.carry_out(opened, opened.request()["stages"], source, listener)
+    runner.carry_out(opened, opened.request()["stages"], source, listener)
     return opened
 
 
@@ -175,13 +176,13 @@ def plan(
     if "exhaustive" in asked:
         space = space_asked(settings).whole
         listed = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
-        return stages.plan_exhaustive(settings, listed, source)
-    return planning.plan(stages.measured(settings, source)[0], asked)
+        return runner.plan_exhaustive(settings, listed, source)
+    return planning.plan(runner.measured(settings, source)[0], asked)
 
 
 def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | None:
     """What ``resume`` would still do, without doing it; None where nothing is left to train or rank."""
-    return stages.plan_left(RunFolder.open(Path(folder)), source)
+    return runner.plan_left(RunFolder.open(Path(folder)), source)
 
 
 def fit(

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poolwise import controls, stages, standalone, trialing
+from poolwise import controls, standalone, trialing
 from poolwise.comparing.compute import Compute
 from poolwise.comparing.contenders import Contender
 from poolwise.comparing.judge import Entry
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
+from poolwise.pipeline import runner
 from poolwise.progress import Listener
 from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.searching.ranked import parts
@@ -108,8 +109,8 @@ def _search(work: Work, source: Source, share: Share) -> None:
     if (work.folder / "run.json").exists():
         folder = RunFolder.open(work.folder)
     else:
-        folder, made = stages.create(work.settings, work.folder, asked, source)
-    stages.carry_out(folder, asked, source, share, made)
+        folder, made = runner.create(work.settings, work.folder, asked, source)
+    runner.carry_out(folder, asked, source, share, made)
 
 
 def method_of(work: Work, compute: Compute) -> trialing.Method:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from poolwise import stages, workers
+from poolwise import workers
 from poolwise.comparing import contenders, entries
 from poolwise.comparing.compute import Compute
 from poolwise.comparing.contenders import Contender
@@ -24,6 +24,7 @@ from poolwise.comparing.study import settings_of
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
+from poolwise.pipeline import runner
 from poolwise.plain import json_text
 from poolwise.process import threads_here
 from poolwise.progress import Listener, time_words
@@ -52,7 +53,7 @@ def recipe_of(table: Table, model: str, named: str | None = None) -> Settings:
     if held is not None and named is not None:
         raise RequestError(f"table {table.name} holds the recipe that it was trained with: leave --recipe out")
     if held is not None:
-        return stages.rooted(settings_of(table, model))
+        return runner.rooted(settings_of(table, model))
     assert named is not None
     return preset(named, model=model, width=table.about.get("width"))
 

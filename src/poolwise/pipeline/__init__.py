@@ -1,0 +1,1 @@
+"""The stages of a run as one graph, and carrying them out."""
