@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.runs import environment
+from poolwise.storage import environment
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -20,7 +20,7 @@ import numpy as np
 
 import poolwise
 from poolwise.metrics import kendall_tau_a, kendall_tau_b
-from poolwise.runs import environment
+from poolwise.storage import environment
 
 
 @click.command()

@@ -12,8 +12,8 @@ import torch
 from poolwise import api
 from poolwise.errors import RequestError, RunFailure
 from poolwise.progress import Listener
-from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
+from poolwise.storage import RunFolder, Trials
 
 REQUEST = {"stages": [], "macs": 1}
 
@@ -146,7 +146,7 @@ def test_a_ruined_database_is_told_and_begun_anew(folder):
 
 def test_a_locked_database_is_one_line(folder, monkeypatch):
     trials = Trials(folder)
-    monkeypatch.setattr("poolwise.runs.trials.LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("poolwise.storage.trials.LOCKED_SECONDS", 0.1)
     with sqlite3.connect(trials.path) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(RunFailure, match="locked by another program"):

@@ -21,8 +21,8 @@ import pytest
 from poolwise import api
 from poolwise.errors import PoolwiseError, RunFailure
 from poolwise.progress import Interrupted, Listener
-from poolwise.runs import RunFolder
 from poolwise.settings import Settings
+from poolwise.storage import RunFolder
 
 POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent))
 NOBODY = 65534

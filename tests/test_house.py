@@ -10,11 +10,11 @@ import poolwise
 ROOT = Path(poolwise.__file__).parent
 FLOORS = [
     {"errors"},
-    {"plain"},
+    {"sanitize"},
     {"config", "rng", "settings", "progress", "process", "stopwatch", "tabular"},
     {"space"},
     {"shapes"},
-    {"runs"},
+    {"storage"},
     {"metrics"},
     {"images"},
     {"networks"},

@@ -10,7 +10,7 @@ from conftest import After
 from poolwise import api
 from poolwise.errors import RequestError
 from poolwise.progress import Interrupted
-from poolwise.runs import RunFolder
+from poolwise.storage import RunFolder
 
 
 @pytest.fixture

@@ -77,15 +77,15 @@ def test_power_failures_lose_nothing_that_was_saved(bench, data, tmp_path, name)
 @pytest.mark.parametrize("forgotten", ["contents", "names"])
 def test_a_forgotten_sync_would_be_noticed(bench, data, tmp_path, monkeypatch, forgotten):
     """Without fsync of the files, or of the folders, saved checkpoints are lost when power fails."""
-    from poolwise.runs import events, files, folder, manifest
+    from poolwise.storage import events, files, manifest, run_folder
 
     power = bench("power")
     if forgotten == "names":
-        for module in (events, files, folder):
+        for module in (events, files, run_folder):
             monkeypatch.setattr(module, "sync_folder", lambda path: None)
     else:
         real = files.replace_file
-        for module in (events, files, folder, manifest):
+        for module in (events, files, run_folder, manifest):
             monkeypatch.setattr(
                 module, "replace_file", lambda path, payload, sync=True: real(path, payload, sync=False)
             )

@@ -13,7 +13,7 @@ from poolwise.calibration import Parallel
 from poolwise.errors import RequestError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted, Listener
-from poolwise.runs import RunFolder
+from poolwise.storage import RunFolder
 from poolwise.workers import each, for_search, for_trainings
 
 

@@ -24,7 +24,7 @@ from common import record
 
 from poolwise import tables
 from poolwise.metrics import fuse_parts, kendall_tau_b, regret, smooth, together
-from poolwise.runs import RunFolder, Trials
+from poolwise.storage import RunFolder, Trials
 
 
 def folder_of(study: Path, method: str, budget: int, seed: int) -> RunFolder:

@@ -19,7 +19,7 @@ from variants import ALWAYS, STAGES, VARIANTS, Stage
 
 from poolwise import api
 from poolwise.comparing.contenders import parse
-from poolwise.runs import environment, write_atomically
+from poolwise.storage import environment, write_atomically
 
 TABLE = "resnet20w8-cifar10-10k"
 MEASURE, TREATMENT = "tau_b", "smoothed"  # what decides: agreement without help from the count

@@ -25,7 +25,7 @@ from common import record
 from poolwise import tables
 from poolwise.metrics import fuse_parts, kendall_tau_b, regret, smooth, together
 from poolwise.metrics.fusion import standard
-from poolwise.runs import Trials
+from poolwise.storage import Trials
 
 BUDGETS = (780, 1560, 3120, 4680)
 

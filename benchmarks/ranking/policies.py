@@ -38,7 +38,6 @@ from tricks import TABLE, judged
 from poolwise import tables
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
-from poolwise.runs import write_atomically
 from poolwise.searching.assignment import MOVING_AVERAGE
 from poolwise.searching.loop import SearchState
 from poolwise.searching.nets import Job, Told
@@ -48,6 +47,7 @@ from poolwise.searching.samplers.mixture import BalancedMixture
 from poolwise.searching.samplers.scores import Scores
 from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace
+from poolwise.storage import write_atomically
 from poolwise.training import correct
 
 AHEAD = 0.06  # of a first part, in accuracy: 3 nats at the temperature of a search's half

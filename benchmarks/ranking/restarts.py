@@ -30,8 +30,8 @@ from poolwise.experiment import Experiment
 from poolwise.metrics import kendall_tau_b, regret, smooth
 from poolwise.metrics.fusion import standard
 from poolwise.progress import Listener
-from poolwise.runs import write_atomically
 from poolwise.settings import Settings
+from poolwise.storage import write_atomically
 
 TABLE = "resnet20w8-cifar10-10k"
 STREAM = "restarts"

@@ -34,8 +34,8 @@ import torch
 
 from poolwise import api
 from poolwise.errors import PoolwiseError
-from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
+from poolwise.storage import RunFolder, Trials
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1]))

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.plain import parse_json, read_bytes
-from poolwise.runs import cache_folder, environment, write_atomically
+from poolwise.sanitize import parse_json, read_bytes
+from poolwise.storage import cache_folder, environment, write_atomically
 from poolwise.training import LossNotFinite, Precision, check_finite, correct, sgd, train_step
 
 CANDIDATES = ("float32", "float32+channels_last", "bfloat16+channels_last", "bfloat16")

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from poolwise.errors import RequestError, RunFailure
 from poolwise.networks.others import is_other
 from poolwise.networks.written import written
-from poolwise.plain import visible
-from poolwise.runs import FORMAT, write_atomically, writing
+from poolwise.sanitize import visible
+from poolwise.storage import FORMAT, write_atomically, writing
 
 KINDS = (".safetensors", ".onnx")
 TOLERANCE = 1e-4  # of the logits' spread, between onnxruntime and torch

@@ -17,8 +17,8 @@ from poolwise import controls, metrics, standalone, trialing, workers
 from poolwise.errors import PoolwiseError, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
-from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling, PoolingSpace, Subspace
+from poolwise.storage import FORMAT, RunFolder, Trials, environment
 from poolwise.training import LossNotFinite
 from poolwise.trialing.refine import CANDIDATES, DOUBT, Refine
 from poolwise.trialing.surrogate import Surrogate

@@ -18,8 +18,8 @@ from poolwise.networks.chain import learning, running_norm
 from poolwise.networks.switch import export
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder, Trials, checkpoint_name
 from poolwise.space import Pooling
+from poolwise.storage import RunFolder, Trials, checkpoint_name
 from poolwise.training import LossNotFinite, accuracy, check_finite, compiled, cosine, sgd, train_step
 
 _CURVE = 60  # points of a training curve

@@ -25,12 +25,12 @@ from poolwise.networks.walk import walk
 from poolwise.planning import plan
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder
 from poolwise.searching import ranking
 from poolwise.searching.nets import SuperNets, count_all
 from poolwise.searching.ranking import recalibrate
 from poolwise.settings import NORMS, SHARINGS, Settings
 from poolwise.space import Pooling, PoolingSpace
+from poolwise.storage import RunFolder
 from poolwise.training import Precision, sgd, train_step
 
 VARIANTS = list(itertools.product(NORMS, SHARINGS))

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolwise.errors import PoolwiseError
-from poolwise.plain import JSON_DEPTH, parse_json, read_bytes
-from poolwise.runs import read_json
+from poolwise.sanitize import JSON_DEPTH, parse_json, read_bytes
 from poolwise.settings import Settings
 from poolwise.shapes import check
 from poolwise.shapes.check import space as space_shape
 from poolwise.space import Pooling, PoolingSpace
+from poolwise.storage import read_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -23,9 +23,9 @@ from poolwise.cli import show
 from poolwise.cli.commands import main
 from poolwise.cli.out import Table
 from poolwise.cli.progress import Lines
-from poolwise.plain import csv_text, json_text, visible
-from poolwise.runs import RunFolder
+from poolwise.sanitize import csv_text, json_text, visible
 from poolwise.settings import Settings
+from poolwise.storage import RunFolder
 
 NASTY = "a\nb\"'<script>alert(1)</script>\u202egnp\x1b[31m[bold]$x^$\x9b\u200f"
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_csv_keeps_numbers_and_marks_formulas():
 
 def test_every_csv_is_written_by_the_one_writer():
     users = [path for path in (ROOT / "src").rglob("*.py") if re.search(r"csv\.(writer|DictWriter)", path.read_text())]
-    assert [path.name for path in users] == ["plain.py"]
+    assert [path.name for path in users] == ["sanitize.py"]
 
 
 def test_only_one_place_prints():

@@ -15,7 +15,7 @@ from poolwise import api
 from poolwise.errors import PoolwiseError
 from poolwise.images import cifar10
 from poolwise.images.python_batch import python_batch
-from poolwise.runs import RunFolder, Trials
+from poolwise.storage import RunFolder, Trials
 from poolwise.truth import tables
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import pytest
 
 import poolwise
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder
 from poolwise.searching.beam import beam
 from poolwise.space import PoolingSpace, Subspace, space_of
+from poolwise.storage import RunFolder
 
 SPACES = [
     PoolingSpace(10, 2),

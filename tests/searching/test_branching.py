@@ -13,10 +13,10 @@ from conftest import After
 from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder
 from poolwise.searching import loop, parting
 from poolwise.searching.length import TRIALS, measuring_macs, step_macs, tried_steps
 from poolwise.searching.parting import Parting
+from poolwise.storage import RunFolder
 from poolwise.training import cosine
 
 PAYS, COSTS = Parting(0.05, 0.02, 10), Parting(-0.05, 0.02, 10)

@@ -15,9 +15,9 @@ from poolwise.images.sources import Source
 from poolwise.networks import registry
 from poolwise.networks.resnet import BasicBlock, _chain
 from poolwise.progress import Listener
-from poolwise.runs import RunFolder
 from poolwise.settings import Settings
 from poolwise.space import Pooling, Subspace, UnionSpace, read
+from poolwise.storage import RunFolder
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from poolwise.networks import registry
 from poolwise.networks.chain import Chain, PoolHead, batch_norm
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder
 from poolwise.searching.loop import search
 from poolwise.searching.ranking import rank
 from poolwise.settings import Settings
+from poolwise.storage import RunFolder
 
 LAYERS, WIDTH = 5, 4
 

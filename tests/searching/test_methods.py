@@ -12,9 +12,9 @@ from conftest import After
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted, Listener
-from poolwise.runs import RunFolder
 from poolwise.searching import loop, ranking, samplers
 from poolwise.searching.length import step_macs
+from poolwise.storage import RunFolder
 
 METHODS = [method.name for method in samplers.available()]
 

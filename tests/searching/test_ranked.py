@@ -10,11 +10,11 @@ from poolwise import api
 from poolwise.cli import show
 from poolwise.experiment import Experiment
 from poolwise.metrics import kendall_tau_b
-from poolwise.runs import RunFolder
 from poolwise.searching import ranking
 from poolwise.searching.loop import SearchState
 from poolwise.searching.ranked import arrange, trained
 from poolwise.searching.ranking import pooled
+from poolwise.storage import RunFolder
 
 
 @pytest.fixture

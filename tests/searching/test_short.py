@@ -20,10 +20,10 @@ from poolwise.networks.chain import running_norm
 from poolwise.networks.switch import export
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder, Trials
 from poolwise.searching import length, loop, ranked, short
 from poolwise.settings import Settings
 from poolwise.space import Pooling
+from poolwise.storage import RunFolder, Trials
 from poolwise.training import LossNotFinite
 
 

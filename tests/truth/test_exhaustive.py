@@ -8,7 +8,7 @@ from conftest import After
 from poolwise import api, tables
 from poolwise.errors import RequestError
 from poolwise.progress import Interrupted, Listener
-from poolwise.runs import RunFolder, Trials
+from poolwise.storage import RunFolder, Trials
 
 FEW = ["5-3-2", "4-3-3", "1-1-8"]
 

@@ -13,12 +13,12 @@ from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import sized
 from poolwise.networks.switch import export
-from poolwise.plain import reading
 from poolwise.rng import Streams
-from poolwise.runs import RunFolder, Trials
+from poolwise.sanitize import reading
 from poolwise.searching import ranked
 from poolwise.settings import Settings
 from poolwise.space import Pooling
+from poolwise.storage import RunFolder, Trials
 
 
 def network(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from poolwise.runs import RunFolder
+from poolwise.storage import RunFolder
 from poolwise.tabular import COST, LATENCY, MACS, REACH, Tabular
 
 _R = TypeVar("_R", bound="Result")

@@ -16,10 +16,10 @@ from poolwise.pipeline import runner
 from poolwise.pipeline.runner import STAGES
 from poolwise.planning import Plan
 from poolwise.progress import Listener
-from poolwise.runs import RunFolder, alone
 from poolwise.searching import ranked
 from poolwise.settings import LIMITS, Settings
 from poolwise.space import Pooling
+from poolwise.storage import RunFolder, alone
 
 _RETRAIN_SETTINGS = (
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps"),

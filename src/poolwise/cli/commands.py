@@ -214,7 +214,7 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool,
     With --fusion, --no-fusion or limits of cost, scores that are there already are put in order anew.
     """
     from poolwise import api
-    from poolwise.runs import RunFolder
+    from poolwise.storage import RunFolder
 
     if plan:
         return _planned(Settings.from_json(RunFolder.open(run).request()["settings"]), ["rank"], as_json)
@@ -236,7 +236,7 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool,
 def refine(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
     """Train a handful of configurations where that tells most, and name three picks."""
     from poolwise import api
-    from poolwise.runs import RunFolder
+    from poolwise.storage import RunFolder
 
     if plan:
         settings = Settings.from_json(RunFolder.open(run).request()["settings"])
@@ -253,7 +253,7 @@ def refine(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) ->
 def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
     """Train the top of the ranking and the default from scratch, several seeds each, and judge."""
     from poolwise import api
-    from poolwise.runs import RunFolder
+    from poolwise.storage import RunFolder
 
     if plan:
         settings = Settings.from_json(RunFolder.open(run).request()["settings"])

@@ -12,7 +12,7 @@ from poolwise.cli import show
 from poolwise.cli.options import PATH, machine_options, output_options, standalone_options
 from poolwise.cli.work import work
 from poolwise.errors import RequestError
-from poolwise.plain import TABLE_BYTES, read_bytes
+from poolwise.sanitize import TABLE_BYTES, read_bytes
 from poolwise.settings import preset
 
 

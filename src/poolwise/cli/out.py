@@ -9,7 +9,7 @@ from rich import table
 from rich.console import Console
 from rich.text import Text
 
-from poolwise.plain import json_text, visible
+from poolwise.sanitize import json_text, visible
 
 _PIPE_WIDTH = 140  # a file or a pipe has no edge to wrap at
 

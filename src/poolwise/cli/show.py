@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from poolwise.cli.out import Table, say, say_json, show_table
 from poolwise.progress import time_words
-from poolwise.runs import read_checked
 from poolwise.settings import DEMONSTRATION
 from poolwise.shapes import RANKED, check
 from poolwise.space import Pooling
+from poolwise.storage import read_checked
 
 if TYPE_CHECKING:
     from poolwise.networks import Family

@@ -19,10 +19,10 @@ from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.pipeline import runner
 from poolwise.progress import Listener
-from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.searching.ranked import parts
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
+from poolwise.storage import FORMAT, RunFolder, Trials, environment
 from poolwise.training import LossNotFinite
 
 TRIALS = "trials.json"

@@ -25,15 +25,15 @@ from poolwise.errors import PoolwiseError, RequestError
 from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.pipeline import runner
-from poolwise.plain import json_text
 from poolwise.process import threads_here
 from poolwise.progress import Listener, time_words
-from poolwise.runs import FORMAT, alone, command_line, environment, read_checked, write_atomically
+from poolwise.sanitize import json_text
 from poolwise.searching import samplers
 from poolwise.searching.length import on_supernets, share_of
 from poolwise.searching.ranking import RANKED_CONFIGURATIONS
 from poolwise.settings import Settings, preset
 from poolwise.space import LISTED
+from poolwise.storage import FORMAT, alone, command_line, environment, read_checked, write_atomically
 from poolwise.truth.tables import Table
 
 REQUEST = "study.json"

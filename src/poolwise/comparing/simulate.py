@@ -18,11 +18,11 @@ import numpy as np
 from poolwise import controls, trialing
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
-from poolwise.plain import csv_text, json_text
 from poolwise.progress import Listener
-from poolwise.runs import FORMAT, command_line, environment, read_json, write_atomically
+from poolwise.sanitize import csv_text, json_text
 from poolwise.shapes import check, each, number
 from poolwise.space import Pooling, PoolingSpace
+from poolwise.storage import FORMAT, command_line, environment, read_json, write_atomically
 from poolwise.truth.tables import Table, costs
 
 OUTPUT = "simulate.json"

@@ -13,9 +13,9 @@ from poolwise.comparing.judge import TESTED, Entry, anytime, judge, measures, pa
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.experiment import Experiment
 from poolwise.networks import family, others
-from poolwise.plain import csv_text, json_text
-from poolwise.runs import FORMAT, command_line, environment, write_atomically
+from poolwise.sanitize import csv_text, json_text
 from poolwise.settings import Settings, preset
+from poolwise.storage import FORMAT, command_line, environment, write_atomically
 from poolwise.truth.tables import Table, costs
 
 OUTPUT = "compare.json"

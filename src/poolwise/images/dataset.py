@@ -20,7 +20,7 @@ from poolwise.images.packed import Packed, store
 from poolwise.images.sources import HELD_OUT, ImageSet, Source
 from poolwise.images.split import check_counts, stratified_halves
 from poolwise.rng import Streams
-from poolwise.runs import cache_folder
+from poolwise.storage import cache_folder
 
 _WHAT = (
     "(image, label) is needed: a PIL image, a uint8 tensor CHW, a uint8 array HWC or a float tensor CHW of 0 to 1, and a"

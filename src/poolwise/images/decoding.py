@@ -23,7 +23,7 @@ from poolwise.errors import RequestError, RunFailure
 from poolwise.images import picture
 from poolwise.images.packed import Packed, sha256, store
 from poolwise.images.tree import Listing, shown
-from poolwise.runs import cache_folder
+from poolwise.storage import cache_folder
 
 VERSION = 1  # of the way pixels are made from files
 _THREADS = 8

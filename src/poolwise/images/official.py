@@ -13,8 +13,8 @@ from typing import Any
 
 from poolwise.errors import RunFailure
 from poolwise.images.archives import members
-from poolwise.plain import read_bytes
-from poolwise.runs import cache_folder
+from poolwise.sanitize import read_bytes
+from poolwise.storage import cache_folder
 
 _ANSWER_SECONDS = 5
 _FILE_BYTES = 256 * 2**20

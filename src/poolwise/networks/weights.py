@@ -25,8 +25,8 @@ from poolwise.images.official import ask
 from poolwise.networks.chain import Chain
 from poolwise.networks.others import LIBRARIES
 from poolwise.networks.whole import WholeChain
-from poolwise.plain import check_header, visible
 from poolwise.process import generators_kept
+from poolwise.sanitize import check_header, visible
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training scripts put a state dict under

@@ -17,10 +17,10 @@ from poolwise.limiting import Found
 from poolwise.networks import others, weights
 from poolwise.planning import Plan
 from poolwise.progress import Listener
-from poolwise.runs import RunFolder, alone, changes, command_line, environment
 from poolwise.searching import loop, ranked, ranking, samplers
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling, PoolingSpace
+from poolwise.storage import RunFolder, alone, changes, command_line, environment
 from poolwise.truth import retraining
 from poolwise.truth.exhaustive import exhaustive
 

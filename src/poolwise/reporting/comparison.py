@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from poolwise.reporting.figures import _STYLE, DEFAULT, INK, MUTED, PICK, _axes, _svg, plain_label
 from poolwise.reporting.templates import templates
-from poolwise.runs import write_atomically
 from poolwise.space import Pooling
+from poolwise.storage import write_atomically
 
 PAGE = "compare.html"
 _CHARACTER = 0.075  # inches of a label

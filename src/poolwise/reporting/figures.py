@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from poolwise.plain import visible
+from poolwise.sanitize import visible
 from poolwise.space import Pooling, read
 
 INK, MUTED, PICK, DEFAULT = "#1c2733", "#8a97a5", "#c2410c", "#1d4ed8"

@@ -12,10 +12,10 @@ from poolwise.errors import RequestError
 from poolwise.metrics import kendall_tau_b
 from poolwise.reporting import figures
 from poolwise.reporting.templates import templates
-from poolwise.runs import RunFolder, Trials
 from poolwise.settings import DEMONSTRATION, Settings
 from poolwise.shapes import EVENTS, RANKED, check
 from poolwise.space import Pooling, read
+from poolwise.storage import RunFolder, Trials
 from poolwise.truth import tables
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from poolwise.plain import visible
+from poolwise.sanitize import visible
 
 
 def templates() -> Environment:

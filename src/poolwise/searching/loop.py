@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from poolwise.experiment import Experiment
-from poolwise.plain import reading
 from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
-from poolwise.runs import FORMAT, RunFolder
+from poolwise.sanitize import reading
 from poolwise.searching import parting, samplers, short
 from poolwise.searching.length import CHECKS, measured_macs, search_steps, short_macs, step_macs, tried_steps
 from poolwise.searching.nets import Job, SuperNets, Told, crew, run_parallel
 from poolwise.space import LISTED, uniform_below
 from poolwise.stopwatch import PARTS, Stopwatch
+from poolwise.storage import FORMAT, RunFolder
 from poolwise.training import LossNotFinite, check_finite, cosine
 from poolwise.workers import for_search
 

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from poolwise.metrics import Fused, Together, fuse, fuse_parts, kendall_tau_b, smooth, three_picks, together
-from poolwise.runs import RunFolder, Trials
 from poolwise.settings import Settings
 from poolwise.space import Pooling
+from poolwise.storage import RunFolder, Trials
 
 OUTPUT = "ranking.json"
 TOP = 3

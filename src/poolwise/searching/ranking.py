@@ -18,13 +18,13 @@ from poolwise.networks.walk import walk
 from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.runs import FORMAT, RunFolder, environment
 from poolwise.searching import ranked, short
 from poolwise.searching.beam import beam
 from poolwise.searching.length import scoring_macs, short_macs, short_trainings
 from poolwise.searching.loop import SearchState
 from poolwise.searching.nets import count_all
 from poolwise.space import LISTED, Pooling
+from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.workers import each, for_ranking
 
 RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is ranked, or what a beam comes by

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from poolwise.errors import RequestError
-from poolwise.plain import visible
+from poolwise.sanitize import visible
 from poolwise.space import Pooling, read
 
 Shape = Any

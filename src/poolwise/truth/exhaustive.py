@@ -10,8 +10,8 @@ import numpy as np
 from poolwise import standalone
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
-from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.space import Pooling
+from poolwise.storage import FORMAT, RunFolder, Trials, environment
 from poolwise.truth.tables import seed_agreement
 from poolwise.workers import for_trainings
 

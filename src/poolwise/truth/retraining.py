@@ -12,10 +12,10 @@ from poolwise import metrics
 from poolwise.errors import RunFailure
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
-from poolwise.runs import FORMAT, RunFolder, Trials, environment
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.standalone import train_all
+from poolwise.storage import FORMAT, RunFolder, Trials, environment
 
 OUTPUT, VERDICT = "retrain.json", "verdict.json"
 

@@ -22,10 +22,10 @@ import numpy as np
 from poolwise import metrics
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks.cost import Cost, family_costs
-from poolwise.plain import TABLE_BYTES, csv_text, json_text, read_bytes
-from poolwise.runs import FORMAT, read_json, write_atomically
+from poolwise.sanitize import TABLE_BYTES, csv_text, json_text, read_bytes
 from poolwise.shapes import TABLE, check
 from poolwise.space import Pooling, PoolingSpace, read
+from poolwise.storage import FORMAT, read_json, write_atomically
 
 _TRUTHS = ("mean", "standalone_mean")
 _STDS = ("std", "standalone_std")

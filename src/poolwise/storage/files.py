@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.plain import JSON_BYTES, json_text, parse_json, read_bytes, visible
+from poolwise.sanitize import JSON_BYTES, json_text, parse_json, read_bytes, visible
 from poolwise.shapes import check_file
 
 FORMAT = 1

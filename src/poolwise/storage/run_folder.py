@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from poolwise import shapes
 from poolwise.errors import RequestError
-from poolwise.plain import JSON_BYTES, check_header, parse_json, read_bytes
-from poolwise.runs.events import Events
-from poolwise.runs.files import (
+from poolwise.sanitize import JSON_BYTES, check_header, parse_json, read_bytes
+from poolwise.shapes import check
+from poolwise.storage.events import Events
+from poolwise.storage.files import (
     FORMAT,
     PART,
     check_format,
@@ -25,9 +26,8 @@ from poolwise.runs.files import (
     to_json,
     writing,
 )
-from poolwise.runs.manifest import Manifest, Print
-from poolwise.runs.trials import Trials
-from poolwise.shapes import check
+from poolwise.storage.manifest import Manifest, Print
+from poolwise.storage.trials import Trials
 
 if TYPE_CHECKING:
     import torch

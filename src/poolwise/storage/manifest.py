@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from poolwise.errors import RequestError
-from poolwise.plain import JSON_BYTES, read_bytes
-from poolwise.runs.files import FORMAT, check_format, parse_file, replace_file, to_json, writing
+from poolwise.sanitize import JSON_BYTES, read_bytes
+from poolwise.storage.files import FORMAT, check_format, parse_file, replace_file, to_json, writing
 
 NAME = "manifest.json"
 _KEPT = 3  # contents of one name that are known: what is to be, what was, and once more where a kill came between

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from poolwise.errors import RequestError
-from poolwise.plain import JSON_BYTES, parse_json, read_bytes
-from poolwise.runs.files import FORMAT, check_format, replace_file, sync_folder, writing
+from poolwise.sanitize import JSON_BYTES, parse_json, read_bytes
+from poolwise.storage.files import FORMAT, check_format, replace_file, sync_folder, writing
 
 NAME = "events.jsonl"
 _LOG = "log"  # kind of the first line

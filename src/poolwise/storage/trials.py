@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.plain import check_schema, parse_json
-from poolwise.runs.files import FORMAT
+from poolwise.sanitize import check_schema, parse_json
 from poolwise.shapes import TRIAL, check
+from poolwise.storage.files import FORMAT
 
 if TYPE_CHECKING:
-    from poolwise.runs.folder import RunFolder
+    from poolwise.storage.run_folder import RunFolder
 
 _COLUMNS = "pooling, seed, budget, accuracy, curve, state, seconds, error"
 LOCKED_SECONDS = 30.0  # that another program is waited for

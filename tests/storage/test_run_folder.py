@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.runs import RunFolder, Trials, alone, read_json, write_atomically
+from poolwise.storage import RunFolder, Trials, alone, read_json, write_atomically
 
 
 @pytest.fixture
@@ -91,9 +91,7 @@ def test_request_is_plain_json(folder):
 
 
 def test_one_process_at_a_time(tmp_path):
-    held = (
-        "import sys, time; from pathlib import Path; from poolwise.runs import alone\nwith alone(Path(sys.argv[1])):\n"
-    )
+    held = "import sys, time; from pathlib import Path; from poolwise.storage import alone\nwith alone(Path(sys.argv[1])):\n"
     held += "    print('held', flush=True)\n    time.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", held, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"

@@ -5,10 +5,10 @@ safetensors · ``short.sqlite`` · ``ranking.json`` · ``trials.sqlite`` · ``re
 ``spare/`` a copy of every JSON file, and the search's checkpoint before the last.
 """
 
-from poolwise.runs.environment import cache_folder, changes, command_line, environment
-from poolwise.runs.files import FORMAT, alone, read_checked, read_json, write_atomically, writing
-from poolwise.runs.folder import RunFolder, checkpoint_name
-from poolwise.runs.trials import Trials
+from poolwise.storage.environment import cache_folder, changes, command_line, environment
+from poolwise.storage.files import FORMAT, alone, read_checked, read_json, write_atomically, writing
+from poolwise.storage.run_folder import RunFolder, checkpoint_name
+from poolwise.storage.trials import Trials
 
 __all__ = [
     "FORMAT",
