@@ -118,9 +118,11 @@ def published(problem: Experiment) -> np.ndarray:
 @click.option("--steps", default=120, show_default=True)
 @click.option("--images", default=4_000, show_default=True)
 @click.option(
-    "--precision", default="auto", show_default=True, help="Of ours; float32+channels_last: as without bfloat16 units."
+    "--precision",
+    default=None,
+    help="Of ours (what the device is made for); float32+channels_last: as without bfloat16 units.",
 )
-def main(repeats: int, steps: int, images: int, precision: str) -> None:
+def main(repeats: int, steps: int, images: int, precision: str | None) -> None:
     keep_memory()
     settings = Settings(steps=steps, images=images, supernets=4, precision=precision, block=8)
     source = sources.load("cifar10")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from poolwise import calibration
 from poolwise.calibration import Choice, Parallel, Timing, cpu_threads
 from poolwise.errors import RequestError
-from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentation, named
+from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
 from poolwise.images.batches import Batches, Shuffled
 from poolwise.images.packed import Packed
 from poolwise.images.sources import ImageSet, Source, load
@@ -30,7 +30,7 @@ from poolwise.networks.whole import check_settings
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace, Subspace, subset
-from poolwise.training import Precision, choose_device, count_correct
+from poolwise.training import Precision, choose_device, count_correct, device_precision
 
 _WALKED = 36  # configurations that the time of ranking is measured on
 _WALKED_MACS = 4e11  # about a second of 2 cores
@@ -75,7 +75,7 @@ class Experiment:
             check_settings(settings)
         self.width = settings.width or self.family.width
         self.space, self.default = space_asked(settings), self.family.default
-        self._precision = chosen["precision"] if chosen else settings.precision
+        self._precision = chosen["precision"] if chosen else settings.precision or str(device_precision(self.device))
         self.parallel = Parallel(**chosen["parallel"]) if chosen else Parallel(1, settings.threads or cpu_threads())
         if self._precision != "auto":
             Precision.parse(self._precision)
@@ -164,7 +164,7 @@ class Experiment:
         return Batches(images_NHWC, labels_N, indices, batch_size, self.normalise)
 
     def _placed(self, array: np.ndarray | Packed) -> Any:
-        return array if isinstance(array, Packed) else torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return array if isinstance(array, Packed) else to_tensor(array).to(self.device)
 
     def _weights(self) -> Weights | None:
         """What the settings name, read; RequestError unless it fits all networks that are to begin with it."""

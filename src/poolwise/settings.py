@@ -74,7 +74,9 @@ class Settings:
         until_decided, max_seeds: seeds of the pick and the default are added, one at a time and at most so many in all, until
             more would not change the verdict.
         equal_cost: a pick that takes more MACs is also compared with the default widened, and trained longer, to as many.
-        seed, device, precision: root seed; where and in which number format.
+        seed, device: root seed; where it computes.
+        precision: number format and memory order (``training.PRECISIONS``). None: what the device is made for
+            (``training.device_precision``); ``auto``: the fastest by measurement, which is then recorded.
         threads, workers: CPU threads a process and processes at once (None: what is measured to be fastest). Threads
             change the last bits of a result, workers never do.
         compile: ``off``, or torch.compile of each layer (``default``), on CUDA with graphs of it (``cuda-graphs``).
@@ -140,7 +142,7 @@ class Settings:
     equal_cost: bool = False
     seed: int = 0
     device: str = "auto"
-    precision: str = "auto"
+    precision: str | None = None
     threads: int | None = None
     workers: int | None = None
     compile: str = "off"

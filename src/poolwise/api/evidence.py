@@ -71,6 +71,8 @@ def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | N
         raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
     for name, value in {**wanted, "poolings": poolings}.items():
         had = request.get("poolings") if name == "poolings" else kept.get(name)
+        if name == "precision" and value is None:
+            continue  # the run holds the number format that it began with
         if value != had and name not in ("workers", "checkpoint_minutes"):
             raise RequestError(
                 f"{folder.path} holds another request ({name.removeprefix('retrain_')} {had}, now {value}):"

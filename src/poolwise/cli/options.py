@@ -192,7 +192,11 @@ _WEIGHTS: list[Decorator] = [
 ]
 _MACHINE: list[Decorator] = [
     click.option("--device", help="auto, cpu, cuda, cuda:1, mps."),
-    click.option("--precision", help="auto (measured), float32, bfloat16, tf32, each alone or with +channels_last."),
+    click.option(
+        "--precision",
+        help="Number format: float32, bfloat16 or tf32, each alone or with +channels_last; auto takes the fastest by"
+        " measurement. By default it follows from the device.",
+    ),
     click.option(
         "--compile", help="off, default (torch.compile of each layer) or cuda-graphs; not part of the measuring."
     ),

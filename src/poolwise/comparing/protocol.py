@@ -116,8 +116,8 @@ class Protocol:
     def _recipe(self, recipe: Settings, asked: dict[str, Any], earlier: dict[str, Any]) -> Settings:
         """The recipe on this machine: what is asked, what the study began with, what the table was made with."""
         about, precision = self.table.about, recipe.precision
-        if precision == "auto":
-            precision = about.get("precision", "auto")
+        if precision in (None, "auto"):
+            precision = about.get("precision", precision)
         chosen = {"precision": precision, "threads": None, "workers": None}
         chosen |= {name: earlier[name] for name in ("precision", "threads") if name in earlier}
         return replace(recipe, **{**chosen, **asked})

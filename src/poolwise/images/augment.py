@@ -159,9 +159,18 @@ def named(transform: Callable[[Any], Any]) -> str:
     return f"{one.__module__}.{one.__qualname__}"
 
 
+def to_tensor(array: np.ndarray) -> Tensor:
+    """Return a tensor that shares the array's memory; a read-only array (decoded, memory-mapped) is copied instead.
+
+    A tensor is always writable, so PyTorch warns where it would share read-only memory.
+    """
+    contiguous = np.ascontiguousarray(array)
+    return torch.from_numpy(contiguous if contiguous.flags.writeable else contiguous.copy())
+
+
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     """The array on the device; on CUDA through pinned memory, so that the copy never waits for the device."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    tensor = to_tensor(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

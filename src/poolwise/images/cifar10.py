@@ -191,4 +191,4 @@ def _rows(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         if picture.size != _PICTURE:
             raise ValueError(f"a picture has {picture.size[0]} x {picture.size[1]} pixels")
-        return np.asarray(picture.convert("RGB"), np.uint8).reshape(-1, 32, 32, 3)
+        return np.array(picture.convert("RGB"), np.uint8).reshape(-1, 32, 32, 3)

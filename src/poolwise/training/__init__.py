@@ -1,6 +1,6 @@
 """Training: one step and one evaluation, precision and devices, stand-alone trainings and the processes that run them."""
 
-from poolwise.training.precision import PRECISIONS, Precision, choose_device
+from poolwise.training.precision import PRECISIONS, Precision, choose_device, device_precision
 from poolwise.training.step import (
     LossNotFinite,
     accuracy,
@@ -24,6 +24,7 @@ __all__ = [
     "correct",
     "cosine",
     "count_correct",
+    "device_precision",
     "sgd",
     "train_step",
 ]

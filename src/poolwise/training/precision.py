@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from poolwise.errors import RequestError
 from poolwise.process import cudnn_kernels
 
+_BFLOAT16_UNITS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}  # x86, then ARM, as Linux calls them
 PRECISIONS = (
     "auto",
     "float32",
@@ -62,10 +66,10 @@ class Precision:
             yield
 
     def kernels(self, device: torch.device) -> AbstractContextManager[Any]:
-        """On CUDA, make kernels deterministic and allow TF32 only for the ``tf32`` format."""
+        """On CUDA, make kernels deterministic; allow TF32 for every format but ``float32``."""
         if device.type != "cuda":
             return nullcontext()
-        return cudnn_kernels(self.dtype == "tf32")
+        return cudnn_kernels(self.dtype != "float32")
 
 
 def choose_device(name: str) -> torch.device:
@@ -87,3 +91,36 @@ def choose_device(name: str) -> torch.device:
         have = ", ".join(kind for kind, count in there.items() if count)
         raise RequestError(f"unknown device {name!r}: this machine has {have}; 'auto' takes the fastest")
     return device
+
+
+def device_precision(device: torch.device) -> Precision:
+    """Return the number format and memory order that follow from what the device is; nothing is timed.
+
+    A CPU with native bfloat16 instructions computes in bfloat16, any other CPU in float32, both channels last. CUDA
+    computes in bfloat16 from Ampere (compute capability 8.0) on, with TF32 for what stays float32. Everything else
+    computes in float32.
+    """
+    if device.type == "cpu":
+        return Precision("bfloat16" if cpu_has_bfloat16() else "float32", channels_last=True)
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return Precision("bfloat16")
+    return Precision()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether the CPU has bfloat16 instructions that PyTorch uses; False where the system does not say.
+
+    ``ATEN_CPU_CAPABILITY`` can forbid PyTorch the instructions that a CPU has.
+    """
+    arm = platform.machine().lower() in ("arm64", "aarch64")
+    allowed = arm or torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
+    return allowed and bool(_BFLOAT16_UNITS & _cpu_features())
+
+
+def _cpu_features() -> set[str]:
+    """Return the instruction sets that the system lists for the first CPU."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        listed = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+        return set(listed.partition(":")[2].split())
+    return set()
