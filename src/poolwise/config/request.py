@@ -113,10 +113,10 @@ class Config(BaseModel):
         return self
 
     @classmethod
-    def from_flat(cls, values: Mapping[str, Any]) -> Config:
+    def from_flat(cls, values: Mapping[str, Any] | None = None, /, **more: Any) -> Config:
         """Build a request from settings by name, as ``run.json`` holds them. Raises RequestError for unknown or wrong ones."""
         known, nested = settings(), dict[str, Any]()
-        for name, value in values.items():
+        for name, value in {**(values or {}), **more}.items():
             if name not in known:
                 raise RequestError(f"unknown setting {name!r}{did_you_mean(str(name), known)}")
             one = known[name]
@@ -155,6 +155,11 @@ class Config(BaseModel):
         """Number of SuperNets that share the configurations in each turn of the ranking; turns share the scoring batches."""
         count = self.search.max_supernets
         return [1] * count if self.ranking.rank_on == "all" else [count]
+
+    @property
+    def ranking_turns(self) -> int:
+        """Number of turns that share the scoring batches when ranking."""
+        return len(self.ranking_groups)
 
     def pickable(self, names: Iterable[str]) -> set[str] | None:
         """Return the configurations among ``names`` that may be picked: within the limits and ``poolings``; None for all."""
