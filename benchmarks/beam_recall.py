@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from poolwise.rankings.beam import beam
 from poolwise.rng import Streams
-from poolwise.searching.beam import beam
 from poolwise.space import Pooling, PoolingSpace
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -26,9 +26,9 @@ from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.searching.loop import SearchState, _train
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder
+from poolwise.supernets.trainer import SearchState, _train
 from poolwise.workers import keep_memory
 
 CASES = {

@@ -13,8 +13,8 @@ from poolwise.errors import RequestError, RunFailure
 from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.progress import Interrupted, Listener
-from poolwise.searching.loop import SearchState
 from poolwise.storage import RunFolder
+from poolwise.supernets.trainer import SearchState
 from poolwise.training import accuracy
 
 

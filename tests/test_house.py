@@ -23,7 +23,8 @@ FLOORS = [
     {"experiment"},
     {"workers"},
     {"limiting", "standalone"},
-    {"searching", "truth", "controls", "trialing"},
+    {"supernets", "truth", "controls", "trialing"},
+    {"rankings"},
     {"planning", "reporting", "suggesting", "handing", "refining"},
     {"pipeline"},
     {"comparing"},
@@ -53,9 +54,9 @@ def test_imports_run_downwards():
 
 
 def test_assignment_and_samplers_know_no_network():
-    samplers = list((ROOT / "searching/samplers").glob("*.py"))
+    samplers = list((ROOT / "supernets/samplers").glob("*.py"))
     assert len(samplers) >= 3
-    for path in [ROOT / "searching/assignment.py", *samplers]:
+    for path in [ROOT / "supernets/assignment.py", *samplers]:
         assert not imports(path) & {"networks", "training", "experiment"}
         assert "import torch" not in path.read_text()
 

@@ -33,10 +33,10 @@ from poolwise.experiment import Experiment
 from poolwise.networks.chain import Chain, affine_norm
 from poolwise.networks.variants import without_norms
 from poolwise.rng import Streams
-from poolwise.searching.loop import SearchState
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import write_atomically
+from poolwise.supernets.trainer import SearchState
 from poolwise.training import correct, sgd
 
 FORMS = ("prefix,common", "configuration,common", "configuration,own")

@@ -24,9 +24,9 @@ from common import record
 
 from poolwise.experiment import Experiment
 from poolwise.networks.walk import walk
-from poolwise.searching import parting
-from poolwise.searching.loop import SearchState
 from poolwise.settings import Settings
+from poolwise.supernets import branching
+from poolwise.supernets.trainer import SearchState
 from poolwise.training import cosine
 
 
@@ -59,7 +59,7 @@ def alone(settings: Settings, shares: list[float], lengths: list[int]) -> list[d
                 lr = cosine(state.step, state.steps, settings.lr, settings.lr_end)
                 for length in lengths:
                     streams = state.streams.child(f"parting{share}-{length}")
-                    found, _ = parting.tried(problem, state.nets, [list(problem.space)], streams, length, lr)
+                    found, _ = branching.tried(problem, state.nets, [list(problem.space)], streams, length, lr)
                     rows.append({"at": share, "steps of a half": length, "gain": found.gain, "noise": found.noise})
                     click.echo(rows[-1])
     return [*rows, {"parts": 1, **reached(problem, state)}]

@@ -38,16 +38,16 @@ from tricks import TABLE, judged
 from poolwise import tables
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
-from poolwise.searching.assignment import MOVING_AVERAGE
-from poolwise.searching.loop import SearchState
-from poolwise.searching.nets import Job, Told
-from poolwise.searching.ranking import Panel, score_all
-from poolwise.searching.samplers.base import Task
-from poolwise.searching.samplers.mixture import BalancedMixture
-from poolwise.searching.samplers.scores import Scores
+from poolwise.rankings.scoring import Panel, score_all
 from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import write_atomically
+from poolwise.supernets.assignment import MOVING_AVERAGE
+from poolwise.supernets.mixture import Job, Told
+from poolwise.supernets.samplers.base import Task
+from poolwise.supernets.samplers.mixture import BalancedMixture
+from poolwise.supernets.samplers.scores import Scores
+from poolwise.supernets.trainer import SearchState
 from poolwise.training import correct
 
 AHEAD = 0.06  # of a first part, in accuracy: 3 nats at the temperature of a search's half

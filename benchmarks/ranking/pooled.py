@@ -24,7 +24,7 @@ from common import record
 from poolwise import tables
 from poolwise.metrics import fuse_parts, kendall_tau_b, smooth, together
 from poolwise.metrics.fusion import standard
-from poolwise.searching.ranked import parts
+from poolwise.rankings.ranking import parts
 
 
 @click.command()

@@ -36,11 +36,11 @@ from poolwise import tables
 from poolwise.experiment import Experiment
 from poolwise.metrics import kendall_tau_b, regret, smooth
 from poolwise.networks.switch import SwitchableNet
-from poolwise.searching.loop import SearchState
-from poolwise.searching.nets import Job
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import write_atomically
+from poolwise.supernets.mixture import Job
+from poolwise.supernets.trainer import SearchState
 from poolwise.training import correct, count_correct
 
 TABLE = "resnet20w8-cifar10-10k"

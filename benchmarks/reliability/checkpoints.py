@@ -29,9 +29,9 @@ from soak import Stop
 from poolwise import api
 from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted
-from poolwise.searching.loop import SearchState
 from poolwise.settings import Settings, preset
 from poolwise.storage import RunFolder
+from poolwise.supernets.trainer import SearchState
 
 sys.path.append(str(Path(__file__).parents[1]))
 from common import record

@@ -36,12 +36,12 @@ from poolwise.errors import PoolwiseError
 from poolwise.experiment import Experiment
 from poolwise.images import cifar10
 from poolwise.images.python_batch import python_batch
-from poolwise.searching.loop import CHECKPOINT, SearchState
 from poolwise.settings import Settings
 from poolwise.shapes import check
 from poolwise.shapes.check import space as space_shape
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import RunFolder, Trials
+from poolwise.supernets.trainer import CHECKPOINT, SearchState
 from poolwise.truth import retraining, tables
 
 sys.path.append(str(Path(__file__).parents[1]))

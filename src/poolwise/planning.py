@@ -18,10 +18,10 @@ from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.progress import time_words
-from poolwise.searching import samplers
-from poolwise.searching.length import measuring_macs, search_steps, short_macs, short_trainings, whole_steps
 from poolwise.settings import STEPS_A_SUPERNET, TRIED, Settings
 from poolwise.space import LISTED, Pooling
+from poolwise.supernets import samplers
+from poolwise.supernets.budget import measuring_macs, search_steps, short_macs, short_trainings, whole_steps
 
 CREW_SECONDS = 5.0  # starting worker processes
 PROCESS_BYTES = 610 * 2**20  # a process with torch and its libraries loaded

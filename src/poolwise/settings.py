@@ -41,10 +41,10 @@ class Settings:
         cache_images: keep decoded images on disk also where they go to memory (None: no; streaming always does).
         skip_broken: go on without image files that cannot be read.
         follow_links: follow links to folders, and links out of a data folder.
-        method: the sampler, which decides what is trained next (``poolwise.searching.samplers``).
+        method: the sampler, which decides what is trained next (``poolwise.supernets.samplers``).
         supernets: M; methods with one SuperNet train one. None for what the method would take (``supernets_for``).
         branching: ``fixed``: as many SuperNets from the end of ``warm_up`` on (without one, from the start); ``measured``: one
-            at first, and twice as many, up to ``supernets``, where configurations are better off apart (``searching.parting``).
+            at first, and twice as many, up to ``supernets``, where configurations are better off apart (``supernets.branching``).
             None for measured where ``supernets`` is left open and the method can, else fixed.
         epochs, steps, search_macs: length of the search in passes over the training half, in steps, or in multiply-adds; the
             last that is given wins. In multiply-adds the number of steps follows what is drawn (``loop.Pace``).
@@ -60,7 +60,7 @@ class Settings:
         rank_on: which SuperNets score a configuration when ranking: ``assigned``, its most probable one on the whole
             scoring half, as published; ``all``, every one on its share of it, weighted by the assignment.
         short: share of the steps (from 0 to below 1) for short trainings of every configuration on weights of its own
-            (``searching.short``), which rank together with the SuperNets. None for the share that pays: two thirds where
+            (``rankings.proxy_training``), which rank together with the SuperNets. None for the share that pays: two thirds where
             that is 30 steps for each, else none.
         fusion: rank by an estimate from scores and productive convolutions (``metrics.fuse``), and not by scores alone; None for
             where short trainings tell how far to trust the count: on where they are more than noise.
@@ -92,7 +92,7 @@ class Settings:
         weights: what trainings begin with in place of random weights: a file (``.safetensors``, ``.pth``),
             ``torchvision:NAME`` or ``timm:NAME`` (``networks.weights``).
         weights_for: which trainings: those of the SuperNets (``search``), stand-alone ones (``retrain``), or ``both``.
-        rank_beam: rank what a beam of this width over pooling positions comes by (``searching.beam``), not the whole space.
+        rank_beam: rank what a beam of this width over pooling positions comes by (``rankings.beam``), not the whole space.
     """
 
     preset: str = "paper"

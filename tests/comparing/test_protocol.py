@@ -19,10 +19,10 @@ from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.networks import family
 from poolwise.progress import Interrupted, Listener
-from poolwise.searching import samplers
-from poolwise.searching.length import step_macs
 from poolwise.settings import Settings
 from poolwise.storage import RunFolder, Trials
+from poolwise.supernets import samplers
+from poolwise.supernets.budget import step_macs
 
 METHODS = ["mixture@supernets=2", "fairnas", "random", "short-all"]
 ASKED = {

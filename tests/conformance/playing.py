@@ -3,8 +3,8 @@
 from hypothesis import strategies as st
 
 from poolwise.rng import Streams
-from poolwise.searching.samplers import Task, sampler
 from poolwise.space import PoolingSpace, Subspace, space_of
+from poolwise.supernets.samplers import Task, sampler
 
 SPACES = [PoolingSpace(10, 2), PoolingSpace(9, 3), PoolingSpace(6, 3, shared_slots=True), PoolingSpace(4, 0)]
 SPACES.append(Subspace.of(SPACES[0], list(SPACES[0])[3::4]))  # what limits leave

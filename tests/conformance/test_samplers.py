@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from playing import SPACES, accuracy, make, play, small_spaces
 
 from poolwise.errors import RequestError
-from poolwise.searching.samplers import OutOfTurn, available, left_open, sampler, settled
 from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace, space_of
+from poolwise.supernets.samplers import OutOfTurn, available, left_open, sampler, settled
 
 METHODS = [method.name for method in available()]
 HUGE = [

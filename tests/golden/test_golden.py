@@ -16,10 +16,10 @@ from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.searching.loop import SearchState
-from poolwise.searching.samplers import Task, sampler
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
+from poolwise.supernets.samplers import Task, sampler
+from poolwise.supernets.trainer import SearchState
 
 FILE = Path(__file__).with_name("search.json")
 

@@ -24,13 +24,13 @@ from poolwise.networks.variants import supernet
 from poolwise.networks.walk import walk
 from poolwise.planning import plan
 from poolwise.progress import Interrupted, Listener
+from poolwise.rankings import scoring
+from poolwise.rankings.scoring import recalibrate
 from poolwise.rng import Streams
-from poolwise.searching import ranking
-from poolwise.searching.nets import SuperNets, count_all
-from poolwise.searching.ranking import recalibrate
 from poolwise.settings import NORMS, SHARINGS, Settings
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import RunFolder
+from poolwise.supernets.mixture import SuperNets, count_all
 from poolwise.training import Precision, sgd, train_step
 
 VARIANTS = list(itertools.product(NORMS, SHARINGS))
@@ -205,7 +205,7 @@ class Calibrated:
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_recalibration_along_prefixes_equals_one_by_one_to_the_bit(name, sharing, monkeypatch):
-    monkeypatch.setattr(ranking, "for_ranking", lambda problem: Parallel(1, torch.get_num_threads()))
+    monkeypatch.setattr(scoring, "for_ranking", lambda problem: Parallel(1, torch.get_num_threads()))
     network, poolings = make(name, "recalibrated", sharing), some(name, 3)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     seeds = (3, 4, 5)
@@ -306,7 +306,7 @@ def test_two_workers_rank_with_the_same_averages(tiny_settings, tiny_source, tmp
     alone = poolwise.rank(folder.path, source=tiny_source)
     problem = Experiment(dataclasses.replace(settings, workers=2), tiny_source, folder.request()["calibration"])
     monkeypatch.setattr(processes, "SMALL_RANKING_MACS", 0)
-    assert ranking.rank(problem, folder, Listener())["ranking"] == alone["ranking"]
+    assert scoring.rank(problem, folder, Listener())["ranking"] == alone["ranking"]
 
 
 def test_plans_count_the_copies(tiny_settings, tiny_source):

@@ -13,10 +13,10 @@ from poolwise.images.sources import Source
 from poolwise.metrics.uncertainty import RESAMPLES
 from poolwise.pipeline import runner
 from poolwise.progress import Listener
-from poolwise.searching import samplers
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, alone
+from poolwise.supernets import samplers
 from poolwise.truth import tables
 
 

@@ -13,9 +13,9 @@ from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import sized
 from poolwise.networks.switch import export
+from poolwise.rankings import ranking
 from poolwise.rng import Streams
 from poolwise.sanitize import reading
-from poolwise.searching import ranked
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, Trials
@@ -74,9 +74,9 @@ def hand_over(folder: str | Path, to: str | Path, *, pooling: Pooling | str = "b
     Raises RequestError where it was not retrained, the file exists, or a package is missing; nothing is written then.
     """
     opened, kind = RunFolder.open(Path(folder)), handing.kind_of(str(to))
-    ranking = opened.read(ranked.OUTPUT, f"rank it first, poolwise rank {folder}")
-    roles = {"best": ranking["picks"]["best"], "cheap": ranking["picks"]["best_at_default_macs"]}
-    name = {**roles, "default": ranking["default"]}.get(str(pooling), str(pooling))
+    value = opened.read(ranking.OUTPUT, f"rank it first, poolwise rank {folder}")
+    roles = {"best": value["picks"]["best"], "cheap": value["picks"]["best_at_default_macs"]}
+    name = {**roles, "default": value["default"]}.get(str(pooling), str(pooling))
     plain, trial = _trained(opened, name, seed)
     request = opened.request()
     settings, data = Settings.from_json(request["settings"]), request["data"]

@@ -16,7 +16,7 @@ from poolwise.pipeline import runner
 from poolwise.pipeline.runner import STAGES
 from poolwise.planning import Plan
 from poolwise.progress import Listener
-from poolwise.searching import ranked
+from poolwise.rankings import ranking
 from poolwise.settings import LIMITS, Settings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, alone
@@ -64,7 +64,7 @@ def rank(
     settings = changed(Settings.from_json(opened.request()["settings"]), limits, (*LIMITS, "latency_batch"))
     if fusion is not None:
         with alone(opened.path):
-            ranked.order_anew(opened, fusion)
+            ranking.order_anew(opened, fusion)
     with alone(opened.path):
         runner.ask_for(opened, "rank")
     runner.carry_out(opened, ["rank"], source, listener)
@@ -73,8 +73,8 @@ def rank(
         limited = {"limits": found.to_json()} if found else {}
         with alone(opened.path):
             opened.save_request({**opened.request(), **limited, "settings": problem.settings.to_json()})
-            ranked.order_anew(opened, problem.settings.fusion if fusion is None else fusion)
-    return Ranking(opened.read(ranked.OUTPUT, ""), opened.path)
+            ranking.order_anew(opened, problem.settings.fusion if fusion is None else fusion)
+    return Ranking(opened.read(ranking.OUTPUT, ""), opened.path)
 
 
 def refine(

@@ -127,7 +127,7 @@ def suggest(model: str, as_json: bool, **arguments: Any) -> None:
 
 def _settings(values: dict[str, Any]) -> Settings:
     """What was asked for, checked as far as it can be without the images."""
-    from poolwise.searching import samplers
+    from poolwise.supernets import samplers
 
     asked = make_preset(values.pop("preset_name"), **values)
     settings = samplers.settled(asked)

@@ -6,9 +6,9 @@ from functools import cached_property
 
 from poolwise import standalone
 from poolwise.experiment import Experiment
-from poolwise.searching.length import measuring_macs, most_share, on_supernets, short_of, step_macs
 from poolwise.settings import Settings
 from poolwise.space import Pooling
+from poolwise.supernets.budget import measuring_macs, most_share, on_supernets, short_of, step_macs
 
 STREAM = "trial"  # random streams of trials share nothing with those of the truth
 

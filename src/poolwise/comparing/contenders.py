@@ -9,8 +9,8 @@ from typing import Any, get_args, get_type_hints
 
 from poolwise import trialing
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.searching import samplers
 from poolwise.settings import AUTO, LIMITS, Settings, preset
+from poolwise.supernets import samplers
 
 ALL = "all"
 # the same for every method, so no variant may change them

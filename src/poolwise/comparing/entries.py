@@ -19,7 +19,7 @@ from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.pipeline import runner
 from poolwise.progress import Listener
-from poolwise.searching.ranked import parts
+from poolwise.rankings.ranking import parts
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
 from poolwise.storage import FORMAT, RunFolder, Trials, environment

@@ -27,13 +27,13 @@ from poolwise.images.sources import Source
 from poolwise.pipeline import runner
 from poolwise.process import threads_here
 from poolwise.progress import Listener, time_words
+from poolwise.rankings.scoring import RANKED_CONFIGURATIONS
 from poolwise.sanitize import json_text
-from poolwise.searching import samplers
-from poolwise.searching.length import on_supernets, share_of
-from poolwise.searching.ranking import RANKED_CONFIGURATIONS
 from poolwise.settings import Settings, preset
 from poolwise.space import LISTED
 from poolwise.storage import FORMAT, alone, command_line, environment, read_checked, write_atomically
+from poolwise.supernets import samplers
+from poolwise.supernets.budget import on_supernets, share_of
 from poolwise.truth.tables import Table
 
 REQUEST = "study.json"

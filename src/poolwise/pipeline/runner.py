@@ -17,10 +17,11 @@ from poolwise.limiting import Found
 from poolwise.networks import others, weights
 from poolwise.planning import Plan
 from poolwise.progress import Listener
-from poolwise.searching import loop, ranked, ranking, samplers
+from poolwise.rankings import proxy_training, ranking, scoring
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling, PoolingSpace
 from poolwise.storage import RunFolder, alone, changes, command_line, environment
+from poolwise.supernets import samplers, trainer
 from poolwise.truth import retraining
 from poolwise.truth.exhaustive import exhaustive
 
@@ -36,7 +37,14 @@ _OUTPUTS = {
     "exhaustive": "exhaustive.json",
 }
 
-_WORK = {"search": loop.search, "rank": ranking.rank, "refine": refining.refine, "retrain": retraining.retrain}
+
+def _search(experiment: Experiment, folder: RunFolder, listener: Listener) -> None:
+    """Train the SuperNets, then every configuration alone for a few steps where the settings say so."""
+    trainer.search(experiment, folder, listener)
+    proxy_training.train(experiment, folder, listener)
+
+
+_WORK = {"search": _search, "rank": scoring.rank, "refine": refining.refine, "retrain": retraining.retrain}
 
 
 def rooted(settings: Settings) -> Settings:
@@ -204,12 +212,12 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
     lost = folder.repair(listener.note)
     folder.settle()
     if any(name.startswith("checkpoints/") for name in lost) and folder.has(retraining.OUTPUT):
-        weights = [name for name in lost if name != f"checkpoints/{loop.CHECKPOINT}.safetensors"]
+        weights = [name for name in lost if name != f"checkpoints/{trainer.CHECKPOINT}.safetensors"]
         if weights:  # those trainings are repeated, all others are found
             folder.save_request(folder.request(), drop=(retraining.OUTPUT, _OUTPUTS["report"]))
     if any(name.startswith("figures/") for name in lost):
         folder.save_request(folder.request(), drop=(_OUTPUTS["report"],))
-    ranked.finish_order(folder)
+    ranking.finish_order(folder)
     request = folder.request()
     if folder.has(retraining.OUTPUT) and folder.has("ranking.json"):
         retrained = {row["pooling"]: row["roles"] for row in folder.read(retraining.OUTPUT, "")["results"]}

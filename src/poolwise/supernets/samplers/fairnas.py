@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from poolwise.searching.samplers.base import Sampler, Task
-from poolwise.searching.samplers.draws import Rounds
-from poolwise.searching.samplers.registry import register
+from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.draws import Rounds
+from poolwise.supernets.samplers.registry import register
 
 
 @register("fairnas", summary="strict fairness: one SuperNet, every configuration once a round")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import poolwise
+from poolwise.rankings.beam import beam
 from poolwise.rng import Streams
-from poolwise.searching.beam import beam
 from poolwise.space import PoolingSpace, Subspace, space_of
 from poolwise.storage import RunFolder
 

@@ -13,10 +13,10 @@ from conftest import After
 from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted
 from poolwise.rng import Streams
-from poolwise.searching import loop, parting
-from poolwise.searching.length import TRIALS, measuring_macs, step_macs, tried_steps
-from poolwise.searching.parting import Parting
 from poolwise.storage import RunFolder
+from poolwise.supernets import branching, trainer
+from poolwise.supernets.branching import Parting
+from poolwise.supernets.budget import TRIALS, measuring_macs, step_macs, tried_steps
 from poolwise.training import cosine
 
 PAYS, COSTS = Parting(0.05, 0.02, 10), Parting(-0.05, 0.02, 10)
@@ -35,13 +35,13 @@ def always(monkeypatch):
 
     def told(*found):
         left = list(found)
-        monkeypatch.setattr(parting, "tried", lambda *_: (left.pop(0) if len(left) > 1 else left[0], 0))
+        monkeypatch.setattr(branching, "tried", lambda *_: (left.pop(0) if len(left) > 1 else left[0], 0))
 
     return told
 
 
 def _state(settings, source, steps=5):
-    state = loop.SearchState(Experiment(settings, source))
+    state = trainer.SearchState(Experiment(settings, source))
     for _ in range(steps):
         state.advance()
     return state
@@ -58,11 +58,11 @@ def test_a_trial_restated(measured_settings, tiny_source):
     state = _state(measured_settings, tiny_source)
     problem, steps, lr = state.problem, 7, 0.04
     before, members = _tensors(state), list(problem.space)
-    found = parting._Trial(problem, state.nets, 0, members, Streams(3), lambda: None)
+    found = branching._Trial(problem, state.nets, 0, members, Streams(3), lambda: None)
     gain = found.gain(steps, lr, 0.001)
     assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
 
-    again = parting._Trial(problem, state.nets, 0, members, Streams(3), lambda: None)
+    again = branching._Trial(problem, state.nets, 0, members, Streams(3), lambda: None)
     taken = [again._drawn(i % 2, cosine(i, 2 * steps, lr, 0.001)) for i in range(2 * steps)]
     assert all(members.index(pooling) // 18 == i % 2 for i, (pooling, _, _) in enumerate(taken))
     assert taken[0][2] == lr > taken[-1][2] > 0.001
@@ -90,8 +90,8 @@ def test_a_trial_restated(measured_settings, tiny_source):
 
 def test_the_gain_is_a_mean_over_trials_and_its_noise_student_s(measured_settings, tiny_source, monkeypatch):
     state, told = _state(measured_settings, tiny_source), iter([0.01, 0.03, 0.02, 0.05, 0.04])
-    monkeypatch.setattr(parting._Trial, "gain", lambda *_: next(told))
-    found, _ = parting.tried(state.problem, state.nets, [list(state.problem.space)], Streams(0), 7, 0.04)
+    monkeypatch.setattr(branching._Trial, "gain", lambda *_: next(told))
+    found, _ = branching.tried(state.problem, state.nets, [list(state.problem.space)], Streams(0), 7, 0.04)
     assert TRIALS == 5
     assert found.gain == pytest.approx(0.03)
     assert found.noise == pytest.approx(
@@ -103,7 +103,7 @@ def test_the_gain_is_a_mean_over_trials_and_its_noise_student_s(measured_setting
 def test_early_on_configurations_are_better_off_together(measured_settings, tiny_source):
     settings = dataclasses.replace(measured_settings, steps=600, batch_size=48, lr=0.1)
     state = _state(settings, tiny_source, 2)
-    found, _ = parting.tried(state.problem, state.nets, [list(state.problem.space)], Streams(0), 10, 0.1)
+    found, _ = branching.tried(state.problem, state.nets, [list(state.problem.space)], Streams(0), 10, 0.1)
     assert found.gain < -found.noise
 
 
@@ -111,7 +111,7 @@ def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monk
     monkeypatch.setattr(Parting, "pays", property(lambda _: False))
     problem = Experiment(measured_settings, tiny_source)
     plain = Experiment(dataclasses.replace(measured_settings, supernets=1, branching="fixed"), tiny_source)
-    looked, state = loop.SearchState(problem), loop.SearchState(plain)
+    looked, state = trainer.SearchState(problem), trainer.SearchState(plain)
     assert (problem.block, plain.block) == (1, 1)
     while state.step < state.steps:
         assert looked.advance() == state.advance()
@@ -133,7 +133,7 @@ def test_words():
 
 def test_supernets_double_where_it_pays(measured_settings, tiny_source, always):
     always(PAYS)
-    state = loop.SearchState(Experiment(measured_settings, tiny_source))
+    state = trainer.SearchState(Experiment(measured_settings, tiny_source))
     counts = []
     while state.step < state.steps:
         used = {job["supernet"] for job in state.advance()}
@@ -152,14 +152,14 @@ def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path, measured_settin
     monkeypatch.setattr(Parting, "pays", property(lambda _: True))
 
     whole = poolwise.search(measured_settings, tmp_path / "whole", source=tiny_source)
-    expected, meta = whole.load_checkpoint(loop.CHECKPOINT)
+    expected, meta = whole.load_checkpoint(trainer.CHECKPOINT)
     assert meta["sampler"]["supernets"] == 4
     for after in (11, 12, 13, 18, 20):
         with pytest.raises(Interrupted):
             poolwise.search(measured_settings, tmp_path / str(after), source=tiny_source, listener=After(after))
         poolwise.resume(tmp_path / str(after), source=tiny_source)
         folder = RunFolder.open(tmp_path / str(after))
-        found, again = folder.load_checkpoint(loop.CHECKPOINT)
+        found, again = folder.load_checkpoint(trainer.CHECKPOINT)
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
         assert again["checks"] == meta["checks"]
         assert [event["step"] for event in folder.events("branching")] == [12, 18]
@@ -184,7 +184,7 @@ def test_stopped_within_a_trial_nothing_has_changed(measured_settings, tiny_sour
 
 
 def test_a_trial_that_diverges_decides_nothing(measured_settings, tiny_source, monkeypatch):
-    monkeypatch.setattr(parting, "_loss", lambda *_: float("nan"))
+    monkeypatch.setattr(branching, "_loss", lambda *_: float("nan"))
     state = _state(measured_settings, tiny_source, 13)
     assert [(c["diverged"], c["pays"], c["gain"]) for c in state.checks] == [(True, False, 0.0)]
     assert "diverged" in state.checks[0]["said"]
@@ -198,11 +198,11 @@ def test_few_configurations_part_as_far_as_they_can(measured_settings, tiny_sour
 
 
 def test_spaces_too_large_to_be_listed_are_sampled(measured_settings, tiny_source, monkeypatch):
-    monkeypatch.setattr(loop, "LISTED", 30)
-    monkeypatch.setattr(loop, "_MEMBERS", 10)
+    monkeypatch.setattr(trainer, "LISTED", 30)
+    monkeypatch.setattr(trainer, "_MEMBERS", 10)
     seen = []
-    real = parting.tried
-    monkeypatch.setattr(parting, "tried", lambda *a: seen.extend(a[2][0]) or real(*a))
+    real = branching.tried
+    monkeypatch.setattr(branching, "tried", lambda *a: seen.extend(a[2][0]) or real(*a))
     state = _state(measured_settings, tiny_source, 12)
     monkeypatch.setattr(type(state.problem.space), "__iter__", None)  # listing it would never end
     state.advance()
@@ -216,9 +216,9 @@ def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_
     mean = sum(problem.cost(pooling).macs for pooling in problem.space) // 36
     allowed = 2000 * step_macs(problem, mean)
     settings = dataclasses.replace(measured_settings, steps=None, search_macs=allowed)
-    state = loop.SearchState(Experiment(settings, tiny_source))
+    state = trainer.SearchState(Experiment(settings, tiny_source))
     assert 0.5 * 2000 < state.steps < 2000
-    whole = loop.SearchState(Experiment(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
+    whole = trainer.SearchState(Experiment(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
     assert whole.steps in (1999, 2000)
 
 

@@ -17,14 +17,14 @@ from poolwise.networks.switch import SwitchableNet
 from poolwise.networks.walk import walk
 from poolwise.process import threads_here
 from poolwise.progress import Listener
+from poolwise.rankings import proxy_training, ranking
+from poolwise.rankings.beam import beam
 from poolwise.rng import Streams
-from poolwise.searching import ranked, short
-from poolwise.searching.beam import beam
-from poolwise.searching.length import scoring_macs, short_macs, short_trainings
-from poolwise.searching.loop import SearchState
-from poolwise.searching.nets import count_all
 from poolwise.space import LISTED, Pooling
 from poolwise.storage import FORMAT, RunFolder, environment
+from poolwise.supernets.budget import scoring_macs, short_macs, short_trainings
+from poolwise.supernets.mixture import count_all
+from poolwise.supernets.trainer import SearchState
 from poolwise.workers import each, for_ranking
 
 RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is ranked, or what a beam comes by
@@ -165,8 +165,8 @@ def rank(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str
     listener.finish()
     if len(scored.poolings) < problem.space.size:
         listener.note(coverage(problem, len(scored.poolings)))
-    value = ranked.write(
-        folder, describe(problem, state, scored, short.scores(problem, folder)), problem.settings.fusion
+    value = ranking.write(
+        folder, describe(problem, state, scored, proxy_training.scores(problem, folder)), problem.settings.fusion
     )
     if "short" in value:
         listener.note(value["short"]["said"])

@@ -19,9 +19,9 @@ from poolwise import standalone, workers
 from poolwise.errors import PoolwiseError, RequestError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
-from poolwise.searching.length import short_trainings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, Trials
+from poolwise.supernets.budget import short_trainings
 from poolwise.training import LossNotFinite
 
 FILE = "short.sqlite"

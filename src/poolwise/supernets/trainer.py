@@ -17,12 +17,12 @@ from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
 from poolwise.sanitize import reading
-from poolwise.searching import parting, samplers, short
-from poolwise.searching.length import CHECKS, measured_macs, search_steps, short_macs, step_macs, tried_steps
-from poolwise.searching.nets import Job, SuperNets, Told, crew, run_parallel
 from poolwise.space import LISTED, uniform_below
 from poolwise.stopwatch import PARTS, Stopwatch
 from poolwise.storage import FORMAT, RunFolder
+from poolwise.supernets import branching, samplers
+from poolwise.supernets.budget import CHECKS, measured_macs, search_steps, short_macs, step_macs, tried_steps
+from poolwise.supernets.mixture import Job, SuperNets, Told, crew, run_parallel
 from poolwise.training import LossNotFinite, check_finite, cosine
 from poolwise.workers import for_search
 
@@ -166,7 +166,7 @@ class SearchState:
         owner = self.sampler.supernet_of(members)
         sharing = [[a for a, own in zip(members, owner, strict=True) if own == m] for m in range(count)]
         lr = cosine(self.step, self.steps, settings.lr, settings.lr_end)
-        found, macs = parting.tried(self.problem, self.nets, sharing, streams, tried_steps(self.steps), lr, stop)
+        found, macs = branching.tried(self.problem, self.nets, sharing, streams, tried_steps(self.steps), lr, stop)
         self.macs += macs
         if found.pays:
             self.sampler.double()
@@ -218,7 +218,7 @@ class Pace:
 
 
 def search(problem: Experiment, folder: RunFolder, listener: Listener) -> SearchState:
-    """Train the mixture from the last checkpoint (or from scratch) to the end, then what short trainings there are.
+    """Train the mixture from the last checkpoint (or from scratch) to the end.
 
     Raises Interrupted when asked to stop.
     """
@@ -240,7 +240,6 @@ def search(problem: Experiment, folder: RunFolder, listener: Listener) -> Search
             "profile.json", {"format": FORMAT, "stage": "search", "steps": state.steps, "seconds": seconds}
         )
     listener.finish()
-    short.train(problem, folder, listener)
     return state
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from poolwise.searching import assignment as soft
+from poolwise.supernets import assignment as soft
 
 
 @st.composite

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from poolwise.searching.samplers.mixture import BalancedMixture
-from poolwise.searching.samplers.registry import register
+from poolwise.supernets.samplers.mixture import BalancedMixture
+from poolwise.supernets.samplers.registry import register
 
 
 @register("unbalanced", summary="mixture without balancing: a SuperNet that is ahead everywhere takes everything")

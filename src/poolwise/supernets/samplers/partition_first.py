@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from poolwise.searching.samplers.partition_random import Partition
-from poolwise.searching.samplers.registry import register
+from poolwise.supernets.samplers.partition_random import Partition
+from poolwise.supernets.samplers.registry import register
 
 
 @register(

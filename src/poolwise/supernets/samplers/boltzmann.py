@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.searching import assignment as soft
-from poolwise.searching.samplers.base import Sampler, Task
-from poolwise.searching.samplers.registry import register
 from poolwise.space import uniform_below
+from poolwise.supernets import assignment as soft
+from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.registry import register
 
 
 @register("boltzmann", summary="Boltzmann exploration: one SuperNet, configurations drawn by softmax of T times score")

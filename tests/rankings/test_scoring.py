@@ -13,8 +13,8 @@ from poolwise.networks.chain import batch_norm, create
 from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import OPERATORS, SwitchableNet
 from poolwise.networks.walk import walk
-from poolwise.searching.nets import count_all
 from poolwise.space import Pooling
+from poolwise.supernets.mixture import count_all
 from poolwise.training import Precision, count_correct
 
 NAMES = [f.name for f in available()]

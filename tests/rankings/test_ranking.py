@@ -10,11 +10,11 @@ from poolwise import api
 from poolwise.cli import show
 from poolwise.experiment import Experiment
 from poolwise.metrics import kendall_tau_b
-from poolwise.searching import ranking
-from poolwise.searching.loop import SearchState
-from poolwise.searching.ranked import arrange, trained
-from poolwise.searching.ranking import pooled
+from poolwise.rankings import scoring
+from poolwise.rankings.ranking import arrange, trained
+from poolwise.rankings.scoring import pooled
 from poolwise.storage import RunFolder
+from poolwise.supernets.trainer import SearchState
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def test_passes_may_end_in_any_order(monkeypatch, tmp_path, tiny_settings, tiny_
     api.search(settings, tmp_path / "run", source=tiny_source)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     in_order = api.rank(tmp_path / "run", source=tiny_source)
-    each = ranking.each
-    monkeypatch.setattr(ranking, "each", lambda *given: reversed(list(each(*given))))
+    each = scoring.each
+    monkeypatch.setattr(scoring, "each", lambda *given: reversed(list(each(*given))))
     assert api.rank(tmp_path / "copy", source=tiny_source)["ranking"] == in_order["ranking"]
 
 

@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from typing import Any
 
-from poolwise.searching import assignment as soft
-from poolwise.searching.samplers.base import Sampler, Task
-from poolwise.searching.samplers.registry import register
 from poolwise.space import Pooling, uniform_below
+from poolwise.supernets import assignment as soft
+from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.registry import register
 
 EXPLORATION = 1.0
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from poolwise.searching.samplers.base import Sampler, Task
-from poolwise.searching.samplers.draws import Independent
-from poolwise.searching.samplers.registry import register
+from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.draws import Independent
+from poolwise.supernets.samplers.registry import register
 
 
 @register("spos", summary="single path one-shot: one SuperNet, uniform and independent draws")

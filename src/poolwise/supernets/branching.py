@@ -23,10 +23,10 @@ from poolwise.experiment import Experiment
 from poolwise.images.batches import Draw, Shuffled
 from poolwise.networks.walk import walk
 from poolwise.rng import Streams
-from poolwise.searching.length import SCORED, TRIALS
-from poolwise.searching.nets import SuperNets
-from poolwise.searching.samplers.draws import Rounds
 from poolwise.space import Pooling
+from poolwise.supernets.budget import SCORED, TRIALS
+from poolwise.supernets.mixture import SuperNets
+from poolwise.supernets.samplers.draws import Rounds
 from poolwise.training import cosine, train_step
 
 CHANCE = 0.05  # that noise is taken for a gain

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from poolwise.errors import RequestError
-from poolwise.searching import assignment as soft
-from poolwise.searching.samplers.scores import Scores
 from poolwise.settings import STEPS_A_SUPERNET
 from poolwise.space import Pooling, PoolingSpace
+from poolwise.supernets import assignment as soft
+from poolwise.supernets.samplers.scores import Scores
 
 _USUAL = 4  # SuperNets of the published recipe
 

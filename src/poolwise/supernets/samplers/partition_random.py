@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.searching.samplers.base import Sampler, Task
-from poolwise.searching.samplers.draws import DRAWS
-from poolwise.searching.samplers.registry import register
+from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.draws import DRAWS
+from poolwise.supernets.samplers.registry import register
 
 _ROUNDS = 8
 

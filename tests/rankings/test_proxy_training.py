@@ -19,28 +19,29 @@ from poolwise.metrics import smooth, together
 from poolwise.networks.chain import running_norm
 from poolwise.networks.switch import export
 from poolwise.progress import Interrupted, Listener
+from poolwise.rankings import proxy_training, ranking
 from poolwise.rng import Streams
-from poolwise.searching import length, loop, ranked, short
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, Trials
+from poolwise.supernets import budget, trainer
 from poolwise.training import LossNotFinite
 
 
 @given(st.integers(1, 10**6), st.floats(0, 0.99), st.integers(1, 5000))
 def test_no_more_than_their_share_is_spent(steps, share, configurations):
-    each, seeds = length.short_of(steps, share, configurations)
+    each, seeds = budget.short_of(steps, share, configurations)
     assert (each == 0) == (seeds == 0)
     assert each * seeds * configurations <= steps * share
     if seeds:
-        assert each >= length.FEWEST_STEPS
+        assert each >= budget.FEWEST_STEPS
         assert steps * share - each * seeds * configurations < (seeds + 1) * configurations  # nor much less
     else:
-        assert configurations < length.FEWEST_CONFIGURATIONS or steps * share < length.FEWEST_STEPS * configurations + 1
+        assert configurations < budget.FEWEST_CONFIGURATIONS or steps * share < budget.FEWEST_STEPS * configurations + 1
 
 
 def test_both_their_length_and_their_number_grow():
-    assert [tuple(length.short_of(steps, 0.67, 36)) for steps in (500, 933, 1866, 5616, 39000)] == [
+    assert [tuple(budget.short_of(steps, 0.67, 36)) for steps in (500, 933, 1866, 5616, 39000)] == [
         (0, 0), (17, 1), (34, 1), (52, 2), (145, 5)
     ]  # fmt: skip
 
@@ -48,7 +49,7 @@ def test_both_their_length_and_their_number_grow():
 @pytest.fixture
 def two(monkeypatch, tiny_settings):
     """Settings of a search with two short trainings of ten steps of every configuration."""
-    monkeypatch.setattr(length, "_BALANCED", 5)
+    monkeypatch.setattr(budget, "_BALANCED", 5)
     return dataclasses.replace(tiny_settings, method="fairnas", supernets=1, steps=800, short=0.9, fusion=None)
 
 
@@ -60,7 +61,7 @@ def asked(folder, source):
 def test_what_they_are_restated(tmp_path, two, tiny_source):
     poolwise.search(two, tmp_path / "run", source=tiny_source)
     problem, folder = asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run")
-    told, pooling = short.scores(problem, folder), problem.space[7]
+    told, pooling = proxy_training.scores(problem, folder), problem.space[7]
     assert list(told) == [str(p) for p in problem.space]
     for seed in (1, 2):
         streams = Streams(0).child(f"short{seed}")
@@ -82,18 +83,18 @@ def test_what_they_are_restated(tmp_path, two, tiny_source):
 def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, tiny_source):
     poolwise.search(two, tmp_path / "run", source=tiny_source)
     value, problem = poolwise.rank(tmp_path / "run", source=tiny_source), asked(tmp_path / "run", tiny_source)
-    state = loop.SearchState(problem)
+    state = trainer.SearchState(problem)
     assert state.restore(RunFolder.open(tmp_path / "run"))
     assert state.step == 800 - 2 * 10 * 36
-    trainings = Trials(RunFolder.open(tmp_path / "run"), short.FILE).all()
+    trainings = Trials(RunFolder.open(tmp_path / "run"), proxy_training.FILE).all()
     assert {(t["budget"], len(t["curve"]), t["accuracy"], t["state"]) for t in trainings} == {(10, 10, None, "done")}
     assert len(trainings) == 2 * 36
     macs = sum(problem.cost(pooling).macs for pooling in problem.space)
     assert value["spent"]["search_macs"] == state.macs + 2 * 10 * 3 * 16 * macs
     assert (value["short"]["seeds"], value["short"]["length"]) == (2, 10)
-    shared, own = ranked.parts(sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"])))
+    shared, own = ranking.parts(sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"])))
     assert own == pytest.approx(
-        [np.mean(scores) for scores in short.scores(problem, RunFolder.open(tmp_path / "run")).values()]
+        [np.mean(scores) for scores in proxy_training.scores(problem, RunFolder.open(tmp_path / "run")).values()]
     )
     right = np.zeros(36)
     for images, labels in problem.ranking_batches().ordered():
@@ -114,14 +115,14 @@ def test_what_they_say_counts_where_it_is_more_than_noise(tmp_path, two, tiny_so
         told = [
             {**row, "shared": float(a), "short": [float(b)] * 2} for row, a, b in zip(rows, place, own, strict=True)
         ]
-        found = ranked.arrange({**value, "ranking": told}, None)
+        found = ranking.arrange({**value, "ranking": told}, None)
         assert found["short"]["used"] == used
         assert found["ranked_by"] == ("estimate" if used else "score")
         scores = {row["pooling"]: row["score"] for row in found["ranking"]}
         expected = smooth(poolings, together(poolings, place, own).scores).scores if used else place
         assert [scores[str(pooling)] for pooling in poolings] == pytest.approx(np.clip(expected, 0, 1))
         assert ("they count half" if used else "they are noise") in found["short"]["said"]
-    assert ranked.arrange({**value, "ranking": told}, True)["ranked_by"] == "estimate"
+    assert ranking.arrange({**value, "ranking": told}, True)["ranked_by"] == "estimate"
     for row, found in zip(value["ranking"], value.to_rows(), strict=True):
         assert (found["shared"], found["short"]) == (row["shared"], np.mean(row["short"]))
 
@@ -165,7 +166,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes_in_workers_too(tmp_path, two, t
     value = poolwise.rank(whole.path, source=tiny_source)
     with pytest.raises(Interrupted):
         poolwise.search(two, tmp_path / "part", source=tiny_source, listener=After(95))
-    done = Trials(RunFolder.open(tmp_path / "part"), short.FILE).all()
+    done = Trials(RunFolder.open(tmp_path / "part"), proxy_training.FILE).all()
     assert len(done) == 9
     with pytest.raises(RequestError, match="are not done: finish the search first"):
         poolwise.rank(tmp_path / "part", source=tiny_source)
@@ -185,10 +186,12 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
 
     monkeypatch.setattr(standalone, "trained", failing)
     poolwise.search(two, tmp_path / "run", source=tiny_source)
-    told = short.scores(asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run"))
+    told = proxy_training.scores(asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run"))
     assert told[str(bad)][0] == min(first for first, _ in told.values())
     assert [
-        t["error"] for t in Trials(RunFolder.open(tmp_path / "run"), short.FILE).all() if t["state"] == "failed"
+        t["error"]
+        for t in Trials(RunFolder.open(tmp_path / "run"), proxy_training.FILE).all()
+        if t["state"] == "failed"
     ] == ["the loss is nan"]
     poolwise.rank(tmp_path / "run", source=tiny_source)
     assert "NaN" not in (tmp_path / "run" / "ranking.json").read_text()
@@ -202,43 +205,43 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
 
 def test_a_length_in_multiply_adds_is_kept(tmp_path, two, tiny_source):
     problem = Experiment(two, tiny_source)
-    allowed = 800 * length.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36, 1 - two.short)
+    allowed = 800 * budget.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36, 1 - two.short)
     settings = dataclasses.replace(two, method="boltzmann", steps=None, search_macs=allowed)
     poolwise.search(settings, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(tmp_path / "run", source=tiny_source)
     dearest = max(problem.cost(p).macs for p in problem.space)
-    assert allowed - 2 * length.step_macs(problem, dearest) < value["spent"]["search_macs"] <= allowed
+    assert allowed - 2 * budget.step_macs(problem, dearest) < value["spent"]["search_macs"] <= allowed
     assert value["short"]["seeds"] == 2
 
 
 @pytest.mark.parametrize(("steps", "found"), [(1611, (0, 0)), (1612, (30, 1)), (4680, (43, 2))])
 def test_left_open_they_begin_at_30_steps_of_each_configuration(steps, found):
-    assert length.short_of(steps, None, 36) == found
-    assert length.share_of(steps, None, 36) == (0.67 if found[1] else 0)
-    assert length.share_of(steps, 0.0, 36) == 0
-    assert length.short_of(steps, 0.3, 36).seeds == 1  # what is asked for is done
+    assert budget.short_of(steps, None, 36) == found
+    assert budget.share_of(steps, None, 36) == (0.67 if found[1] else 0)
+    assert budget.share_of(steps, 0.0, 36) == 0
+    assert budget.short_of(steps, 0.3, 36).seeds == 1  # what is asked for is done
 
 
 @pytest.mark.parametrize("steps", [300, 1200, 1700, 5000])
 def test_left_open_a_length_in_multiply_adds_is_kept_by_what_is_trained(steps, two, tiny_source):
     problem = Experiment(dataclasses.replace(two, short=0.0), tiny_source)
-    allowed = steps * length.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36)
+    allowed = steps * budget.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36)
     problem = Experiment(dataclasses.replace(two, short=None, steps=None, search_macs=allowed), tiny_source)
     mean = sum(problem.cost(p).macs for p in problem.space) // 36
-    on_supernets = allowed - length.short_macs(problem)
+    on_supernets = allowed - budget.short_macs(problem)
     assert on_supernets > 0
     # short trainings are not scored after each step, so the same multiply-adds are more steps
-    assert bool(length.short_trainings(problem).seeds) == (steps > 1200)
-    spent = length.search_steps(problem) * length.step_macs(problem, mean) + length.short_macs(problem)
+    assert bool(budget.short_trainings(problem).seeds) == (steps > 1200)
+    spent = budget.search_steps(problem) * budget.step_macs(problem, mean) + budget.short_macs(problem)
     assert abs(spent - allowed) < 0.02 * allowed
 
 
 def test_spaces_that_are_too_large_to_be_listed_have_none(monkeypatch, two, tiny_source):
     problem = Experiment(two, tiny_source)
-    assert length.short_trainings(problem).seeds == 2
-    monkeypatch.setattr(length, "LISTED", 35)
-    assert length.short_trainings(problem) == (0, 0)
-    assert length.search_steps(problem) == 800
+    assert budget.short_trainings(problem).seeds == 2
+    monkeypatch.setattr(budget, "LISTED", 35)
+    assert budget.short_trainings(problem) == (0, 0)
+    assert budget.search_steps(problem) == 800
 
 
 @pytest.mark.parametrize(("what", "begun"), [("search", True), ("retrain", False)])
@@ -249,7 +252,7 @@ def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_pat
     save_file(export(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
     settings = dataclasses.replace(two, norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
     problem = Experiment(settings, tiny_source)
-    short._train(problem, Listener(), None, "4-3-3", 1, 1)
+    proxy_training._train(problem, Listener(), None, "4-3-3", 1, 1)
     given = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
     used = [parameter for parameter in seen[0].parameters() if parameter.dim() == 4]
     assert all(torch.equal(a, b) for a, b in zip(given, used, strict=True)) == begun

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.searching import assignment as soft
+from poolwise.supernets import assignment as soft
 
 
 class Scores:

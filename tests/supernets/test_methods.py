@@ -12,9 +12,10 @@ from conftest import After
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted, Listener
-from poolwise.searching import loop, ranking, samplers
-from poolwise.searching.length import step_macs
+from poolwise.rankings import scoring
 from poolwise.storage import RunFolder
+from poolwise.supernets import samplers, trainer
+from poolwise.supernets.budget import step_macs
 
 METHODS = [method.name for method in samplers.available()]
 
@@ -37,8 +38,8 @@ def test_search_rank_and_report(method, tmp_path, tiny_settings, tiny_source):
 
 
 def test_of_a_large_space_what_was_visited_is_ranked(tmp_path, tiny_settings, tiny_source, monkeypatch):
-    monkeypatch.setattr(ranking, "RANKED_CONFIGURATIONS", 10)
-    monkeypatch.setattr(loop, "_SNAPSHOT_CONFIGURATIONS", 10)
+    monkeypatch.setattr(scoring, "RANKED_CONFIGURATIONS", 10)
+    monkeypatch.setattr(trainer, "_SNAPSHOT_CONFIGURATIONS", 10)
     notes = []
 
     class Notes(Listener):
@@ -66,9 +67,9 @@ def test_a_wrong_method_is_told_before_there_is_a_folder(tmp_path, tiny_settings
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path, tiny_settings, tiny_source):
     folder = poolwise.search(dataclasses.replace(tiny_settings, steps=4), tmp_path / "run", source=tiny_source)
-    tensors, meta = folder.load_checkpoint(loop.CHECKPOINT)
+    tensors, meta = folder.load_checkpoint(trainer.CHECKPOINT)
     meta["sampler"] = {"scores": [[1.0, 1.0]] * 36, "round": [], "step": 4}
-    folder.save_checkpoint(loop.CHECKPOINT, tensors, json.loads(json.dumps(meta)))
+    folder.save_checkpoint(trainer.CHECKPOINT, tensors, json.loads(json.dumps(meta)))
     with pytest.raises(RequestError, match="an earlier version of poolwise"):
         poolwise.rank(folder.path, source=tiny_source)
 
@@ -81,7 +82,7 @@ def _trained(state):
 
 def test_a_branch_copies_the_first_supernet_between_two_blocks(tiny_settings, tiny_source):
     settings = dataclasses.replace(tiny_settings, supernets=3, steps=20, warm_up=0.35, block=4)
-    state = loop.SearchState(Experiment(settings, tiny_source))
+    state = trainer.SearchState(Experiment(settings, tiny_source))
     sizes = []
     while state.step < 7:
         first = _trained(state)
@@ -111,9 +112,9 @@ def test_a_branched_search_ends_in_the_same_bytes_stopped_or_in_two_workers(
             dataclasses.replace(settings, workers=1), tmp_path / "cut", source=tiny_source, listener=After(7)
         )
     poolwise.resume(tmp_path / "cut", source=tiny_source)
-    expected = whole.load_checkpoint(loop.CHECKPOINT)[0]
+    expected = whole.load_checkpoint(trainer.CHECKPOINT)[0]
     for name in ("two", "cut"):
-        found = RunFolder.open(tmp_path / name).load_checkpoint(loop.CHECKPOINT)[0]
+        found = RunFolder.open(tmp_path / name).load_checkpoint(trainer.CHECKPOINT)[0]
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 
@@ -124,7 +125,7 @@ def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, t
     allowed = 150 * sum(prices) // len(prices)
     settings = dataclasses.replace(tiny_settings, method=method, steps=None, search_macs=allowed, block=8, threads=1)
     whole = poolwise.search(settings, tmp_path / "whole", source=tiny_source)
-    tensors, meta = whole.load_checkpoint(loop.CHECKPOINT)
+    tensors, meta = whole.load_checkpoint(trainer.CHECKPOINT)
     assert allowed - max(prices) < meta["macs"] < allowed + 8 * max(prices)
     last = whole.events("search")[-1]
     assert last["step"] == meta["step"] != 150
@@ -132,6 +133,6 @@ def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, t
     with pytest.raises(Interrupted):
         poolwise.search(settings, tmp_path / "part", source=tiny_source, listener=After(60))
     part = poolwise.resume(tmp_path / "part", source=tiny_source)
-    again, told = RunFolder.open(part.path).load_checkpoint(loop.CHECKPOINT)
+    again, told = RunFolder.open(part.path).load_checkpoint(trainer.CHECKPOINT)
     assert told == meta
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.searching.samplers.base import Sampler
 from poolwise.settings import Settings
+from poolwise.supernets.samplers.base import Sampler
 
 _METHODS: dict[str, type[Sampler]] = {}
 Method = TypeVar("Method", bound=type[Sampler])
@@ -29,9 +29,9 @@ def register(name: str, *, summary: str) -> Callable[[Method], Method]:
 
 
 def _discover() -> None:
-    package = importlib.import_module("poolwise.searching.samplers")
+    package = importlib.import_module("poolwise.supernets.samplers")
     for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"poolwise.searching.samplers.{module.name}")
+        importlib.import_module(f"poolwise.supernets.samplers.{module.name}")
 
 
 def available() -> list[type[Sampler]]:

@@ -15,11 +15,11 @@ from poolwise.experiment import Experiment
 from poolwise.networks import registry
 from poolwise.networks.chain import Chain, PoolHead, batch_norm
 from poolwise.progress import Listener
+from poolwise.rankings.scoring import rank
 from poolwise.rng import Streams
-from poolwise.searching.loop import search
-from poolwise.searching.ranking import rank
 from poolwise.settings import Settings
 from poolwise.storage import RunFolder
+from poolwise.supernets.trainer import search
 
 LAYERS, WIDTH = 5, 4
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.searching import assignment as soft
-from poolwise.searching.samplers.base import Sampler, Task
-from poolwise.searching.samplers.draws import DRAWS
-from poolwise.searching.samplers.registry import register
+from poolwise.supernets import assignment as soft
+from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.draws import DRAWS
+from poolwise.supernets.samplers.registry import register
 
 
 @register("mixture", summary="balanced mixture of SuperNets: soft assignment, every SuperNet equally likely over all")

@@ -5,8 +5,8 @@ import torch
 
 from poolwise.experiment import Experiment
 from poolwise.rng import Streams
-from poolwise.searching.nets import TRIED_BLOCKS, Job, Lanes, SuperNets
 from poolwise.settings import Settings
+from poolwise.supernets.mixture import TRIED_BLOCKS, Job, Lanes, SuperNets
 
 
 def lanes_after(plain, streamed):

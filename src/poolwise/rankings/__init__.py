@@ -1,0 +1,1 @@
+"""Scores of all configurations, proxy trainings, and the order made from them."""

@@ -1,1 +1,0 @@
-"""What is probably good: the mixture of SuperNets and the ranking made from it."""

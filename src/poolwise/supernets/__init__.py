@@ -1,0 +1,1 @@
+"""The mixture of SuperNets: its trainer, the assignment of configurations and the samplers."""
