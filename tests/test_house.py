@@ -21,7 +21,7 @@ FLOORS = [
     {"training"},
     {"calibration"},
     {"experiment"},
-    {"workers"},
+    {"parallelism"},
     {"limiting", "standalone"},
     {"searching", "truth", "controls", "trialing"},
     {"planning", "reporting", "suggesting", "handing", "refining"},

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from poolwise import controls, metrics, standalone, trialing, workers
+from poolwise import controls, metrics, parallelism, standalone, trialing
 from poolwise.errors import PoolwiseError, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.space import Pooling, PoolingSpace, Subspace
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
 from poolwise.training import LossNotFinite
+from poolwise.training.workers import run_jobs
 from poolwise.trialing.refine import CANDIDATES, DOUBT, Refine
 from poolwise.trialing.surrogate import Surrogate
 
@@ -67,7 +68,7 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
     settings = problem.settings
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
     method, trials = method_of(problem, ranking, settings.refiner), Trials(folder, "refine.sqlite")
-    parallel = workers.for_trainings(problem)
+    parallel = parallelism.for_trainings(problem)
     at_once = settings.at_once or problem.parallel.workers
     known = {(t["pooling"], t["seed"], t["budget"]): t for t in trials.all()}
     listener.start("refine", settings.trials * method.steps)
@@ -76,7 +77,7 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
         names = [(str(ask.pooling), ask.seed, ask.steps) for ask in asked]
         jobs = [name for name in names if name not in known]
         listener.advance(sum(ask.steps for ask, name in zip(asked, names, strict=True) if name in known))
-        for name, result in workers.each(problem, _train, jobs, listener, parallel.workers, parallel.threads):
+        for name, result in run_jobs(problem, _train, jobs, listener, parallel.workers, parallel.threads):
             if isinstance(result, (LossNotFinite, WorkerDied)):
                 trials.record_failure(name[0], name[1], name[2], str(result))
                 listener.note(f"failed: {result}")

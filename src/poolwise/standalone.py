@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from poolwise import workers
+from poolwise import parallelism
 from poolwise.errors import PoolwiseError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.images.batches import Shuffled
@@ -21,6 +21,7 @@ from poolwise.rng import Streams
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, Trials, checkpoint_name
 from poolwise.training import LossNotFinite, accuracy, check_finite, compiled, cosine, sgd, train_step
+from poolwise.training.workers import run_jobs
 
 _CURVE = 60  # points of a training curve
 
@@ -130,11 +131,9 @@ def train_all(
         todo = [p for p in asked if p in todo or not folder.has(checkpoint_name(weights_name(*p, steps)))]
     listener.start(stage, len(asked) * steps, (len(asked) - len(todo)) * steps)
     jobs = [(pooling, seed, str(folder.path) if keep else None) for pooling, seed in todo]
-    parallel = workers.for_trainings(problem)
+    parallel = parallelism.for_trainings(problem)
     died: PoolwiseError | None = None
-    for (pooling, seed, _), result in workers.each(
-        problem, run_one, jobs, listener, parallel.workers, parallel.threads
-    ):
+    for (pooling, seed, _), result in run_jobs(problem, run_one, jobs, listener, parallel.workers, parallel.threads):
         if isinstance(result, PoolwiseError):
             if keep and not isinstance(result, WorkerDied):
                 raise result

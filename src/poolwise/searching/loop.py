@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from poolwise.experiment import Experiment
+from poolwise.parallelism import for_search
 from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
@@ -24,7 +25,6 @@ from poolwise.space import LISTED, uniform_below
 from poolwise.stopwatch import PARTS, Stopwatch
 from poolwise.storage import FORMAT, RunFolder
 from poolwise.training import LossNotFinite, check_finite, cosine
-from poolwise.workers import for_search
 
 Run = Callable[[Sequence[Job], Stopwatch], list[Told]]
 CHECKPOINT = "search"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from poolwise import standalone, workers
+from poolwise import parallelism, standalone
 from poolwise.errors import PoolwiseError, RequestError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
@@ -23,6 +23,7 @@ from poolwise.searching.length import short_trainings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, Trials
 from poolwise.training import LossNotFinite
+from poolwise.training.workers import run_jobs
 
 FILE = "short.sqlite"
 STREAM = "short"  # random streams of these trainings share nothing with those of others
@@ -37,8 +38,8 @@ def train(problem: Experiment, folder: RunFolder, listener: Listener) -> None:
     known = trials.states(length)
     todo = [(*pair, length) for pair in asked if pair not in known]
     listener.start("short", len(asked) * length, (len(asked) - len(todo)) * length)
-    parallel = workers.for_trainings(problem)
-    for (pooling, seed, _), result in workers.each(problem, _train, todo, listener, parallel.workers, parallel.threads):
+    parallel = parallelism.for_trainings(problem)
+    for (pooling, seed, _), result in run_jobs(problem, _train, todo, listener, parallel.workers, parallel.threads):
         if isinstance(result, (LossNotFinite, WorkerDied)):
             trials.record_failure(pooling, seed, length, str(result))
             listener.note(f"failed, and counted as the worst: {result}")

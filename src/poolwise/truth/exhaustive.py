@@ -9,11 +9,11 @@ import numpy as np
 
 from poolwise import standalone
 from poolwise.experiment import Experiment
+from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.space import Pooling
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
 from poolwise.truth.tables import seed_agreement
-from poolwise.workers import for_trainings
 
 
 def exhaustive(
