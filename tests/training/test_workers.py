@@ -14,6 +14,8 @@ from poolwise.experiment import Experiment
 from poolwise.parallelism import for_search, for_trainings
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
+from poolwise.training.workers import run_jobs
+
 
 def test_one_worker_and_two_give_the_same_bytes(tiny_settings, tiny_source, tmp_path, monkeypatch):
     monkeypatch.setattr("poolwise.parallelism.SMALL_RANKING_MACS", 0)  # the ranking as well goes to the workers
