@@ -30,7 +30,7 @@ from poolwise.images.sources import ImageSet
 from poolwise.images.split import stratified_halves, stratified_subset
 from poolwise.rng import Streams
 from poolwise.training import Precision, accuracy, cosine, sgd, train_step
-from poolwise.workers import keep_memory
+from poolwise.training.workers import keep_memory
 
 MODEL, WIDTH, DEFAULT = "resnet18", 8, "3-2-2-2"
 PLACEMENTS = (

@@ -33,7 +33,7 @@ from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
 from poolwise.rng import Streams
 from poolwise.settings import Settings
-from poolwise.workers import keep_memory
+from poolwise.training.workers import keep_memory
 
 
 class Pictures(Dataset):

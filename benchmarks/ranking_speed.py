@@ -21,7 +21,7 @@ from poolwise.networks.switch import SwitchableNet
 from poolwise.rng import Streams
 from poolwise.space import Pooling
 from poolwise.training import Precision, correct, count_correct
-from poolwise.workers import keep_memory
+from poolwise.training.workers import keep_memory
 
 CASES = (("resnet20", 16, 128), ("resnet18", 16, 64), ("resnet50", 8, 32))  # family, width, batch
 

@@ -29,7 +29,7 @@ from poolwise.rng import Streams
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder
 from poolwise.supernets.trainer import SearchState, _train
-from poolwise.workers import keep_memory
+from poolwise.training.workers import keep_memory
 
 CASES = {
     "demo": {"width": 8, "batch_size": 64, "supernets": 2},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +82,13 @@ class After(Listener):
 def clean_environment() -> dict[str, str]:
     """The environment for subprocesses."""
     return {**os.environ, "COLUMNS": "120"}
+
+
+def results(path):
+    """Everything that a run has computed, without times."""
+    checkpoints = {file.name: file.read_bytes() for file in sorted((path / "checkpoints").iterdir())}
+    with sqlite3.connect(path / "trials.sqlite") as connection:
+        trials = connection.execute("SELECT pooling, seed, accuracy, curve FROM trials ORDER BY 1, 2").fetchall()
+    ranking = json.loads((path / "ranking.json").read_text())
+    retrain = json.loads((path / "retrain.json").read_text())
+    return checkpoints, trials, ranking["ranking"], retrain["results"]

@@ -21,8 +21,8 @@ FLOORS = [
     {"training"},
     {"calibration"},
     {"experiment"},
-    {"workers"},
-    {"limiting", "standalone"},
+    {"parallelism"},
+    {"limiting"},
     {"supernets", "truth", "controls", "trialing"},
     {"rankings"},
     {"planning", "reporting", "suggesting", "handing", "refining"},
@@ -34,10 +34,17 @@ FLOORS = [
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 
+class WithoutTypes(ast.NodeTransformer):
+    """Removes what only type checkers import."""
+
+    def visit_If(self, node):
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+
 def imports(path: Path) -> set[str]:
-    """Rooms of poolwise that a file imports."""
+    """Rooms of poolwise that a file imports when it runs."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(WithoutTypes().visit(ast.parse(path.read_text()))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "poolwise":
             parts = node.module.split(".")
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}

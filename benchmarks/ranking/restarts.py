@@ -25,27 +25,27 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
-from poolwise import standalone, tables
+from poolwise import tables
 from poolwise.experiment import Experiment
 from poolwise.metrics import kendall_tau_b, regret, smooth
 from poolwise.metrics.fusion import standard
 from poolwise.progress import Listener
 from poolwise.settings import Settings
 from poolwise.storage import write_atomically
+from poolwise.training.standalone import Purpose, train_standalone
 
 TABLE = "resnet20w8-cifar10-10k"
-STREAM = "restarts"
+PURPOSE = Purpose("restarts", weights="search", measured=False)
 FORMS = ("128x52", "64x52", "32x52", "32x104", "16x104")  # batch x steps
 MOST = 8  # seeds of which means are taken
 
 
 def losses(problem: Experiment, steps: int, seed: int) -> dict[str, list[float]]:
     """Configuration -> its training loss (nats) along the steps."""
-    part = replace(standalone.on_halves(problem, steps, STREAM), begins="search")
-    return {
-        str(pooling): [loss for _, loss in standalone.trained(problem, pooling, seed, Listener(), part)[0]]
-        for pooling in problem.space
+    outcomes = {
+        str(pooling): train_standalone(problem, pooling, seed, steps, PURPOSE, Listener()) for pooling in problem.space
     }
+    return {name: [loss for _, loss in outcome.curve] for name, outcome in outcomes.items()}
 
 
 @click.command()

@@ -18,9 +18,10 @@ from poolwise.errors import RequestError
 from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
 from poolwise.images.batches import Batches, Shuffled
 from poolwise.images.packed import Packed
+from poolwise.images.shared_memory import SharedSource
 from poolwise.images.sources import ImageSet, Source, load
 from poolwise.images.split import mixed, stratified_halves, stratified_subset
-from poolwise.networks import family, variants
+from poolwise.networks import family, others, variants
 from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import SwitchableNet, export
@@ -31,6 +32,7 @@ from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace, Subspace, subset
 from poolwise.training import Precision, choose_device, count_correct, device_precision
+from poolwise.training.workers import check_sendable
 
 _WALKED = 36  # configurations that the time of ranking is measured on
 _WALKED_MACS = 4e11  # about a second of 2 cores
@@ -355,3 +357,41 @@ class Experiment:
             **({"skipped": list(self.source.skipped)} if self.source.skipped else {}),
             **({"augment": named(self.source.augment)} if self.source.augment else {}),
         }
+
+    def share(self, threads: int) -> Callable[[], Experiment]:
+        """Return a picklable function that rebuilds this experiment in a worker process on so many CPU threads.
+
+        The images in use and the initial weights lie in shared memory.
+
+        Raises:
+            RequestError: the network or the transform cannot be sent to another process, or shared memory is too small.
+        """
+        settings, source, network = self.settings, self.in_use, others.given(self.settings.model)
+        if source.augment:
+            check_sendable(source.augment, f"transform {named(source.augment)}")
+        check_sendable(network, f"network {settings.model}")
+        weights = (replace(self.weights, tensors={}), self.weights.packed()) if self.weights else None
+        return partial(
+            _rebuild,
+            replace(settings, precision=str(self.precision), device=str(self.device), images=None, threads=threads),
+            SharedSource.of(source, weights[1].numel() if weights else 0),
+            self.normalise,
+            network,
+            weights,
+        )
+
+
+def _rebuild(
+    settings: Settings,
+    source: SharedSource,
+    normalise: Normalise,
+    network: Any,
+    weights: tuple[Weights, Tensor] | None,
+) -> Experiment:
+    """Return the experiment of ``Experiment.share``, in the worker process."""
+    if network is not None:
+        others.backbone(settings.model.removeprefix(others.OWN), network)
+    opened = weights and weights[0].opened(weights[1])
+    experiment = Experiment(settings, source.open(), weights=opened)
+    experiment.normalise = normalise  # so that no worker goes through all images
+    return experiment

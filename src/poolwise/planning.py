@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from poolwise import calibration, workers
+from poolwise import calibration, parallelism
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
@@ -123,7 +123,7 @@ def _search(problem: Experiment) -> Stage:
     settings, timing = problem.settings, problem.timing
     macs = _mean_macs(problem)
     step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
-    parallel = workers.for_search(problem)
+    parallel = parallelism.for_search(problem)
     count = parallel.workers
     seconds, fixed = search_steps(problem) * step, 0.0
     if count > 1:
@@ -158,7 +158,7 @@ def _rank(problem: Experiment) -> Stage:
         groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
         macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / settings.ranking_rotation
     macs *= count / len(poolings)
-    parallel = workers.for_ranking(problem)
+    parallel = parallelism.for_ranking(problem)
     batches = problem.ranking_batches()
     at_once = min(parallel.workers, batches.parts)
     each = macs * timing.rank  # seconds of an image
@@ -177,7 +177,7 @@ def _short(problem: Experiment) -> Stage:
     """Short trainings of every configuration, which are part of the search."""
     length, seeds = short_trainings(problem)
     macs, steps, timing = _mean_macs(problem), length * seeds * problem.space.size, problem.timing
-    parallel = workers.for_trainings(problem)
+    parallel = parallelism.for_trainings(problem)
     at_once = min(parallel.workers, seeds * problem.space.size)
     seconds, fixed = steps * (timing.seconds("train", macs) + timing.data), 0.0
     if at_once > 1:
@@ -204,7 +204,7 @@ def _trainings(problem: Experiment, name: str, trainings: Sequence[tuple[Pooling
         steps * (timing.seconds("train", macs) + timing.data),
         test / batch * timing.seconds("score", macs),
     )
-    parallel = workers.for_trainings(problem)
+    parallel = parallelism.for_trainings(problem)
     asked = (settings.at_once or problem.parallel.workers) if halved else count
     at_once = min(parallel.workers, count, asked)
     rounds = count if at_once == 1 else -(-count // at_once) * parallel.slowdown
@@ -247,7 +247,7 @@ def _memory(problem: Experiment, processes: int, batch: int) -> int:
 
 def _parallel_words(problem: Experiment, stages: Sequence[str]) -> str:
     told = []
-    for name, choose in (("search", workers.for_search), ("trainings", workers.for_trainings)):
+    for name, choose in (("search", parallelism.for_search), ("trainings", parallelism.for_trainings)):
         found, wanted = (
             choose(problem),
             name in stages or (name == "trainings" and {"refine", "retrain", "exhaustive"} & set(stages)),
@@ -356,7 +356,7 @@ def measured(settings: Settings, source: Source | None, trainings: int | None = 
         trainings, searched = (settings.top + 3) * settings.retrain_seeds, steps * 4 / 3
     rough = trainings * problem.retrain_steps + searched
     # if every step costs what the default configuration's does
-    problem.parallel = workers.measured(problem, rough * problem.calibration.step_seconds)
+    problem.parallel = parallelism.measured(problem, rough * problem.calibration.step_seconds)
     return problem
 
 

@@ -7,24 +7,24 @@ on from there.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from poolwise import controls, metrics, standalone, trialing, workers
-from poolwise.errors import PoolwiseError, WorkerDied
+from poolwise import controls, metrics, trialing
 from poolwise.experiment import Experiment
+from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.space import Pooling, PoolingSpace, Subspace
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
-from poolwise.training import LossNotFinite
+from poolwise.training.standalone import Purpose
+from poolwise.training.trials import Request, TrialRunner
 from poolwise.trialing.refine import CANDIDATES, DOUBT, Refine
 from poolwise.trialing.surrogate import Surrogate
 
 OUTPUT = "refine.json"
-STREAM = "refine"  # random streams of these trainings share nothing with those of the verdict
+PURPOSE = Purpose("refine")
 NORMAL_95 = 1.959964
 _PARETO = 600  # configurations among which a front is looked for, the most promising
 _ANY = 2**62  # multiply-adds: trainings are counted here, not they
@@ -66,32 +66,28 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
     """Train what the method asks for until it is sure or ``trials`` are done; write refine.json."""
     settings = problem.settings
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    method, trials = method_of(problem, ranking, settings.refiner), Trials(folder, "refine.sqlite")
-    parallel = workers.for_trainings(problem)
-    at_once = settings.at_once or problem.parallel.workers
-    known = {(t["pooling"], t["seed"], t["budget"]): t for t in trials.all()}
+    method, parallel = method_of(problem, ranking, settings.refiner), for_trainings(problem)
+    runner = TrialRunner(
+        problem,
+        Trials(folder, "refine.sqlite"),
+        PURPOSE,
+        listener,
+        workers=parallel.workers,
+        threads=parallel.threads,
+        consequence="; it counts as the worst",
+    )
     listener.start("refine", settings.trials * method.steps)
+    rows: dict[Request, dict[str, Any]] = {}
     order: list[trialing.Ask] = []
-    while asked := method.ask_all(at_once):
-        names = [(str(ask.pooling), ask.seed, ask.steps) for ask in asked]
-        jobs = [name for name in names if name not in known]
-        listener.advance(sum(ask.steps for ask, name in zip(asked, names, strict=True) if name in known))
-        for name, result in workers.each(problem, _train, jobs, listener, parallel.workers, parallel.threads):
-            if isinstance(result, (LossNotFinite, WorkerDied)):
-                trials.record_failure(name[0], name[1], name[2], str(result))
-                listener.note(f"failed: {result}")
-            elif isinstance(result, PoolwiseError):
-                raise result
-            else:
-                trials.record(*name, *result)
-                listener.note(f"trained {name[0]}, {name[2]} steps: {100 * result[0]:.2f} % of the scoring half")
-        known = {(t["pooling"], t["seed"], t["budget"]): t for t in trials.all()}
-        for ask, name in zip(asked, names, strict=True):
-            accuracy = known[name]["accuracy"]
-            method.tell(*ask, _worst(method) if accuracy is None else float(accuracy))
+    while batch := method.ask_all(settings.at_once or problem.parallel.workers):
+        requests = [Request(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
+        rows |= runner.run(requests)
+        for ask, request in zip(batch, requests, strict=True):
+            accuracy = rows[request]["accuracy"]
+            method.tell(*ask, _worst(method) if accuracy is None else accuracy)
             order.append(ask)
     listener.finish()
-    value = _describe(problem, folder, ranking, method, order, known)
+    value = _describe(problem, folder, ranking, method, order, rows)
     folder.write_json(OUTPUT, value)
     return value
 
@@ -99,16 +95,6 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
 def _worst(method: trialing.Method) -> float:
     """What a training that failed counts as: the worst that did not."""
     return min((accuracy for own in method.told.values() for accuracy in own), default=0.0)
-
-
-def _train(
-    problem: Experiment, listener: Listener, _hold: None, pooling: str, seed: int, steps: int
-) -> tuple[float, list[tuple[int, float]], float]:
-    """Accuracy on the scoring half (0 to 1), curve and seconds of one training."""
-    begin = time.perf_counter()
-    part = standalone.on_halves(problem, steps, STREAM)
-    outcome = standalone.train(problem, Pooling.parse(pooling), seed, listener, part)
-    return outcome.accuracy, outcome.curve, time.perf_counter() - begin
 
 
 def _belief(problem: Experiment, ranking: Mapping[str, Any], method: trialing.Method) -> Refine:
@@ -129,7 +115,7 @@ def _describe(
     ranking: Mapping[str, Any],
     method: trialing.Method,
     order: list[trialing.Ask],
-    known: Mapping[tuple[str, int, int], Mapping[str, Any]],
+    known: Mapping[Request, Mapping[str, Any]],
 ) -> dict[str, Any]:
     settings, model = problem.settings, _belief(problem, ranking, method)
     latency: dict[str, float] = folder.request().get("limits", {}).get("latency_ms", {})
@@ -139,7 +125,7 @@ def _describe(
     rows: list[dict[str, Any]] = []
     for place, pooling in enumerate(model.candidates):
         mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, problem.cost(pooling)
-        own = [known[str(pooling), a.seed, a.steps]["accuracy"] for a in order if a.pooling == pooling]
+        own = [known[Request(str(pooling), a.seed, a.steps)]["accuracy"] for a in order if a.pooling == pooling]
         rows.append(
             {
                 "pooling": str(pooling),
@@ -168,7 +154,7 @@ def _describe(
                 "pooling": str(ask.pooling),
                 "seed": ask.seed,
                 "steps": ask.steps,
-                "accuracy": known[str(ask.pooling), ask.seed, ask.steps]["accuracy"],
+                "accuracy": known[Request(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
                 "foretold": foretold_N[i] / 100 if model is method else None,
                 "error": error_N[i] / 100 if model is method else None,
             }

@@ -23,6 +23,7 @@ from poolwise.settings import Settings
 from poolwise.storage import RunFolder, Trials
 from poolwise.supernets import samplers
 from poolwise.supernets.budget import step_macs
+from poolwise.training import trials
 
 METHODS = ["mixture@supernets=2", "fairnas", "random", "short-all"]
 ASKED = {
@@ -177,7 +178,7 @@ def test_trials_that_are_done_are_not_trained_again(study, tmp_path, table, sour
     out = tmp_path / "out"
     shutil.copytree(study[0], out)
     (out / "runs" / "random-60-1" / "trials.json").unlink()
-    monkeypatch.setattr(entries.standalone, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(trials, "train_standalone", lambda *_: pytest.fail("trained again"))
     api.compare(table, out, source=source, **ASKED)
     assert (out / "compare.csv").read_bytes() == (study[0] / "compare.csv").read_bytes()
 

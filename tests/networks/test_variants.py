@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import poolwise
-from poolwise import workers as processes
+from poolwise import parallelism
 from poolwise.calibration import Parallel
 from poolwise.errors import RequestError
 from poolwise.experiment import RECALIBRATION_BATCHES, Experiment
@@ -305,7 +305,7 @@ def test_two_workers_rank_with_the_same_averages(tiny_settings, tiny_source, tmp
     folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
     alone = poolwise.rank(folder.path, source=tiny_source)
     problem = Experiment(dataclasses.replace(settings, workers=2), tiny_source, folder.request()["calibration"])
-    monkeypatch.setattr(processes, "SMALL_RANKING_MACS", 0)
+    monkeypatch.setattr(parallelism, "SMALL_RANKING_MACS", 0)
     assert scoring.rank(problem, folder, Listener())["ranking"] == alone["ranking"]
 
 

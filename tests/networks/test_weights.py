@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import poolwise
+from conftest import results
 from poolwise.errors import PoolwiseError, RequestError, RunFailure
 from poolwise.experiment import Experiment
 from poolwise.networks import family
@@ -207,12 +208,6 @@ def test_each_training_begins_as_asked(begun, other, tiny_source):
         Experiment(dataclasses.replace(begun, norm="batch"), tiny_source)
 
 
-def outcome(path):
-    from test_workers import results
-
-    return results(path)
-
-
 @pytest.mark.slow
 def test_a_run_from_weights_is_the_same_in_two_processes_and_is_resumed_with_no_others(
     begun, other, tiny_source, tmp_path
@@ -220,10 +215,10 @@ def test_a_run_from_weights_is_the_same_in_two_processes_and_is_resumed_with_no_
     for workers in (1, 2):
         settings = dataclasses.replace(begun, workers=workers, threads=1, block=8)
         poolwise.run(settings, tmp_path / str(workers), source=tiny_source)
-    assert outcome(tmp_path / "1") == outcome(tmp_path / "2")
+    assert results(tmp_path / "1") == results(tmp_path / "2")
     scratch = dataclasses.replace(begun, weights=None, threads=1, block=8)
     poolwise.run(scratch, tmp_path / "scratch", source=tiny_source)
-    assert outcome(tmp_path / "1")[1] != outcome(tmp_path / "scratch")[1]
+    assert results(tmp_path / "1")[1] != results(tmp_path / "scratch")[1]
     told = json.loads((tmp_path / "1/run.json").read_text())["weights"]
     assert told == {"from": begun.weights, "sha256": load(begun.weights).sha256, "for": "both", "anew": []}
     kept(tmp_path, {key: tensor + 1 for key, tensor in other.items()})

@@ -60,5 +60,5 @@ def test_an_own_network_the_whole_way_in_one_process_and_in_two(tmp_path, tiny_s
 def test_what_workers_cannot_be_given_is_one_line(tmp_path, tiny_settings, tiny_source):
     model = poolwise.backbone("closed", lambda classes: Small(classes))
     settings = dataclasses.replace(tiny_settings, model=model, width=None, supernets=2, threads=1, workers=2)
-    with pytest.raises(RequestError, match="own:closed cannot be handed to worker processes"):
+    with pytest.raises(RequestError, match="own:closed cannot be sent to worker processes"):
         poolwise.run(settings, tmp_path / "run", source=tiny_source)

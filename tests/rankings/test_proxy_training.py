@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import poolwise
-from poolwise import standalone
 from poolwise.errors import RequestError, RunFailure
 from poolwise.experiment import Experiment
 from poolwise.images.batches import Shuffled
@@ -25,7 +24,7 @@ from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, Trials
 from poolwise.supernets import budget, trainer
-from poolwise.training import LossNotFinite
+from poolwise.training import LossNotFinite, standalone, trials
 
 
 @given(st.integers(1, 10**6), st.floats(0, 0.99), st.integers(1, 5000))
@@ -177,14 +176,14 @@ def test_a_stopped_run_goes_on_to_the_same_bytes_in_workers_too(tmp_path, two, t
 
 
 def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, two, tiny_source):
-    trained, bad = standalone.trained, Pooling.parse("3-4-3")
+    train, bad = trials.train_standalone, Pooling.parse("3-4-3")
 
-    def failing(problem, pooling, seed, listener, part=None):
+    def failing(problem, pooling, seed, steps, purpose, listener):
         if pooling == bad and seed == 1:
             raise LossNotFinite("the loss is nan")
-        return trained(problem, pooling, seed, listener, part)
+        return train(problem, pooling, seed, steps, purpose, listener)
 
-    monkeypatch.setattr(standalone, "trained", failing)
+    monkeypatch.setattr(trials, "train_standalone", failing)
     poolwise.search(two, tmp_path / "run", source=tiny_source)
     told = proxy_training.scores(asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run"))
     assert told[str(bad)][0] == min(first for first, _ in told.values())
@@ -196,7 +195,7 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
     poolwise.rank(tmp_path / "run", source=tiny_source)
     assert "NaN" not in (tmp_path / "run" / "ranking.json").read_text()
     monkeypatch.setattr(
-        standalone, "trained", lambda *given, **also: (_ for _ in ()).throw(LossNotFinite("the loss is nan"))
+        trials, "train_standalone", lambda *inputs: (_ for _ in ()).throw(LossNotFinite("the loss is nan"))
     )
     poolwise.search(two, tmp_path / "all", source=tiny_source)
     with pytest.raises(RunFailure, match="all short trainings with seed 1 failed"):
@@ -252,7 +251,7 @@ def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_pat
     save_file(export(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
     settings = dataclasses.replace(two, norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
     problem = Experiment(settings, tiny_source)
-    proxy_training._train(problem, Listener(), None, "4-3-3", 1, 1)
+    standalone.train_standalone(problem, Pooling.parse("4-3-3"), 1, 1, proxy_training.PURPOSE, Listener())
     given = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
     used = [parameter for parameter in seen[0].parameters() if parameter.dim() == 4]
     assert all(torch.equal(a, b) for a, b in zip(given, used, strict=True)) == begun

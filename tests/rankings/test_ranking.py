@@ -126,8 +126,8 @@ def test_passes_may_end_in_any_order(monkeypatch, tmp_path, tiny_settings, tiny_
     api.search(settings, tmp_path / "run", source=tiny_source)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     in_order = api.rank(tmp_path / "run", source=tiny_source)
-    each = scoring.each
-    monkeypatch.setattr(scoring, "each", lambda *given: reversed(list(each(*given))))
+    run_jobs = scoring.run_jobs
+    monkeypatch.setattr(scoring, "run_jobs", lambda *given: reversed(list(run_jobs(*given))))
     assert api.rank(tmp_path / "copy", source=tiny_source)["ranking"] == in_order["ranking"]
 
 

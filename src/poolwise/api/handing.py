@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from poolwise import handing, standalone
+from poolwise import handing
 from poolwise.errors import RequestError
 from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
@@ -19,6 +19,7 @@ from poolwise.sanitize import reading
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, Trials
+from poolwise.training.trials import weights_name
 
 
 def network(
@@ -44,7 +45,7 @@ def _trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple[torc
     request, name = opened.request(), str(Pooling.parse(str(pooling)))
     settings = Settings.from_json(request["settings"])
     steps = opened.read("retrain.json", f"retrain it first, poolwise retrain {opened.path}")["steps"]
-    loaded = opened.load_checkpoint(standalone.weights_name(name, seed, steps))
+    loaded = opened.load_checkpoint(weights_name(name, seed, steps))
     trials = Trials(opened).all()
     if loaded is None:
         done = sorted({f"{trial['pooling']} (seed {trial['seed']})" for trial in trials})

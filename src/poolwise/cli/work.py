@@ -62,7 +62,7 @@ def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
 
     Where nobody reads the lines any more it stops as well.
     """
-    from poolwise.workers import keep_memory
+    from poolwise.training.workers import keep_memory
 
     keep_memory()
     received: list[int] = []

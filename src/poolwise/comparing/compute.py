@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from poolwise import standalone
 from poolwise.experiment import Experiment
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.supernets.budget import measuring_macs, most_share, on_supernets, short_of, step_macs
-
-STREAM = "trial"  # random streams of trials share nothing with those of the truth
 
 
 class Compute:
@@ -67,7 +64,3 @@ class Compute:
     def full_steps(self) -> int:
         """Steps of a full training on the training half: as many epochs as the truth was trained for."""
         return self.problem.half_steps
-
-    def part(self, steps: int) -> standalone.Part:
-        """What a trial trains on and is judged by."""
-        return standalone.on_halves(self.problem, steps, STREAM)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from poolwise import controls, standalone, trialing
+from poolwise import controls, trialing
+from poolwise.calibration import cpu_threads
 from poolwise.comparing.compute import Compute
 from poolwise.comparing.contenders import Contender
 from poolwise.comparing.judge import Entry
@@ -23,9 +23,11 @@ from poolwise.rankings.ranking import parts
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
-from poolwise.training import LossNotFinite
+from poolwise.training.standalone import Purpose
+from poolwise.training.trials import Request, Result, TrialRunner
 
 TRIALS = "trials.json"
+PURPOSE = Purpose("trial")
 
 
 @dataclass(frozen=True)
@@ -136,23 +138,17 @@ def _trials(work: Work, source: Source, share: Share) -> None:
     else:
         folder = RunFolder.create(work.folder, {**work.request(), **environment()})
     problem = Experiment(work.settings, source)
-    compute, trials = Compute(problem), Trials(folder)
+    compute = Compute(problem)
     method = method_of(work, compute)
-    known = {(t["pooling"], t["budget"], t["seed"]): t["accuracy"] or 0.0 for t in trials.all()}
+    runner = TrialRunner(problem, Trials(folder), PURPOSE, share, workers=1, threads=cpu_threads())
     points: list[dict[str, Any]] = []
     while (asked := method.ask()) is not None:
-        name = (str(asked.pooling), asked.steps, asked.seed)
+        request = Request(str(asked.pooling), asked.seed, asked.steps)
         share.rate = work.budget / work.macs * compute.trial(asked.pooling, asked.steps) / asked.steps
-        if name in known:
-            share.advance(asked.steps)
-        elif (earlier := _elsewhere(work, asked)) is not None:
-            trials.record(*earlier)
-            known[name] = earlier.accuracy
-            share.advance(asked.steps)
-        else:
-            share.check()
-            known[name] = _train(problem, compute, asked, trials, share)
-        method.tell(*asked, known[name])
+        if not runner.is_recorded(request) and (earlier := _elsewhere(work, request)) is not None:
+            runner.record(request, earlier)
+        row = runner.run([request])[request]
+        method.tell(*asked, row["accuracy"] or 0.0)
         points.append({"spent_macs": method.spent, "scores": method.ranking().tolist()})
     assert method.spent <= work.macs, "a method of trials spent more than it was given"
     value = {
@@ -167,42 +163,17 @@ def _trials(work: Work, source: Source, share: Share) -> None:
     folder.write_json(TRIALS, value)
 
 
-class Done(NamedTuple):
-    """A finished training, as ``Trials.record`` takes it."""
+def _elsewhere(work: Work, request: Request) -> Result | None:
+    """Return the result of the same training in another entry of the study.
 
-    pooling: str
-    seed: int
-    steps: int
-    accuracy: float
-    curve: list[Any]
-    seconds: float
-
-
-def _elsewhere(work: Work, asked: trialing.Ask) -> Done | None:
-    """The same training from another entry of the study, whose seed, split and recipe are the same, and so its bytes.
-
-    It is counted as if it had been trained here.
+    Its seed, split and recipe are the same, and so are its bytes. It counts as if it had been trained here.
     """
-    wanted = (str(asked.pooling), asked.seed, asked.steps)
     for path in sorted(work.folder.parent.glob(f"*-{work.seed}/trials.sqlite")):
         trials = Trials(RunFolder(path.parent))
-        if trials.accuracy(*wanted) is not None:
-            found = next(t for t in trials.all() if (t["pooling"], t["seed"], t["budget"]) == wanted)
-            return Done(*wanted, found["accuracy"], found["curve"], found["seconds"])
+        if trials.accuracy(*request) is not None:
+            row = next(t for t in trials.all() if (t["pooling"], t["seed"], t["budget"]) == request)
+            return Result(row["accuracy"], row["curve"], row["seconds"])
     return None
-
-
-def _train(problem: Experiment, compute: Compute, asked: trialing.Ask, trials: Trials, share: Share) -> float:
-    """Accuracy (0 to 1) on the scoring half; a training that fails is recorded so and counts as 0."""
-    begin = time.perf_counter()
-    try:
-        found = standalone.train(problem, asked.pooling, asked.seed, share, compute.part(asked.steps))
-    except LossNotFinite as error:
-        trials.record_failure(str(asked.pooling), asked.seed, asked.steps, str(error))
-        return 0.0
-    seconds = time.perf_counter() - begin
-    trials.record(str(asked.pooling), asked.seed, asked.steps, found.accuracy, found.curve, seconds)
-    return found.accuracy
 
 
 def read(work: Work, space: PoolingSpace) -> Entry:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from poolwise import workers
+from poolwise import parallelism
 from poolwise.comparing import contenders, entries
 from poolwise.comparing.compute import Compute
 from poolwise.comparing.contenders import Contender
@@ -34,6 +34,7 @@ from poolwise.space import LISTED
 from poolwise.storage import FORMAT, alone, command_line, environment, read_checked, write_atomically
 from poolwise.supernets import samplers
 from poolwise.supernets.budget import on_supernets, share_of
+from poolwise.training.workers import run_jobs
 from poolwise.truth.tables import Table
 
 REQUEST = "study.json"
@@ -101,8 +102,8 @@ class Protocol:
             raise RequestError(f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations")
         self.compute = Compute(self.problem)
         rough = len(self.contenders) * len(seeds) * sum(budgets) * 4 / 3 * self.problem.calibration.step_seconds
-        self.problem.parallel = workers.measured(self.problem, rough)
-        self.parallel = workers.for_trainings(self.problem)
+        self.problem.parallel = parallelism.measured(self.problem, rough)
+        self.parallel = parallelism.for_trainings(self.problem)
         threads = asked.get("threads") or earlier.get("threads") or self.parallel.threads
         self.settings = replace(
             self.problem.settings, precision=str(self.problem.precision), threads=threads, workers=1, profile=False
@@ -228,7 +229,7 @@ class Protocol:
         failed = []
         with_images = self._images()
         jobs = [(work,) for work in left]
-        found = workers.each(
+        found = run_jobs(
             with_images, entries.carry_out, jobs, listener, self.parallel.workers, self.settings.threads or 1
         )
         for (work,), error in found:

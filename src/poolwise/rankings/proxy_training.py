@@ -9,53 +9,39 @@ Neural Architecture Search", NeurIPS 2021). Finished ones are in ``short.sqlite`
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from poolwise import standalone, workers
-from poolwise.errors import PoolwiseError, RequestError, RunFailure, WorkerDied
+from poolwise.errors import RequestError, RunFailure
 from poolwise.experiment import Experiment
+from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
-from poolwise.space import Pooling
 from poolwise.storage import RunFolder, Trials
 from poolwise.supernets.budget import short_trainings
-from poolwise.training import LossNotFinite
+from poolwise.training.standalone import Purpose
+from poolwise.training.trials import Request, TrialRunner
 
 FILE = "short.sqlite"
-STREAM = "short"  # random streams of these trainings share nothing with those of others
+PURPOSE = Purpose("short", weights="search", measured=False)
 
 
-def train(problem: Experiment, folder: RunFolder, listener: Listener) -> None:
-    """Do the short trainings that are not done. Raises Interrupted when asked to stop; what is finished is kept."""
-    length, seeds = short_trainings(problem)
+def train(experiment: Experiment, folder: RunFolder, listener: Listener) -> None:
+    """Do the proxy trainings that are not recorded yet. Raises Interrupted on a request to stop; finished ones are kept."""
+    steps, seeds = short_trainings(experiment)
     if not seeds:
         return
-    trials, asked = Trials(folder, FILE), [(str(p), seed) for seed in range(1, seeds + 1) for p in problem.space]
-    known = trials.states(length)
-    todo = [(*pair, length) for pair in asked if pair not in known]
-    listener.start("short", len(asked) * length, (len(asked) - len(todo)) * length)
-    parallel = workers.for_trainings(problem)
-    for (pooling, seed, _), result in workers.each(problem, _train, todo, listener, parallel.workers, parallel.threads):
-        if isinstance(result, (LossNotFinite, WorkerDied)):
-            trials.record_failure(pooling, seed, length, str(result))
-            listener.note(f"failed, and counted as the worst: {result}")
-        elif isinstance(result, PoolwiseError):
-            raise result
-        else:
-            trials.record(pooling, seed, length, None, *result)
-    listener.finish()
-
-
-def _train(
-    problem: Experiment, listener: Listener, _hold: None, pooling: str, seed: int, length: int
-) -> tuple[list[tuple[int, float]], float]:
-    begin = time.perf_counter()
-    part = replace(standalone.on_halves(problem, length, STREAM), begins="search")
-    curve, _ = standalone.trained(problem, Pooling.parse(pooling), seed, listener, part)
-    return curve, time.perf_counter() - begin
+    parallel = for_trainings(experiment)
+    runner = TrialRunner(
+        experiment,
+        Trials(folder, FILE),
+        PURPOSE,
+        listener,
+        workers=parallel.workers,
+        threads=parallel.threads,
+        consequence="; it counts as the worst",
+    )
+    runner.run([Request(str(p), seed, steps) for seed in range(1, seeds + 1) for p in experiment.space], "short")
 
 
 def scores(problem: Experiment, folder: RunFolder) -> dict[str, list[float]]:

@@ -15,6 +15,7 @@ from poolwise.experiment import Experiment
 from poolwise.networks.recalibration import Recalibrated
 from poolwise.networks.switch import SwitchableNet
 from poolwise.networks.walk import walk
+from poolwise.parallelism import for_ranking
 from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rankings import proxy_training, ranking
@@ -25,7 +26,7 @@ from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.supernets.budget import scoring_macs, short_macs, short_trainings
 from poolwise.supernets.mixture import count_all
 from poolwise.supernets.trainer import SearchState
-from poolwise.workers import each, for_ranking
+from poolwise.training.workers import run_jobs
 
 RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is ranked, or what a beam comes by
 
@@ -63,7 +64,7 @@ def score_all(problem: Experiment, networks: list[SwitchableNet], panel: Panel, 
     parallel = for_ranking(problem)
     for network in networks if parallel.workers > 1 else ():
         network.share_memory()
-    results = each(problem, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
+    results = run_jobs(problem, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
     found = {job[0]: _given(result) for job, result in results}  # workers end in any order
     return np.stack([found[place] for place in range(len(jobs))])
 

@@ -22,7 +22,7 @@ from poolwise.rng import Streams
 from poolwise.space import Pooling
 from poolwise.stopwatch import IDLE, Stopwatch
 from poolwise.training import Precision, compiled, correct, count_correct, sgd, train_step
-from poolwise.workers import Crew
+from poolwise.training.workers import WorkerPool
 
 Told = tuple[float, float]  # loss (nats) and scoring accuracy (0 to 1) of a step
 TRIED_BLOCKS = 7  # with and without streams each, before the faster way is kept
@@ -188,14 +188,14 @@ def count_all(
     return right_P
 
 
-def crew(problem: Experiment, nets: SuperNets, workers: int, threads: int) -> Crew:
+def crew(problem: Experiment, nets: SuperNets, workers: int, threads: int) -> WorkerPool:
     """Worker processes that work on these very SuperNets, whose weights and momenta move to shared memory."""
     momenta = nets.momenta()
     for network, buffers in zip(nets.networks, momenta, strict=True):
         network.share_memory()
         for buffer in buffers:
             buffer.share_memory_()
-    return Crew(problem, workers, threads, (nets.networks, momenta))
+    return WorkerPool(problem, workers, threads, (nets.networks, momenta))
 
 
 _mine: list[SuperNets] = []  # of a worker process: made at its first job
@@ -211,7 +211,7 @@ def run_chain(
     return _mine[0].run_all(jobs, watch), watch.seconds
 
 
-def run_parallel(crew: Crew, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[Told]:
+def run_parallel(crew: WorkerPool, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[Told]:
     """Like ``SuperNets.run_all`` with the SuperNets at work at once; the order of jobs on each is kept.
 
     The longest chain is handed out first, so that the crew ends at about the same time.

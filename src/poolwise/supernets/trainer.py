@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from poolwise.experiment import Experiment
+from poolwise.parallelism import for_search
 from poolwise.process import threads_here
 from poolwise.progress import Interrupted, Listener
 from poolwise.rng import Streams
@@ -24,7 +25,6 @@ from poolwise.supernets import branching, samplers
 from poolwise.supernets.budget import CHECKS, measured_macs, search_steps, short_macs, step_macs, tried_steps
 from poolwise.supernets.mixture import Job, SuperNets, Told, crew, run_parallel
 from poolwise.training import LossNotFinite, check_finite, cosine
-from poolwise.workers import for_search
 
 Run = Callable[[Sequence[Job], Stopwatch], list[Told]]
 CHECKPOINT = "search"

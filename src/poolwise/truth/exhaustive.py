@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from poolwise import standalone
+from poolwise.errors import PoolwiseError
 from poolwise.experiment import Experiment
+from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.space import Pooling
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.training.standalone import RETRAINING
+from poolwise.training.trials import Request, TrialRunner
 from poolwise.truth.tables import seed_agreement
-from poolwise.workers import for_trainings
 
 
 def exhaustive(
@@ -25,13 +27,22 @@ def exhaustive(
     """
     names = [str(pooling) for pooling in poolings]
     seeds = list(range(1, problem.settings.retrain_seeds + 1))
-    asked = [(name, seed) for seed in seeds for name in names]
-    standalone.train_all(problem, folder, asked, listener, stage="exhaustive", retry=retry)
-    steps, trials = problem.retrain_steps, Trials(folder)
-    rows = {(t["pooling"], t["seed"]): t for t in trials.all() if t["budget"] == steps}
+    steps, parallel = problem.retrain_steps, for_trainings(problem)
+    runner = TrialRunner(
+        problem,
+        Trials(folder),
+        RETRAINING,
+        listener,
+        workers=parallel.workers,
+        threads=parallel.threads,
+        retry_failed=retry,
+        record_errors=(PoolwiseError,),
+    )
+    requested = [Request(name, seed, steps) for seed in seeds for name in names]
+    rows = runner.run(requested, "exhaustive")
     results = []
     for name in names:
-        own = [rows[name, seed]["accuracy"] for seed in seeds]
+        own = [rows[Request(name, seed, steps)]["accuracy"] for seed in seeds]
         done = [value for value in own if value is not None]
         results.append(
             {
@@ -47,14 +58,14 @@ def exhaustive(
         "seeds": seeds,
         "steps": steps,
         "results": results,
-        "failed": [{"pooling": p, "seed": s, "error": rows[p, s]["error"]} for p, s in asked if rows[p, s]["error"]],
+        "failed": [{"pooling": p, "seed": s, "error": row["error"]} for (p, s, _), row in rows.items() if row["error"]],
         "width": problem.width,
         "noise": _noise(results),
         "ceiling": seed_agreement(_complete(results)),
         "settings": problem.settings.to_json(),
         "data": problem.describe_data(),
         "precision": str(problem.precision),
-        "threads": for_trainings(problem).threads,
+        "threads": parallel.threads,
         **environment(),
     }
     folder.write_json("exhaustive.json", value)

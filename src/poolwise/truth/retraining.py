@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from poolwise import metrics
-from poolwise.errors import RunFailure
+from poolwise.errors import PoolwiseError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
+from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.standalone import train_all
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.training.standalone import RETRAINING
+from poolwise.training.trials import Request, TrialRunner
 
 OUTPUT, VERDICT = "retrain.json", "verdict.json"
 
@@ -29,7 +31,7 @@ def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[
     settings, default = problem.settings, str(problem.default)
     roles = roles_of(folder, settings)
     pick, seeds = next(iter(roles)), list(range(1, settings.retrain_seeds + 1))
-    train_all(problem, folder, [(p, s) for s in seeds for p in roles], listener, stage="retrain", keep=True)
+    _train(problem, folder, [(p, s) for s in seeds for p in roles], listener)
     looks = (settings.retrain_seeds, settings.max_seeds) if settings.until_decided and pick != default else None
     pair = list(seeds)
     while looks and len(pair) < settings.max_seeds:
@@ -37,7 +39,7 @@ def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[
         if metrics.compare_paired(told[0], told[1], settings.margin, looks).decided:
             break
         pair.append(len(pair) + 1)
-        train_all(problem, folder, [(p, pair[-1]) for p in (pick, default)], listener, stage="retrain", keep=True)
+        _train(problem, folder, [(p, pair[-1]) for p in (pick, default)], listener)
     accuracies = {p: _accuracies(problem, folder, p, pair if p in (pick, default) else seeds) for p in roles}
     value = _describe(problem, roles, seeds, accuracies, looks)
     if settings.equal_cost and pick != default:
@@ -45,6 +47,45 @@ def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[
     folder.write_json(VERDICT, _verdict(problem, value))
     folder.write_json(OUTPUT, value)
     return value
+
+
+def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str, int]], listener: Listener) -> None:
+    """Train every (pooling, seed) that is not recorded with its weights. RunFailure in the end if a worker died of one."""
+    parallel = for_trainings(experiment)
+    runner = TrialRunner(
+        experiment,
+        Trials(folder),
+        RETRAINING,
+        listener,
+        workers=parallel.workers,
+        threads=parallel.threads,
+        keep_weights=True,
+        retry_failed=True,
+        record_errors=(WorkerDied,),
+    )
+    rows = runner.run([Request(*pair, experiment.retrain_steps) for pair in pairs], "retrain")
+    errors = [row["error"] for row in rows.values() if row["state"] == "failed"]
+    if errors:
+        raise RunFailure(
+            f"{errors[-1]}; all others are finished and kept: poolwise resume {folder.path} tries it again"
+        )
+
+
+def _train_rival(experiment: Experiment, trials: Trials, seeds: Iterable[int], listener: Listener) -> None:
+    """Train the default of an experiment of equal cost with every seed that is not recorded."""
+    parallel = for_trainings(experiment)
+    runner = TrialRunner(
+        experiment,
+        trials,
+        RETRAINING,
+        listener,
+        workers=parallel.workers,
+        threads=parallel.threads,
+        retry_failed=True,
+        record_errors=(PoolwiseError,),
+    )
+    default, steps = str(experiment.default), experiment.retrain_steps
+    runner.run([Request(default, seed, steps) for seed in seeds], "equal cost")
 
 
 def _accuracies(
@@ -144,7 +185,7 @@ def _equal_cost(
     found = []
     for name, file, varied in rivals:
         seeds = range(1, len(accuracies) + 1)
-        train_all(varied, folder, [(default, seed) for seed in seeds], listener, stage="equal cost", file=file)
+        _train_rival(varied, Trials(folder, file), seeds, listener)
         own = _accuracies(varied, folder, default, seeds, file)
         comparison = metrics.compare_paired(accuracies, own, problem.settings.margin)
         macs = varied.cost(problem.default).macs * varied.retrain_steps

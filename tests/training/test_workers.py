@@ -1,34 +1,24 @@
 """Workers change nothing but the time: the same bytes with one process and with two."""
 
 import dataclasses
-import json
-import sqlite3
 from types import SimpleNamespace
 
 import pytest
 
 import poolwise
+from conftest import results
 from poolwise import calibration
 from poolwise.calibration import Parallel
 from poolwise.errors import RequestError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
+from poolwise.parallelism import for_search, for_trainings
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
-from poolwise.workers import each, for_search, for_trainings
-
-
-def results(path):
-    """Everything that a run has computed, times left out."""
-    checkpoints = {file.name: file.read_bytes() for file in sorted((path / "checkpoints").iterdir())}
-    with sqlite3.connect(path / "trials.sqlite") as connection:
-        trials = connection.execute("SELECT pooling, seed, accuracy, curve FROM trials ORDER BY 1, 2").fetchall()
-    ranking = json.loads((path / "ranking.json").read_text())
-    retrain = json.loads((path / "retrain.json").read_text())
-    return checkpoints, trials, ranking["ranking"], retrain["results"]
+from poolwise.training.workers import run_jobs
 
 
 def test_one_worker_and_two_give_the_same_bytes(tiny_settings, tiny_source, tmp_path, monkeypatch):
-    monkeypatch.setattr("poolwise.workers.SMALL_RANKING_MACS", 0)  # the ranking as well goes to the workers
+    monkeypatch.setattr("poolwise.parallelism.SMALL_RANKING_MACS", 0)  # the ranking as well goes to the workers
     for workers in (1, 2):
         settings = dataclasses.replace(tiny_settings, supernets=3, block=8, workers=workers, threads=1)
         poolwise.run(settings, tmp_path / str(workers), source=tiny_source)
@@ -69,18 +59,18 @@ def dies(problem, listener, hold, number):
 def test_a_dead_worker_is_told_in_one_line(tiny_settings, tiny_source):
     problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     with pytest.raises(RunFailure, match="a worker process died"):
-        list(each(problem, dies, [(1,), (2,)], Listener(), 2, 1))
+        list(run_jobs(problem, dies, [(1,), (2,)], Listener(), 2, 1))
 
 
 def test_too_little_shared_memory_is_told(monkeypatch, tiny_settings, tiny_source):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     with pytest.raises(RequestError, match="--shm-size"):
-        list(each(problem, dies, [(1,), (2,)], Listener(), 2, 1))
+        list(run_jobs(problem, dies, [(1,), (2,)], Listener(), 2, 1))
 
 
 def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_source, monkeypatch):
-    monkeypatch.setattr("poolwise.workers.cpu_threads", lambda: 8)
+    monkeypatch.setattr("poolwise.parallelism.cpu_threads", lambda: 8)
     monkeypatch.setattr("poolwise.calibration.cpu_threads", lambda: 8)
     for workers in (None, 1, 2, 4):
         settings = dataclasses.replace(tiny_settings, supernets=4, block=8, workers=workers)
@@ -133,7 +123,7 @@ def dies_at(problem, listener, hold, number, mark):
 def test_a_dead_worker_s_job_is_repeated_once_and_the_others_go_on(tiny_settings, tiny_source, tmp_path):
     problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     jobs = [(number, str(tmp_path / "mark")) for number in (1, 2, 3, 4)]
-    found = {job[0]: result for job, result in each(problem, dies_at, jobs, Listener(), 2, 1)}
+    found = {job[0]: result for job, result in run_jobs(problem, dies_at, jobs, Listener(), 2, 1)}
     assert isinstance(found.pop(1), WorkerDied)
     assert found == {2: 2, 3: 3, 4: 4}
 
@@ -150,6 +140,6 @@ def has_no_memory(problem, listener, hold, number):
 @pytest.mark.slow
 def test_a_worker_without_memory_is_a_failed_job(tiny_settings, tiny_source):
     problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
-    found = {job[0]: result for job, result in each(problem, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
+    found = {job[0]: result for job, result in run_jobs(problem, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
     assert isinstance(found[1], WorkerDied)
     assert found[2] == 2

@@ -1,0 +1,124 @@
+"""Stand-alone training: one pooling configuration, trained from scratch or from the initial weights of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from poolwise.images.batches import Shuffled
+from poolwise.networks.chain import learning, running_norm
+from poolwise.networks.switch import export
+from poolwise.progress import Listener
+from poolwise.rng import Streams
+from poolwise.space import Pooling
+from poolwise.training.step import LossNotFinite, accuracy, check_finite, compiled, cosine, sgd, train_step
+
+if TYPE_CHECKING:
+    from poolwise.experiment import Experiment
+
+Curve = list[tuple[int, float]]
+_CURVE_POINTS = 60
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a stand-alone training is for: its images, its random streams and its initial weights.
+
+    Attributes:
+        stream: name of its random streams, so that trainings for other purposes draw other numbers.
+        halves: train on the training half and measure accuracy on the scoring half, so that the test set stays unseen;
+            otherwise train on all training images and measure accuracy on the test set.
+        weights: ``search`` or ``retrain``: which of the two ``Settings.weights_for`` must name for the training to begin
+            with ``Settings.weights``.
+        measured: whether accuracy is measured at the end. The test set is used once, there.
+    """
+
+    stream: str
+    halves: bool = True
+    weights: str = "retrain"
+    measured: bool = True
+
+    @property
+    def scored_on(self) -> str:
+        """The images that accuracy is measured on, in words."""
+        return "scoring half" if self.halves else "test set"
+
+
+RETRAINING = Purpose("standalone", halves=False)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One stand-alone training: accuracy (0 to 1, or None), curve of (step, mean loss in nats), the trained model."""
+
+    accuracy: float | None
+    curve: Curve
+    model: torch.nn.Module
+
+
+def train_standalone(
+    experiment: Experiment, pooling: Pooling, seed: int, steps: int, purpose: Purpose, listener: Listener
+) -> Outcome:
+    """Train one configuration on its own.
+
+    The same ``seed`` gives every configuration the same initial weights, batches and augmentations, so that accuracies can
+    be compared in pairs.
+
+    Args:
+        experiment: network family, images, device and precision.
+        pooling: the configuration.
+        seed: of this training, beside the seed of the run.
+        steps: optimizer steps; the learning rate schedule has this length.
+        purpose: which images it sees, its random streams and initial weights.
+        listener: told of each step.
+
+    Raises:
+        LossNotFinite: the loss is NaN or infinite.
+        Interrupted: the listener asks to stop.
+    """
+    settings = experiment.settings
+    streams = Streams(settings.seed).child(f"{purpose.stream}{seed}")
+    model = export(experiment.build(running_norm, "init", streams, purpose.weights), pooling)
+    experiment.precision.place(model, experiment.device)
+    compiled(model, model.children(), settings.compile)
+    training, scoring = experiment.halves if purpose.halves else (None, None)
+    images = experiment.batches(experiment.training_images, settings.batch_size, training)
+    batches = Shuffled(images, streams["order"], (experiment.augmentation, streams["augment"]))
+    curve = _train(experiment, model, batches, steps, listener, f"stand-alone training of {pooling}, seed {seed},")
+    if not purpose.measured:
+        return Outcome(None, curve, model)
+    scored_on = experiment.training_images if purpose.halves else experiment.source.test
+    test = experiment.batches(scored_on, settings.eval_batch_size, scoring)
+    return Outcome(accuracy(model, test.ordered(), experiment.precision), curve, model)
+
+
+def _train(
+    experiment: Experiment, model: torch.nn.Module, batches: Shuffled, steps: int, listener: Listener, name: str
+) -> Curve:
+    """Take all optimizer steps, leave the model in evaluation mode and return the training curve."""
+    settings = experiment.settings
+    optimizer = sgd(model, settings.lr, settings.momentum, settings.weight_decay)
+    losses: list[torch.Tensor] = []
+    curve: Curve = []
+    learning(model)
+    for step in range(steps):
+        listener.check()
+        lr = cosine(step, steps, settings.lr, settings.lr_end)
+        losses.append(train_step(model, optimizer, *batches.next(), lr, experiment.precision))
+        if (step + 1) % max(steps // _CURVE_POINTS, 1) == 0 or step + 1 == steps:
+            values = torch.stack(losses).tolist()  # the only synchronization with the device
+            try:
+                check_finite(values)
+            except LossNotFinite as error:
+                raise LossNotFinite(
+                    f"{name} stopped by step {step + 1} of {steps}: {error}, learning rate {lr:.4g}. Finished trainings are"
+                    " kept; start again with a smaller --lr"
+                ) from None
+            curve.append((step + 1, float(np.mean(values))))
+            losses = []
+        listener.advance(loss=curve[-1][1] if curve else None, lr=lr)
+    model.eval()
+    return curve

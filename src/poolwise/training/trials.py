@@ -1,0 +1,159 @@
+"""The one loop over stand-alone trainings: train what a trials file lacks, several at once, and record every result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from poolwise.errors import PoolwiseError, WorkerDied
+from poolwise.progress import Listener
+from poolwise.space import Pooling
+from poolwise.storage import RunFolder, Trials, checkpoint_name
+from poolwise.training.standalone import Curve, Purpose, train_standalone
+from poolwise.training.step import LossNotFinite
+from poolwise.training.workers import run_jobs
+
+if TYPE_CHECKING:
+    from poolwise.experiment import Experiment
+
+
+class Request(NamedTuple):
+    """A requested stand-alone training: ``steps`` optimizer steps of ``pooling`` with ``seed``."""
+
+    pooling: str
+    seed: int
+    steps: int
+
+
+class Result(NamedTuple):
+    """What is recorded of a finished training: accuracy (0 to 1) if it was measured, curve, seconds."""
+
+    accuracy: float | None
+    curve: Curve
+    seconds: float
+
+
+class TrialRunner:
+    """Runs stand-alone trainings and records them in a trials file.
+
+    Whether a training is recorded is known from the file, so a run that was stopped continues with what is missing.
+
+    Args:
+        experiment: what is trained.
+        trials: the file; nothing else writes to it meanwhile.
+        purpose: images, random streams and initial weights of the trainings.
+        listener: told of steps, results and failures.
+        workers: trainings at once, each in its own process.
+        threads: CPU threads of each process.
+        keep_weights: also save the trained weights in the run folder; a training whose weights are missing is repeated.
+        retry_failed: repeat trainings that are recorded as failed.
+        record_errors: errors that are recorded as the failure of one training while the others go on. Any other error
+            ends the loop.
+        consequence: what the failure of a training leads to, for its message.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        trials: Trials,
+        purpose: Purpose,
+        listener: Listener,
+        *,
+        workers: int,
+        threads: int,
+        keep_weights: bool = False,
+        retry_failed: bool = False,
+        record_errors: tuple[type[PoolwiseError], ...] = (LossNotFinite, WorkerDied),
+        consequence: str = "",
+    ):
+        self.experiment, self.trials, self.purpose, self.listener = experiment, trials, purpose, listener
+        self.workers, self.threads = workers, threads
+        self.keep_weights, self.retry_failed = keep_weights, retry_failed
+        self.record_errors, self.consequence = record_errors, consequence
+        self._rows = {Request(row["pooling"], row["seed"], row["budget"]): row for row in trials.all()}
+
+    def run(self, requested: Sequence[Request], stage: str | None = None) -> dict[Request, dict[str, Any]]:
+        """Train what is not recorded yet.
+
+        Args:
+            requested: the trainings.
+            stage: name under which progress is reported from start to finish; None if a stage of the caller goes on.
+
+        Returns:
+            The recorded row of each requested training (see ``Trials.all``), its ``state`` ``done`` or ``failed``.
+
+        Raises:
+            Interrupted: the listener asks to stop; what is finished is recorded.
+            PoolwiseError: a training ended with an error that is not among ``record_errors``.
+        """
+        missing = [request for request in requested if not self.is_recorded(request)]
+        recorded_steps = sum(request.steps for request in requested) - sum(request.steps for request in missing)
+        if stage is None:
+            self.listener.advance(recorded_steps)
+        else:
+            self.listener.start(stage, sum(request.steps for request in requested), recorded_steps)
+        weights_folder = self.trials.folder.path if self.keep_weights else None
+        jobs = [(*request, self.purpose, weights_folder) for request in missing]
+        for job, result in run_jobs(self.experiment, _train, jobs, self.listener, self.workers, self.threads):
+            self._record_outcome(Request(*job[:3]), result)
+        if stage is not None:
+            self.listener.finish()
+        return {request: self._rows[request] for request in requested}
+
+    def is_recorded(self, request: Request) -> bool:
+        """Return whether ``run`` would not train this."""
+        row = self._rows.get(request)
+        if row is None or (row["state"] == "failed" and self.retry_failed):
+            return False
+        return not self.keep_weights or self.trials.folder.has(checkpoint_name(weights_name(*request)))
+
+    def record(self, request: Request, result: Result) -> None:
+        """Record a finished training."""
+        self.trials.record(*request, *result)
+        self._rows[request] = {**_row(request, "done"), **result._asdict()}
+
+    def _record_outcome(self, request: Request, result: Result | PoolwiseError) -> None:
+        if isinstance(result, Result):
+            self.record(request, result)
+            if result.accuracy is not None:
+                percent = f"{100 * result.accuracy:.2f} % on the {self.purpose.scored_on}"
+                self.listener.note(f"trained {request.pooling}, seed {request.seed}, {request.steps} steps: {percent}")
+        elif isinstance(result, self.record_errors):
+            self.trials.record_failure(*request, str(result))
+            self._rows[request] = {**_row(request, "failed"), "error": str(result)}
+            self.listener.note(f"failed: {result}{self.consequence}")
+        else:
+            raise result
+
+
+def _row(request: Request, state: str) -> dict[str, Any]:
+    empty: dict[str, Any] = {"accuracy": None, "curve": [], "seconds": None, "error": None}
+    return {"pooling": request.pooling, "seed": request.seed, "budget": request.steps, "state": state, **empty}
+
+
+def _train(
+    experiment: Experiment,
+    listener: Listener,
+    _state: None,
+    pooling: str,
+    seed: int,
+    steps: int,
+    purpose: Purpose,
+    weights_folder: Path | None,
+) -> Result:
+    """Do one training, in a worker or in this process; save its weights in the run folder if that is given."""
+    begin = time.perf_counter()
+    outcome = train_standalone(experiment, Pooling.parse(pooling), seed, steps, purpose, listener)
+    if weights_folder is not None:
+        meta = {"pooling": pooling, "seed": seed, "steps": steps}
+        RunFolder(weights_folder).save_checkpoint(
+            weights_name(pooling, seed, steps), dict(outcome.model.state_dict()), meta
+        )
+    return Result(outcome.accuracy, outcome.curve, time.perf_counter() - begin)
+
+
+def weights_name(pooling: str, seed: int, steps: int) -> str:
+    """Return the name of the checkpoint of a trained model."""
+    return f"{pooling}-seed{seed}-{steps}steps"
