@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from conftest import draw_images
 from poolwise import api, tables, trialing
 from poolwise.cli import main
-from poolwise.comparing import contenders, entries
+from poolwise.comparing import entries
 from poolwise.comparing.compute import Compute
+from poolwise.comparing.methods import VARIANT_FIELDS, parse_methods
 from poolwise.comparing.protocol import Protocol
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
@@ -105,8 +107,8 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
     spent = {(entry["method"], entry["seed"]): entry["spent_macs"] for entry in value["entries"] if entry["budget"]}
     budget = asked.compute.budget(60)
     for work in asked.works:
-        own = spent[work.contender.label, work.seed]
-        if work.contender.trials:
+        own = spent[work.spec.label, work.seed]
+        if work.spec.standalone:
             assert 0 < own <= budget
             trials = Trials(RunFolder(work.folder)).all()
             assert own == sum(
@@ -119,7 +121,7 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
             assert work.settings.steps * step_macs(asked.problem, 1) * mean + ranking <= budget + 1
             assert (work.settings.steps + 1) * step_macs(asked.problem, 1) * mean + ranking > budget
             assert own <= work.settings.steps * step_macs(asked.problem, dearest) + ranking
-    steps = {work.contender.label: work.settings.steps for work in asked.works if not work.contender.trials}
+    steps = {work.spec.label: work.settings.steps for work in asked.works if not work.spec.standalone}
     assert steps["fairnas"] == 60  # the budget is defined by a single SuperNet
     assert 40 < steps["mixture@supernets=2"] < 60
     assert asked.left == []
@@ -190,7 +192,7 @@ def test_trials_never_see_the_test_set(study, tmp_path, table, source):
     for work in asked.works:
         entries.carry_out(Experiment(work.settings, other), Listener(), None, work)
         again = entries.read(work, asked.table.space)
-        first = next(e for e in study[1]["entries"] if (e["method"], e["seed"]) == (work.contender.label, 1))
+        first = next(e for e in study[1]["entries"] if (e["method"], e["seed"]) == (work.spec.label, 1))
         assert again.scores_P.tolist() == first["scores"]
 
 
@@ -246,12 +248,12 @@ def test_short_trainings_are_paid_for(tmp_path, table, source):
     )
     assert asked.left == []
     for work in asked.works:
-        (entry,) = [e for e in value["entries"] if (e["method"], e["budget"]) == (work.contender.label, work.budget)]
+        (entry,) = [e for e in value["entries"] if (e["method"], e["budget"]) == (work.spec.label, work.budget)]
         folder = RunFolder.open(work.folder)
         told = folder.read("ranking.json", "")
         assert entry["spent_macs"] == sum(told["spent"].values())
         assert entry["spent_macs"] == pytest.approx(entry["budget_macs"], rel=0.02)
-        if work.contender.label == "fairnas":
+        if work.spec.label == "fairnas":
             assert work.settings.steps == work.budget
             continue
         trials = Trials(folder, "short.sqlite").all()
@@ -311,18 +313,38 @@ def test_the_plan_does_nothing(tmp_path, table, source):
 
 
 def test_names_and_variants():
-    told = contenders.parse(
-        ["mixture", "mixture@draw=rounds;supernets=8", "boltzmann@warm_up=0.3", "tpe", "fairnas"], 4
-    )
-    assert [contender.label for contender in told] == [
+    told = parse_methods(["mixture", "mixture@draw=rounds;supernets=8", "boltzmann@warm_up=0.3", "tpe", "fairnas"], 4)
+    assert [spec.label for spec in told] == [
         "mixture@supernets=4", "mixture@supernets=8;draw=rounds", "boltzmann@warm_up=0.3", "tpe", "fairnas",
     ]  # fmt: skip
-    every = contenders.parse(["all"], 4)
-    assert [contender.method for contender in every] == [*(s.name for s in samplers.available()), *trialing.available()]
+    every = parse_methods(["all"], 4)
+    assert [spec.method for spec in every] == [*(s.name for s in samplers.available()), *trialing.available()]
     assert (
-        contenders.parse(["spos@eval_batch_size=500"], 4)[0].label == "spos@eval_batch_size=500"
+        parse_methods(["spos@eval_batch_size=500"], 4)[0].label == "spos@eval_batch_size=500"
     )  # the table's may differ
-    assert contenders.parse(["spos@lr=0.1"], 4)[0].label == "spos"  # as published anyway
+    assert parse_methods(["spos@lr=0.1"], 4)[0].label == "spos"  # as published anyway
+
+
+def test_only_settings_of_the_search_method_vary():
+    """What is the same for every method is refused by name, so a new setting is not silently a variant."""
+    for field in dataclasses.fields(Settings):
+        if field.name not in VARIANT_FIELDS:
+            with pytest.raises(RequestError, match=f"{field.name} is the same for all methods"):
+                parse_methods([f"fairnas@{field.name}=1"], 4)
+
+
+def test_labels_of_committed_results_are_still_parsed():
+    """Every label in the results reads back to itself, so old studies open."""
+    labels = set()
+    for file in (Path(__file__).parents[2] / "benchmarks/results").rglob("*.csv"):
+        with file.open() as rows:
+            labels |= {row["method"] for row in csv.DictReader(rows) if "=" in (row.get("method") or "")}
+    samplers_here = {sampler.name for sampler in samplers.available()}
+    labels = {label for label in labels if label.partition("@")[0] in samplers_here and "+" not in label}
+    assert len(labels) > 20
+    for label in labels:
+        (spec,) = parse_methods([label], 4)
+        assert set(spec.label.partition("@")[2].split(";")) == set(label.partition("@")[2].split(";"))
 
 
 @pytest.mark.parametrize(
@@ -336,6 +358,9 @@ def test_names_and_variants():
         ({"methods": ["mixture@lr=x"]}, "lr cannot be 'x'"),
         ({"methods": ["mixture@lr=-1"]}, "lr is -1.0"),
         ({"methods": ["mixture@batch_size=8"]}, "the same for all methods"),
+        ({"methods": ["mixture@max_configs=10"]}, "max_configs is the same for all methods"),
+        ({"methods": ["mixture@rank_beam=1"]}, "rank_beam is the same for all methods"),
+        ({"methods": ["fairnas@skip_broken=true"]}, "skip_broken is the same for all methods"),
         ({"methods": ["fairnas@warm_up=0.5"]}, "no warm-up"),
         ({"methods": ["spos@supernets=4"]}, "trains one SuperNet"),
         ({"methods": ["random@lr=1"]}, "variants are of samplers"),

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from poolwise import workers
-from poolwise.comparing import contenders, entries
+from poolwise.comparing import entries
 from poolwise.comparing.compute import Compute
-from poolwise.comparing.contenders import Contender
 from poolwise.comparing.entries import Work
 from poolwise.comparing.judge import Entry
+from poolwise.comparing.methods import MethodSpec, parse_methods, search_settings
 from poolwise.comparing.study import settings_of
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.experiment import Experiment
@@ -64,7 +64,7 @@ class Protocol:
     Args:
         table: the truth; its recipe, or the preset called ``recipe``, is that of all trainings.
         model: network family.
-        methods: as ``contenders.parse`` takes them.
+        methods: as ``methods.parse_methods`` takes them.
         budgets: in steps of a single SuperNet at the table's batch (``Compute.budget``).
         seeds: each gives its own split, initial weights and draws.
         out: folder of the study.
@@ -91,7 +91,7 @@ class Protocol:
         source: Source | None = None,
     ):
         self.table, self.out = table, out
-        self.contenders = contenders.parse(methods, supernets)
+        self.methods = parse_methods(methods, supernets)
         _check_numbers(budgets, seeds)
         earlier = read_checked(out / REQUEST) if (out / REQUEST).exists() else {}
         asked = {name: value for name, value in (machine or {}).items() if value is not None}
@@ -100,7 +100,7 @@ class Protocol:
         if len(table.space) > RANKED_CONFIGURATIONS:
             raise RequestError(f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations")
         self.compute = Compute(self.problem)
-        rough = len(self.contenders) * len(seeds) * sum(budgets) * 4 / 3 * self.problem.calibration.step_seconds
+        rough = len(self.methods) * len(seeds) * sum(budgets) * 4 / 3 * self.problem.calibration.step_seconds
         self.problem.parallel = workers.measured(self.problem, rough)
         self.parallel = workers.for_trainings(self.problem)
         threads = asked.get("threads") or earlier.get("threads") or self.parallel.threads
@@ -109,7 +109,7 @@ class Protocol:
         )
         self.request = self._request()
         _check_same(out, earlier, self.request)
-        self.works = [self._work(c, budget, seed) for budget in budgets for seed in seeds for c in self.contenders]
+        self.works = [self._work(c, budget, seed) for budget in budgets for seed in seeds for c in self.methods]
         for work in self.works:
             work.check()
 
@@ -142,15 +142,15 @@ class Protocol:
             "images": self.problem.source.fingerprint(),
         }
 
-    def _work(self, contender: Contender, budget: int, seed: int) -> Work:
+    def _work(self, spec: MethodSpec, budget: int, seed: int) -> Work:
         macs = self.compute.budget(budget)
-        folder = self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', contender.label)}-{budget}-{seed}"
-        if contender.trials:
-            work = Work(contender, seed, budget, macs, replace(self.settings, seed=seed), folder)
+        folder = self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', spec.label)}-{budget}-{seed}"
+        if spec.standalone:
+            work = Work(spec, seed, budget, macs, replace(self.settings, seed=seed), folder)
             entries.method_of(work, self.compute)  # a package that is missing is told now
             return work
-        settings = contenders.search_settings(contender, self.settings, seed, 1)
-        method = samplers.sampler(contender.method)
+        settings = search_settings(spec, self.settings, seed, 1)
+        method = samplers.sampler(spec.method)
         if settings.supernets is None:
             steps = self.compute.search_steps(macs, replace(settings, supernets=1))
             searched = on_supernets(steps, settings.short, len(self.table.space))
@@ -158,13 +158,13 @@ class Protocol:
         steps = self.compute.search_steps(macs, settings)
         if steps < 1:
             raise RequestError(
-                f"budget {budget} is too small for {contender.label}: ranking the configurations alone takes more; give more"
+                f"budget {budget} is too small for {spec.label}: ranking the configurations alone takes more; give more"
             )
         settings = replace(settings, short=share_of(steps, settings.short, len(self.table.space)))
         length: dict[str, Any] = {"steps": steps}
         if method.prefers:
             length = {"steps": None, "search_macs": macs - self.compute.ranking(settings)}
-        return Work(contender, seed, budget, macs, replace(settings, **length), folder)
+        return Work(spec, seed, budget, macs, replace(settings, **length), folder)
 
     @property
     def left(self) -> list[Work]:
@@ -183,15 +183,15 @@ class Protocol:
         """What would be run, as plain values."""
         return {
             "table": self.table.name,
-            "methods": [contender.label for contender in self.contenders],
+            "methods": [spec.label for spec in self.methods],
             "entries": [
                 {
-                    "method": work.contender.label,
+                    "method": work.spec.label,
                     "seed": work.seed,
                     "budget": work.budget,
                     "macs": work.macs,
                     "steps": self._steps(work),
-                    "trains": "stand-alone" if work.contender.trials else _nets(work.settings),
+                    "trains": "stand-alone" if work.spec.standalone else _nets(work.settings),
                     "done": work.done,
                 }
                 for work in self.works
@@ -205,7 +205,7 @@ class Protocol:
 
     def _steps(self, work: Work) -> int:
         """Steps of a full training, or of the search as far as they are known before it."""
-        if work.contender.trials:
+        if work.spec.standalone:
             return self.compute.full_steps
         return work.settings.steps or self.compute.search_steps(work.macs, work.settings)
 
@@ -232,7 +232,7 @@ class Protocol:
             with_images, entries.carry_out, jobs, listener, self.parallel.workers, self.settings.threads or 1
         )
         for (work,), error in found:
-            name = f"{work.contender.label}, budget {work.budget}, seed {work.seed}"
+            name = f"{work.spec.label}, budget {work.budget}, seed {work.seed}"
             if isinstance(error, PoolwiseError):
                 failed.append(f"{name}: {error}")
             listener.note(f"failed: {failed[-1]}" if error else f"done: {name}")
