@@ -16,7 +16,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from poolwise.images.sources import load
+from poolwise.images.loading import load
 from poolwise.images.split import stratified_subset
 from poolwise.rng import Streams
 

@@ -17,8 +17,9 @@ from poolwise.calibration import Choice, Parallel, Timing, cpu_threads
 from poolwise.errors import RequestError
 from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
 from poolwise.images.batches import Batches, Shuffled
+from poolwise.images.loading import load
 from poolwise.images.packed import Packed
-from poolwise.images.sources import ImageSet, Source, load
+from poolwise.images.sources import ImageSet, Source
 from poolwise.images.split import mixed, stratified_halves, stratified_subset
 from poolwise.networks import family, variants
 from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
