@@ -25,7 +25,7 @@ FLOORS = [
     {"workers"},
     {"limiting", "standalone"},
     {"searching", "truth", "controls", "trialing"},
-    {"planning", "reporting", "suggesting", "handing", "refining"},
+    {"planning", "reporting", "suggesting", "exports", "refining"},
     {"pipeline"},
     {"comparing"},
     {"api"},

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
         costs,
         dataset,
         exhaustive,
+        export,
         fit,
         hand_over,
         model,
         network,
         plan,
+        python_code,
         rank,
         refine,
         report,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from poolwise.errors import PoolwiseError
     from poolwise.networks.others import backbone
     from poolwise.networks.slots import apply, slots
-    from poolwise.networks.switch import SwitchableNet, export
+    from poolwise.networks.switch import SwitchableNet, plain_model
     from poolwise.progress import Interrupted, Listener
     from poolwise.settings import Settings, preset
     from poolwise.space import Pooling, PoolingSpace
@@ -50,7 +52,9 @@ _HOMES = {
     "Settings": "settings",
     "preset": "settings",
     "SwitchableNet": "networks.switch",
-    "export": "networks.switch",
+    "export": "api",
+    "plain_model": "networks.switch",
+    "python_code": "api",
     "apply": "networks.slots",
     "backbone": "networks.others",
     "slots": "networks.slots",
@@ -96,8 +100,10 @@ __all__ = [
     "model",
     "network",
     "optuna_sampler",
+    "plain_model",
     "plan",
     "preset",
+    "python_code",
     "rank",
     "refine",
     "report",

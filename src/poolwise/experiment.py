@@ -24,7 +24,7 @@ from poolwise.images.split import mixed, stratified_halves, stratified_subset
 from poolwise.networks import family, variants
 from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import SwitchableNet, export
+from poolwise.networks.switch import SwitchableNet, plain_model
 from poolwise.networks.weights import Weights, begin
 from poolwise.networks.weights import load as load_weights
 from poolwise.networks.whole import check_settings
@@ -282,7 +282,7 @@ class Experiment:
 
     def plain(self, pooling: Pooling) -> nn.Module:
         """A configuration as it is trained stand-alone, with the same arbitrary weights each time, for measurements."""
-        return export(self.build(running_norm, "calibration", Streams(0)), pooling)
+        return plain_model(self.build(running_norm, "calibration", Streams(0)), pooling)
 
     @cached_property
     def calibration(self) -> Choice:

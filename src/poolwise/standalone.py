@@ -15,7 +15,7 @@ from poolwise.errors import PoolwiseError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.images.batches import Shuffled
 from poolwise.networks.chain import learning, running_norm
-from poolwise.networks.switch import export
+from poolwise.networks.switch import plain_model
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.space import Pooling
@@ -78,7 +78,7 @@ def trained(
     """The curve and the model of ``train``, which is tested on nothing."""
     settings, steps = problem.settings, problem.retrain_steps if part is None else part.steps
     streams = Streams(settings.seed).child(f"{'standalone' if part is None else part.stream}{seed}")
-    model = export(problem.build(running_norm, "init", streams, part.begins if part else "retrain"), pooling)
+    model = plain_model(problem.build(running_norm, "init", streams, part.begins if part else "retrain"), pooling)
     problem.precision.place(model, problem.device)
     compiled(model, model.children(), settings.compile)
     optimizer = sgd(model, settings.lr, settings.momentum, settings.weight_decay)

@@ -19,7 +19,7 @@ from poolwise.errors import RequestError
 from poolwise.experiment import space_asked
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import Cost, family_costs, sized
-from poolwise.networks.switch import export
+from poolwise.networks.switch import plain_model
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling
@@ -136,7 +136,7 @@ def suggest(
         images_BCHW, precision = torch.zeros(latency_batch, 3, image_size, image_size), Precision.parse("float32")
         arguments: dict[str, Any] = {"classes": classes, "width": width or known.width, "norm": running_norm}
         chain = create(known.build, Streams(0).torch("init"), **arguments)
-        return limiting.latencies(partial(export, chain), poolings, images_BCHW, precision, where)
+        return limiting.latencies(partial(plain_model, chain), poolings, images_BCHW, precision, where)
 
     found = limiting.within(choices, limits, batch_size, timed, latency_batch)
     order = _guessed({pooling: priced[pooling] for pooling in found.members})

@@ -62,7 +62,7 @@ def test_help_has_the_commands_under_headings():
     text = poolwise("--help").stdout
     order = [
         text.index(word)
-        for word in ("Before training", "\n  space", "Training:", "\n  resume", "Hand over", "\n  report")
+        for word in ("Before training", "\n  space", "Training:", "\n  resume", "Results", "\n  report")
     ]
     assert order == sorted(order)
 

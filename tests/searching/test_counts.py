@@ -1,4 +1,4 @@
-"""Several numbers of poolings and spaces too large to be listed, through searching, ranking, refining and handing over."""
+"""Several numbers of poolings and spaces too large to be listed, through searching, ranking, refining and export."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def test_the_whole_way(tmp_path, counted, tiny_source):
     assert refined["picks"]["best"] != "4-3-3"
     told = poolwise.retrain(tmp_path / "run", source=tiny_source)
     pick = told["results"][0]["pooling"]
-    poolwise.hand_over(tmp_path / "run", tmp_path / "model.safetensors", pooling=pick)
+    poolwise.export(tmp_path / "run", tmp_path / "model.safetensors", pooling=pick)
     assert (tmp_path / "model.safetensors").exists()
 
 

@@ -9,7 +9,7 @@ into the run folder, and ``resume`` goes on with whatever was asked for and is n
 
 from poolwise.api.before import costs, named_slots, placements, suggest
 from poolwise.api.evidence import compare, exhaustive, simulate
-from poolwise.api.handing import hand_over, model, network
+from poolwise.api.exports import Exported, export, hand_over, model, network, python_code
 from poolwise.api.images import dataset, source
 from poolwise.api.results import Comparison, Exhaustive, Ranking, Refinement, Result, Retraining, Run, Simulation
 from poolwise.api.running import (
@@ -33,6 +33,7 @@ __all__ = [
     "STAGES",
     "Comparison",
     "Exhaustive",
+    "Exported",
     "Ranking",
     "Refinement",
     "Result",
@@ -44,6 +45,7 @@ __all__ = [
     "costs",
     "dataset",
     "exhaustive",
+    "export",
     "fit",
     "hand_over",
     "model",
@@ -52,6 +54,7 @@ __all__ = [
     "placements",
     "plan",
     "plan_left",
+    "python_code",
     "rank",
     "refine",
     "report",

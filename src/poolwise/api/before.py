@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from poolwise import suggesting
-from poolwise.api.handing import network
+from poolwise.api.exports import network
 from poolwise.experiment import space_asked
 from poolwise.networks.cost import Cost, family_costs, sized
 from poolwise.networks.others import build, is_other

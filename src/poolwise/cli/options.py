@@ -273,7 +273,7 @@ class Sections(click.Group):
         "Before training": ("space", "suggest"),
         "Training": ("run", "search", "rank", "refine", "retrain", "exhaustive", "resume"),
         "Evidence": ("compare", "simulate"),
-        "Hand over": ("report", "export", "data"),
+        "Results": ("report", "export", "data"),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

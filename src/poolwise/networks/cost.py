@@ -1,8 +1,8 @@
 """What every configuration costs, before any training.
 
 All costs are sums over layers of what a layer costs between the resolution before it and the one after it, so a table of
-(layer, halvings before, halvings after), each entry read off one forward pass of the modules that ``export`` would hand
-out, prices any configuration of any space under either operator. The passes run on torch's meta device: shapes and
+(layer, halvings before, halvings after), each entry read off one forward pass of the modules that ``plain_model`` would
+build, prices any configuration of any space under either operator. The passes run on torch's meta device: shapes and
 autograd's bookkeeping without numbers, so they take no time at any image size.
 """
 
