@@ -58,11 +58,12 @@ def main(out: Path, stages: int, precision: str, threads: int, workers: int) -> 
     for stage in STAGES[:stages]:
         arguments: dict[str, Any] = {
             "methods": [VARIANTS[variant] for variant in alive],
-            "names": CONTROLS,
+            "controls": CONTROLS,
             "columns": [],
         }
         machine = {"precision": precision, "threads": threads, "workers": workers}
-        value = api.compare(TABLE, out, budgets=stage.budgets, seeds=stage.seeds, machine=machine, **arguments)
+        config = api.CompareConfig(TABLE, budgets=stage.budgets, seeds=stage.seeds, **machine, **arguments)
+        value = api.compare(config, out)
         told = figures(value, stage.budgets)
         on = kept(stage, alive, told)
         record.append(

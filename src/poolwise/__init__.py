@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from poolwise.api import (
+        CompareConfig,
         Run,
+        SuggestConfig,
         compare,
         costs,
         dataset,
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
         model,
         network,
         plan,
+        plan_comparison,
         python_code,
         rank,
         refine,
@@ -58,7 +61,9 @@ _HOMES = {
     "apply": "networks.slots",
     "backbone": "networks.others",
     "slots": "networks.slots",
+    "CompareConfig": "api",
     "compare": "api",
+    "plan_comparison": "api",
     "costs": "api",
     "plan": "api",
     "fit": "api",
@@ -67,6 +72,7 @@ _HOMES = {
     "source": "api",
     "search": "api",
     "simulate": "api",
+    "SuggestConfig": "api",
     "suggest": "api",
     "rank": "api",
     "refine": "api",
@@ -80,6 +86,7 @@ _HOMES = {
     "optuna_sampler": "trialing.driving",
 }
 __all__ = [
+    "CompareConfig",
     "Interrupted",
     "Listener",
     "Pooling",
@@ -87,6 +94,7 @@ __all__ = [
     "PoolwiseError",
     "Run",
     "Settings",
+    "SuggestConfig",
     "SwitchableNet",
     "apply",
     "backbone",
@@ -102,6 +110,7 @@ __all__ = [
     "optuna_sampler",
     "plain_model",
     "plan",
+    "plan_comparison",
     "preset",
     "python_code",
     "rank",

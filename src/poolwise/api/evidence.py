@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise.api.results import Comparison, Exhaustive, Simulation
+from poolwise.api.results import Exhaustive, Simulation
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment, space_asked
+from poolwise.experiment import space_asked
 from poolwise.images.sources import Source
-from poolwise.metrics.uncertainty import RESAMPLES
 from poolwise.pipeline import runner
 from poolwise.progress import Listener
 from poolwise.searching import samplers
@@ -80,70 +79,6 @@ def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | N
             )
     if wanted != request["settings"]:
         folder.save_request({**request, "settings": wanted})
-
-
-def compare(
-    table: str | Path,
-    out: str | Path,
-    *,
-    model: str | None = None,
-    columns: Sequence[str] | None = None,
-    names: Sequence[str] = ("macs", "productive", "receptive_field"),
-    methods: Sequence[str] = (),
-    budgets: Sequence[int] = (1500,),
-    seeds: Sequence[int] = (0, 1, 2),
-    supernets: int = 4,
-    recipe: str | None = None,
-    machine: dict[str, Any] | None = None,
-    resamples: int = RESAMPLES,
-    plan: bool = False,
-    source: Source | None = None,
-    listener: Listener | None = None,
-) -> Comparison | dict[str, Any]:
-    """Judge rankings against a table and write csv, json, figures and a page; returns the content of ``compare.json``.
-
-    ``methods`` are trained first, at equal compute (docs/comparison.md); the same call again goes on with what is not done.
-
-    Args:
-        table: name or folder of a table, see ``tables.load``.
-        methods, budgets, supernets, recipe, machine: what trains, see ``comparing.protocol.Protocol``.
-        plan: do nothing and return what would be trained.
-        columns: rankings that the table holds (all), as ``supernets4``.
-        names: controls; ``naswot`` and ``grad_norm`` need the images that the table was made with, one run a seed.
-        source: those images, where they are not the data set that the table names.
-
-    Raises RequestError for an unknown table, one that does not fit ``model``, an empty study, whatever is given twice, and
-    a folder that holds a study that contradicts this one.
-    """
-    from poolwise.comparing import protocol, study
-    from poolwise.reporting import comparison
-
-    if len(set(seeds)) < len(seeds) or not seeds:
-        raise RequestError(f"seeds {', '.join(map(str, seeds)) or 'none'}: give at least one, each once")
-    path = Path(out)
-    study.check_out(path)
-    truth = tables.load(table)
-    protocol.check_out(path, truth)
-    known = study.check_model(truth, model)
-    trained = None
-    if methods:
-        arguments: dict[str, Any] = {"supernets": supernets, "recipe": recipe, "machine": machine, "source": source}
-        trained = protocol.Protocol(truth, known, methods, budgets, seeds, path, **arguments)
-    elif plan:
-        raise RequestError("nothing to train, so nothing to plan: name --methods")
-    problem = trained.problem if trained else None
-    if source is not None and problem is None:
-        problem = Experiment(study.settings_of(truth, known), source)
-    entries = study.column_entries(truth, columns)
-    if trained and plan:
-        study.check_controls(names)
-        return trained.plan()
-    entries += study.control_entries(truth, known, names, seeds, problem)
-    told, failed = trained.run(listener or Listener()) if trained else ([], [])
-    value = study.study([*told, *entries], truth, known, resamples, failed)
-    study.write(value, path)
-    comparison.write(value, path)
-    return Comparison(value, path)
 
 
 def simulate(

@@ -152,17 +152,16 @@ def compare(
     """
     from poolwise import api
 
-    machine = {name: values.pop(name) for name in ("device", "precision", "threads", "workers", "compile")}
-    asked = {
-        "columns": None if columns is None else _names(columns),
-        "names": _names(controls),
-        "methods": _names(methods),
-        "machine": machine,
+    config = api.CompareConfig(
+        table,
+        columns=None if columns is None else _names(columns),
+        controls=_names(controls),
+        methods=_names(methods),
         **values,
-    }
+    )
     if plan:
-        return show.planned_comparison(dict(api.compare(table, out, plan=True, **asked)), as_json)
-    value = work(out, quiet, as_json, lambda listener: api.compare(table, out, listener=listener, **asked))
+        return show.planned_comparison(api.plan_comparison(config, out).to_json(), as_json)
+    value = work(out, quiet, as_json, lambda listener: api.compare(config, out, listener=listener))
     show.compared(dict(value), out, as_json)
 
 

@@ -33,3 +33,8 @@ def family(name: str) -> Family:
             " torchvision:NAME, timm:NAME and FILE.py:NAME are taken as well"
         )
     return known[name]
+
+
+def default_image_size(name: str) -> int:
+    """Return the pixels along one side where none are given: 32, and 224 for networks that are not of this library."""
+    return 224 if others.is_other(name) else 32
