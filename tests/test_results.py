@@ -30,7 +30,7 @@ def results(tmp_path_factory):
         "rank": api.rank(run.path, source=source),
         "refine": api.refine(run.path, source=source),
         "retrain": api.retrain(run.path, source=source),
-        "exhaustive": api.exhaustive(settings, place / "all", poolings=["5-3-2", "4-3-3"], source=source),
+        "exhaustive": api.exhaustive(settings, place / "all", configs=["5-3-2", "4-3-3"], source=source),
         "compare": api.compare(
             api.CompareConfig(table, columns=["supernets1"], controls=["macs"], resamples=20), place / "compare"
         ),

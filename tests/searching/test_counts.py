@@ -108,7 +108,7 @@ def test_exhaustive_of_several_numbers_makes_a_table(tmp_path, counted, tiny_sou
     with pytest.raises(RequestError, match="a table needs all 11 configurations and 3 are listed"):
         poolwise.exhaustive(few, tmp_path / "other", table=tmp_path / "other-table", source=tiny_source)
     with pytest.raises(RequestError, match="two ways"):
-        poolwise.exhaustive(few, tmp_path / "other", poolings=["4-3-3"], source=tiny_source)
+        poolwise.exhaustive(few, tmp_path / "other", configs=["4-3-3"], source=tiny_source)
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ class Protocol:
             seconds=self.seconds(),
             workers=min(self.parallel.workers, max(len(self.left), 1)),
             threads=self.settings.threads,
-            precision=self.settings.precision,
+            precision=str(self.settings.precision),
         )
 
     def _steps(self, work: Work) -> int:
