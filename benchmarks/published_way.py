@@ -28,7 +28,7 @@ from torchvision import transforms
 
 import poolwise
 from poolwise.experiment import Experiment
-from poolwise.images import sources
+from poolwise.images import loading
 from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
 from poolwise.rng import Streams
@@ -125,7 +125,7 @@ def published(problem: Experiment) -> np.ndarray:
 def main(repeats: int, steps: int, images: int, precision: str | None) -> None:
     keep_memory()
     settings = Settings(steps=steps, images=images, supernets=4, precision=precision, block=8)
-    source = sources.load("cifar10")
+    source = loading.load("cifar10")
     problem = Experiment(settings, source)
     poolwise.plan(settings, ["search", "rank"], source=source)  # calibrates: once a machine, not once a run
     ratios, ours, theirs = [], [], []

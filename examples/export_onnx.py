@@ -26,8 +26,8 @@ with tempfile.TemporaryDirectory() as place:
     )  # fmt: skip
     run, file = Path(place) / "run", Path(place) / "model.onnx"
     print(poolwise.run(settings, run)["verdict"])
-    print(poolwise.hand_over(run, file))
-    print(poolwise.hand_over(run, "python"))
+    print(poolwise.export(run, file))
+    print(poolwise.python_code(run))
     session = onnxruntime.InferenceSession(str(file))
     (logits,) = session.run(None, {"images": np.zeros((4, 3, 16, 16), np.float32)})
     print("logits of four images:", logits.shape)

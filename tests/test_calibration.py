@@ -4,12 +4,12 @@ import torch
 from poolwise import calibration
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.resnet import resnet20
-from poolwise.networks.switch import export
+from poolwise.networks.switch import plain_model
 
 
 def choose(**options):
     def build():
-        return export(
+        return plain_model(
             create(resnet20, torch.Generator().manual_seed(0), classes=3, width=2, norm=running_norm), "4-3-3"
         )
 
@@ -43,7 +43,7 @@ def test_what_the_device_cannot_do_or_does_wrong_is_passed_over(monkeypatch):
 
     monkeypatch.setattr(calibration, "train_step", faulty)
     choice = calibration._measure(
-        lambda: export(
+        lambda: plain_model(
             create(resnet20, torch.Generator().manual_seed(0), classes=3, width=2, norm=running_norm), "4-3-3"
         ),
         torch.randn(4, 3, 8, 8),

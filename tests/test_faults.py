@@ -172,7 +172,7 @@ def test_a_full_disk_at_export_leaves_nothing(undisturbed, tmp_path, name):
     to = tmp_path / "to" / name
     with small_files() as limit:
         limit(2000)
-        fails(lambda: api.hand_over(undisturbed, to), "cannot write .*the same command again")
+        fails(lambda: api.export(undisturbed, to), "cannot write .*the same command again")
     assert not to.parent.exists() or list(to.parent.rglob("*")) == []
 
 

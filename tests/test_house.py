@@ -1,6 +1,7 @@
 """The plan of the house: who may import whom, how large a file may be, how light the package is."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ FLOORS = [
     {"limiting"},
     {"supernets", "truth", "controls", "trialing"},
     {"rankings"},
-    {"planning", "reporting", "suggesting", "handing", "refining"},
+    {"planning", "reporting", "suggesting", "exports", "refining"},
     {"pipeline"},
     {"comparing"},
     {"api"},
@@ -58,6 +59,54 @@ def test_imports_run_downwards():
             continue
         for other in imports(path) - {room}:
             assert FLOOR[other] < FLOOR[room], f"{path.name} in {room} imports {other}, which is not below it"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package, ``poolwise.images.folder``, and its file."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported_modules(source: str, known: set[str]) -> set[str]:
+    """Modules of ``known`` that a source imports, in functions as well, but not what only type checkers see."""
+    found, left = set(), [ast.parse(source)]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            left += node.orelse
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & known
+            found |= {node.module} & known if names - known else set()
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & known
+        left += ast.iter_child_nodes(node)
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = modules()
+    graph = {name: imported_modules(path.read_text(), set(files)) - {name} for name, path in files.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        raise AssertionError(f"modules import each other in a circle: {' <- '.join(error.args[1])}") from None
+
+
+def test_imports_in_functions_count_and_those_of_type_checkers_do_not():
+    known = {"poolwise.a", "poolwise.a.b", "poolwise.c", "poolwise.d"}
+    source = """
+if TYPE_CHECKING:
+    from poolwise.d import D
+from poolwise.a import b, other
+def function():
+    import poolwise.c
+"""
+    assert imported_modules(source, known) == {"poolwise.a", "poolwise.a.b", "poolwise.c"}
 
 
 def test_assignment_and_samplers_know_no_network():

@@ -153,9 +153,9 @@ def test_the_stages_one_by_one(place, tmp_path):
 def test_trained_stand_alone_and_compared(place, tmp_path, monkeypatch):
     monkeypatch.chdir(place / "nets")
     asked = [
-        "exhaustive", "--model", "../nets/nets_of_tests.py:Small", "--data", "folder:../images", "--image-size", 32, "--steps", 2,
-        "--seeds", 2, "--batch-size", 12, "--precision", "float32", "--threads", 1, "--workers", 1, "--device", "cpu", "--quiet",
-        "--out", tmp_path / "all", "--table", tmp_path / "mine",
+        "exhaustive", "--model", "../nets/nets_of_tests.py:Small", "--data", "folder:../images", "--image-size", 32,
+        "--retrain-steps", 2, "--retrain-seeds", 2, "--batch-size", 12, "--precision", "float32", "--threads", 1, "--workers", 1,
+        "--device", "cpu", "--quiet", "--out", tmp_path / "all", "--table", tmp_path / "mine",
     ]  # fmt: skip
     command(*asked)
     before = (tmp_path / "all" / "trials.sqlite").read_bytes()

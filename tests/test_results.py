@@ -30,8 +30,10 @@ def results(tmp_path_factory):
         "rank": api.rank(run.path, source=source),
         "refine": api.refine(run.path, source=source),
         "retrain": api.retrain(run.path, source=source),
-        "exhaustive": api.exhaustive(settings, place / "all", poolings=["5-3-2", "4-3-3"], source=source),
-        "compare": api.compare(table, place / "compare", columns=["supernets1"], names=["macs"], resamples=20),
+        "exhaustive": api.exhaustive(settings, place / "all", configs=["5-3-2", "4-3-3"], source=source),
+        "compare": api.compare(
+            api.CompareConfig(table, columns=["supernets1"], controls=["macs"], resamples=20), place / "compare"
+        ),
         "simulate": api.simulate(table, None, methods=["random"], runs=3, trials=4),
         "suggest": api.suggest("resnet20", max_macs=0.8),
     }

@@ -1,6 +1,7 @@
 """The guess without training: its order, its limit, and what is said about how good it was."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -41,6 +42,31 @@ def test_a_family_without_a_table_says_so_and_an_impossible_limit_names_the_smal
     cheapest = min(poolwise.costs("resnet20").items(), key=lambda item: item[1].macs)
     with pytest.raises(RequestError, match=f"smallest is {cheapest[0]} with {cheapest[1].macs_ratio:.4g}"):
         poolwise.suggest("resnet20", max_macs=0.01)
+
+
+def test_a_config_and_keywords_say_the_same():
+    config = poolwise.SuggestConfig(max_macs=0.8, classes=3)
+    assert poolwise.suggest("resnet20", config).costs == poolwise.suggest("resnet20", max_macs=0.8, classes=3).costs
+    changed = poolwise.suggest("resnet20", config, max_macs=None)
+    assert changed.costs == poolwise.suggest("resnet20", max_macs=None, classes=3).costs
+    assert config.max_macs == 0.8
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_mac": 1.0}, "unknown argument 'max_mac'; did you mean 'max_macs'"),
+        ({"max_macs": -1}, "max_macs is -1: a finite number above 0"),
+        ({"max_memory": "much"}, "max_memory is 'much'"),
+        ({"classes": 1}, "classes is 1: a whole number of at least 2"),
+        ({"latency_batch": 0}, "latency_batch is 0"),
+        ({"image_size": 2.5}, "image_size is 2.5"),
+        ({"poolings": [2, 2]}, "each once"),
+    ],
+)
+def test_wrong_requests(fields, message):
+    with pytest.raises(RequestError, match=re.escape(message)):
+        poolwise.suggest("resnet20", **fields)
 
 
 def test_command():

@@ -18,7 +18,7 @@ import click
 from variants import ALWAYS, STAGES, VARIANTS, Stage
 
 from poolwise import api
-from poolwise.comparing.contenders import parse
+from poolwise.comparing.methods import parse_methods
 from poolwise.storage import environment, write_atomically
 
 TABLE = "resnet20w8-cifar10-10k"
@@ -28,7 +28,7 @@ CONTROLS = ("macs", "productive", "receptive_field")
 
 def label(variant: str) -> str:
     """As results call it."""
-    return parse([VARIANTS[variant]], 4)[0].label
+    return parse_methods([VARIANTS[variant]], 4)[0].label
 
 
 def figures(value: dict[str, Any], budgets: tuple[int, ...]) -> dict[str, float]:
@@ -58,11 +58,12 @@ def main(out: Path, stages: int, precision: str, threads: int, workers: int) -> 
     for stage in STAGES[:stages]:
         arguments: dict[str, Any] = {
             "methods": [VARIANTS[variant] for variant in alive],
-            "names": CONTROLS,
+            "controls": CONTROLS,
             "columns": [],
         }
         machine = {"precision": precision, "threads": threads, "workers": workers}
-        value = api.compare(TABLE, out, budgets=stage.budgets, seeds=stage.seeds, machine=machine, **arguments)
+        config = api.CompareConfig(TABLE, budgets=stage.budgets, seeds=stage.seeds, **machine, **arguments)
+        value = api.compare(config, out)
         told = figures(value, stage.budgets)
         on = kept(stage, alive, told)
         record.append(

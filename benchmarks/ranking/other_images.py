@@ -4,8 +4,9 @@ Writes a folder of PNG files: the 10,000 images that follow the table's own 10,0
 whole test set. What was chosen on the table is then tried on a truth of these images:
 
     python benchmarks/ranking/other_images.py runs/other-images
-    poolwise exhaustive --preset paper --width 8 --data folder:runs/other-images --image-size 32 --epochs 12 --seeds 1 \
-        --threads 1 --workers 2 --precision bfloat16+channels_last --out runs/other-truth --table runs/resnet20w8-other-10k
+    poolwise exhaustive --preset paper --width 8 --data folder:runs/other-images --image-size 32 --retrain-epochs 12 \
+        --retrain-seeds 1 --threads 1 --workers 2 --precision bfloat16+channels_last \
+        --out runs/other-truth --table runs/resnet20w8-other-10k
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from poolwise.images.sources import load
+from poolwise.images.loading import load
 from poolwise.images.split import stratified_subset
 from poolwise.rng import Streams
 

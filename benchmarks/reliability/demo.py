@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 DEMO = ["--preset", "demo", "--threads", "1", "--workers", "1"]
-LISTED = ["--poolings", "5-3-2,4-3-3,6-2-2,3-3-4", "--seeds", "2", "--steps", "150"]
+LISTED = ["--configs", "5-3-2,4-3-3,6-2-2,3-3-4", "--retrain-seeds", "2", "--retrain-steps", "150"]
 KILLS = {"search": 10, "rank": 3, "refine": 5, "retrain": 7, "exhaustive": 5}  # at most, of each
 _START = 4.0  # seconds in which nothing of the work is done yet
 

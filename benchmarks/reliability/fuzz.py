@@ -31,7 +31,7 @@ from safetensors.torch import save
 from poolwise import api
 from poolwise.cli import show
 from poolwise.cli.commands import cli
-from poolwise.comparing import contenders, simulate
+from poolwise.comparing import methods, simulate
 from poolwise.errors import PoolwiseError
 from poolwise.experiment import Experiment
 from poolwise.images import cifar10
@@ -122,7 +122,7 @@ class Fuzzer:
         assert found.index(found[found.size - 1]) == found.size - 1
 
     def compared(self, r: random.Random) -> None:
-        contenders.parse([_text(r) for _ in range(r.randint(1, 2))], 4)
+        methods.parse_methods([_text(r) for _ in range(r.randint(1, 2))], 4)
 
     def simulated(self, r: random.Random) -> None:
         simulate.parse([_text(r)], self.table, "resnet20")

@@ -221,7 +221,7 @@ def scripts(data: Path) -> dict[str, list[Command]]:
             api.refine,
             lambda out: api.retrain(out, retrain_seeds=3),
         ],
-        "exhaustive": [lambda out: api.exhaustive(settings, out, poolings=["5-3-2", "4-3-3"])],
+        "exhaustive": [lambda out: api.exhaustive(settings, out, configs=["5-3-2", "4-3-3"])],
     }
 
 

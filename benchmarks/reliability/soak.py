@@ -58,7 +58,16 @@ COMMANDS: dict[str, list[str]] = {
     "rank": ["rank"],
     "refine": ["refine", "--trials", "4"],
     "retrain": ["retrain", *RETRAIN],
-    "exhaustive": ["exhaustive", *TINY, "--steps", "30", "--seeds", "2", "--poolings", "5-3-2,4-3-3,6-2-2,3-3-4"],
+    "exhaustive": [
+        "exhaustive",
+        *TINY,
+        "--retrain-steps",
+        "30",
+        "--retrain-seeds",
+        "2",
+        "--configs",
+        "5-3-2,4-3-3,6-2-2,3-3-4",
+    ],
     "run": ["run", *SEARCH, *RETRAIN],
 }
 OUTPUTS = ("ranking.json", "refine.json", "retrain.json", "verdict.json", "exhaustive.json")

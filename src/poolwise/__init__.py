@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from poolwise.api import (
+        CompareConfig,
         Run,
+        SuggestConfig,
         compare,
         costs,
         dataset,
         exhaustive,
+        export,
         fit,
         hand_over,
         model,
         network,
         plan,
+        plan_comparison,
+        python_code,
         rank,
         refine,
         report,
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from poolwise.errors import PoolwiseError
     from poolwise.networks.others import backbone
     from poolwise.networks.slots import apply, slots
-    from poolwise.networks.switch import SwitchableNet, export
+    from poolwise.networks.switch import SwitchableNet, plain_model
     from poolwise.progress import Interrupted, Listener
     from poolwise.settings import Settings, preset
     from poolwise.space import Pooling, PoolingSpace
@@ -50,11 +55,15 @@ _HOMES = {
     "Settings": "settings",
     "preset": "settings",
     "SwitchableNet": "networks.switch",
-    "export": "networks.switch",
+    "export": "api",
+    "plain_model": "networks.switch",
+    "python_code": "api",
     "apply": "networks.slots",
     "backbone": "networks.others",
     "slots": "networks.slots",
+    "CompareConfig": "api",
     "compare": "api",
+    "plan_comparison": "api",
     "costs": "api",
     "plan": "api",
     "fit": "api",
@@ -63,6 +72,7 @@ _HOMES = {
     "source": "api",
     "search": "api",
     "simulate": "api",
+    "SuggestConfig": "api",
     "suggest": "api",
     "rank": "api",
     "refine": "api",
@@ -76,6 +86,7 @@ _HOMES = {
     "optuna_sampler": "trialing.driving",
 }
 __all__ = [
+    "CompareConfig",
     "Interrupted",
     "Listener",
     "Pooling",
@@ -83,6 +94,7 @@ __all__ = [
     "PoolwiseError",
     "Run",
     "Settings",
+    "SuggestConfig",
     "SwitchableNet",
     "apply",
     "backbone",
@@ -96,8 +108,11 @@ __all__ = [
     "model",
     "network",
     "optuna_sampler",
+    "plain_model",
     "plan",
+    "plan_comparison",
     "preset",
+    "python_code",
     "rank",
     "refine",
     "report",

@@ -17,14 +17,15 @@ from poolwise.calibration import Choice, Parallel, Timing, cpu_threads
 from poolwise.errors import RequestError
 from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
 from poolwise.images.batches import Batches, Shuffled
+from poolwise.images.loading import load
 from poolwise.images.packed import Packed
 from poolwise.images.shared_memory import SharedSource
-from poolwise.images.sources import ImageSet, Source, load
+from poolwise.images.sources import ImageSet, Source
 from poolwise.images.split import mixed, stratified_halves, stratified_subset
 from poolwise.networks import family, others, variants
 from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import SwitchableNet, export
+from poolwise.networks.switch import SwitchableNet, plain_model
 from poolwise.networks.weights import Weights, begin
 from poolwise.networks.weights import load as load_weights
 from poolwise.networks.whole import check_settings
@@ -283,7 +284,7 @@ class Experiment:
 
     def plain(self, pooling: Pooling) -> nn.Module:
         """A configuration as it is trained stand-alone, with the same arbitrary weights each time, for measurements."""
-        return export(self.build(running_norm, "calibration", Streams(0)), pooling)
+        return plain_model(self.build(running_norm, "calibration", Streams(0)), pooling)
 
     @cached_property
     def calibration(self) -> Choice:

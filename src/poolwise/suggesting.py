@@ -6,6 +6,7 @@ that is of the same network (``Known``).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,13 +16,15 @@ import numpy as np
 import torch
 
 from poolwise import limiting, metrics
-from poolwise.errors import RequestError
+from poolwise.config.checks import check_distinct, check_positive, check_whole
+from poolwise.errors import RequestError, did_you_mean
 from poolwise.experiment import space_asked
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import Cost, family_costs, sized
-from poolwise.networks.switch import export
+from poolwise.networks.lookup import default_image_size
+from poolwise.networks.switch import plain_model
 from poolwise.rng import Streams
-from poolwise.settings import Settings
+from poolwise.settings import LIMITS, Settings
 from poolwise.space import LISTED, Pooling
 from poolwise.tabular import COST, LATENCY, REACH, Tabular
 from poolwise.training import Precision, choose_device
@@ -90,62 +93,115 @@ class Guess(Tabular):
         }
 
 
-def suggest(
-    model: str = "resnet20",
-    *,
-    width: int | None = None,
-    image_size: int = 32,
-    classes: int = 10,
-    max_macs: float | None = MAX_MACS,
-    max_params: float | None = None,
-    max_memory: float | None = None,
-    max_latency_ms: float | None = None,
-    batch_size: int = 128,
-    latency_batch: int = 1,
-    device: str = "auto",
-    poolings: Sequence[int] | None = None,
-    max_configs: int | None = None,
-) -> Guess:
-    """Guess where the poolings of a family should stand.
+@dataclass(frozen=True)
+class SuggestConfig:
+    """What ``suggest`` may choose from, and within which limits.
+
+    Attributes:
+        width: Base number of channels; by default the family's own.
+        image_size: Pixels along one side; by default 32, and 224 for networks that are not of this library.
+        classes: Number of classes.
+        max_macs: At most this many times the default's MACs; None for no limit.
+        max_params: At most this many trainable parameters.
+        max_memory: At most this many MiB of activations in a training step of ``batch_size`` images.
+        max_latency_ms: At most this many ms for a forward pass of ``latency_batch`` images in float32, measured on
+            ``device``.
+        batch_size, latency_batch, device: See above.
+        poolings: Numbers of downsamplings; by default as many as the network has.
+        max_configs: Of more configurations, a uniform draw of this many; by default DRAWN of more than LISTED.
+
+    Raises:
+        RequestError: A value is not allowed.
+    """
+
+    width: int | None = None
+    image_size: int | None = None
+    classes: int = 10
+    max_macs: float | None = MAX_MACS
+    max_params: float | None = None
+    max_memory: float | None = None
+    max_latency_ms: float | None = None
+    batch_size: int = 128
+    latency_batch: int = 1
+    device: str = "auto"
+    poolings: Sequence[int] | None = None
+    max_configs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("width", 1), ("image_size", 1), ("max_configs", 2)):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
+        for name, least in (("classes", 2), ("batch_size", 1), ("latency_batch", 1)):
+            check_whole(name, getattr(self, name), least)
+        for name, limit in self.limits.items():
+            if limit is not None:
+                check_positive(name, limit)
+        if self.poolings is not None:
+            object.__setattr__(self, "poolings", tuple(self.poolings))
+            check_distinct("poolings", self.poolings, 0)
+
+    @classmethod
+    def of(cls, config: SuggestConfig | None, fields: Mapping[str, Any]) -> SuggestConfig:
+        """Return ``config``, or the default one, with some fields changed. RequestError for an unknown field."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in known:
+                raise RequestError(f"unknown argument {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}")
+        return replace(config or cls(), **fields)
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """The limits of cost, by name; None for no limit."""
+        return {name: getattr(self, name) for name in LIMITS}
+
+
+def suggest(model: str = "resnet20", config: SuggestConfig | None = None, **fields: Any) -> Guess:
+    """Suggest where the downsamplings of a network should stand, without any training.
+
+    >>> poolwise.suggest("resnet20", max_macs=0.8).best
 
     Args:
-        max_macs: at most this many times the default's MACs; None for no limit.
-        max_params: trainable parameters. max_memory: MiB of activations in a training step of ``batch_size`` images.
-        max_latency_ms: of a forward pass of ``latency_batch`` images in float32, measured on ``device``.
-        poolings: numbers of downsamplings (None: as many as the default has).
-        max_configs: of more configurations, a uniform draw of so many; by default DRAWN of more than LISTED.
+        model: Network family, or a network of another library.
+        config: Limits, and what may be chosen; by default ``SuggestConfig()``.
+        fields: Fields of ``SuggestConfig`` by name, in place of those of ``config``.
 
-    Raises RequestError for an unknown family, and for a limit that no configuration keeps (naming the smallest).
+    Raises:
+        RequestError: The model or a field is unknown, a value is not allowed, or no configuration keeps the limits (the
+            message names the smallest).
     """
-    known, where = sized(model, width), choose_device(device)
-    limits = {
-        "max_macs": max_macs,
-        "max_params": max_params,
-        "max_memory": max_memory,
-        "max_latency_ms": max_latency_ms,
-    }
-    asked = Settings(model=model, poolings=None if poolings is None else tuple(poolings), max_configs=max_configs)
-    space = space_asked(asked)
+    config = SuggestConfig.of(config, fields)
+    family, device = sized(model, config.width), choose_device(config.device)
+    image_size = config.image_size or default_image_size(model)
+    poolings = None if config.poolings is None else tuple(config.poolings)
+    request = Settings(model=model, poolings=poolings, max_configs=config.max_configs)
+    space = space_asked(request)
     if space.size > LISTED:
-        space = space_asked(replace(asked, max_configs=DRAWN))
-    priced = family_costs(model, width, image_size, classes, space)
-    allowed = asked.pickable(map(str, priced))
+        space = space_asked(replace(request, max_configs=DRAWN))
+    priced = family_costs(model, config.width, image_size, config.classes, space)
+    allowed = request.pickable(map(str, priced))
     choices = {p: cost for p, cost in priced.items() if allowed is None or str(p) in allowed}
 
-    def timed(poolings: list[Pooling]) -> dict[Pooling, float]:
-        images_BCHW, precision = torch.zeros(latency_batch, 3, image_size, image_size), Precision.parse("float32")
-        arguments: dict[str, Any] = {"classes": classes, "width": width or known.width, "norm": running_norm}
-        chain = create(known.build, Streams(0).torch("init"), **arguments)
-        return limiting.latencies(partial(export, chain), poolings, images_BCHW, precision, where)
+    def measure(poolings: list[Pooling]) -> dict[Pooling, float]:
+        images_BCHW = torch.zeros(config.latency_batch, 3, image_size, image_size)
+        arguments = {"classes": config.classes, "width": config.width or family.width, "norm": running_norm}
+        chain = create(family.build, Streams(0).torch("init"), **arguments)
+        float32 = Precision.parse("float32")
+        return limiting.latencies(partial(plain_model, chain), poolings, images_BCHW, float32, device)
 
-    found = limiting.within(choices, limits, batch_size, timed, latency_batch)
-    order = _guessed({pooling: priced[pooling] for pooling in found.members})
-    told = []
-    for name in tables.names():
-        table = tables.load(name)
-        if table.about.get("model") == model:
-            told.append(_known(table, known.default, {**limits, "max_latency_ms": None}, batch_size))
-    return Guess(model, known.default, limits, found.latency_ms, order, tuple(told), space.whole.size, space.size)
+    within = limiting.within(choices, config.limits, config.batch_size, measure, config.latency_batch)
+    order = _guessed({pooling: priced[pooling] for pooling in within.members})
+    known = _known_tables(model, family.default, config)
+    latency_ms, size = within.latency_ms, space.whole.size
+    return Guess(model, family.default, config.limits, latency_ms, order, known, size, space.size)
+
+
+def _known_tables(model: str, default: Pooling, config: SuggestConfig) -> tuple[Known, ...]:
+    """Judge the same guess by every table of the package that is of this network."""
+    loaded = [tables.load(name) for name in tables.names()]
+    limits = {**config.limits, "max_latency_ms": None}  # no table holds latencies
+    return tuple(
+        _known(table, default, limits, config.batch_size) for table in loaded if table.about.get("model") == model
+    )
 
 
 def _guessed(within: Mapping[Pooling, Cost]) -> dict[Pooling, Cost]:

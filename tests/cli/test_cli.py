@@ -62,7 +62,7 @@ def test_help_has_the_commands_under_headings():
     text = poolwise("--help").stdout
     order = [
         text.index(word)
-        for word in ("Before training", "\n  space", "Training:", "\n  resume", "Hand over", "\n  report")
+        for word in ("Before training", "\n  space", "Training:", "\n  resume", "Results", "\n  report")
     ]
     assert order == sorted(order)
 
@@ -249,19 +249,30 @@ def test_a_folder_of_one_class(tmp_path):
 
 
 def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
-    out, options = tmp_path / "run", ["--width", "2", "--steps", "3", "--seeds", "2", "--batch-size", "8"]
+    out, options = tmp_path / "run", ["--width", "2", "--retrain-steps", "3", "--batch-size", "8"]
     options += ["--image-size", "8", "--device", "cpu", "--precision", "float32", "--data", f"folder:{image_folder}"]
-    options += ["--poolings", "5-3-2,4-3-3", "--out", out]
-    assert "exhaustive: 12 steps" in poolwise("exhaustive", *options, "--plan").stdout
+    options += ["--out", out]
+    few = [*options, "--retrain-seeds", "2", "--configs", "5-3-2,4-3-3"]
+    assert "exhaustive: 12 steps" in poolwise("exhaustive", *few, "--plan").stdout
     assert not out.exists()
-    first = poolwise("exhaustive", *options)
+    first = poolwise("exhaustive", *few)
     assert first.returncode == 0, first.stderr
     assert "noise between seeds" in first.stdout
-    again = poolwise("exhaustive", *options, "--json", "--quiet")
-    assert json.loads(again.stdout) == json.loads((out / "exhaustive.json").read_text())
+    old = poolwise("exhaustive", *options, "--seeds", "2", "--poolings", "5-3-2,4-3-3", "--json", "--quiet")
+    assert json.loads(old.stdout) == json.loads((out / "exhaustive.json").read_text())
+    assert "--seeds is now --retrain-seeds" in old.stderr
+    assert "--poolings is now --configs" in old.stderr
     assert "5-3-2" in poolwise("resume", out).stdout
-    assert "another request" in one_line(poolwise("exhaustive", *options, "--seeds", "3"), 2)
-    assert "give one" in one_line(poolwise("exhaustive", *options, "--poolings-file", "x"), 2)
+    assert "another request" in one_line(poolwise("exhaustive", *few, "--retrain-seeds", "3"), 2)
+    assert "give one" in one_line(poolwise("exhaustive", *few, "--configs-file", "x"), 2)
+
+
+def test_exhaustive_takes_the_names_of_run():
+    shown = poolwise("exhaustive", "--help").stdout
+    for flag in ("--retrain-epochs", "--retrain-steps", "--retrain-seeds", "--poolings", "--configs", "--configs-file"):
+        assert f"  {flag} " in shown
+    for old in ("  --epochs", "  --steps", "  --seeds", "--poolings-file"):
+        assert old not in shown
 
 
 @pytest.mark.parametrize(

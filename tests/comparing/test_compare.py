@@ -7,6 +7,7 @@ import pytest
 
 import poolwise
 from poolwise import api, tables
+from poolwise.comparing.config import CompareConfig
 from poolwise.comparing.judge import Entry, judge, pairs, summary
 from poolwise.comparing.study import study, write
 from poolwise.errors import RequestError
@@ -18,7 +19,7 @@ PUBLISHED = "resnet20-cifar10-published"
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     out = tmp_path_factory.mktemp("compare") / "out"
-    return out, api.compare(PUBLISHED, out, resamples=60)
+    return out, api.compare(CompareConfig(PUBLISHED, resamples=60), out)
 
 
 def test_the_published_figures(published):
@@ -61,7 +62,7 @@ def test_files(published):
     assert "<script" not in page
     assert not re.search(r"""(src|href)\s*=\s*["']?(?!#|"#)(https?:|//)""", page)
     before = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    api.compare(PUBLISHED, out, resamples=60)
+    api.compare(CompareConfig(PUBLISHED, resamples=60), out)
     assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -115,22 +116,22 @@ def test_wrong_requests(tmp_path):
         with pytest.raises(RequestError, match=told):
             judge(entries, table, np.zeros(36))
     for options, told in (
-        ({"columns": [], "names": []}, "nothing to compare"),
+        ({"columns": [], "controls": []}, "nothing to compare"),
         ({"seeds": [1, 1]}, "each once"),
         ({"seeds": []}, "at least one"),
-        ({"names": ["mac"]}, "did you mean 'macs'"),
-        ({"names": ["macs", "macs"]}, "macs is given twice"),
+        ({"controls": ["mac"]}, "did you mean 'macs'"),
+        ({"controls": ["macs", "macs"]}, "macs is given twice"),
         ({"columns": ["supernets3"]}, "Known: supernets1"),
         ({"model": "resnt20"}, "did you mean 'resnet20'"),
     ):
         with pytest.raises(RequestError, match=told):
-            api.compare(PUBLISHED, out, **options)
+            api.compare(CompareConfig(PUBLISHED, **options), out)
     with pytest.raises(RequestError, match="did you mean"):
-        api.compare("resnet20-cifar10", out)
+        api.compare(CompareConfig("resnet20-cifar10"), out)
     assert not out.exists()
     (out / "mine").mkdir(parents=True)
     with pytest.raises(RequestError, match="no folder of an earlier comparison"):
-        api.compare(PUBLISHED, out)
+        api.compare(CompareConfig(PUBLISHED), out)
 
 
 def test_a_table_that_does_not_fit(tmp_path):
@@ -142,16 +143,51 @@ def test_a_table_that_does_not_fit(tmp_path):
     }  # fmt: skip
     tables.write(tmp_path / "nine", "nine", measured)
     with pytest.raises(RequestError, match="table nine does not fit resnet20: it is of 9 layers with 3 poolings"):
-        api.compare(tmp_path / "nine", tmp_path / "out")
+        api.compare(CompareConfig(tmp_path / "nine"), tmp_path / "out")
 
 
 def test_own_table_with_zero_cost_scores(tmp_path, tiny_settings, tiny_source):
     settings = poolwise.Settings.from_json({**tiny_settings.to_json(), "retrain_steps": 1})
     api.exhaustive(settings, tmp_path / "run", source=tiny_source, table=tmp_path / "mine")
-    value = api.compare(
-        tmp_path / "mine", tmp_path / "out", names=["macs", "naswot"], seeds=[1, 2], resamples=20, source=tiny_source
-    )
+    config = CompareConfig(tmp_path / "mine", controls=["macs", "naswot"], seeds=[1, 2], resamples=20)
+    value = api.compare(config, tmp_path / "out", source=tiny_source)
     told = {(row["method"], row["treatment"]): row for row in value["summary"]}
     assert (told["naswot", "raw"]["n"], told["macs", "raw"]["n"]) == (2, 1)
     assert told["naswot", "fused"]["budget_macs"] > 0
     assert value["ceiling"] is not None
+
+
+def test_the_old_keywords_still_compare_and_warn(published, tmp_path):
+    with pytest.warns(DeprecationWarning, match=r"poolwise\.CompareConfig"):
+        old = poolwise.compare(PUBLISHED, tmp_path / "old", columns=["supernets1"], names=["macs"], resamples=20)
+    config = CompareConfig(PUBLISHED, columns=["supernets1"], controls=["macs"], resamples=20)
+    new = poolwise.compare(config, tmp_path / "new")
+    assert (old["rows"], old["entries"]) == (new["rows"], new["entries"])
+    with (
+        pytest.warns(DeprecationWarning, match="plan_comparison"),
+        pytest.raises(RequestError, match="nothing to plan"),
+    ):
+        poolwise.compare(PUBLISHED, tmp_path / "plan", plan=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seeds": [0, "1"]}, "whole numbers of at least 0"),
+        ({"budgets": [1.5]}, "whole numbers of at least 1"),
+        ({"supernets": 0}, "supernets is 0: a whole number of at least 1"),
+        ({"resamples": True}, "resamples is True"),
+        ({"methods": "mixture"}, "methods is 'mixture': a list is allowed"),
+        ({"methods": ["mixtre"]}, "did you mean 'mixture'"),
+    ],
+)
+def test_a_config_is_checked_when_it_is_made(fields, message):
+    with pytest.raises(RequestError, match=message):
+        CompareConfig(PUBLISHED, **fields)
+
+
+def test_a_config_can_be_compared_and_hashed():
+    config = CompareConfig(PUBLISHED, seeds=[1, 2])
+    assert config == CompareConfig(PUBLISHED, seeds=(1, 2))
+    assert hash(config) == hash(CompareConfig(PUBLISHED, seeds=(1, 2)))
+    assert CompareConfig(PUBLISHED, threads=2, workers=1).hardware == {"threads": 2, "workers": 1}

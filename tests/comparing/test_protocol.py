@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from conftest import draw_images
 from poolwise import api, tables, trialing
 from poolwise.cli import main
-from poolwise.comparing import contenders, entries
+from poolwise.comparing import entries
 from poolwise.comparing.compute import Compute
+from poolwise.comparing.config import CompareConfig
+from poolwise.comparing.methods import VARIANT_FIELDS, parse_methods
 from poolwise.comparing.protocol import Protocol
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
@@ -27,8 +30,8 @@ from poolwise.training import trials
 
 METHODS = ["mixture@supernets=2", "fairnas", "random", "short-all"]
 ASKED = {
-    "methods": METHODS, "budgets": [60], "seeds": [1, 2], "names": ["macs"], "resamples": 20,
-    "machine": {"workers": 1, "threads": 1},
+    "methods": METHODS, "budgets": [60], "seeds": [1, 2], "controls": ["macs"], "resamples": 20,
+    "workers": 1, "threads": 1,
 }  # fmt: skip
 
 
@@ -65,6 +68,17 @@ def table(tmp_path_factory, recipe, source):
     return tables.write(tmp_path_factory.mktemp("table"), "mine", measured).parent
 
 
+def compare(table, out, source, listener=None, plan=False, **fields):
+    if plan:
+        return api.plan_comparison(CompareConfig(table, **fields), out, source=source)
+    return api.compare(CompareConfig(table, **fields), out, source=source, listener=listener)
+
+
+def protocol(table, methods, budgets, seeds, out, source):
+    config = CompareConfig(table, methods=methods, budgets=budgets, seeds=seeds, workers=1, threads=1)
+    return Protocol(config, tables.load(table), "resnet20", out, source)
+
+
 class Stopping(Listener):
     """Asks to stop after so many checks."""
 
@@ -80,7 +94,7 @@ class Stopping(Listener):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, table, source):
     out = tmp_path_factory.mktemp("study") / "out"
-    return out, api.compare(table, out, source=source, **ASKED)
+    return out, compare(table, out, source, **ASKED)
 
 
 def test_every_method_is_judged(study):
@@ -99,15 +113,13 @@ def test_every_method_is_judged(study):
 
 def test_nobody_spends_more_than_the_budget(study, table, source):
     out, value = study
-    asked = Protocol(
-        tables.load(table), "resnet20", METHODS, [60], [1, 2], out, machine=ASKED["machine"], source=source
-    )
+    asked = protocol(table, METHODS, [60], [1, 2], out, source)
     macs, dearest = asked.compute.macs, max(asked.compute.macs.values())
     spent = {(entry["method"], entry["seed"]): entry["spent_macs"] for entry in value["entries"] if entry["budget"]}
     budget = asked.compute.budget(60)
     for work in asked.works:
-        own = spent[work.contender.label, work.seed]
-        if work.contender.trials:
+        own = spent[work.spec.label, work.seed]
+        if work.spec.standalone:
             assert 0 < own <= budget
             trials = Trials(RunFolder(work.folder)).all()
             assert own == sum(
@@ -120,7 +132,7 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
             assert work.settings.steps * step_macs(asked.problem, 1) * mean + ranking <= budget + 1
             assert (work.settings.steps + 1) * step_macs(asked.problem, 1) * mean + ranking > budget
             assert own <= work.settings.steps * step_macs(asked.problem, dearest) + ranking
-    steps = {work.contender.label: work.settings.steps for work in asked.works if not work.contender.trials}
+    steps = {work.spec.label: work.settings.steps for work in asked.works if not work.spec.standalone}
     assert steps["fairnas"] == 60  # the budget is defined by a single SuperNet
     assert 40 < steps["mixture@supernets=2"] < 60
     assert asked.left == []
@@ -128,7 +140,7 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
 
 def test_who_prefers_dear_configurations_takes_fewer_steps(tmp_path, table, source):
     asked = {**ASKED, "methods": ["mcts", "boltzmann@warm_up=0.5"], "budgets": [200], "seeds": [1]}
-    value = api.compare(table, tmp_path / "out", source=source, **asked)
+    value = compare(table, tmp_path / "out", source, **asked)
     for entry in value["entries"]:
         if entry["budget"]:
             assert entry["spent_macs"] == pytest.approx(entry["budget_macs"], rel=0.01)
@@ -163,13 +175,13 @@ def test_anytime_has_a_point_a_trial(study):
 def test_it_goes_on_after_a_stop_to_the_same_bytes(study, tmp_path, table, source, checks):
     out = tmp_path / "out"
     with pytest.raises(Interrupted):
-        api.compare(table, out, source=source, listener=Stopping(checks), **{**ASKED, "seeds": [1]})
+        compare(table, out, source, listener=Stopping(checks), **{**ASKED, "seeds": [1]})
     assert (out / "study.json").exists()
     assert not (out / "compare.json").exists()
     for done in (study[0] / "runs").glob("*-2"):  # seed 2 was done elsewhere
         shutil.copytree(done, out / "runs" / done.name)
     (out / "runs" / "short-all-60-1").mkdir(exist_ok=True)  # killed at its very beginning, or somewhere in it
-    api.compare(table, out, source=source, **ASKED)
+    compare(table, out, source, **ASKED)
     for name in ("compare.csv", "anytime.csv"):
         assert (out / name).read_bytes() == (study[0] / name).read_bytes()
 
@@ -179,19 +191,17 @@ def test_trials_that_are_done_are_not_trained_again(study, tmp_path, table, sour
     shutil.copytree(study[0], out)
     (out / "runs" / "random-60-1" / "trials.json").unlink()
     monkeypatch.setattr(trials, "train_standalone", lambda *_: pytest.fail("trained again"))
-    api.compare(table, out, source=source, **ASKED)
+    compare(table, out, source, **ASKED)
     assert (out / "compare.csv").read_bytes() == (study[0] / "compare.csv").read_bytes()
 
 
 def test_trials_never_see_the_test_set(study, tmp_path, table, source):
-    asked = Protocol(
-        tables.load(table), "resnet20", METHODS[1:3], [60], [1], tmp_path, machine=ASKED["machine"], source=source
-    )
+    asked = protocol(table, METHODS[1:3], [60], [1], tmp_path, source)
     other = dataclasses.replace(source, test=draw_images(48, 8, 77))
     for work in asked.works:
         entries.carry_out(Experiment(work.settings, other), Listener(), None, work)
         again = entries.read(work, asked.table.space)
-        first = next(e for e in study[1]["entries"] if (e["method"], e["seed"]) == (work.contender.label, 1))
+        first = next(e for e in study[1]["entries"] if (e["method"], e["seed"]) == (work.spec.label, 1))
         assert again.scores_P.tolist() == first["scores"]
 
 
@@ -201,7 +211,7 @@ def test_a_failed_training_counts_as_nothing(tmp_path, table, source):
     about["recipe"]["lr"] = 1e38
     (folder / "mine.json").write_text(json.dumps(about))
     options = {**ASKED, "methods": ["random", "spos@lr=1e38"], "budgets": [20], "seeds": [1]}
-    value = api.compare(folder, tmp_path / "out", source=source, **options)
+    value = compare(folder, tmp_path / "out", source, **options)
     assert [entry["method"] for entry in value["entries"]] == ["random", "macs"]
     assert len(value["failed"]) == 1
     assert "spos@lr=1e+38, budget 20, seed 1" in value["failed"][0]
@@ -212,14 +222,14 @@ def test_a_failed_training_counts_as_nothing(tmp_path, table, source):
 def test_a_training_is_done_once_a_seed(tmp_path, table, source):
     out = tmp_path / "out"
     for budgets in ([60], [60, 120]):
-        options = {**ASKED, "methods": ["random"], "budgets": budgets, "seeds": [1], "names": []}
-        value = api.compare(table, out, source=source, **options)
+        options = {**ASKED, "methods": ["random"], "budgets": budgets, "seeds": [1], "controls": []}
+        value = compare(table, out, source, **options)
     small, large = (Trials(RunFolder(out / "runs" / f"random-{budget}-1")).all() for budget in (60, 120))
     assert 0 < len(small) < len(large)
     assert all(trial in large for trial in small), "a repetition would have taken other seconds"
     spent = {entry["budget"]: entry["spent_macs"] for entry in value["entries"]}
     assert spent[120] > spent[60], "what was found elsewhere counts as well"
-    whole = api.compare(table, tmp_path / "new", source=source, **{**options, "budgets": [120]})
+    whole = compare(table, tmp_path / "new", source, **{**options, "budgets": [120]})
     assert whole["entries"][0]["scores"] == value["entries"][1]["scores"]
 
 
@@ -241,18 +251,16 @@ def test_full_trainings_have_the_epochs_of_the_truth(recipe, source):
 def test_short_trainings_are_paid_for(tmp_path, table, source):
     names, budgets = ["fairnas", "fairnas@short=0.6"], [600, 800]
     options = {**ASKED, "methods": names, "budgets": budgets, "seeds": [1]}
-    value = api.compare(table, tmp_path / "out", source=source, **options)
-    asked = Protocol(
-        tables.load(table), "resnet20", names, budgets, [1], tmp_path / "out", machine=ASKED["machine"], source=source
-    )
+    value = compare(table, tmp_path / "out", source, **options)
+    asked = protocol(table, names, budgets, [1], tmp_path / "out", source)
     assert asked.left == []
     for work in asked.works:
-        (entry,) = [e for e in value["entries"] if (e["method"], e["budget"]) == (work.contender.label, work.budget)]
+        (entry,) = [e for e in value["entries"] if (e["method"], e["budget"]) == (work.spec.label, work.budget)]
         folder = RunFolder.open(work.folder)
         told = folder.read("ranking.json", "")
         assert entry["spent_macs"] == sum(told["spent"].values())
         assert entry["spent_macs"] == pytest.approx(entry["budget_macs"], rel=0.02)
-        if work.contender.label == "fairnas":
+        if work.spec.label == "fairnas":
             assert work.settings.steps == work.budget
             continue
         trials = Trials(folder, "short.sqlite").all()
@@ -266,10 +274,8 @@ def test_short_trainings_are_paid_for(tmp_path, table, source):
 def test_recalibration_is_paid_for(tmp_path, table, source):
     names = ["mixture@supernets=2", "mixture@supernets=2;norm=recalibrated"]
     options = {**ASKED, "methods": names, "budgets": [100], "seeds": [1]}
-    value = api.compare(table, tmp_path / "out", source=source, **options)
-    asked = Protocol(
-        tables.load(table), "resnet20", names, [100], [1], tmp_path / "out", machine=ASKED["machine"], source=source
-    )
+    value = compare(table, tmp_path / "out", source, **options)
+    asked = protocol(table, names, [100], [1], tmp_path / "out", source)
     (steps, fewer) = (work.settings.steps for work in asked.works)
     assert fewer < steps
     for work, images in zip(asked.works, (48, 48 + 48), strict=True):  # the whole training half is below 8 batches
@@ -304,26 +310,52 @@ def test_wrong_commands_are_one_line(tmp_path, capsys, flags, told):
 
 
 def test_the_plan_does_nothing(tmp_path, table, source):
-    value = api.compare(table, tmp_path / "out", source=source, plan=True, **ASKED)
-    assert len(value["entries"]) == 8
-    assert value["macs"] == sum(entry["macs"] for entry in value["entries"])
-    assert value["seconds"] > 0
+    plan = api.plan_comparison(CompareConfig(table, **ASKED), tmp_path / "out", source=source)
+    assert len(plan.entries) == 8
+    assert plan.macs == sum(entry.macs for entry in plan.entries)
+    assert plan.seconds > 0
+    assert plan.to_json()["entries"][0]["method"] == plan.entries[0].method
+    fields = {name: value for name, value in ASKED.items() if name not in ("controls", "workers", "threads")}
+    fields |= {"names": ["macs"], "machine": {"workers": 1, "threads": 1}}
+    with pytest.warns(DeprecationWarning, match="plan_comparison"):
+        old = api.compare(table, tmp_path / "out", source=source, plan=True, **fields)
+    assert {**old, "seconds": 0} == {**plan.to_json(), "seconds": 0}
     assert not (tmp_path / "out").exists()
 
 
 def test_names_and_variants():
-    told = contenders.parse(
-        ["mixture", "mixture@draw=rounds;supernets=8", "boltzmann@warm_up=0.3", "tpe", "fairnas"], 4
-    )
-    assert [contender.label for contender in told] == [
+    told = parse_methods(["mixture", "mixture@draw=rounds;supernets=8", "boltzmann@warm_up=0.3", "tpe", "fairnas"], 4)
+    assert [spec.label for spec in told] == [
         "mixture@supernets=4", "mixture@supernets=8;draw=rounds", "boltzmann@warm_up=0.3", "tpe", "fairnas",
     ]  # fmt: skip
-    every = contenders.parse(["all"], 4)
-    assert [contender.method for contender in every] == [*(s.name for s in samplers.available()), *trialing.available()]
+    every = parse_methods(["all"], 4)
+    assert [spec.method for spec in every] == [*(s.name for s in samplers.available()), *trialing.available()]
     assert (
-        contenders.parse(["spos@eval_batch_size=500"], 4)[0].label == "spos@eval_batch_size=500"
+        parse_methods(["spos@eval_batch_size=500"], 4)[0].label == "spos@eval_batch_size=500"
     )  # the table's may differ
-    assert contenders.parse(["spos@lr=0.1"], 4)[0].label == "spos"  # as published anyway
+    assert parse_methods(["spos@lr=0.1"], 4)[0].label == "spos"  # as published anyway
+
+
+def test_only_settings_of_the_search_method_vary():
+    """What is the same for every method is refused by name, so a new setting is not silently a variant."""
+    for field in dataclasses.fields(Settings):
+        if field.name not in VARIANT_FIELDS:
+            with pytest.raises(RequestError, match=f"{field.name} is the same for all methods"):
+                parse_methods([f"fairnas@{field.name}=1"], 4)
+
+
+def test_labels_of_committed_results_are_still_parsed():
+    """Every label in the results reads back to itself, so old studies open."""
+    labels = set()
+    for file in (Path(__file__).parents[2] / "benchmarks/results").rglob("*.csv"):
+        with file.open() as rows:
+            labels |= {row["method"] for row in csv.DictReader(rows) if "=" in (row.get("method") or "")}
+    samplers_here = {sampler.name for sampler in samplers.available()}
+    labels = {label for label in labels if label.partition("@")[0] in samplers_here and "+" not in label}
+    assert len(labels) > 20
+    for label in labels:
+        (spec,) = parse_methods([label], 4)
+        assert set(spec.label.partition("@")[2].split(";")) == set(label.partition("@")[2].split(";"))
 
 
 @pytest.mark.parametrize(
@@ -337,6 +369,9 @@ def test_names_and_variants():
         ({"methods": ["mixture@lr=x"]}, "lr cannot be 'x'"),
         ({"methods": ["mixture@lr=-1"]}, "lr is -1.0"),
         ({"methods": ["mixture@batch_size=8"]}, "the same for all methods"),
+        ({"methods": ["mixture@max_configs=10"]}, "max_configs is the same for all methods"),
+        ({"methods": ["mixture@rank_beam=1"]}, "rank_beam is the same for all methods"),
+        ({"methods": ["fairnas@skip_broken=true"]}, "skip_broken is the same for all methods"),
         ({"methods": ["fairnas@warm_up=0.5"]}, "no warm-up"),
         ({"methods": ["spos@supernets=4"]}, "trains one SuperNet"),
         ({"methods": ["random@lr=1"]}, "variants are of samplers"),
@@ -347,14 +382,14 @@ def test_names_and_variants():
         ({"budgets": []}, "at least one"),
         ({"methods": ["mixture@supernets=36"], "budgets": [1]}, "too small for mixture@supernets=36"),
         ({"recipe": "paper"}, "leave --recipe out"),
-        ({"methods": [], "names": []}, "nothing to compare"),
+        ({"methods": [], "controls": []}, "nothing to compare"),
         ({"methods": [], "plan": True}, "nothing to plan"),
-        ({"names": ["mac"]}, "did you mean 'macs'"),
+        ({"controls": ["mac"]}, "did you mean 'macs'"),
     ],
 )
 def test_wrong_requests(tmp_path, table, source, change, told):
     with pytest.raises(RequestError, match=told):
-        api.compare(table, tmp_path / "out", source=source, **{**ASKED, **change})
+        compare(table, tmp_path / "out", source, **{**ASKED, **change})
     assert not (tmp_path / "out").exists()
 
 
@@ -366,14 +401,14 @@ def test_what_contradicts_an_earlier_study(study, tmp_path, table, source):
     for suffix in ("csv", "json"):
         (renamed / f"mine.{suffix}").rename(renamed / f"other.{suffix}")
     with pytest.raises(RequestError, match="against table mine"):
-        api.compare(renamed, out, source=source, **ASKED)
+        compare(renamed, out, source, **ASKED)
     with pytest.raises(RequestError, match="another precision of the recipe"):
-        api.compare(table, out, source=source, **{**ASKED, "machine": {"precision": "bfloat16", "threads": 1}})
+        compare(table, out, source, **{**ASKED, "precision": "bfloat16", "workers": None})
     other = dataclasses.replace(source, train=draw_images(96, 8, 5))
     with pytest.raises(RequestError, match="not those that table mine was made with"):
-        api.compare(table, out, source=other, **ASKED)
+        compare(table, out, other, **ASKED)
     with pytest.raises(RequestError, match="does not say how its networks were trained"):
-        api.compare("resnet20-cifar10-published", tmp_path / "new", methods=["mixture"])
+        api.compare(CompareConfig("resnet20-cifar10-published", methods=["mixture"]), tmp_path / "new")
     assert (out / "study.json").read_bytes() == before
     assert not (tmp_path / "new").exists()
 
@@ -381,7 +416,7 @@ def test_what_contradicts_an_earlier_study(study, tmp_path, table, source):
 @pytest.mark.slow
 def test_two_workers_give_the_same_bytes(study, tmp_path, table, source):
     options = {**ASKED, "machine": {"workers": 2, "threads": 1}, "methods": ["fairnas", "random"]}
-    api.compare(table, tmp_path / "out", source=source, **options)
+    compare(table, tmp_path / "out", source, **options)
     for name in ("fairnas-60-1/ranking.json", "random-60-2/trials.json"):
         one, two = (json.loads((out / "runs" / name).read_text()) for out in (study[0], tmp_path / "out"))
         assert {**one, "hardware": 0} == {**two, "hardware": 0}

@@ -11,7 +11,7 @@ from poolwise.errors import RequestError
 from poolwise.networks import available, family
 from poolwise.networks.chain import batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import OPERATORS, SwitchableNet, export
+from poolwise.networks.switch import OPERATORS, SwitchableNet, plain_model
 from poolwise.space import Pooling
 from poolwise.training import Precision
 
@@ -80,7 +80,7 @@ def test_export_equals_the_switch_to_the_bit(name, operator, norm):
         for training in (True, False):
             network.train(training)
             before = copy.deepcopy(network.state_dict())
-            plain = export(network, pooling)
+            plain = plain_model(network, pooling)
             assert torch.equal(plain(images(size=size_of(name))), network(images(size=size_of(name)), pooling))
             assert plain.training == training
             network.load_state_dict(before)  # running averages moved
@@ -91,7 +91,7 @@ def test_export_equals_the_switch_to_the_bit(name, operator, norm):
 def test_export_says_where_it_downsamples_and_leaves_the_network_alone(name, operator):
     network = SwitchableNet(make(name), operator)
     pooling = family(name).default
-    plain = export(network, pooling)
+    plain = plain_model(network, pooling)
     sizes, features = [], images(size=size_of(name))
     for part in plain[:-1]:
         features = part(features)
@@ -112,7 +112,7 @@ def test_export_says_where_it_downsamples_and_leaves_the_network_alone(name, ope
 def test_halvings_that_share_a_slot(name, operator):
     network = SwitchableNet(make(name), operator)
     pooling = Pooling((2, 0, len(network) - 2))
-    plain = export(network, pooling)
+    plain = plain_model(network, pooling)
     assert torch.equal(plain(images(size=size_of(name))), network(images(size=size_of(name)), pooling))
     assert plain[:-1](images(size=size_of(name))).shape[-1] == SIZE // 4
     assert (
@@ -133,7 +133,7 @@ def flops(plain, batch=3, size=SIZE):
 def test_exported_gradients_equal_the_switch(name, operator):
     pooling = family(name).default
     network = SwitchableNet(make(name), operator)
-    plain = export(network, pooling)
+    plain = plain_model(network, pooling)
     network(images(size=size_of(name)), pooling).sum().backward()
     plain(images(size=size_of(name))).sum().backward()
     own = [p.grad for p in network.parameters()]
@@ -155,7 +155,7 @@ def test_macs_equal_torch_own_counter(name, operator):
     chain = make(name)
     price = CostModel(chain, size_of(name), family(name).default, operator)
     for pooling in some(name):
-        assert price(pooling).macs == flops(export(chain, pooling, operator), size=size_of(name)) / 2
+        assert price(pooling).macs == flops(plain_model(chain, pooling, operator), size=size_of(name)) / 2
 
 
 @pytest.mark.parametrize(("name", "operator"), CASES)
@@ -194,7 +194,7 @@ def test_receptive_field_is_where_gradients_reach(name):
     chain = chain.double()
     size = reach + 80
     picture = torch.rand(1, 3, size, size, dtype=torch.float64, requires_grad=True)
-    features = export(chain, pooling, "stride")[:-1](picture)
+    features = plain_model(chain, pooling, "stride")[:-1](picture)
     features[0, 0, features.shape[2] // 2, features.shape[3] // 2].backward()
     rows = (picture.grad.abs().sum(dim=(0, 1, 3)) > 0).nonzero().flatten()
     assert int(rows[-1] - rows[0]) + 1 == reach
@@ -222,14 +222,17 @@ def test_odd_image_sizes_run(name, operator):
         for pooling in (family(name).default, family(name).space[0]):
             logits = network(images(size=size), pooling)
             assert logits.shape == (6, 5)
-            assert torch.equal(export(network, pooling)(images(size=size)), logits)
+            assert torch.equal(plain_model(network, pooling)(images(size=size)), logits)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_wrong_number_of_layers_is_refused(name):
     network = make(name)
     wrong = Pooling((1, len(network)))
-    for call in (lambda: SwitchableNet(network)(images(size=size_of(name)), wrong), lambda: export(network, wrong)):
+    for call in (
+        lambda: SwitchableNet(network)(images(size=size_of(name)), wrong),
+        lambda: plain_model(network, wrong),
+    ):
         with pytest.raises(RequestError, match="add up to"):
             call()
 

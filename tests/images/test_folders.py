@@ -8,7 +8,7 @@ from PIL import Image
 
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
-from poolwise.images.sources import load
+from poolwise.images.loading import load
 from poolwise.images.split import stratified_halves, stratified_subset
 from poolwise.rng import Streams
 from poolwise.settings import Settings

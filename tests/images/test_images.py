@@ -8,7 +8,8 @@ from PIL import Image
 from poolwise.errors import RequestError
 from poolwise.images.augment import CropFlip, Normalise
 from poolwise.images.batches import Batches, Shuffled
-from poolwise.images.sources import ImageSet, load
+from poolwise.images.loading import load
+from poolwise.images.sources import ImageSet
 from poolwise.images.split import mixed, stratified_halves, stratified_subset
 from poolwise.rng import Streams
 

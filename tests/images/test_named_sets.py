@@ -9,7 +9,7 @@ from PIL import Image
 
 from poolwise.errors import RequestError, RunFailure
 from poolwise.images import cifar100
-from poolwise.images.sources import load
+from poolwise.images.loading import load
 
 
 @pytest.fixture

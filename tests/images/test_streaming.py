@@ -22,8 +22,8 @@ from poolwise.cli import main
 from poolwise.errors import RequestError, RunFailure
 from poolwise.experiment import Experiment
 from poolwise.images import decoding
+from poolwise.images.loading import load
 from poolwise.images.packed import Packed, store
-from poolwise.images.sources import load
 from poolwise.planning import plan
 
 POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent))
@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_nothing_behind(image_folder, cache):
     code = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         " resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        f" from poolwise.images.sources import load; load({f'folder:{image_folder}'!r}, image_size=8, stream='on')"
+        f" from poolwise.images.loading import load; load({f'folder:{image_folder}'!r}, image_size=8, stream='on')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment())
     assert "RunFailure: cannot write the cache" in done.stderr

@@ -10,7 +10,7 @@ from poolwise.metrics import kendall_tau_a, kendall_tau_b
 from poolwise.networks import available, family
 from poolwise.networks.chain import batch_norm, create
 from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import export
+from poolwise.networks.switch import plain_model
 from poolwise.space import Pooling
 
 
@@ -75,7 +75,7 @@ def test_macs_at_full_width_equal_torch_own_counter(name):
     size = 32 * known.reduction
     price = CostModel(chain, size, known.default)
     for pooling in [known.default, *list(known.space)[:: len(known.space) // 6]]:
-        assert price(pooling).macs * 2 == flops(export(chain, pooling), size)
+        assert price(pooling).macs * 2 == flops(plain_model(chain, pooling), size)
 
 
 def test_bottleneck_by_hand():
@@ -111,7 +111,7 @@ def test_odd_sizes_round_as_the_operators_do():
         price = CostModel(chain, 33, family("resnet18").default, operator)
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
-            export(chain, "3-2-2-2", operator)(torch.zeros(2, 3, 33, 33))
+            plain_model(chain, "3-2-2-2", operator)(torch.zeros(2, 3, 33, 33))
         assert price(Pooling((3, 2, 2, 2))).macs * 4 == counter.get_total_flops()
 
 

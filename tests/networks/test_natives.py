@@ -10,13 +10,13 @@ from torchvision.models.convnext import CNBlock, CNBlockConfig, ConvNeXt
 from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import export
+from poolwise.networks.switch import plain_model
 
 
 def native(name):
     known = family(name)
     arguments = {"classes": 10, "width": known.width, "norm": running_norm}
-    return export(create(known.build, torch.Generator().manual_seed(0), **arguments), known.default).eval()
+    return plain_model(create(known.build, torch.Generator().manual_seed(0), **arguments), known.default).eval()
 
 
 def images(size=32):

@@ -14,7 +14,7 @@ from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.halving import PoolBefore
 from poolwise.networks.others import build, is_other
-from poolwise.networks.switch import SwitchableNet, export
+from poolwise.networks.switch import SwitchableNet, plain_model
 from poolwise.space import Pooling
 
 # the placement that a network comes with, and how many there are of as many downsamplings
@@ -150,10 +150,10 @@ def test_apply_is_what_the_search_trains(name):
 def test_networks_of_the_house_move_as_well(name):
     known = family(name)
     chain = create(known.build, torch.Generator().manual_seed(0), classes=3, width=2, norm=running_norm).eval()
-    model = export(chain, known.default)
+    model = plain_model(chain, known.default)
     assert poolwise.slots(model).pooling == known.default
     for pooling in some(known.space):
-        assert torch.equal(run(poolwise.apply(model, pooling), 32), run(export(chain, pooling), 32))
+        assert torch.equal(run(poolwise.apply(model, pooling), 32), run(plain_model(chain, pooling), 32))
 
 
 @pytest.mark.parametrize("name", ["resnet26d", "tf_efficientnet_b0", "convnext_atto"])

@@ -19,7 +19,7 @@ from poolwise.networks import family
 from poolwise.networks.chain import PerDepth, create
 from poolwise.networks.cost import CostModel
 from poolwise.networks.recalibration import Recalibrated
-from poolwise.networks.switch import OPERATORS, SwitchableNet, export
+from poolwise.networks.switch import OPERATORS, SwitchableNet, plain_model
 from poolwise.networks.variants import supernet
 from poolwise.networks.walk import walk
 from poolwise.planning import plan
@@ -113,7 +113,7 @@ def test_copies_begin_with_the_plain_networks_weights(sharing):
 def test_a_configuration_equals_a_plain_network_of_its_copies_to_the_bit(name, norm, sharing):
     network = make(name, norm, sharing)
     for pooling in some(name):
-        plain = export(network, pooling)
+        plain = plain_model(network, pooling)
         assert torch.equal(plain(images()), network(images(), pooling))
         assert {type(m).__module__ for m in plain.modules() if type(m).__module__.startswith("poolwise")} <= {
             "poolwise.networks.resnet",
@@ -175,7 +175,7 @@ def test_the_walk_equals_one_by_one_to_the_bit(name, norm, sharing):
 
 def alone(network, pooling, batches):
     """The plain network of one configuration with torch's own cumulative averages over the batches."""
-    plain = export(network, pooling)
+    plain = plain_model(network, pooling)
     for module in list(plain.modules()):
         for name, part in list(module.named_children()):
             if isinstance(part, nn.BatchNorm2d):
@@ -245,7 +245,7 @@ def test_either_operator(operator):
     network = make("resnet20", "affine", "resolution")
     other = SwitchableNet(network.chain, operator)
     for pooling in some("resnet20", 11):
-        assert torch.equal(export(other, pooling)(images()), other(images(), pooling))
+        assert torch.equal(plain_model(other, pooling)(images()), other(images(), pooling))
 
 
 def test_outside_of_the_space_is_refused():

@@ -13,7 +13,7 @@ from poolwise.errors import RequestError
 from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import SwitchableNet, export
+from poolwise.networks.switch import SwitchableNet, plain_model
 from poolwise.networks.walk import walk
 
 
@@ -28,7 +28,7 @@ def test_switched_exported_walked_and_priced(name):
         walked = {m: logits for own, logits in walk(network, poolings, images) for m in own}
         for i, pooling in enumerate(poolings):
             with FlopCounterMode(display=False) as counter:
-                logits = export(network, pooling)(images)
+                logits = plain_model(network, pooling)(images)
             assert torch.equal(network(images, pooling), logits)
             assert torch.equal(walked[i], logits)
             assert price(pooling).macs == counter.get_total_flops() // 4

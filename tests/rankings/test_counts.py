@@ -1,4 +1,4 @@
-"""Several numbers of poolings and spaces too large to be listed, through searching, ranking, refining and handing over."""
+"""Several numbers of poolings and spaces too large to be listed, through searching, ranking, refining and export."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def test_the_whole_way(tmp_path, counted, tiny_source):
     assert refined["picks"]["best"] != "4-3-3"
     told = poolwise.retrain(tmp_path / "run", source=tiny_source)
     pick = told["results"][0]["pooling"]
-    poolwise.hand_over(tmp_path / "run", tmp_path / "model.safetensors", pooling=pick)
+    poolwise.export(tmp_path / "run", tmp_path / "model.safetensors", pooling=pick)
     assert (tmp_path / "model.safetensors").exists()
 
 
@@ -108,7 +108,7 @@ def test_exhaustive_of_several_numbers_makes_a_table(tmp_path, counted, tiny_sou
     with pytest.raises(RequestError, match="a table needs all 11 configurations and 3 are listed"):
         poolwise.exhaustive(few, tmp_path / "other", table=tmp_path / "other-table", source=tiny_source)
     with pytest.raises(RequestError, match="two ways"):
-        poolwise.exhaustive(few, tmp_path / "other", poolings=["4-3-3"], source=tiny_source)
+        poolwise.exhaustive(few, tmp_path / "other", configs=["4-3-3"], source=tiny_source)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from poolwise.experiment import Experiment
 from poolwise.images.batches import Shuffled
 from poolwise.metrics import smooth, together
 from poolwise.networks.chain import running_norm
-from poolwise.networks.switch import export
+from poolwise.networks.switch import plain_model
 from poolwise.progress import Interrupted, Listener
 from poolwise.rankings import proxy_training, ranking
 from poolwise.rng import Streams
@@ -64,7 +64,7 @@ def test_what_they_are_restated(tmp_path, two, tiny_source):
     assert list(told) == [str(p) for p in problem.space]
     for seed in (1, 2):
         streams = Streams(0).child(f"short{seed}")
-        model = export(problem.build(running_norm, "init", streams), pooling).train()
+        model = plain_model(problem.build(running_norm, "init", streams), pooling).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=two.lr, momentum=0.9)
         images = problem.batches(problem.training_images, 16, problem.halves[0])
         batches, losses = Shuffled(images, streams["order"], (problem.augmentation, streams["augment"])), []
@@ -248,7 +248,7 @@ def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_pat
     seen = []
     monkeypatch.setattr(standalone, "train_step", lambda model, *given: seen.append(model) or torch.zeros(()))
     chain = Experiment(two, tiny_source).build(running_norm, "mine", Streams(9))
-    save_file(export(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
+    save_file(plain_model(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
     settings = dataclasses.replace(two, norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
     problem = Experiment(settings, tiny_source)
     standalone.train_standalone(problem, Pooling.parse("4-3-3"), 1, 1, proxy_training.PURPOSE, Listener())

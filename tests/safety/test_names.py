@@ -222,7 +222,8 @@ def test_a_ranked_run_of_bad_name_in_a_simulation(named, tmp_path):
 
 
 def test_compare_page(tmp_path):
-    api.compare("resnet20-cifar10-published", tmp_path, columns=["supernets4"], names=["macs"], resamples=20)
+    asked = {"columns": ["supernets4"], "controls": ["macs"], "resamples": 20}
+    api.compare(api.CompareConfig("resnet20-cifar10-published", **asked), tmp_path)
     check_page((tmp_path / "compare.html").read_text())
 
 

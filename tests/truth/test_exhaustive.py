@@ -19,46 +19,58 @@ def source(tiny_source):
 
 
 def test_listed_poolings_stopped_and_begun_again(tmp_path, tiny_settings, source):
-    whole = api.exhaustive(tiny_settings, tmp_path / "whole", poolings=FEW, source=source)
+    whole = api.exhaustive(tiny_settings, tmp_path / "whole", configs=FEW, source=source)
     assert [result["pooling"] for result in whole["results"]] == FEW
     assert all(len(result["accuracies"]) == 2 for result in whole["results"])
     assert len(Trials(RunFolder(tmp_path / "whole")).all()[0]["curve"]) == 6
     path = tmp_path / "stopped"
     with pytest.raises(Interrupted):
-        api.exhaustive(tiny_settings, path, poolings=FEW, source=source, listener=After(15))
+        api.exhaustive(tiny_settings, path, configs=FEW, source=source, listener=After(15))
     assert len(Trials(RunFolder(path)).all()) == 2
-    assert api.exhaustive(tiny_settings, path, poolings=FEW, source=source) == whole
+    assert api.exhaustive(tiny_settings, path, configs=FEW, source=source) == whole
     with pytest.raises(Interrupted):
-        api.exhaustive(tiny_settings, tmp_path / "other", poolings=FEW, source=source, listener=After(15))
+        api.exhaustive(tiny_settings, tmp_path / "other", configs=FEW, source=source, listener=After(15))
     api.resume(tmp_path / "other", source=source)
     assert json.loads((tmp_path / "other" / "exhaustive.json").read_text()) == whole
 
 
 def test_another_request_on_the_same_folder(tmp_path, tiny_settings, source):
     path, plain = tmp_path / "run", tiny_settings.to_json()
-    api.exhaustive(tiny_settings, path, poolings=FEW[:1], source=source)
+    api.exhaustive(tiny_settings, path, configs=FEW[:1], source=source)
     with pytest.raises(RequestError, match=r"another request \(lr 0.05, now 0.1\)"):
-        api.exhaustive(poolwise.Settings(**{**plain, "lr": 0.1}), path, poolings=FEW[:1], source=source)
-    with pytest.raises(RequestError, match="another request \\(poolings"):
-        api.exhaustive(tiny_settings, path, poolings=FEW[:2], source=source)
-    api.exhaustive(poolwise.Settings(**{**plain, "workers": 2}), path, poolings=FEW[:1], source=source)
+        api.exhaustive(poolwise.Settings(**{**plain, "lr": 0.1}), path, configs=FEW[:1], source=source)
+    with pytest.raises(RequestError, match="another request \\(configs"):
+        api.exhaustive(tiny_settings, path, configs=FEW[:2], source=source)
+    api.exhaustive(poolwise.Settings(**{**plain, "workers": 2}), path, configs=FEW[:1], source=source)
     api.search(tiny_settings, tmp_path / "search", source=source)
     with pytest.raises(RequestError, match="run of another kind"):
         api.exhaustive(tiny_settings, tmp_path / "search", source=source)
 
 
 def test_wrong_lists(tmp_path, tiny_settings, source):
-    for listed, told in (([], "no pooling"), (FEW + FEW[:1], "twice"), (["5-5-5"], "not in the space")):
+    for listed, told in (([], "no configuration is listed"), (FEW + FEW[:1], "twice"), (["5-5-5"], "not in the space")):
         with pytest.raises(RequestError, match=told):
-            api.exhaustive(tiny_settings, tmp_path / "run", poolings=listed, source=source)
+            api.exhaustive(tiny_settings, tmp_path / "run", configs=listed, source=source)
     with pytest.raises(RequestError, match="needs all 36"):
-        api.exhaustive(tiny_settings, tmp_path / "run", poolings=FEW, source=source, table=tmp_path / "t")
+        api.exhaustive(tiny_settings, tmp_path / "run", configs=FEW, source=source, table=tmp_path / "t")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_old_keyword_still_lists_and_warns(tmp_path, tiny_settings, source):
+    new = api.exhaustive(tiny_settings, tmp_path / "new", configs=FEW[:1], source=source)
+    with pytest.warns(DeprecationWarning, match="now configs"):
+        old = poolwise.exhaustive(tiny_settings, tmp_path / "old", poolings=FEW[:1], source=source)
+    assert old == new
+    with pytest.warns(DeprecationWarning, match="now configs"):
+        planned = poolwise.plan(tiny_settings, ["exhaustive"], poolings=FEW[:1], source=source)
+    assert [stage.steps for stage in planned.stages] == [12]
+    with pytest.raises(RequestError, match="give configs alone"):
+        poolwise.exhaustive(tiny_settings, tmp_path / "both", poolings=FEW[:1], configs=FEW[:1], source=source)
 
 
 def test_failures_are_kept_and_repeated_on_request(tmp_path, tiny_settings, source):
     settings = poolwise.Settings(**{**tiny_settings.to_json(), "lr": 1e38, "retrain_seeds": 1})
-    value = api.exhaustive(settings, tmp_path / "run", poolings=FEW[:2], source=source)
+    value = api.exhaustive(settings, tmp_path / "run", configs=FEW[:2], source=source)
     assert [failure["pooling"] for failure in value["failed"]] == FEW[:2]
     notes = []
 
@@ -66,9 +78,9 @@ def test_failures_are_kept_and_repeated_on_request(tmp_path, tiny_settings, sour
         def note(self, text):
             notes.append(text)
 
-    api.exhaustive(settings, tmp_path / "run", poolings=FEW[:2], source=source, listener=Notes())
+    api.exhaustive(settings, tmp_path / "run", configs=FEW[:2], source=source, listener=Notes())
     assert notes == []
-    api.exhaustive(settings, tmp_path / "run", poolings=FEW[:2], source=source, listener=Notes(), retry=True)
+    api.exhaustive(settings, tmp_path / "run", configs=FEW[:2], source=source, listener=Notes(), retry=True)
     assert len([note for note in notes if note.startswith("failed")]) == 2
 
 
@@ -92,10 +104,10 @@ def test_table_of_all(tmp_path, tiny_settings, source):
 @pytest.mark.slow
 def test_two_processes_give_the_same_numbers(tmp_path, tiny_settings, source):
     settings = poolwise.Settings(**{**tiny_settings.to_json(), "threads": 1})
-    one = api.exhaustive(settings, tmp_path / "one", poolings=FEW, source=source)
+    one = api.exhaustive(settings, tmp_path / "one", configs=FEW, source=source)
     parallel = poolwise.Settings(**{**settings.to_json(), "workers": 2})
     path = tmp_path / "two"
     with pytest.raises(Interrupted):
-        api.exhaustive(parallel, path, poolings=FEW, source=source, listener=After(7))
-    two = api.exhaustive(parallel, path, poolings=FEW, source=source)
+        api.exhaustive(parallel, path, configs=FEW, source=source, listener=After(7))
+    two = api.exhaustive(parallel, path, configs=FEW, source=source)
     assert two["results"] == one["results"]

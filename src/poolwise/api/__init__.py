@@ -7,9 +7,10 @@
 into the run folder, and ``resume`` goes on with whatever was asked for and is not done.
 """
 
-from poolwise.api.before import costs, named_slots, placements, suggest
-from poolwise.api.evidence import compare, exhaustive, simulate
-from poolwise.api.handing import hand_over, model, network
+from poolwise.api.before import costs, named_slots, placements
+from poolwise.api.comparisons import compare, plan_comparison
+from poolwise.api.evidence import exhaustive, simulate
+from poolwise.api.exports import Exported, export, hand_over, model, network, python_code
 from poolwise.api.images import dataset, source
 from poolwise.api.results import Comparison, Exhaustive, Ranking, Refinement, Result, Retraining, Run, Simulation
 from poolwise.api.running import (
@@ -26,24 +27,31 @@ from poolwise.api.running import (
     run,
     search,
 )
+from poolwise.comparing.config import CompareConfig, ComparisonPlan
 from poolwise.pipeline.runner import STAGES
+from poolwise.suggesting import SuggestConfig, suggest
 
 __all__ = [
     "REFINE_SETTINGS",
     "STAGES",
+    "CompareConfig",
     "Comparison",
+    "ComparisonPlan",
     "Exhaustive",
+    "Exported",
     "Ranking",
     "Refinement",
     "Result",
     "Retraining",
     "Run",
     "Simulation",
+    "SuggestConfig",
     "changed",
     "compare",
     "costs",
     "dataset",
     "exhaustive",
+    "export",
     "fit",
     "hand_over",
     "model",
@@ -51,7 +59,9 @@ __all__ = [
     "network",
     "placements",
     "plan",
+    "plan_comparison",
     "plan_left",
+    "python_code",
     "rank",
     "refine",
     "report",

@@ -1,22 +1,20 @@
-"""Before training: what configurations cost, where downsamplings can stand, and a guess."""
+"""Before training: what configurations cost, and where downsamplings can stand."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from poolwise import suggesting
-from poolwise.api.handing import network
+from poolwise.api.exports import network
 from poolwise.experiment import space_asked
 from poolwise.networks.cost import Cost, family_costs, sized
+from poolwise.networks.lookup import default_image_size
 from poolwise.networks.others import build, is_other
 from poolwise.networks.slots import Slots, slots
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling, PoolingSpace
-from poolwise.suggesting import Guess
 
 DRAWN = 1000  # of a space that is too large to be listed
 
@@ -39,7 +37,7 @@ def costs(
             than LISTED.
     """
     space = _listed(Settings(model=model, poolings=_tuple(poolings), max_configs=max_configs))
-    return family_costs(model, width, image_size or usual_size(model), classes, space)
+    return family_costs(model, width, image_size or default_image_size(model), classes, space)
 
 
 def placements(model: str = "resnet20", *, poolings: Sequence[int] | None = None) -> PoolingSpace:
@@ -56,20 +54,10 @@ def _tuple(poolings: Sequence[int] | None) -> tuple[int, ...] | None:
     return None if poolings is None else tuple(poolings)
 
 
-def usual_size(model: str) -> int:
-    """Pixels along one side where none are given."""
-    return 224 if is_other(model) else 32
-
-
 def named_slots(model: str, *, width: int | None = None, image_size: int | None = None, classes: int = 10) -> Slots:
     """Where the downsamplings of a network can stand, by name; ``image_size`` as in ``costs``."""
-    size = image_size or usual_size(model)
+    size = image_size or default_image_size(model)
     if is_other(model) and width is None:
         return slots(build(model, classes), torch.zeros(2, 3, size, size))
     plain = network(model, sized(model, width).default, width=width, classes=classes)
     return slots(plain, torch.zeros(2, 3, size, size))
-
-
-def suggest(model: str = "resnet20", **arguments: Any) -> Guess:
-    """A guess without any training, within limits; arguments of ``suggesting.suggest``, ``image_size`` as in ``costs``."""
-    return suggesting.suggest(model, **{**arguments, "image_size": arguments.get("image_size") or usual_size(model)})

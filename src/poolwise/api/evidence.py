@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise.api.results import Comparison, Exhaustive, Simulation
+from poolwise.api.results import Exhaustive, Simulation
+from poolwise.api.running import listed_configs
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment, space_asked
+from poolwise.experiment import space_asked
 from poolwise.images.sources import Source
-from poolwise.metrics.uncertainty import RESAMPLES
 from poolwise.pipeline import runner
 from poolwise.progress import Listener
 from poolwise.settings import Settings
@@ -24,36 +24,54 @@ def exhaustive(
     settings: Settings,
     out: str | Path,
     *,
-    poolings: Sequence[Pooling | str] | None = None,
+    configs: Sequence[Pooling | str] | None = None,
     retry: bool = False,
     table: str | Path | None = None,
     source: Source | None = None,
     listener: Listener | None = None,
+    poolings: Sequence[Pooling | str] | None = None,
 ) -> Exhaustive:
-    """Train every configuration (or the listed ``poolings``) stand-alone; returns the content of ``exhaustive.json``.
+    """Train every configuration stand-alone.
 
-    ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` of the settings say how many seeds and how long. On a
-    folder that holds the same request it goes on with what is not trained yet (``workers`` may differ); ``retry``
-    repeats the trainings that failed. ``table`` is a folder that gets the tabular benchmark, named after the folder.
-    Raises RequestError where the folder holds a different request.
+    ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` of the settings say how many seeds and how long. On a folder
+    that holds the same request the call continues with what is not trained yet (``workers`` may differ).
+
+    Args:
+        settings: The request.
+        out: Run folder.
+        configs: Train only these configurations.
+        retry: Repeat the trainings that failed.
+        table: Folder that gets the tabular benchmark, which is named after the folder.
+        source: The images, where they are not those of the settings.
+        listener: Receives the progress, and may stop the work.
+        poolings: Deprecated name of ``configs``.
+
+    Returns:
+        The content of ``exhaustive.json``.
+
+    Raises:
+        RequestError: The folder holds a different request, or the list of configurations is wrong.
     """
     space = space_asked(settings)
-    if poolings is not None and settings.max_configs is not None:
-        raise RequestError("poolings and max_configs are two ways to say which: give one")
-    asked = None if poolings is None else [str(space.whole.check(pooling)) for pooling in poolings]
-    if asked is not None and (not asked or len(set(asked)) < len(asked)):
-        twice = next((name for name in asked if asked.count(name) > 1), None)
-        raise RequestError(f"pooling {twice} is listed twice" if twice else "no pooling is listed: list at least one")
+    configs = listed_configs(configs, poolings)
+    if configs is not None and settings.max_configs is not None:
+        raise RequestError("configs and max_configs are two ways to choose configurations: give one")
+    listed = None if configs is None else [str(space.whole.check(config)) for config in configs]
+    if listed is not None and (not listed or len(set(listed)) < len(listed)):
+        twice = next((name for name in listed if listed.count(name) > 1), None)
+        raise RequestError(
+            f"configuration {twice} is listed twice" if twice else "no configuration is listed: list at least one"
+        )
     name = None if table is None else tables.check_name(Path(table).absolute().name)
-    count, all_of_them = space.size if asked is None else len(asked), space.whole.size
+    count, all_of_them = space.size if listed is None else len(listed), space.whole.size
     if name and count < all_of_them:
         raise RequestError(f"a table needs all {all_of_them} configurations and {count} are listed")
     path = Path(out)
     if (path / "run.json").exists():
         folder, problem = RunFolder.open(path), None
-        _same_request(folder, settings, asked)
+        _check_same_request(folder, settings, listed)
     else:
-        folder, problem = runner.create(settings, path, ["exhaustive"], source, asked)
+        folder, problem = runner.create(settings, path, ["exhaustive"], source, listed)
     if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
         with alone(folder.path):
             folder.save_request(folder.request(), drop=("exhaustive.json",))
@@ -63,87 +81,24 @@ def exhaustive(
     return Exhaustive(value, folder.path)
 
 
-def _same_request(folder: RunFolder, settings: Settings, poolings: list[str] | None) -> None:
-    """RequestError where the run was asked for something else; another number of workers is taken over."""
+def _check_same_request(folder: RunFolder, settings: Settings, configs: list[str] | None) -> None:
+    """Raise RequestError where the run has another request; take over another number of workers."""
     request, wanted = folder.request(), samplers.settled(runner.rooted(settings)).to_json()
-    kept = Settings.from_json(request["settings"]).to_json()  # a run begun before a setting was there has its default
+    kept = Settings.from_json(request["settings"]).to_json()  # a setting that is newer than the run has its default
     if "exhaustive" not in request["stages"]:
         raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
-    for name, value in {**wanted, "poolings": poolings}.items():
-        had = request.get("poolings") if name == "poolings" else kept.get(name)
+    listed = request.get("poolings")  # the configurations: run folders of format 1 call them so
+    changes = [("configs", listed, configs), *((name, kept.get(name), value) for name, value in wanted.items())]
+    for name, had, value in changes:
         if name == "precision" and value is None:
             continue  # the run holds the number format that it began with
         if value != had and name not in ("workers", "checkpoint_minutes"):
             raise RequestError(
-                f"{folder.path} holds another request ({name.removeprefix('retrain_')} {had}, now {value}):"
+                f"{folder.path} holds another request ({name} {had}, now {value}):"
                 f" go on with it (poolwise resume {folder.path}) or give another --out"
             )
     if wanted != request["settings"]:
         folder.save_request({**request, "settings": wanted})
-
-
-def compare(
-    table: str | Path,
-    out: str | Path,
-    *,
-    model: str | None = None,
-    columns: Sequence[str] | None = None,
-    names: Sequence[str] = ("macs", "productive", "receptive_field"),
-    methods: Sequence[str] = (),
-    budgets: Sequence[int] = (1500,),
-    seeds: Sequence[int] = (0, 1, 2),
-    supernets: int = 4,
-    recipe: str | None = None,
-    machine: dict[str, Any] | None = None,
-    resamples: int = RESAMPLES,
-    plan: bool = False,
-    source: Source | None = None,
-    listener: Listener | None = None,
-) -> Comparison | dict[str, Any]:
-    """Judge rankings against a table and write csv, json, figures and a page; returns the content of ``compare.json``.
-
-    ``methods`` are trained first, at equal compute (docs/comparison.md); the same call again goes on with what is not done.
-
-    Args:
-        table: name or folder of a table, see ``tables.load``.
-        methods, budgets, supernets, recipe, machine: what trains, see ``comparing.protocol.Protocol``.
-        plan: do nothing and return what would be trained.
-        columns: rankings that the table holds (all), as ``supernets4``.
-        names: controls; ``naswot`` and ``grad_norm`` need the images that the table was made with, one run a seed.
-        source: those images, where they are not the data set that the table names.
-
-    Raises RequestError for an unknown table, one that does not fit ``model``, an empty study, whatever is given twice, and
-    a folder that holds a study that contradicts this one.
-    """
-    from poolwise.comparing import protocol, study
-    from poolwise.reporting import comparison
-
-    if len(set(seeds)) < len(seeds) or not seeds:
-        raise RequestError(f"seeds {', '.join(map(str, seeds)) or 'none'}: give at least one, each once")
-    path = Path(out)
-    study.check_out(path)
-    truth = tables.load(table)
-    protocol.check_out(path, truth)
-    known = study.check_model(truth, model)
-    trained = None
-    if methods:
-        arguments: dict[str, Any] = {"supernets": supernets, "recipe": recipe, "machine": machine, "source": source}
-        trained = protocol.Protocol(truth, known, methods, budgets, seeds, path, **arguments)
-    elif plan:
-        raise RequestError("nothing to train, so nothing to plan: name --methods")
-    problem = trained.problem if trained else None
-    if source is not None and problem is None:
-        problem = Experiment(study.settings_of(truth, known), source)
-    entries = study.column_entries(truth, columns)
-    if trained and plan:
-        study.check_controls(names)
-        return trained.plan()
-    entries += study.control_entries(truth, known, names, seeds, problem)
-    told, failed = trained.run(listener or Listener()) if trained else ([], [])
-    value = study.study([*told, *entries], truth, known, resamples, failed)
-    study.write(value, path)
-    comparison.write(value, path)
-    return Comparison(value, path)
 
 
 def simulate(

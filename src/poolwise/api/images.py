@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from poolwise.images.dataset import dataset
-from poolwise.images.sources import Source, load
+from poolwise.images.loading import load
+from poolwise.images.sources import Source
 
 __all__ = ["dataset", "source"]
 
@@ -21,6 +22,6 @@ def source(spec: str, *, augment: Callable[[Any], Any] | None = None, **reading:
             dtype. It takes the place of ``Settings.augment``, sees every training image anew, and draws from torch's,
             numpy's or Python's global generators, which are put back. Worker processes need it at the top of a module.
         reading: ``image_size``, ``seed``, ``stream``, ``cache_images``, ``skip_broken``, ``follow_links`` as of
-            ``images.sources.load``.
+            ``images.loading.load``.
     """
     return replace(load(spec, **reading), augment=augment)

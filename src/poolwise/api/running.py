@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,18 +167,41 @@ def plan(
     settings: Settings,
     asked: Sequence[str] = STAGES,
     *,
-    poolings: Sequence[Pooling | str] | None = None,
+    configs: Sequence[Pooling | str] | None = None,
     source: Source | None = None,
+    poolings: Sequence[Pooling | str] | None = None,
 ) -> Plan:
-    """Steps, multiply-adds, time, memory and disk that these stages would take on this machine, without doing them.
+    """Estimate the steps, multiply-adds, time, memory and disk that these stages would take here, without doing them.
 
-    ``poolings`` are those of an ``exhaustive`` stage (None: all).
+    Args:
+        settings: The request.
+        asked: The stages.
+        configs: The configurations of an ``exhaustive`` stage; None for all.
+        source: The images, where they are not those of the settings.
+        poolings: Deprecated name of ``configs``.
     """
+    configs = listed_configs(configs, poolings)
     if "exhaustive" in asked:
         space = space_asked(settings).whole
-        listed = None if poolings is None else [str(space.check(pooling)) for pooling in poolings]
+        listed = None if configs is None else [str(space.check(config)) for config in configs]
         return runner.plan_exhaustive(settings, listed, source)
     return planning.plan(runner.measured(settings, source)[0], asked)
+
+
+def listed_configs(
+    configs: Sequence[Pooling | str] | None, poolings: Sequence[Pooling | str] | None
+) -> Sequence[Pooling | str] | None:
+    """Return the listed configurations, and warn where they come under the deprecated name ``poolings``."""
+    if poolings is None:
+        return configs
+    if configs is not None:
+        raise RequestError("poolings is the old name of configs: give configs alone")
+    warnings.warn(
+        "poolings=[...] with configurations is now configs=[...]; the old name goes with the next release",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return poolings
 
 
 def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | None:

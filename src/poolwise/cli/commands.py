@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -297,11 +298,14 @@ def report(run: Path, as_json: bool) -> None:
 @click.option("--to", required=True, help="A file .safetensors or .onnx, or python for the lines that build it.")
 @click.option("--json", "as_json", is_flag=True, help="What was written as JSON.")
 def export(run: Path, pooling: str, seed: int, to: str, as_json: bool) -> None:
-    """Hand over a retrained configuration: weights, ONNX, or Python."""
+    """Export a retrained configuration: weights, ONNX, or Python."""
     from poolwise import api
 
-    told = api.hand_over(run, to, pooling=pooling, seed=seed)
-    show.line({"to": to, "told": told}, as_json, told.rstrip())
+    if to == "python":
+        code = api.python_code(run, pooling=pooling, seed=seed)
+        return show.line({"to": to, "code": code}, as_json, code.rstrip())
+    exported = api.export(run, to, pooling=pooling, seed=seed)
+    show.line({**asdict(exported), "path": to}, as_json, str(exported))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,25 +9,37 @@ from typing import Any
 import click
 
 from poolwise.cli import show
-from poolwise.cli.options import PATH, machine_options, output_options, standalone_options
+from poolwise.cli.options import PATH, counts, machine_options, output_options, standalone_options
+from poolwise.cli.out import say
 from poolwise.cli.work import work
 from poolwise.errors import RequestError
 from poolwise.sanitize import TABLE_BYTES, read_bytes
 from poolwise.settings import preset
 
+# flags of exhaustive under their old names, which go with the next release
+_OLD_FLAGS = {
+    "epochs": "retrain_epochs",
+    "steps": "retrain_steps",
+    "seeds": "retrain_seeds",
+    "poolings_file": "configs_file",
+}
+
 
 @click.command()
 @standalone_options
-@click.option("--poolings", help="Only these, like 5-3-2,4-3-3; or all of these numbers of downsamplings, like 2,3.")
-@click.option("--poolings-file", type=PATH, help="Only those in this file, one a line.")
+@click.option("--poolings", help="Numbers of downsamplings to place, like 2,3 (as many as the default has).")
+@click.option("--configs", help="Train only these configurations, like 5-3-2,4-3-3.")
+@click.option("--configs-file", type=PATH, help="Train only the configurations in this file, one a line.")
 @click.option("--retry-failed", is_flag=True, help="Repeat trainings that failed before.")
 @click.option("--table", type=PATH, help="Folder for a tabular benchmark, named after the folder.")
 @click.option("--out", type=PATH, default=Path("runs/exhaustive"), show_default=True, help="Run folder.")
-@click.option("--plan", is_flag=True, help="Say steps, MACs, time and memory, and do nothing.")
+@click.option("--plan", is_flag=True, help="Dry run: print the estimated steps, MACs, time and memory.")
+@click.option("--epochs", "old_epochs", type=int, hidden=True)
+@click.option("--steps", "old_steps", type=int, hidden=True)
+@click.option("--seeds", "old_seeds", type=int, hidden=True)
+@click.option("--poolings-file", "old_poolings_file", type=PATH, hidden=True)
 @output_options
 def exhaustive(
-    poolings: str | None,
-    poolings_file: Path | None,
     retry_failed: bool,
     table: Path | None,
     out: Path,
@@ -39,38 +51,54 @@ def exhaustive(
     """Train every configuration stand-alone, several seeds each; the same command again goes on."""
     from poolwise import api
 
-    counted, listed = _listed(poolings, poolings_file)
-    settings = preset(values.pop("preset_name"), poolings=counted, **values)
+    values = _renamed(values)
+    configs = _configs(values.pop("configs"), values.pop("configs_file"))
+    poolings = counts(click.get_current_context(), None, values.pop("poolings"))
+    settings = preset(values.pop("preset_name"), poolings=poolings, **values)
     if plan:
-        return show.plan(api.plan(settings, ["exhaustive"], poolings=listed), as_json)
+        return show.plan(api.plan(settings, ["exhaustive"], configs=configs), as_json)
 
     def do(listener: Any) -> dict[str, Any]:
-        return dict(api.exhaustive(settings, out, poolings=listed, retry=retry_failed, table=table, listener=listener))
+        return dict(api.exhaustive(settings, out, configs=configs, retry=retry_failed, table=table, listener=listener))
 
     show.exhaustive(work(out, quiet, as_json, do), as_json)
 
 
-def _listed(poolings: str | None, file: Path | None) -> tuple[tuple[int, ...] | None, list[str] | None]:
-    """Numbers of downsamplings, and names of the listed configurations; each None where it is not given."""
-    if poolings is not None and file is not None:
-        raise RequestError("--poolings and --poolings-file are two ways to say the same: give one")
-    if poolings is not None:
-        names = [name.strip() for name in poolings.split(",") if name.strip()]
-        numbers = [name for name in names if name.isascii() and name.isdecimal() and len(name) < 5]
-        if numbers and len(numbers) < len(names):
-            other = next(name for name in names if name not in numbers)
-            raise RequestError(
-                f"poolings {poolings[:60]!r}: {numbers[0]} is a number of downsamplings and {other[:30]} a configuration: list"
-                " one or the other"
-            )
-        return (tuple(map(int, numbers)), None) if numbers else (None, names)
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values under the current names of their flags; warn where an old name was used."""
+    current = dict(values)
+    for old, new in _OLD_FLAGS.items():
+        value = current.pop(f"old_{old}")
+        if value is not None:
+            _set_renamed(current, old, new, value)
+    poolings = current["poolings"]
+    if poolings is not None and "-" in poolings:  # configurations, which are listed with --configs now
+        _set_renamed(current, "poolings", "configs", poolings)
+        current["poolings"] = None
+    return current
+
+
+def _set_renamed(current: dict[str, Any], old: str, new: str, value: Any) -> None:
+    old_flag, new_flag = (f"--{name.replace('_', '-')}" for name in (old, new))
+    if current[new] is not None:
+        raise RequestError(f"{old_flag} is the old name of {new_flag}: give {new_flag} alone")
+    say(f"poolwise: {old_flag} is now {new_flag}; the old form goes with the next release", err=True)
+    current[new] = value
+
+
+def _configs(listed: str | None, file: Path | None) -> list[str] | None:
+    """Return the names of the listed configurations; None where none are listed."""
+    if listed is not None and file is not None:
+        raise RequestError("--configs and --configs-file are two ways to list configurations: give one")
+    if listed is not None:
+        return [name.strip() for name in listed.split(",") if name.strip()]
     if file is None:
-        return None, None
+        return None
     try:
         text = read_bytes(file, TABLE_BYTES, regular=False).decode()
-        return None, [line.strip() for line in text.splitlines() if line.strip()]
+        return [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise RequestError(f"{file} cannot be read as a list of poolings ({error})") from None
+        raise RequestError(f"{file} cannot be read as a list of configurations ({error})") from None
 
 
 def _names(text: str) -> list[str]:
@@ -152,17 +180,16 @@ def compare(
     """
     from poolwise import api
 
-    machine = {name: values.pop(name) for name in ("device", "precision", "threads", "workers", "compile")}
-    asked = {
-        "columns": None if columns is None else _names(columns),
-        "names": _names(controls),
-        "methods": _names(methods),
-        "machine": machine,
+    config = api.CompareConfig(
+        table,
+        columns=None if columns is None else _names(columns),
+        controls=_names(controls),
+        methods=_names(methods),
         **values,
-    }
+    )
     if plan:
-        return show.planned_comparison(dict(api.compare(table, out, plan=True, **asked)), as_json)
-    value = work(out, quiet, as_json, lambda listener: api.compare(table, out, listener=listener, **asked))
+        return show.planned_comparison(api.plan_comparison(config, out).to_json(), as_json)
+    value = work(out, quiet, as_json, lambda listener: api.compare(config, out, listener=listener))
     show.compared(dict(value), out, as_json)
 
 

@@ -27,11 +27,11 @@ def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None
     """
     if name == "cifar10":
         return _cifar10(archive, as_json)
-    from poolwise.images import sources
+    from poolwise.images import loading
 
     if archive is not None:
         raise RequestError(f"--archive is for cifar10 and the data set is {name}: leave it out")
-    found = sources.load(name, stream="on", say=lambda text: say(text, err=True), **reading)
+    found = loading.load(name, stream="on", say=lambda text: say(text, err=True), **reading)
     counts = {"train": len(found.train), "test": len(found.test)}
     value = {
         "name": found.name,

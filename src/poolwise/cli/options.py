@@ -37,15 +37,15 @@ def _auto_or(kind: Callable[[str], float], allowed: str) -> Callable[..., float 
     return callback
 
 
-def counts(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+def counts(_context: click.Context, _parameter: click.Parameter | None, text: str | None) -> tuple[int, ...] | None:
     """Numbers of downsamplings; RequestError for anything else, configurations among it."""
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and len(part) < 5 for part in parts):
         raise RequestError(
-            f"poolings {text[:60]!r}: numbers of downsamplings like 2,3 are allowed; single configurations are listed for"
-            " poolwise exhaustive"
+            f"poolings {text[:60]!r}: numbers of downsamplings like 2,3 are allowed; poolwise exhaustive lists single"
+            " configurations with --configs"
         )
     return tuple(int(part) for part in parts)
 
@@ -204,15 +204,13 @@ _MACHINE: list[Decorator] = [
     click.option("--workers", callback=_workers, help="Processes at once: auto (measured) or a number; same results."),
 ]
 _STANDALONE: list[Decorator] = [
-    click.option("--epochs", "retrain_epochs", type=int, help="Length of a training in passes over all images."),
-    click.option("--steps", "retrain_steps", type=int, help="The same in steps; wins over --epochs."),
-    click.option("--seeds", "retrain_seeds", type=int, help="Trainings of each configuration, seeds 1 to N."),
+    click.option("--retrain-seeds", type=int, help="Stand-alone trainings of each configuration, seeds 1 to N."),
+    click.option("--retrain-epochs", type=int, help="Length of a stand-alone training in passes over all images."),
+    click.option("--retrain-steps", type=int, help="The same in steps; wins over --retrain-epochs."),
 ]
 _RETRAIN: list[Decorator] = [
     click.option("--top", type=int, help="How many of the ranking are retrained."),
-    click.option("--retrain-seeds", type=int, help="Seeds of each retrained configuration."),
-    click.option("--retrain-epochs", type=int, help="Length of a stand-alone training in passes over all images."),
-    click.option("--retrain-steps", type=int, help="The same in steps; wins over --retrain-epochs."),
+    *_STANDALONE,
     click.option(
         "--until-decided/--fixed-seeds",
         default=None,
@@ -273,7 +271,7 @@ class Sections(click.Group):
         "Before training": ("space", "suggest"),
         "Training": ("run", "search", "rank", "refine", "retrain", "exhaustive", "resume"),
         "Evidence": ("compare", "simulate"),
-        "Hand over": ("report", "export", "data"),
+        "Results": ("report", "export", "data"),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

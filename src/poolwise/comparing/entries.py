@@ -12,8 +12,8 @@ import numpy as np
 from poolwise import controls, trialing
 from poolwise.calibration import cpu_threads
 from poolwise.comparing.compute import Compute
-from poolwise.comparing.contenders import Contender
 from poolwise.comparing.judge import Entry
+from poolwise.comparing.methods import MethodSpec
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
@@ -40,7 +40,7 @@ class Work:
         folder: where it is kept.
     """
 
-    contender: Contender
+    spec: MethodSpec
     seed: int
     budget: int
     macs: int
@@ -49,12 +49,12 @@ class Work:
 
     @property
     def done(self) -> bool:
-        return (self.folder / (TRIALS if self.contender.trials else "ranking.json")).exists()
+        return (self.folder / (TRIALS if self.spec.standalone else "ranking.json")).exists()
 
     def request(self) -> dict[str, Any]:
         """What its folder must have been asked for."""
         own: dict[str, Any] = {"settings": self.settings.to_json()}
-        return {**own, "method": self.contender.method, "macs": self.macs} if self.contender.trials else own
+        return {**own, "method": self.spec.method, "macs": self.macs} if self.spec.standalone else own
 
     def check(self) -> None:
         """RequestError where its folder holds something else."""
@@ -99,10 +99,10 @@ class Share(Listener):
 
 def carry_out(problem: Experiment, listener: Listener, _hold: None, work: Work) -> None:
     """Do what is not done yet of one entry on ``problem``'s images. Raises Interrupted where it is asked to stop."""
-    share = Share(listener, work.budget, None if work.contender.trials else work.settings.steps)
+    share = Share(listener, work.budget, None if work.spec.standalone else work.settings.steps)
     if not (work.folder / "run.json").exists() and work.folder.exists():
         shutil.rmtree(work.folder)  # killed before anything was asked for
-    (_trials if work.contender.trials else _search)(work, problem.source, share)
+    (_trials if work.spec.standalone else _search)(work, problem.source, share)
     share.add(work.budget)
 
 
@@ -120,7 +120,7 @@ def method_of(work: Work, compute: Compute) -> trialing.Method:
     space, steps = compute.problem.space, compute.full_steps
     priced = {pooling: compute.problem.cost(pooling) for pooling in space}
     return trialing.create(
-        work.contender.method,
+        work.spec.method,
         space,
         seed=work.seed,
         macs=work.macs,
@@ -178,8 +178,8 @@ def _elsewhere(work: Work, request: Request) -> Result | None:
 
 def read(work: Work, space: PoolingSpace) -> Entry:
     """The ranking that a finished entry came to; accuracies in percent, what it spent, and its points on the way."""
-    folder, label, parts_2P = RunFolder.open(work.folder), work.contender.label, None
-    if work.contender.trials:
+    folder, label, parts_2P = RunFolder.open(work.folder), work.spec.label, None
+    if work.spec.standalone:
         value = folder.read(TRIALS, "go on with the same command")
         unit = 100.0 if value["accuracies"] else 1.0
         points = tuple((point["spent_macs"], unit * np.array(point["scores"])) for point in value["points"])

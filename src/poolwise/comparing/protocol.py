@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from poolwise import parallelism
-from poolwise.comparing import contenders, entries
+from poolwise.comparing import entries
 from poolwise.comparing.compute import Compute
-from poolwise.comparing.contenders import Contender
+from poolwise.comparing.config import CompareConfig, ComparisonPlan, PlannedEntry
 from poolwise.comparing.entries import Work
 from poolwise.comparing.judge import Entry
+from poolwise.comparing.methods import MethodSpec, parse_methods, search_settings
 from poolwise.comparing.study import settings_of
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.experiment import Experiment
@@ -60,68 +60,51 @@ def recipe_of(table: Table, model: str, named: str | None = None) -> Settings:
 
 
 class Protocol:
-    """A checked request.
+    """The trainings of a comparison.
 
     Args:
-        table: the truth; its recipe, or the preset called ``recipe``, is that of all trainings.
-        model: network family.
-        methods: as ``contenders.parse`` takes them.
-        budgets: in steps of a single SuperNet at the table's batch (``Compute.budget``).
-        seeds: each gives its own split, initial weights and draws.
-        out: folder of the study.
-        supernets: M of samplers that do not say it.
-        machine: ``device``, ``precision``, ``threads``, ``workers``, ``compile`` where they are not to be the table's or
-            measured.
-        source: the table's images, where they are not the data set that it names.
+        config: What is compared; its ``recipe``, or the table's, is that of all trainings.
+        table: The table that ``config`` names.
+        model: Network family.
+        out: Folder of the study.
+        source: The table's images, where they are not the data set that it names.
 
-    Raises RequestError for whatever is wrong with the request, and where ``out`` holds a study that contradicts it.
+    Raises:
+        RequestError: The request is wrong, or ``out`` holds a study that contradicts it.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        model: str,
-        methods: Sequence[str],
-        budgets: Sequence[int],
-        seeds: Sequence[int],
-        out: Path,
-        *,
-        supernets: int = 4,
-        recipe: str | None = None,
-        machine: dict[str, Any] | None = None,
-        source: Source | None = None,
-    ):
+    def __init__(self, config: CompareConfig, table: Table, model: str, out: Path, source: Source | None = None):
         self.table, self.out = table, out
-        self.contenders = contenders.parse(methods, supernets)
-        _check_numbers(budgets, seeds)
+        self.methods = parse_methods(config.methods, config.supernets)
+        budgets, seeds = config.budgets, config.seeds
         earlier = read_checked(out / REQUEST) if (out / REQUEST).exists() else {}
-        asked = {name: value for name, value in (machine or {}).items() if value is not None}
-        self.problem = Experiment(self._recipe(recipe_of(table, model, recipe), asked, earlier), source)
+        hardware = config.hardware
+        self.problem = Experiment(self._recipe(recipe_of(table, model, config.recipe), hardware, earlier), source)
         self._check_images()
         if len(table.space) > RANKED_CONFIGURATIONS:
             raise RequestError(f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations")
         self.compute = Compute(self.problem)
-        rough = len(self.contenders) * len(seeds) * sum(budgets) * 4 / 3 * self.problem.calibration.step_seconds
+        rough = len(self.methods) * len(seeds) * sum(budgets) * 4 / 3 * self.problem.calibration.step_seconds
         self.problem.parallel = parallelism.measured(self.problem, rough)
         self.parallel = parallelism.for_trainings(self.problem)
-        threads = asked.get("threads") or earlier.get("threads") or self.parallel.threads
+        threads = hardware.get("threads") or earlier.get("threads") or self.parallel.threads
         self.settings = replace(
             self.problem.settings, precision=str(self.problem.precision), threads=threads, workers=1, profile=False
         )
         self.request = self._request()
         _check_same(out, earlier, self.request)
-        self.works = [self._work(c, budget, seed) for budget in budgets for seed in seeds for c in self.contenders]
+        self.works = [self._work(c, budget, seed) for budget in budgets for seed in seeds for c in self.methods]
         for work in self.works:
             work.check()
 
-    def _recipe(self, recipe: Settings, asked: dict[str, Any], earlier: dict[str, Any]) -> Settings:
-        """The recipe on this machine: what is asked, what the study began with, what the table was made with."""
+    def _recipe(self, recipe: Settings, hardware: dict[str, Any], earlier: dict[str, Any]) -> Settings:
+        """Set the hardware of the recipe: as requested, else as the study began, else as the table was made."""
         about, precision = self.table.about, recipe.precision
         if precision in (None, "auto"):
             precision = about.get("precision", precision)
         chosen = {"precision": precision, "threads": None, "workers": None}
         chosen |= {name: earlier[name] for name in ("precision", "threads") if name in earlier}
-        return replace(recipe, **{**chosen, **asked})
+        return replace(recipe, **{**chosen, **hardware})
 
     def _check_images(self) -> None:
         expected, found = self.table.about.get("data", {}).get("fingerprint"), self.problem.source.fingerprint()
@@ -143,15 +126,15 @@ class Protocol:
             "images": self.problem.source.fingerprint(),
         }
 
-    def _work(self, contender: Contender, budget: int, seed: int) -> Work:
+    def _work(self, spec: MethodSpec, budget: int, seed: int) -> Work:
         macs = self.compute.budget(budget)
-        folder = self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', contender.label)}-{budget}-{seed}"
-        if contender.trials:
-            work = Work(contender, seed, budget, macs, replace(self.settings, seed=seed), folder)
+        folder = self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', spec.label)}-{budget}-{seed}"
+        if spec.standalone:
+            work = Work(spec, seed, budget, macs, replace(self.settings, seed=seed), folder)
             entries.method_of(work, self.compute)  # a package that is missing is told now
             return work
-        settings = contenders.search_settings(contender, self.settings, seed, 1)
-        method = samplers.sampler(contender.method)
+        settings = search_settings(spec, self.settings, seed, 1)
+        method = samplers.sampler(spec.method)
         if settings.supernets is None:
             steps = self.compute.search_steps(macs, replace(settings, supernets=1))
             searched = on_supernets(steps, settings.short, len(self.table.space))
@@ -159,13 +142,13 @@ class Protocol:
         steps = self.compute.search_steps(macs, settings)
         if steps < 1:
             raise RequestError(
-                f"budget {budget} is too small for {contender.label}: ranking the configurations alone takes more; give more"
+                f"budget {budget} is too small for {spec.label}: ranking the configurations alone takes more; give more"
             )
         settings = replace(settings, short=share_of(steps, settings.short, len(self.table.space)))
         length: dict[str, Any] = {"steps": steps}
         if method.prefers:
             length = {"steps": None, "search_macs": macs - self.compute.ranking(settings)}
-        return Work(contender, seed, budget, macs, replace(settings, **length), folder)
+        return Work(spec, seed, budget, macs, replace(settings, **length), folder)
 
     @property
     def left(self) -> list[Work]:
@@ -180,33 +163,34 @@ class Protocol:
         count = min(self.parallel.workers, max(len(self.left), 1))
         return sum(work.budget for work in self.left) * step * (self.parallel.slowdown if count > 1 else 1.0) / count
 
-    def plan(self) -> dict[str, Any]:
-        """What would be run, as plain values."""
-        return {
-            "table": self.table.name,
-            "methods": [contender.label for contender in self.contenders],
-            "entries": [
-                {
-                    "method": work.contender.label,
-                    "seed": work.seed,
-                    "budget": work.budget,
-                    "macs": work.macs,
-                    "steps": self._steps(work),
-                    "trains": "stand-alone" if work.contender.trials else _nets(work.settings),
-                    "done": work.done,
-                }
-                for work in self.works
-            ],
-            "macs": sum(work.macs for work in self.left),
-            "seconds": self.seconds(),
-            "workers": min(self.parallel.workers, max(len(self.left), 1)),
-            "threads": self.settings.threads,
-            "precision": self.settings.precision,
-        }
+    def plan(self) -> ComparisonPlan:
+        """Return what would be trained."""
+        entries = [
+            PlannedEntry(
+                method=work.spec.label,
+                seed=work.seed,
+                budget=work.budget,
+                macs=work.macs,
+                steps=self._steps(work),
+                trains="stand-alone" if work.spec.standalone else _nets(work.settings),
+                done=work.done,
+            )
+            for work in self.works
+        ]
+        return ComparisonPlan(
+            table=self.table.name,
+            methods=tuple(spec.label for spec in self.methods),
+            entries=tuple(entries),
+            macs=sum(work.macs for work in self.left),
+            seconds=self.seconds(),
+            workers=min(self.parallel.workers, max(len(self.left), 1)),
+            threads=self.settings.threads,
+            precision=str(self.settings.precision),
+        )
 
     def _steps(self, work: Work) -> int:
         """Steps of a full training, or of the search as far as they are known before it."""
-        if work.contender.trials:
+        if work.spec.standalone:
             return self.compute.full_steps
         return work.settings.steps or self.compute.search_steps(work.macs, work.settings)
 
@@ -233,7 +217,7 @@ class Protocol:
             with_images, entries.carry_out, jobs, listener, self.parallel.workers, self.settings.threads or 1
         )
         for (work,), error in found:
-            name = f"{work.contender.label}, budget {work.budget}, seed {work.seed}"
+            name = f"{work.spec.label}, budget {work.budget}, seed {work.seed}"
             if isinstance(error, PoolwiseError):
                 failed.append(f"{name}: {error}")
             listener.note(f"failed: {failed[-1]}" if error else f"done: {name}")
@@ -257,15 +241,6 @@ def _nets(settings: Settings) -> str:
     if settings.nets == 1:
         return "one SuperNet"
     return f"{'up to ' if settings.branching == 'measured' else ''}{settings.nets} SuperNets"
-
-
-def _check_numbers(budgets: Sequence[int], seeds: Sequence[int]) -> None:
-    for name, values, least in (("budgets", budgets, 1), ("seeds", seeds, 0)):
-        told = ", ".join(map(str, values)) or "none"
-        if not values or len(set(values)) < len(values):
-            raise RequestError(f"{name} {told}: give at least one, each once")
-        if min(values) < least:
-            raise RequestError(f"{name} {told}: whole numbers of at least {least} are allowed")
 
 
 def _check_same(out: Path, earlier: dict[str, Any], request: dict[str, Any]) -> None:

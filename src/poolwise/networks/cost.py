@@ -1,15 +1,14 @@
 """What every configuration costs, before any training.
 
 All costs are sums over layers of what a layer costs between the resolution before it and the one after it, so a table of
-(layer, halvings before, halvings after), each entry read off one forward pass of the modules that ``export`` would hand
-out, prices any configuration of any space under either operator. The passes run on torch's meta device: shapes and
+(layer, halvings before, halvings after), each entry read off one forward pass of the modules that ``plain_model`` would
+build, prices any configuration of any space under either operator. The passes run on torch's meta device: shapes and
 autograd's bookkeeping without numbers, so they take no time at any image size.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,9 @@ from torch import Tensor, nn
 from poolwise.errors import RequestError
 from poolwise.networks.chain import Chain, PerDepth, batch_norm, create
 from poolwise.networks.halving import PoolBefore, Unit, one
-from poolwise.networks.registry import Family, family
+from poolwise.networks.lookup import family
+from poolwise.networks.macs import multiply_adds
+from poolwise.networks.registry import Family
 from poolwise.networks.switch import check_fits, check_operator, downsampled
 from poolwise.rng import Streams
 from poolwise.space import Pooling, PoolingSpace
@@ -215,14 +216,6 @@ def _measure(module: nn.Module, features_BCHW: Tensor) -> _LayerCost:
 
 def _input_channels(chain: Chain) -> int:
     return next(m.in_channels for m in chain.modules() if isinstance(m, nn.Conv2d))
-
-
-def multiply_adds(module: nn.Module, output: Tensor) -> int:
-    """Of one image through a convolution or linear layer that gave ``output``; 0 for any other module."""
-    outputs = output.numel() // len(output) if isinstance(output, Tensor) and output.dim() else 0
-    if isinstance(module, nn.Conv2d):
-        return outputs * module.in_channels // module.groups * math.prod(module.kernel_size)
-    return outputs * module.in_features if isinstance(module, nn.Linear) else 0
 
 
 def _counter(measured: nn.Module, cost: _LayerCost) -> Callable[[nn.Module, Any, Tensor], None]:

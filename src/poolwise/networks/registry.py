@@ -1,15 +1,12 @@
-"""What networks the library knows. A new family is one file in this folder with ``@register(...)`` in it."""
+"""The registry of network families. A new family is one file in this folder with ``@register(...)`` in it."""
 
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from poolwise.errors import RequestError, did_you_mean
 from poolwise.space import Pooling, PoolingSpace, space_of
 
 if TYPE_CHECKING:
@@ -75,28 +72,6 @@ def register(
     return add
 
 
-def _discover() -> None:
-    package = importlib.import_module("poolwise.networks")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"poolwise.networks.{module.name}")
-
-
-def available() -> list[Family]:
-    """Every family in the house, by name."""
-    _discover()
+def registered() -> list[Family]:
+    """Return the families whose files have been imported, by name (``lookup.available`` imports all)."""
     return [_FAMILIES[name] for name in sorted(_FAMILIES)]
-
-
-def family(name: str) -> Family:
-    """The family called ``name``, or a network that is not of this library as one. RequestError with the known names."""
-    from poolwise.networks import others  # which makes families
-
-    if others.is_other(name):
-        return others.family_of(name)
-    known = {f.name: f for f in available()}
-    if name not in known:
-        raise RequestError(
-            f"unknown model {name!r}{did_you_mean(name, known)}. Known models: {', '.join(known)};"
-            " torchvision:NAME, timm:NAME and FILE.py:NAME are taken as well"
-        )
-    return known[name]

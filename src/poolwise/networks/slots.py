@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError
-from poolwise.networks.cost import multiply_adds
 from poolwise.networks.halving import Halving, halving_of, is_pool, takes_stride
+from poolwise.networks.macs import multiply_adds
 from poolwise.space import Pooling, PoolingSpace
 
 _SMALL = 4  # times smaller than the image, behind a stem that is no layer of its own

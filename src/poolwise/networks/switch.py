@@ -1,6 +1,6 @@
 """The only place where a Pooling becomes downsampling.
 
-``SwitchableNet`` runs any configuration on one set of weights; ``export`` hands out one of them as a plain module. Both
+``SwitchableNet`` runs any configuration on one set of weights; ``plain_model`` copies one of them into a plain module. Both
 know two operators (Javan, Toews, Pedersoli, AutoML 2023):
 
 - ``pool``: a 2x2 max-pool before the layer, as published for ResNet20;
@@ -110,15 +110,21 @@ def downsampled(layer: nn.Module, halvings: int, operator: str) -> list[nn.Modul
     return [layer]
 
 
-def export(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str | None = None) -> nn.Module:
-    """One configuration as a plain ``nn.Sequential`` of layers, max-pools where the operator is one, and head.
+def plain_model(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str | None = None) -> nn.Module:
+    """Copy one configuration into a plain module, weights included.
 
-    Of a network that is not of this library it is that very network, copied, with its downsamplings moved.
+    The output equals the SwitchableNet's to the bit. Nothing of poolwise's switch stays in the module, and the ``stride``
+    of each convolution says what it does. Norms are copied as they are: those of a search use batch statistics, and the
+    averages of ``networks.recalibration`` are not among them.
 
-    Weights are copied; where layers have copies for each depth (``variants``), those that the configuration uses.
-    ``operator`` is by default the network's own. The output equals the SwitchableNet's to the bit;
-    nothing of poolwise's switch stays in it, and each convolution's ``stride`` says what it does. Norms are copied as they
-    are: those of a search use batch statistics, and averages of ``networks.recalibration`` are not among them.
+    Args:
+        network: Its layers. Where layers have copies for each depth (``variants``), those that the configuration uses.
+        pooling: The configuration.
+        operator: One of OPERATORS; by default the network's own.
+
+    Returns:
+        An ``nn.Sequential`` of layers, max-pools where the operator is one, and head. For a network that is not of this
+        library, a copy of that very network with its downsamplings moved.
     """
     chain = network.chain if isinstance(network, SwitchableNet) else network
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling

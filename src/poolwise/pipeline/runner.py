@@ -260,7 +260,7 @@ def _everything(settings: Settings) -> PoolingSpace:
     if space.size > LISTED:
         raise RequestError(
             f"exhaustive trains every configuration and there are {space.size:,}, above {LISTED:,}: draw some with"
-            " --max-configs, or list them with --poolings"
+            " --max-configs, or list them with --configs"
         )
     return space
 

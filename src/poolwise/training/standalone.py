@@ -10,7 +10,7 @@ import torch
 
 from poolwise.images.batches import Shuffled
 from poolwise.networks.chain import learning, running_norm
-from poolwise.networks.switch import export
+from poolwise.networks.switch import plain_model
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.space import Pooling
@@ -81,7 +81,7 @@ def train_standalone(
     """
     settings = experiment.settings
     streams = Streams(settings.seed).child(f"{purpose.stream}{seed}")
-    model = export(experiment.build(running_norm, "init", streams, purpose.weights), pooling)
+    model = plain_model(experiment.build(running_norm, "init", streams, purpose.weights), pooling)
     experiment.precision.place(model, experiment.device)
     compiled(model, model.children(), settings.compile)
     training, scoring = experiment.halves if purpose.halves else (None, None)

@@ -1,4 +1,4 @@
-"""Handing over: a trained configuration as safetensors, as ONNX, or as the lines of Python that build it."""
+"""Export a trained configuration: as safetensors, as ONNX, or as the lines of Python that build it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from poolwise.networks.written import written
 from poolwise.sanitize import visible
 from poolwise.storage import FORMAT, write_atomically, writing
 
-KINDS = (".safetensors", ".onnx")
+SUFFIXES = (".safetensors", ".onnx")
 TOLERANCE = 1e-4  # of the logits' spread, between onnxruntime and torch
 _BATCHES = (1, 2, 5)
 
@@ -46,38 +46,44 @@ class Trained:
         return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def kind_of(to: str) -> str:
-    """``python``, ``.safetensors`` or ``.onnx``; RequestError for anything else."""
-    if to == "python":
-        return to
-    if Path(to).suffix not in KINDS:
-        raise RequestError(f"to {to[:80]!r}: a file that ends with {' or '.join(KINDS)}, or python, is allowed")
+def check_path(to: str) -> str:
+    """Return the suffix of a file that can be written; RequestError for another suffix or a file that exists."""
+    suffix = Path(to).suffix
+    if suffix not in SUFFIXES:
+        raise RequestError(
+            f"to {to[:80]!r}: a file that ends with {' or '.join(SUFFIXES)}, or python (in Python: poolwise.python_code),"
+            " is allowed"
+        )
     if Path(to).exists():
         raise RequestError(f"{to} exists: give another name, or remove it")
-    return Path(to).suffix
+    return suffix
 
 
-def save(trained: Trained, path: Path) -> None:
-    """The state dict in a safetensors file, with ``about`` as JSON in its metadata."""
-    from safetensors.torch import save as serialise
+def write_safetensors(trained: Trained, path: Path) -> None:
+    """Write the state dict, with ``about`` as JSON in the metadata."""
+    from safetensors.torch import save
 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in trained.network.state_dict().items()}
-    told = json.dumps({"format": FORMAT, **trained.about}, ensure_ascii=False)
-    write_atomically(path, serialise(state, metadata={"poolwise": told}))
+    about = json.dumps({"format": FORMAT, **trained.about}, ensure_ascii=False)
+    write_atomically(path, save(state, metadata={"poolwise": about}))
 
 
-def to_onnx(trained: Trained, path: Path) -> float:
-    """Write an ONNX file whose batch is dynamic; the largest difference from torch, in units of the logits' spread.
+def write_onnx(trained: Trained, path: Path) -> float:
+    """Write an ONNX file with a dynamic batch, after onnxruntime gave torch's logits for batches of several sizes.
 
-    The file is written only after onnxruntime gave torch's logits for batches of several sizes. Raises RequestError
-    where the packages are missing, RunFailure where it does not.
+    Returns:
+        The largest difference between the logits of onnxruntime and torch, in standard deviations of the logits.
+
+    Raises:
+        RequestError: A package is missing.
+        RunFailure: onnxruntime gave other logits; nothing is written.
     """
-    onnx = _packages()
+    onnx = _onnx_package()
     with writing(path):
-        return _to_onnx(trained, path, onnx)
+        return _write_checked(trained, path, onnx)
 
 
-def _to_onnx(trained: Trained, path: Path, onnx: Any) -> float:
+def _write_checked(trained: Trained, path: Path, onnx: Any) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".poolwise-") as folder:
         draft = Path(folder) / "model.onnx"
@@ -94,12 +100,11 @@ def _to_onnx(trained: Trained, path: Path, onnx: Any) -> float:
                 external_data=False,
                 verbose=False,
             )
-        value = onnx.load(draft)
-        for key, told in trained.about.items():
-            value.metadata_props.add(
-                key=key, value=told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
-            )
-        onnx.save(value, draft)
+        exported = onnx.load(draft)
+        for key, entry in trained.about.items():
+            text = entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False)
+            exported.metadata_props.add(key=key, value=text)
+        onnx.save(exported, draft)
         difference = _difference(trained, draft)
         if difference > TOLERANCE:
             raise RunFailure(
@@ -109,20 +114,21 @@ def _to_onnx(trained: Trained, path: Path, onnx: Any) -> float:
     return difference
 
 
-def _packages() -> Any:
-    found = {}
+def _onnx_package() -> Any:
+    """Import what ONNX needs; RequestError names a package that is missing."""
+    packages = {}
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
-            found[name] = import_module(name)
+            packages[name] = import_module(name)
         except ImportError as error:
             raise RequestError(
                 f"ONNX needs the packages onnx, onnxscript and onnxruntime ({name} is missing): pip install 'poolwise[onnx]'"
             ) from error
-    return found["onnx"]
+    return packages["onnx"]
 
 
 class _quiet:
-    """The exporter's progress goes nowhere: what it printed is no result."""
+    """Silence the progress messages of torch's exporter."""
 
     def __enter__(self) -> None:
         self._level = logging.root.manager.disable
@@ -134,20 +140,21 @@ class _quiet:
 
 @torch.no_grad()
 def _difference(trained: Trained, path: Path) -> float:
+    """Return the largest difference between onnxruntime and torch, in standard deviations of the logits."""
     onnxruntime = import_module("onnxruntime")  # has no types
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
     for batch in _BATCHES:
         images_BCHW = trained.example[:1].repeat(batch, 1, 1, 1) * torch.linspace(0.5, 1.5, batch)[:, None, None, None]
         expected_BK = trained.network(images_BCHW)
-        (found_BK,) = session.run(["logits"], {"images": images_BCHW.numpy()})
+        (logits_BK,) = session.run(["logits"], {"images": images_BCHW.numpy()})
         spread = max(float(expected_BK.std()), 1e-6)
-        worst = max(worst, float((torch.from_numpy(found_BK) - expected_BK).abs().max()) / spread)
+        worst = max(worst, float((torch.from_numpy(logits_BK) - expected_BK).abs().max()) / spread)
     return worst
 
 
-def python(trained: Trained, weights: str = "model.safetensors") -> str:
-    """Lines of Python that build the network and load what ``save`` wrote."""
+def python_code(trained: Trained, weights: str = "model.safetensors") -> str:
+    """Return lines of Python that build the network and load what ``write_safetensors`` wrote."""
     about = trained.about
     name, pooling, count = about["model"], about["pooling"], len(about["classes"])
     if is_other(name):

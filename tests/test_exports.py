@@ -10,9 +10,13 @@ from click.testing import CliRunner
 from safetensors import safe_open
 
 import poolwise
-from poolwise import api, handing
+from poolwise import api, exports
 from poolwise.cli import cli
 from poolwise.errors import RequestError
+from poolwise.networks import family
+from poolwise.networks.chain import create
+from poolwise.networks.switch import SwitchableNet
+from poolwise.space import Pooling
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def finished(tmp_path_factory, request):
         draw="rounds", precision="float32", device="cpu",
     )  # fmt: skip
     source = Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
-    path = tmp_path_factory.mktemp("handing") / "run"
+    path = tmp_path_factory.mktemp("exports") / "run"
     api.run(settings, path, source=source)
     return path
 
@@ -46,14 +50,14 @@ def expected(path, pooling, seed=1):
 
 def test_safetensors_and_the_lines_that_load_them(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    api.hand_over(finished, tmp_path / "model.safetensors", seed=2)
+    api.export(finished, tmp_path / "model.safetensors", seed=2)
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         about = json.loads(file.metadata()["poolwise"])
     assert (about["pooling"], about["seed"], about["classes"]) == (best(finished), 2, ["red", "green", "blue"])
     assert len(about["mean"]) == len(about["std"]) == 3
     assert 0 <= about["accuracy"] <= 1
-    told, names = api.hand_over(finished, "python", seed=2), {}
-    exec(compile(told, "told", "exec"), names)
+    code, names = api.python_code(finished, seed=2), {}
+    exec(compile(code, "code", "exec"), names)
     with torch.no_grad():
         assert torch.equal(names["model"](images()), expected(finished, best(finished), 2))
     assert names["mean"] == about["mean"]
@@ -62,7 +66,7 @@ def test_safetensors_and_the_lines_that_load_them(finished, tmp_path, monkeypatc
 @pytest.mark.parametrize("pooling", ["best", "default", "cheap"])
 def test_onnx_gives_what_torch_gives(finished, tmp_path, pooling):
     path = tmp_path / "deep" / "model.onnx"
-    told = api.hand_over(finished, path, pooling=pooling)
+    exported = api.export(finished, path, pooling=pooling)
     picks = json.loads((finished / "ranking.json").read_text())
     names = {
         "best": picks["picks"]["best"],
@@ -70,7 +74,10 @@ def test_onnx_gives_what_torch_gives(finished, tmp_path, pooling):
         "default": picks["default"],
     }
     name = names[pooling]
-    assert name in told
+    assert (exported.path, exported.pooling, exported.seed) == (path, name, 1)
+    assert name in str(exported)
+    assert 0 <= exported.max_difference <= exports.TOLERANCE
+    assert 0 <= exported.accuracy <= 1
     onnx.checker.check_model(onnx.load(path))
     session = onnxruntime.InferenceSession(str(path))
     (found,) = session.run(None, {"images": images().numpy()})
@@ -81,10 +88,41 @@ def test_onnx_gives_what_torch_gives(finished, tmp_path, pooling):
     assert sorted(one.name for one in path.parent.iterdir()) == ["model.onnx"]
 
 
+def test_hand_over_is_an_alias_that_warns(finished, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.warns(DeprecationWarning, match=r"poolwise\.export"):
+        message = poolwise.hand_over(finished, path, seed=2)
+    accuracy = poolwise.export(finished, tmp_path / "again.safetensors", seed=2).accuracy
+    assert message == f"{path}: {best(finished)}, seed 2, test accuracy {100 * accuracy:.2f} %"
+    assert path.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+    with pytest.warns(DeprecationWarning, match=r"poolwise\.python_code"):
+        assert poolwise.hand_over(finished, "python") == poolwise.python_code(finished)
+
+
+@pytest.mark.parametrize("keywords", [{}, {"operator": "stride"}])
+def test_export_of_a_network_is_plain_model_and_warns(keywords):
+    network = SwitchableNet(create(family("resnet20").build, torch.Generator().manual_seed(0), width=2, classes=3))
+    plain = poolwise.plain_model(network, "4-3-3", **keywords)
+    for call in (
+        lambda: poolwise.export(network, "4-3-3", **keywords),
+        lambda: poolwise.export(network, pooling="4-3-3", **keywords),
+        lambda: poolwise.export(network.chain, Pooling.parse("4-3-3"), *keywords.values()),
+    ):
+        with pytest.warns(DeprecationWarning, match=r"poolwise\.plain_model"):
+            old = call()
+        assert torch.equal(old(images()), plain(images()))
+        assert str(old) == str(plain)
+
+
+def test_export_without_a_file_says_what_is_allowed(finished):
+    with pytest.raises(RequestError, match=r"safetensors or \.onnx, or python"):
+        poolwise.export(finished, "python")
+
+
 def test_what_differs_is_not_written(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(handing, "TOLERANCE", -1.0)
+    monkeypatch.setattr(exports, "TOLERANCE", -1.0)
     with pytest.raises(poolwise.PoolwiseError, match="differs from torch"):
-        api.hand_over(finished, tmp_path / "model.onnx")
+        api.export(finished, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,12 +146,12 @@ def test_wrong_requests(finished, tmp_path, monkeypatch, arguments, message):
 def test_nothing_is_overwritten(finished, tmp_path):
     (tmp_path / "model.onnx").write_text("mine")
     with pytest.raises(RequestError, match="exists"):
-        api.hand_over(finished, tmp_path / "model.onnx")
+        api.export(finished, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_text() == "mine"
 
 
 def test_a_missing_package_is_named(finished, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RequestError, match=r"onnxruntime is missing\): pip install 'poolwise\[onnx\]'"):
-        api.hand_over(finished, tmp_path / "model.onnx")
+        api.export(finished, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

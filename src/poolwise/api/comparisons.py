@@ -1,0 +1,121 @@
+"""Compare methods: rankings judged against a table of stand-alone accuracies."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, overload
+
+from poolwise.api.results import Comparison
+from poolwise.comparing import protocol, study
+from poolwise.comparing.config import CompareConfig, ComparisonPlan
+from poolwise.errors import RequestError
+from poolwise.experiment import Experiment
+from poolwise.images.sources import Source
+from poolwise.progress import Listener
+from poolwise.truth import tables
+from poolwise.truth.tables import Table
+
+
+@overload
+def compare(
+    config: CompareConfig, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
+) -> Comparison: ...
+
+
+@overload
+def compare(
+    config: str | Path,
+    out: str | Path,
+    *,
+    source: Source | None = None,
+    listener: Listener | None = None,
+    **fields: Any,
+) -> Any: ...
+
+
+def compare(
+    config: CompareConfig | str | Path,
+    out: str | Path,
+    *,
+    source: Source | None = None,
+    listener: Listener | None = None,
+    **fields: Any,
+) -> Any:
+    """Judge rankings against a table; write csv, json, figures and a page.
+
+    The methods of ``config`` are trained first, at equal compute (docs/comparison.md). The same call again continues with
+    what is not done.
+
+    Deprecated: a table in place of ``config``, and its fields as keywords.
+
+    Args:
+        config: What is compared.
+        out: Folder for the results.
+        source: The table's images, where they are not the data set that it names.
+        listener: Receives the progress, and may stop the work.
+
+    Returns:
+        The content of ``compare.json``.
+
+    Raises:
+        RequestError: The table is unknown or does not fit the model, there is nothing to compare, or ``out`` holds a study
+            that contradicts this one.
+    """
+    if not isinstance(config, CompareConfig):
+        config, plan = _config_of(config, fields)
+        if plan:
+            return plan_comparison(config, out, source=source).to_json()
+    elif fields:
+        raise TypeError(f"compare() got an unexpected keyword argument {next(iter(fields))!r}")
+    from poolwise.reporting import comparison  # matplotlib takes a second
+
+    path, table, model, trainings = _open(config, out, source)
+    experiment = trainings.problem if trainings else None
+    if source is not None and experiment is None:
+        experiment = Experiment(study.settings_of(table, model), source)
+    entries = study.column_entries(table, config.columns)
+    entries += study.control_entries(table, model, config.controls, config.seeds, experiment)
+    trained, failed = trainings.run(listener or Listener()) if trainings else ([], [])
+    value = study.study([*trained, *entries], table, model, config.resamples, failed)
+    study.write(value, path)
+    comparison.write(value, path)
+    return Comparison(value, path)
+
+
+def plan_comparison(config: CompareConfig, out: str | Path, *, source: Source | None = None) -> ComparisonPlan:
+    """Return what ``compare`` would train, and do nothing. Arguments and errors are those of ``compare``."""
+    _, table, _, trainings = _open(config, out, source)
+    if trainings is None:
+        raise RequestError("nothing to train, so nothing to plan: name --methods")
+    study.column_entries(table, config.columns)
+    return trainings.plan()
+
+
+def _open(
+    config: CompareConfig, out: str | Path, source: Source | None
+) -> tuple[Path, Table, str, protocol.Protocol | None]:
+    """Check the request against the table and the folder; the last value is None where nothing is trained."""
+    path = Path(out)
+    study.check_out(path)
+    table = tables.load(config.table)
+    protocol.check_out(path, table)
+    model = study.check_model(table, config.model)
+    trainings = protocol.Protocol(config, table, model, path, source) if config.methods else None
+    return path, table, model, trainings
+
+
+def _config_of(table: str | Path, fields: dict[str, Any]) -> tuple[CompareConfig, bool]:
+    """Convert the deprecated keywords; the second value is the deprecated flag ``plan``."""
+    warnings.warn(
+        "poolwise.compare(table, out, ...) is now poolwise.compare(poolwise.CompareConfig(table, ...), out), and"
+        " plan=True is poolwise.plan_comparison; this form goes with the next release",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    values = dict(fields)
+    plan = bool(values.pop("plan", False))
+    if "names" in values:
+        values["controls"] = values.pop("names")
+    values |= values.pop("machine", None) or {}
+    return CompareConfig(table, **values), plan
