@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 from poolwise.experiment import Experiment
-from poolwise.networks import available, registry
+from poolwise.networks import registry
 from poolwise.networks.chain import Chain, PoolHead, batch_norm
 from poolwise.progress import Listener
 from poolwise.rankings.scoring import rank
@@ -34,9 +34,7 @@ def build(classes=3, width=WIDTH, norm=None):
 
 @pytest.fixture
 def pointwise(monkeypatch):
-    available()  # found before the registry is swapped, or other tests would not find them any more
-    families = {**registry._FAMILIES}
-    monkeypatch.setattr(registry, "_FAMILIES", families)
+    monkeypatch.setattr(registry.FAMILIES, "_entries", registry.FAMILIES.all())  # a copy that this test may add to
     registry.register("pointwise", default="2-2-1", width=WIDTH, summary="test")(build)
 
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
-from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import others
-from poolwise.networks.registry import Family, registered
+from poolwise.networks.registry import FAMILIES, Family
 
 
 def available() -> list[Family]:
     """Return every family of this library, by name."""
-    package = importlib.import_module("poolwise.networks")
-    for module in pkgutil.iter_modules(package.__path__):  # importing the file of a family registers it
-        importlib.import_module(f"poolwise.networks.{module.name}")
-    return registered()
+    return list(FAMILIES.all().values())
 
 
 def family(name: str) -> Family:
@@ -24,15 +17,7 @@ def family(name: str) -> Family:
     Raises:
         RequestError: Nothing has this name; the message lists the known names.
     """
-    if others.is_other(name):
-        return others.family_of(name)
-    known = {family.name: family for family in available()}
-    if name not in known:
-        raise RequestError(
-            f"unknown model {name!r}{did_you_mean(name, known)}. Known models: {', '.join(known)};"
-            " torchvision:NAME, timm:NAME and FILE.py:NAME are taken as well"
-        )
-    return known[name]
+    return others.family_of(name) if others.is_other(name) else FAMILIES.get(name)
 
 
 def default_image_size(name: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from poolwise.registry import Registry
 from poolwise.space import Pooling, PoolingSpace, space_of
 
 if TYPE_CHECKING:
@@ -49,29 +50,24 @@ class Family:
         return self.space if counts is None else space_of(self.default.layers, counts, also=[self.default])
 
 
-_FAMILIES: dict[str, Family] = {}
+FAMILIES: Registry[Family] = Registry(
+    "model", "poolwise.networks", hint="; torchvision:NAME, timm:NAME and FILE.py:NAME are taken as well"
+)
 
 
 def register(
     name: str, *, default: str, width: int, summary: str, operator: str = "pool", reduction: int = 1
 ) -> Callable[[Build], Build]:
-    """Decorator that adds a build function to the registry under ``name`` and marks its chains with the operator."""
+    """Return a decorator that registers a build function as the family ``name``; its chains carry the operator."""
 
     def add(build: Build) -> Build:
-        assert name not in _FAMILIES, f"two families are called {name}"
-
         @functools.wraps(build)
         def marked(*args: Any, **kwargs: Any) -> Chain:
             chain = build(*args, **kwargs)
             chain.operator, chain.reduction = operator, reduction
             return chain
 
-        _FAMILIES[name] = Family(name, Pooling.parse(default), width, marked, summary, operator, reduction)
+        FAMILIES.add(name, Family(name, Pooling.parse(default), width, marked, summary, operator, reduction))
         return marked
 
     return add
-
-
-def registered() -> list[Family]:
-    """Return the families whose files have been imported, by name (``lookup.available`` imports all)."""
-    return [_FAMILIES[name] for name in sorted(_FAMILIES)]
