@@ -13,7 +13,6 @@ FLOORS = [
     {"sanitize"},
     {"config", "rng", "settings", "progress", "process", "stopwatch", "tabular"},
     {"space"},
-    {"shapes"},
     {"storage"},
     {"metrics"},
     {"images"},

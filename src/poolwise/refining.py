@@ -18,7 +18,7 @@ from poolwise.errors import PoolwiseError, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.space import Pooling, PoolingSpace, Subspace
-from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.training import LossNotFinite
 from poolwise.trialing.refine import CANDIDATES, DOUBT, Refine
 from poolwise.trialing.surrogate import Surrogate
@@ -66,7 +66,7 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
     """Train what the method asks for until it is sure or ``trials`` are done; write refine.json."""
     settings = problem.settings
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    method, trials = method_of(problem, ranking, settings.refiner), Trials(folder, "refine.sqlite")
+    method, trials = method_of(problem, ranking, settings.refiner), folder.trials("refine.sqlite")
     parallel = workers.for_trainings(problem)
     at_once = settings.at_once or problem.parallel.workers
     known = {(t["pooling"], t["seed"], t["budget"]): t for t in trials.all()}

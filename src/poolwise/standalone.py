@@ -19,7 +19,7 @@ from poolwise.networks.switch import export
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.space import Pooling
-from poolwise.storage import RunFolder, Trials, checkpoint_name
+from poolwise.storage import RunFolder, checkpoint_name
 from poolwise.training import LossNotFinite, accuracy, check_finite, compiled, cosine, sgd, train_step
 
 _CURVE = 60  # points of a training curve
@@ -122,7 +122,7 @@ def train_all(
 
     With ``keep`` the weights are kept as well, and a training that fails ends the stage; without, it is noted as failed.
     """
-    trials, steps = Trials(folder, file), problem.retrain_steps
+    trials, steps = folder.trials(file), problem.retrain_steps
     known = trials.states(steps)
     again = () if retry else ("failed",)
     todo = [pair for pair in asked if known.get(pair) not in ("done", *again)]

@@ -18,7 +18,7 @@ from poolwise.rng import Streams
 from poolwise.sanitize import reading
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 
 
 def network(
@@ -45,7 +45,7 @@ def _trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple[torc
     settings = Settings.from_json(request["settings"])
     steps = opened.read("retrain.json", f"retrain it first, poolwise retrain {opened.path}")["steps"]
     loaded = opened.load_checkpoint(standalone.weights_name(name, seed, steps))
-    trials = Trials(opened).all()
+    trials = opened.trials().all()
     if loaded is None:
         done = sorted({f"{trial['pooling']} (seed {trial['seed']})" for trial in trials})
         raise RequestError(

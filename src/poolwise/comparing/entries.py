@@ -23,6 +23,7 @@ from poolwise.rankings.ranking import parts
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.storage.schemas import TrialsFile
 from poolwise.training import LossNotFinite
 
 TRIALS = "trials.json"
@@ -136,7 +137,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
     else:
         folder = RunFolder.create(work.folder, {**work.request(), **environment()})
     problem = Experiment(work.settings, source)
-    compute, trials = Compute(problem), Trials(folder)
+    compute, trials = Compute(problem), folder.trials()
     method = method_of(work, compute)
     known = {(t["pooling"], t["budget"], t["seed"]): t["accuracy"] or 0.0 for t in trials.all()}
     points: list[dict[str, Any]] = []
@@ -185,7 +186,7 @@ def _elsewhere(work: Work, asked: trialing.Ask) -> Done | None:
     """
     wanted = (str(asked.pooling), asked.seed, asked.steps)
     for path in sorted(work.folder.parent.glob(f"*-{work.seed}/trials.sqlite")):
-        trials = Trials(RunFolder(path.parent))
+        trials = RunFolder(path.parent).trials()
         if trials.accuracy(*wanted) is not None:
             found = next(t for t in trials.all() if (t["pooling"], t["seed"], t["budget"]) == wanted)
             return Done(*wanted, found["accuracy"], found["curve"], found["seconds"])
@@ -209,10 +210,10 @@ def read(work: Work, space: PoolingSpace) -> Entry:
     """The ranking that a finished entry came to; accuracies in percent, what it spent, and its points on the way."""
     folder, label, parts_2P = RunFolder.open(work.folder), work.contender.label, None
     if work.contender.trials:
-        value = folder.read(TRIALS, "go on with the same command")
-        unit = 100.0 if value["accuracies"] else 1.0
-        points = tuple((point["spent_macs"], unit * np.array(point["scores"])) for point in value["points"])
-        scores_P, spent, percent = unit * np.array(value["scores"]), value["spent_macs"], value["accuracies"]
+        trials = folder.load(TrialsFile, "go on with the same command")
+        unit = 100.0 if trials.accuracies else 1.0
+        points = tuple((point.spent_macs, unit * np.array(point.scores)) for point in trials.points)
+        scores_P, spent, percent = unit * np.array(trials.scores), trials.spent_macs, trials.accuracies
     else:
         value = folder.read("ranking.json", "go on with the same command")
         rows = {row["pooling"]: row for row in value["ranking"]}

@@ -20,7 +20,7 @@ from poolwise.errors import PoolwiseError, RequestError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.space import Pooling
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 from poolwise.supernets.budget import short_trainings
 from poolwise.training import LossNotFinite
 
@@ -33,7 +33,7 @@ def train(problem: Experiment, folder: RunFolder, listener: Listener) -> None:
     length, seeds = short_trainings(problem)
     if not seeds:
         return
-    trials, asked = Trials(folder, FILE), [(str(p), seed) for seed in range(1, seeds + 1) for p in problem.space]
+    trials, asked = folder.trials(FILE), [(str(p), seed) for seed in range(1, seeds + 1) for p in problem.space]
     known = trials.states(length)
     todo = [(*pair, length) for pair in asked if pair not in known]
     listener.start("short", len(asked) * length, (len(asked) - len(todo)) * length)
@@ -66,7 +66,7 @@ def scores(problem: Experiment, folder: RunFolder) -> dict[str, list[float]]:
     """
     length, seeds = short_trainings(problem)
     found: dict[str, list[float]] = {}
-    rows = {(t["pooling"], t["seed"]): t for t in Trials(folder, FILE).all() if t["budget"] == length} if seeds else {}
+    rows = {(t["pooling"], t["seed"]): t for t in folder.trials(FILE).all() if t["budget"] == length} if seeds else {}
     for seed in range(1, seeds + 1):
         own = {str(p): rows.get((str(p), seed)) for p in problem.space}
         if None in own.values():

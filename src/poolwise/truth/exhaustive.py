@@ -11,7 +11,7 @@ from poolwise import standalone
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.space import Pooling
-from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.truth.tables import seed_agreement
 from poolwise.workers import for_trainings
 
@@ -27,7 +27,7 @@ def exhaustive(
     seeds = list(range(1, problem.settings.retrain_seeds + 1))
     asked = [(name, seed) for seed in seeds for name in names]
     standalone.train_all(problem, folder, asked, listener, stage="exhaustive", retry=retry)
-    steps, trials = problem.retrain_steps, Trials(folder)
+    steps, trials = problem.retrain_steps, folder.trials()
     rows = {(t["pooling"], t["seed"]): t for t in trials.all() if t["budget"] == steps}
     results = []
     for name in names:

@@ -15,7 +15,7 @@ from poolwise.progress import Listener
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.standalone import train_all
-from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.storage import FORMAT, RunFolder, environment
 
 OUTPUT, VERDICT = "retrain.json", "verdict.json"
 
@@ -50,7 +50,7 @@ def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[
 def _accuracies(
     problem: Experiment, folder: RunFolder, pooling: str, seeds: Sequence[int], file: str = "trials.sqlite"
 ) -> list[float]:
-    trials, found = Trials(folder, file), []
+    trials, found = folder.trials(file), []
     for seed in seeds:
         accuracy = trials.accuracy(pooling, seed, problem.retrain_steps)
         if accuracy is None:
