@@ -13,7 +13,7 @@ from poolwise import api
 from poolwise.errors import RequestError, RunFailure
 from poolwise.progress import Listener
 from poolwise.settings import Settings
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 
 REQUEST = {"stages": [], "macs": 1}
 
@@ -37,14 +37,14 @@ def repaired(folder):
 
 @pytest.mark.parametrize("how", [spoil, os.unlink, lambda path: path.write_bytes(b"")])
 def test_a_damaged_json_file_is_read_from_its_copy_and_put_back(folder, how):
-    folder.write_json("verdict.json", {"format": 1, "ranking": list(range(50))})
-    kept = (folder.path / "verdict.json").read_bytes()
-    how(folder.path / "verdict.json")
-    assert folder.read("verdict.json", "")["ranking"] == list(range(50))
+    folder.write_json("notes.json", {"format": 1, "ranking": list(range(50))})
+    kept = (folder.path / "notes.json").read_bytes()
+    how(folder.path / "notes.json")
+    assert folder.read("notes.json", "")["ranking"] == list(range(50))
     told, lost = repaired(folder)
     assert ["put back from its copy" in line for line in told] == [True]
     assert lost == []
-    assert (folder.path / "verdict.json").read_bytes() == kept
+    assert (folder.path / "notes.json").read_bytes() == kept
 
 
 def test_damaged_with_its_copy_it_is_lost_and_told(folder):
@@ -98,7 +98,7 @@ def test_a_newer_format_is_refused_with_the_way_out(folder, name):
     read = {
         "manifest.json": lambda: RunFolder.open(folder.path),
         "events.jsonl": lambda: folder.repair(print),
-        "trials.sqlite": lambda: Trials(folder),
+        "trials.sqlite": lambda: folder.trials(),
         "checkpoint": lambda: folder.load_checkpoint("search"),
     }[name]
     if name == "manifest.json":
@@ -110,14 +110,14 @@ def test_a_newer_format_is_refused_with_the_way_out(folder, name):
     elif name == "checkpoint":
         folder.save_checkpoint("search", {}, {"format": 2})
     else:
-        with sqlite3.connect(Trials(folder).path) as connection:
+        with sqlite3.connect(folder.trials().path) as connection:
             connection.execute("PRAGMA user_version = 2")
     with pytest.raises(RequestError, match=r"format 2.*newer version.*upgrade"):
         read()
 
 
 def test_a_changed_row_is_left_out_told_and_gone(folder):
-    trials = Trials(folder)
+    trials = folder.trials()
     for seed in (1, 2):
         trials.record("4-3-3", seed, 10, 0.5, [[1, 2.0]], 3.0)
     with sqlite3.connect(trials.path) as connection:
@@ -125,27 +125,27 @@ def test_a_changed_row_is_left_out_told_and_gone(folder):
     assert trials.states(10) == {("4-3-3", 1): "done"}
     told, _ = repaired(folder)
     assert "1 of 2 trainings do not fit" in told[0]
-    assert [trial["seed"] for trial in Trials(folder).all()] == [1]
+    assert [trial["seed"] for trial in folder.trials().all()] == [1]
     assert repaired(folder)[0] == []
 
 
 def test_trials_of_another_file_are_not_taken(folder):
-    Trials(folder, "refine.sqlite").record("4-3-3", 1, 10, 0.5, [], 1.0)
+    folder.trials("refine.sqlite").record("4-3-3", 1, 10, 0.5, [], 1.0)
     (folder.path / "trials.sqlite").write_bytes((folder.path / "refine.sqlite").read_bytes())
-    assert Trials(folder).all() == []
+    assert folder.trials().all() == []
 
 
 def test_a_ruined_database_is_told_and_begun_anew(folder):
-    path = Trials(folder).path
+    path = folder.trials().path
     path.write_bytes(b"not a database at all, but long enough to be read as one" * 40)
     with pytest.raises(RunFailure, match="poolwise resume"):
-        Trials(folder)
+        folder.trials()
     assert "is damaged" in repaired(folder)[0][0]
-    assert Trials(folder).all() == []
+    assert folder.trials().all() == []
 
 
 def test_a_locked_database_is_one_line(folder, monkeypatch):
-    trials = Trials(folder)
+    trials = folder.trials()
     monkeypatch.setattr("poolwise.storage.trials.LOCKED_SECONDS", 0.1)
     with sqlite3.connect(trials.path) as other:
         other.execute("BEGIN EXCLUSIVE")

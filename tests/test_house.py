@@ -14,7 +14,6 @@ FLOORS = [
     {"sanitize", "registry"},
     {"config", "rng", "settings", "progress", "process", "stopwatch", "tabular"},
     {"space"},
-    {"shapes"},
     {"storage"},
     {"metrics"},
     {"images"},

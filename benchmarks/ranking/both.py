@@ -24,7 +24,7 @@ from common import record
 
 from poolwise import tables
 from poolwise.metrics import fuse_parts, kendall_tau_b, regret, smooth, together
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 
 
 def folder_of(study: Path, method: str, budget: int, seed: int) -> RunFolder:
@@ -38,7 +38,7 @@ def scores_of(study: Path, method: str, budget: int, seed: int, names: list[str]
         scored = {row["pooling"]: row["score"] for row in folder.read("ranking.json", "")["ranking"]}
         return np.array([scored[name] for name in names])
     trained: dict[str, list[float]] = {}
-    for trial in Trials(folder).all():
+    for trial in folder.trials().all():
         trained.setdefault(trial["pooling"], []).append(trial["accuracy"])
     return np.array([np.mean(trained[name]) for name in names])
 

@@ -25,14 +25,13 @@ from common import record
 from poolwise import tables
 from poolwise.metrics import fuse_parts, kendall_tau_b, regret, smooth, together
 from poolwise.metrics.fusion import standard
-from poolwise.storage import Trials
 
 BUDGETS = (780, 1560, 3120, 4680)
 
 
 def trained(study: Path, budget: int, seed: int, names: list[str]) -> tuple[int, np.ndarray, np.ndarray]:
     """Steps of each training; accuracy_P, and minus the mean loss_P (nats) over the second half of the steps."""
-    trials = [t for t in Trials(folder_of(study, "short-all", budget, seed)).all() if t["state"] == "done"]
+    trials = [t for t in folder_of(study, "short-all", budget, seed).trials().all() if t["state"] == "done"]
     length = max(trial["budget"] for trial in trials)
     own = {trial["pooling"]: trial for trial in trials if trial["budget"] == length}
     losses = [np.mean([loss for step, loss in own[name]["curve"] if 2 * step > length]) for name in names]

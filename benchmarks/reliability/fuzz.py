@@ -37,10 +37,9 @@ from poolwise.experiment import Experiment
 from poolwise.images import cifar10
 from poolwise.images.python_batch import python_batch
 from poolwise.settings import Settings
-from poolwise.shapes import check
-from poolwise.shapes.check import space as space_shape
 from poolwise.space import Pooling, PoolingSpace
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
+from poolwise.storage.schemas import Space, validate
 from poolwise.supernets.trainer import CHECKPOINT, SearchState
 from poolwise.truth import retraining, tables
 
@@ -116,7 +115,7 @@ class Fuzzer:
 
     def space(self, r: random.Random) -> None:
         value = _mutated(r, {"layers": 10, "poolings": 2, "min_stage": 1, "shared_slots": False})
-        check(value, space_shape, "space: ")
+        validate(Space, value, "space: ")
         found = PoolingSpace(**{key: own for key, own in value.items() if key != "members"})
         assert PoolingSpace(**found.to_json()) == found
         assert found.index(found[found.size - 1]) == found.size - 1
@@ -177,7 +176,7 @@ class Fuzzer:
     def trials(self, r: random.Random) -> None:
         where = RunFolder(self._copy("trials"))
         (where.path / "trials.sqlite").write_bytes(_damaged(r, self.files["trials.sqlite"]))
-        found = Trials(where)
+        found = where.trials()
         found.all()
         found.states(2)
         found.accuracy("4-3-3", 1, 2)

@@ -172,7 +172,7 @@ class Moment:
             if loaded is None or loaded[1].get("step", 0) < step:
                 return f"checkpoint {name} of step {step} is lost"
         for name, count in self.trained.items():
-            if count > len(Trials(opened, name).all()):
+            if count > len(opened.trials(name).all()):
                 return f"trainings of {name} are lost"
         return ""
 

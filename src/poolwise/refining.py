@@ -17,7 +17,7 @@ from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.space import Pooling, PoolingSpace, Subspace
-from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.training.standalone import Purpose
 from poolwise.training.trials import Request, TrialRunner
 from poolwise.trialing.refine import CANDIDATES, DOUBT, Refine
@@ -69,7 +69,7 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
     method, parallel = method_of(problem, ranking, settings.refiner), for_trainings(problem)
     runner = TrialRunner(
         problem,
-        Trials(folder, "refine.sqlite"),
+        folder.trials("refine.sqlite"),
         PURPOSE,
         listener,
         workers=parallel.workers,

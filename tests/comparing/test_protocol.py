@@ -23,7 +23,7 @@ from poolwise.images.sources import Source
 from poolwise.networks import family
 from poolwise.progress import Interrupted, Listener
 from poolwise.settings import Settings
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 from poolwise.supernets import samplers
 from poolwise.supernets.budget import step_macs
 from poolwise.training import trials
@@ -121,7 +121,7 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
         own = spent[work.spec.label, work.seed]
         if work.spec.standalone:
             assert 0 < own <= budget
-            trials = Trials(RunFolder(work.folder)).all()
+            trials = RunFolder(work.folder).trials().all()
             assert own == sum(
                 (3 * 16 * t["budget"] + 48) * asked.problem.cost(asked.table.space.parse(t["pooling"])).macs
                 for t in trials
@@ -215,7 +215,7 @@ def test_a_failed_training_counts_as_nothing(tmp_path, table, source):
     assert [entry["method"] for entry in value["entries"]] == ["random", "macs"]
     assert len(value["failed"]) == 1
     assert "spos@lr=1e+38, budget 20, seed 1" in value["failed"][0]
-    trials = Trials(RunFolder(tmp_path / "out" / "runs" / "random-20-1")).all()
+    trials = RunFolder(tmp_path / "out" / "runs" / "random-20-1").trials().all()
     assert {trial["state"] for trial in trials} == {"failed"}
 
 
@@ -224,7 +224,7 @@ def test_a_training_is_done_once_a_seed(tmp_path, table, source):
     for budgets in ([60], [60, 120]):
         options = {**ASKED, "methods": ["random"], "budgets": budgets, "seeds": [1], "controls": []}
         value = compare(table, out, source, **options)
-    small, large = (Trials(RunFolder(out / "runs" / f"random-{budget}-1")).all() for budget in (60, 120))
+    small, large = (RunFolder(out / "runs" / f"random-{budget}-1").trials().all() for budget in (60, 120))
     assert 0 < len(small) < len(large)
     assert all(trial in large for trial in small), "a repetition would have taken other seconds"
     spent = {entry["budget"]: entry["spent_macs"] for entry in value["entries"]}
@@ -263,7 +263,7 @@ def test_short_trainings_are_paid_for(tmp_path, table, source):
         if work.spec.label == "fairnas":
             assert work.settings.steps == work.budget
             continue
-        trials = Trials(folder, "short.sqlite").all()
+        trials = folder.trials("short.sqlite").all()
         length, seeds = told["short"]["length"], told["short"]["seeds"]
         assert len(trials) == 36 * seeds
         assert length * seeds * 36 <= 0.6 * work.settings.steps < (length * seeds + 1) * 36

@@ -22,7 +22,7 @@ from poolwise.rankings import proxy_training, ranking
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 from poolwise.supernets import budget, trainer
 from poolwise.training import LossNotFinite, standalone, trials
 
@@ -85,7 +85,7 @@ def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, ti
     state = trainer.SearchState(problem)
     assert state.restore(RunFolder.open(tmp_path / "run"))
     assert state.step == 800 - 2 * 10 * 36
-    trainings = Trials(RunFolder.open(tmp_path / "run"), proxy_training.FILE).all()
+    trainings = RunFolder.open(tmp_path / "run").trials(proxy_training.FILE).all()
     assert {(t["budget"], len(t["curve"]), t["accuracy"], t["state"]) for t in trainings} == {(10, 10, None, "done")}
     assert len(trainings) == 2 * 36
     macs = sum(problem.cost(pooling).macs for pooling in problem.space)
@@ -165,7 +165,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes_in_workers_too(tmp_path, two, t
     value = poolwise.rank(whole.path, source=tiny_source)
     with pytest.raises(Interrupted):
         poolwise.search(two, tmp_path / "part", source=tiny_source, listener=After(95))
-    done = Trials(RunFolder.open(tmp_path / "part"), proxy_training.FILE).all()
+    done = RunFolder.open(tmp_path / "part").trials(proxy_training.FILE).all()
     assert len(done) == 9
     with pytest.raises(RequestError, match="are not done: finish the search first"):
         poolwise.rank(tmp_path / "part", source=tiny_source)
@@ -188,9 +188,7 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
     told = proxy_training.scores(asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run"))
     assert told[str(bad)][0] == min(first for first, _ in told.values())
     assert [
-        t["error"]
-        for t in Trials(RunFolder.open(tmp_path / "run"), proxy_training.FILE).all()
-        if t["state"] == "failed"
+        t["error"] for t in RunFolder.open(tmp_path / "run").trials(proxy_training.FILE).all() if t["state"] == "failed"
     ] == ["the loss is nan"]
     poolwise.rank(tmp_path / "run", source=tiny_source)
     assert "NaN" not in (tmp_path / "run" / "ranking.json").read_text()

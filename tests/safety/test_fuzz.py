@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from poolwise.errors import PoolwiseError
 from poolwise.sanitize import JSON_DEPTH, parse_json, read_bytes
 from poolwise.settings import Settings
-from poolwise.shapes import check
-from poolwise.shapes.check import space as space_shape
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import read_json
+from poolwise.storage.schemas import Space, validate
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -67,7 +66,7 @@ def test_poolings(text):
 @given(VALUES)
 def test_spaces_and_settings(value):
     for read in (
-        lambda: PoolingSpace(**check(value, space_shape, "space: ") or value),
+        lambda: PoolingSpace(**validate(Space, value, "space: ").to_json()),
         lambda: Settings.from_json(value if isinstance(value, dict) else {"model": value}),
         lambda: Settings(model=value),
         lambda: Settings(steps=value, seed=value),

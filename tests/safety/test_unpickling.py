@@ -15,7 +15,7 @@ from poolwise import api
 from poolwise.errors import PoolwiseError
 from poolwise.images import cifar10
 from poolwise.images.python_batch import python_batch
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 from poolwise.truth import tables
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_a_malicious_file_is_never_carried_out(trap, tmp_path, monkeypatch):
         run = RunFolder.create(tmp_path / f"run{number}", {"settings": {}, "macs": 1})
         places = {
             run.path / "checkpoints" / "search.safetensors": lambda run=run: run.load_checkpoint("search"),
-            run.path / "trials.sqlite": lambda run=run: Trials(run).all(),
+            run.path / "trials.sqlite": lambda run=run: run.trials().all(),
             run.path / "ranking.json": lambda run=run: api.report(run.path),
             tmp_path / f"table{number}.json": lambda number=number: tables.load(tmp_path / f"table{number}.json"),
             tmp_path / f"a{number}.tgz": lambda number=number: cifar10._from_npm_archive(tmp_path / f"a{number}.tgz"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.storage import RunFolder, Trials, alone, read_json, write_atomically
+from poolwise.storage import RunFolder, alone, read_json, write_atomically
 
 
 @pytest.fixture
@@ -75,15 +75,15 @@ def test_events_survive_a_cut_off_line(folder):
 
 
 def test_trials(folder):
-    trials = Trials(folder)
+    trials = folder.trials()
     assert trials.accuracy("4-3-3", 1, 10) is None
     trials.record("4-3-3", 1, 10, 0.5, [[1, 2.0]], 3.0)
     trials.record("4-3-3", 1, 20, 0.6, [[1, 2.0]], 3.0)
     assert trials.accuracy("4-3-3", 1, 10) == 0.5
-    assert [trial["budget"] for trial in Trials(folder).all()] == [10, 20]
+    assert [trial["budget"] for trial in folder.trials().all()] == [10, 20]
     trials.path.write_bytes(b"not a database at all, but long enough to be read as one" * 40)
     with pytest.raises(RunFailure, match=r"trials\.sqlite"):
-        Trials(folder)
+        folder.trials()
 
 
 def test_request_is_plain_json(folder):

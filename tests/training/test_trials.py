@@ -10,7 +10,7 @@ from poolwise.errors import RequestError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted, Listener
 from poolwise.space import Pooling
-from poolwise.storage import RunFolder, Trials, checkpoint_name
+from poolwise.storage import RunFolder, checkpoint_name
 from poolwise.training import LossNotFinite, trials
 from poolwise.training.standalone import RETRAINING, Outcome, Purpose, train_standalone
 from poolwise.training.trials import Request, TrialRunner, weights_name
@@ -50,8 +50,13 @@ class FakeTraining:
 
 
 @pytest.fixture
-def file(tmp_path):
-    return Trials(RunFolder.create(tmp_path / "run", {}))
+def folder(tmp_path):
+    return RunFolder.create(tmp_path / "run", {})
+
+
+@pytest.fixture
+def file(folder):
+    return folder.trials()
 
 
 @pytest.fixture
@@ -136,16 +141,16 @@ def test_a_stopped_loop_continues_with_what_is_missing(make, file):
     assert fake.trained == REQUESTS[1:]
 
 
-def test_weights_are_kept_and_trained_again_if_they_are_lost(make, file):
-    runner, fake = make(RETRAINING, keep_weights=True)
+def test_weights_are_kept_and_trained_again_if_they_are_lost(make, file, folder):
+    runner, fake = make(RETRAINING, save_weights_to=folder)
     runner.run(REQUESTS[:2])
     names = [checkpoint_name(weights_name(*request)) for request in REQUESTS[:2]]
-    assert all((file.folder.path / name).exists() for name in names)
-    _, meta = file.folder.load_checkpoint(weights_name(*REQUESTS[1]))
+    assert all((folder.path / name).exists() for name in names)
+    _, meta = folder.load_checkpoint(weights_name(*REQUESTS[1]))
     assert {name: meta[name] for name in ("pooling", "seed", "steps")} == {"pooling": "3-4-3", "seed": 1, "steps": 2}
     assert "on the test set" in runner.listener.notes[0]
-    file.folder.save_request(file.folder.request(), drop=(names[0],))
-    runner, fake = make(RETRAINING, keep_weights=True)
+    folder.save_request(folder.request(), drop=(names[0],))
+    runner, fake = make(RETRAINING, save_weights_to=folder)
     runner.run(REQUESTS[:2])
     assert fake.trained == REQUESTS[:1]
     assert make(RETRAINING)[0].run(REQUESTS[:2]).keys() == set(REQUESTS[:2])
@@ -203,8 +208,8 @@ def test_a_retraining_whose_worker_died_is_repeated_by_resume(file, make, tiny_s
     experiment = Experiment(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
     _, fake = make(errors={"3_4_3": WorkerDied("out of memory")})
     with pytest.raises(RunFailure, match="all others are finished and kept: poolwise resume"):
-        retraining._train(experiment, file.folder, [("3-4-3", 1), ("4-3-3", 1)], Listener())
+        retraining._train(experiment, folder, [("3-4-3", 1), ("4-3-3", 1)], Listener())
     assert [request.pooling for request in fake.trained] == ["3-4-3", "4-3-3"]
     _, fake = make()
-    retraining._train(experiment, file.folder, [("3-4-3", 1), ("4-3-3", 1)], Listener())
+    retraining._train(experiment, folder, [("3-4-3", 1), ("4-3-3", 1)], Listener())
     assert [request.pooling for request in fake.trained] == ["3-4-3"]

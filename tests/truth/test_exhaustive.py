@@ -8,7 +8,7 @@ from conftest import After
 from poolwise import api, tables
 from poolwise.errors import RequestError
 from poolwise.progress import Interrupted, Listener
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 
 FEW = ["5-3-2", "4-3-3", "1-1-8"]
 
@@ -22,11 +22,11 @@ def test_listed_poolings_stopped_and_begun_again(tmp_path, tiny_settings, source
     whole = api.exhaustive(tiny_settings, tmp_path / "whole", configs=FEW, source=source)
     assert [result["pooling"] for result in whole["results"]] == FEW
     assert all(len(result["accuracies"]) == 2 for result in whole["results"])
-    assert len(Trials(RunFolder(tmp_path / "whole")).all()[0]["curve"]) == 6
+    assert len(RunFolder(tmp_path / "whole").trials().all()[0]["curve"]) == 6
     path = tmp_path / "stopped"
     with pytest.raises(Interrupted):
         api.exhaustive(tiny_settings, path, configs=FEW, source=source, listener=After(15))
-    assert len(Trials(RunFolder(path)).all()) == 2
+    assert len(RunFolder(path).trials().all()) == 2
     assert api.exhaustive(tiny_settings, path, configs=FEW, source=source) == whole
     with pytest.raises(Interrupted):
         api.exhaustive(tiny_settings, tmp_path / "other", configs=FEW, source=source, listener=After(15))

@@ -20,7 +20,7 @@ from poolwise.rng import Streams
 from poolwise.sanitize import reading
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 from poolwise.training.trials import weights_name
 
 
@@ -144,7 +144,7 @@ def _load_trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple
     settings = Settings.from_json(request["settings"])
     steps = opened.read("retrain.json", f"retrain it first, poolwise retrain {opened.path}")["steps"]
     loaded = opened.load_checkpoint(weights_name(name, seed, steps))
-    trials = Trials(opened).all()
+    trials = opened.trials().all()
     if loaded is None:
         done = sorted({f"{trial['pooling']} (seed {trial['seed']})" for trial in trials})
         raise RequestError(

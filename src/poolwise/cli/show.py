@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from poolwise.cli.out import Table, say, say_json, show_table
 from poolwise.progress import time_words
 from poolwise.settings import DEMONSTRATION
-from poolwise.shapes import RANKED, check
 from poolwise.space import Pooling
 from poolwise.storage import read_checked
+from poolwise.storage.schemas import CompleteRanking, ExhaustiveFile, RefineFile, RetrainFile, validate
 
 if TYPE_CHECKING:
     from poolwise.networks import Family
@@ -134,60 +134,60 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
     """The ranking, best first, beside the controls."""
     if as_json:
         return say_json(value)
-    check(value, RANKED, "ranking.json: ")
-    shown = value["ranking"][:rows]
-    table = Table("rank", "pooling", title=f"{len(shown)} of {len(value['ranking'])} configurations")
+    content = validate(CompleteRanking, value, "ranking.json: ")
+    shown = content.ranking[:rows]
+    table = Table("rank", "pooling", title=f"{len(shown)} of {len(content.ranking)} configurations")
     for heading in ("score %", "95 %", "estimate", "top 3", "tie", "SuperNet", "MMACs", "productive convolutions"):
         table.add_column(heading, justify="right")
     for row in shown:
-        style = "bold" if row["pooling"] == value["default"] else None
+        style = "bold" if row.pooling == content.default else None
         cells = [
-            f"{100 * row['score']:.2f}",
-            "{:.1f}-{:.1f}".format(*(100 * edge for edge in row["interval"])),
-            f"{100 * row['estimate']:.2f}",
-            f"{row['top3']:.2f}",
-            str(row["tie"]),
-            str(row["supernet"] + 1),
-            f"{row['macs'] / 1e6:.1f}",
-            str(row["productive"]),
+            f"{100 * row.score:.2f}",
+            "{:.1f}-{:.1f}".format(*(100 * edge for edge in row.interval)),
+            f"{100 * row.estimate:.2f}",
+            f"{row.top3:.2f}",
+            str(row.tie),
+            str(row.supernet + 1),
+            f"{row.macs / 1e6:.1f}",
+            str(row.productive),
         ]
-        table.add_row(str(row["rank"]), row["pooling"], *cells, style=style)
+        table.add_row(str(row.rank), row.pooling, *cells, style=style)
     show_table(table)
-    if "coverage" in value:
-        say(value["coverage"])
-    _fusion(value)
-    _controls(value)
-    place = next(row["rank"] for row in value["ranking"] if row["pooling"] == value["default"])
-    by_name, half = {row["pooling"]: row for row in value["ranking"]}, 1.96 * value["fusion"]["error"]
+    if content.coverage:
+        say(content.coverage)
+    _fusion(content)
+    _controls(content)
+    place = next(row.rank for row in content.ranking if row.pooling == content.default)
+    by_name, half = {row.pooling: row for row in content.ranking}, 1.96 * content.fusion.error
     told = []
     for name, words in PICKS.items():
-        row = by_name[value["picks"][name]]
-        expected = f"{100 * row['estimate']:.1f} ± {100 * half:.1f}"
-        told.append(f"{words} {row['pooling']} ({expected}, {row['macs_ratio']:.2f} of the default's MACs)")
+        row = by_name[content.picks[name]]
+        expected = f"{100 * row.estimate:.1f} ± {100 * half:.1f}"
+        told.append(f"{words} {row.pooling} ({expected}, {row.macs_ratio:.2f} of the default's MACs)")
     say(f"picks, with the accuracy that is estimated in the unit of the score and its 95 %: {'; '.join(told)}")
-    say(f"default {value['default']} is rank {place}; what a pick is worth: poolwise refine, poolwise retrain")
+    say(f"default {content.default} is rank {place}; what a pick is worth: poolwise refine, poolwise retrain")
 
 
-def _fusion(value: dict[str, Any]) -> None:
+def _fusion(content: CompleteRanking) -> None:
     """What the order is made of, and how far that is trusted."""
-    told = value["fusion"]
-    scores, count = told["scores"], told["productive"]
-    parts = f"scores (reliability {scores['reliability']:.2f}, weight {scores['weight']:.2f})"
-    if "said" in told:
-        parts = f"{told['said']} (reliability of the scores {scores['reliability']:.2f})"
-    elif count:
-        parts += f" and productive convolutions (weight {count['weight']:.2f}), which agree by {told['agreement']:.2f}"
-    if told["trainings"]:
-        parts += f"; {told['trainings']} configurations trained stand-alone were taken into account"
+    fusion = content.fusion
+    scores, count = fusion.scores, fusion.productive
+    parts = f"scores (reliability {scores.reliability:.2f}, weight {scores.weight:.2f})"
+    if fusion.said is not None:
+        parts = f"{fusion.said} (reliability of the scores {scores.reliability:.2f})"
+    elif count and fusion.agreement is not None:
+        parts += f" and productive convolutions (weight {count.weight:.2f}), which agree by {fusion.agreement:.2f}"
+    if fusion.trainings:
+        parts += f"; {fusion.trainings} configurations trained stand-alone were taken into account"
     say(
-        f"ranked by {'the estimate from ' if value['ranked_by'] == 'estimate' else ''}{parts}. Top 3: probability of being"
+        f"ranked by {'the estimate from ' if content.ranked_by == 'estimate' else ''}{parts}. Top 3: probability of being"
         " among the three truly best; within a tie, none is better than another with 90 %"
     )
 
 
-def _controls(value: dict[str, Any]) -> None:
+def _controls(content: CompleteRanking) -> None:
     """How far rankings that need no training agree with the scores: what a search has to beat."""
-    agreement = [f"{name} {control['tau_with_score']:.2f}" for name, control in value["controls"].items()]
+    agreement = [f"{name} {control.tau_with_score:.2f}" for name, control in content.controls.items()]
     say(f"agreement with the score (Kendall tau-b) of what needs no training: {', '.join(agreement)}")
 
 
@@ -195,87 +195,86 @@ def refined(value: dict[str, Any], as_json: bool) -> None:
     """The trainings, what is believed of the best, and the three picks."""
     if as_json:
         return say_json(value)
-    picks = value["picks"]
-    title = f"{len(value['trials'])} trainings on one half of the images, judged by the other"
+    content = validate(RefineFile, value, "refine.json: ")
+    picks = content.picks
+    title = f"{len(content.trials)} trainings on one half of the images, judged by the other"
     table = Table("pooling", "is", title=title)
     for heading in ("trained", "accuracy %", "expected % (95 %)", "is the best", "MACs of default"):
         table.add_column(heading, justify="right")
-    for row in value["configurations"]:
-        own = [
-            t["accuracy"] for t in value["trials"] if t["pooling"] == row["pooling"] and t["steps"] == value["steps"]
-        ]
-        roles = [words for name, words in PICKS.items() if picks[name] == row["pooling"]]
-        roles += ["default"] if row["pooling"] == value["default"] else []
-        if not own and not roles and row["best"] < 0.05:
+    for row in content.configurations:
+        own = [t.accuracy for t in content.trials if t.pooling == row.pooling and t.steps == content.steps]
+        roles = [words for name, words in PICKS.items() if picks[name] == row.pooling]
+        roles += ["default"] if row.pooling == content.default else []
+        if not own and not roles and row.best < 0.05:
             continue
         accuracies = ", ".join("failed" if accuracy is None else f"{100 * accuracy:.2f}" for accuracy in own)
-        low, high = (100 * edge for edge in row["interval"])
+        low, high = (100 * edge for edge in row.interval)
         cells = [
-            str(row["trainings"]),
+            str(row.trainings),
             accuracies,
-            f"{100 * row['expected']:.2f} ({low:.1f} to {high:.1f})",
-            f"{row['best']:.0%}",
-            f"{row['macs_ratio']:.2f}",
+            f"{100 * row.expected:.2f} ({low:.1f} to {high:.1f})",
+            f"{row.best:.0%}",
+            f"{row.macs_ratio:.2f}",
         ]
-        table.add_row(
-            row["pooling"], ", ".join(roles), *cells, style="bold" if row["pooling"] == picks["best"] else None
-        )
+        table.add_row(row.pooling, ", ".join(roles), *cells, style="bold" if row.pooling == picks["best"] else None)
     show_table(table)
-    hints = ", ".join(f"{name} {hint['weight']:.2f}" for name, hint in value["hints"].items())
-    say(f"what the trainings say each hint explains of the accuracies: {hints}; noise {value['noise']:.2f} points")
-    say(f"{value['stopped']}. Expected is of trainings like these; the verdict takes fresh seeds: poolwise retrain")
+    hints = ", ".join(f"{name} {hint.weight:.2f}" for name, hint in content.hints.items())
+    say(f"what the trainings say each hint explains of the accuracies: {hints}; noise {content.noise:.2f} points")
+    say(f"{content.stopped}. Expected is of trainings like these; the verdict takes fresh seeds: poolwise retrain")
 
 
 def retrained(value: dict[str, Any], as_json: bool) -> None:
     """Stand-alone accuracies and the verdict."""
     if as_json:
         return say_json(value)
+    content = validate(RetrainFile, value, "retrain.json: ")
     table = Table(
-        "pooling", "trained as", title=f"stand-alone, {value['steps']} steps, {value['test_images']} test images"
+        "pooling", "trained as", title=f"stand-alone, {content.steps} steps, {content.test_images} test images"
     )
     for heading in ("test accuracy %", "seeds", "MACs of default", "difference in points"):
         table.add_column(heading, justify="right")
-    for result in value["results"]:
-        std = f" ± {100 * result['std']:.2f}" if result["std"] is not None else ""
-        comparison = result.get("comparison")
-        difference = "" if comparison is None else f"{comparison['difference']:+.2f}"
-        if comparison and comparison["interval"]:
-            difference += " ({:+.2f} to {:+.2f})".format(*comparison["interval"])
+    for result in content.results:
+        std = f" ± {100 * result.std:.2f}" if result.std is not None else ""
+        comparison = result.comparison
+        difference = "" if comparison is None else f"{comparison.difference:+.2f}"
+        if comparison and comparison.interval:
+            difference += " ({:+.2f} to {:+.2f})".format(*comparison.interval)
         cells = [
-            f"{100 * result['mean']:.2f}{std}",
-            str(len(result["accuracies"])),
-            f"{result['macs_ratio']:.2f}",
+            f"{100 * result.mean:.2f}{std}",
+            str(len(result.accuracies)),
+            f"{result.macs_ratio:.2f}",
             difference,
         ]
-        table.add_row(result["pooling"], ", ".join(result["roles"]), *cells)
+        table.add_row(result.pooling, ", ".join(result.roles), *cells)
     show_table(table)
-    for rival in value["equal_cost"]:
-        ratio = f"{rival['training_macs_ratio']:.2f} times the default's training MACs"
-        say(f"at equal cost: {rival['comparison']['sentence']} It took {ratio}")
-    say(f"verdict: {value['verdict']}")
+    for rival in content.equal_cost:
+        ratio = f"{rival.training_macs_ratio:.2f} times the default's training MACs"
+        say(f"at equal cost: {rival.comparison.sentence} It took {ratio}")
+    say(f"verdict: {content.verdict}")
 
 
 def exhaustive(value: dict[str, Any], as_json: bool) -> None:
     """Stand-alone accuracies of every configuration, best first, and how far they can be told apart."""
     if as_json:
         return say_json(value)
-    table = Table("rank", "pooling", title=f"stand-alone, {value['steps']} steps, {value['data']['test']} test images")
+    content = validate(ExhaustiveFile, value, "exhaustive.json: ")
+    table = Table("rank", "pooling", title=f"stand-alone, {content.steps} steps, {content.data.test} test images")
     for heading in ("test accuracy %", "seeds"):
         table.add_column(heading, justify="right")
-    done = [result for result in value["results"] if result["mean"] is not None]
-    for rank, result in enumerate(sorted(done, key=lambda result: -result["mean"]), 1):
-        std = f" ± {100 * result['std']:.2f}" if result["std"] is not None else ""
-        trained = sum(accuracy is not None for accuracy in result["accuracies"])
-        table.add_row(str(rank), result["pooling"], f"{100 * result['mean']:.2f}{std}", str(trained))
+    done = [(result.mean, result) for result in content.results if result.mean is not None]
+    for rank, (mean, result) in enumerate(sorted(done, key=lambda pair: -pair[0]), 1):
+        std = f" ± {100 * result.std:.2f}" if result.std is not None else ""
+        trained = sum(accuracy is not None for accuracy in result.accuracies)
+        table.add_row(str(rank), result.pooling, f"{100 * mean:.2f}{std}", str(trained))
     show_table(table)
-    if value.get("noise") is not None:
-        say(f"noise between seeds: {value['noise']:.2f} points (standard deviation, pooled over configurations)")
-    if value.get("ceiling") is not None:
-        say(f"agreement between seeds (Kendall tau-b, the ceiling for any method): {value['ceiling']:.2f}")
-    for failure in value["failed"]:
-        say(f"failed: {failure['pooling']}, seed {failure['seed']}: {failure['error']}", err=True)
-    if value["failed"]:
-        say(f"{len(value['failed'])} trainings failed: the same command with --retry-failed repeats them", err=True)
+    if content.noise is not None:
+        say(f"noise between seeds: {content.noise:.2f} points (standard deviation, pooled over configurations)")
+    if content.ceiling is not None:
+        say(f"agreement between seeds (Kendall tau-b, the ceiling for any method): {content.ceiling:.2f}")
+    for failure in content.failed:
+        say(f"failed: {failure.pooling}, seed {failure.seed}: {failure.error}", err=True)
+    if content.failed:
+        say(f"{len(content.failed)} trainings failed: the same command with --retry-failed repeats them", err=True)
 
 
 def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:

@@ -22,7 +22,8 @@ from poolwise.progress import Listener
 from poolwise.rankings.ranking import parts
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
-from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.storage import FORMAT, RunFolder, environment
+from poolwise.storage.schemas import TrialsFile
 from poolwise.training.standalone import Purpose
 from poolwise.training.trials import Request, Result, TrialRunner
 
@@ -140,7 +141,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
     problem = Experiment(work.settings, source)
     compute = Compute(problem)
     method = method_of(work, compute)
-    runner = TrialRunner(problem, Trials(folder), PURPOSE, share, workers=1, threads=cpu_threads())
+    runner = TrialRunner(problem, folder.trials(), PURPOSE, share, workers=1, threads=cpu_threads())
     points: list[dict[str, Any]] = []
     while (asked := method.ask()) is not None:
         request = Request(str(asked.pooling), asked.seed, asked.steps)
@@ -169,7 +170,7 @@ def _elsewhere(work: Work, request: Request) -> Result | None:
     Its seed, split and recipe are the same, and so are its bytes. It counts as if it had been trained here.
     """
     for path in sorted(work.folder.parent.glob(f"*-{work.seed}/trials.sqlite")):
-        trials = Trials(RunFolder(path.parent))
+        trials = RunFolder(path.parent).trials()
         if trials.accuracy(*request) is not None:
             row = next(t for t in trials.all() if (t["pooling"], t["seed"], t["budget"]) == request)
             return Result(row["accuracy"], row["curve"], row["seconds"])
@@ -180,10 +181,10 @@ def read(work: Work, space: PoolingSpace) -> Entry:
     """The ranking that a finished entry came to; accuracies in percent, what it spent, and its points on the way."""
     folder, label, parts_2P = RunFolder.open(work.folder), work.spec.label, None
     if work.spec.standalone:
-        value = folder.read(TRIALS, "go on with the same command")
-        unit = 100.0 if value["accuracies"] else 1.0
-        points = tuple((point["spent_macs"], unit * np.array(point["scores"])) for point in value["points"])
-        scores_P, spent, percent = unit * np.array(value["scores"]), value["spent_macs"], value["accuracies"]
+        trials = folder.load(TrialsFile, "go on with the same command")
+        unit = 100.0 if trials.accuracies else 1.0
+        points = tuple((point.spent_macs, unit * np.array(point.scores)) for point in trials.points)
+        scores_P, spent, percent = unit * np.array(trials.scores), trials.spent_macs, trials.accuracies
     else:
         value = folder.read("ranking.json", "go on with the same command")
         rows = {row["pooling"]: row for row in value["ranking"]}

@@ -20,15 +20,14 @@ from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks import family
 from poolwise.progress import Listener
 from poolwise.sanitize import csv_text, json_text
-from poolwise.shapes import check, each, number
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import FORMAT, command_line, environment, read_json, write_atomically
+from poolwise.storage.schemas import HintRanking, validate
 from poolwise.truth.tables import Table, costs
 
 OUTPUT = "simulate.json"
 SHUFFLED = "shuffled-"
 QUANTILES = (0.1, 0.5, 0.9)
-_HINTED = {"ranking": [{"pooling": str, "smoothed": float}], "spent": each(number(0))}  # what is read of a ranked run
 AGREEMENT = 0.75  # correlation of trainings a third as long with whole ones, where nothing else is known
 
 
@@ -96,12 +95,12 @@ def _matching(pattern: str) -> list[str]:
 
 def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:
     """Smoothed scores of a run's ranking in the order of the table, and the MACs of its search and ranking."""
-    ranking = read_json(folder / "ranking.json")
-    check(ranking, _HINTED, f"{folder / 'ranking.json'}: ")
-    told = {row["pooling"]: row["smoothed"] for row in ranking["ranking"]}
-    if set(told) != {str(pooling) for pooling in table.space}:
+    path = folder / "ranking.json"
+    ranking = validate(HintRanking, read_json(path), f"{path}: ")
+    smoothed = {row.pooling: row.smoothed for row in ranking.ranking}
+    if set(smoothed) != {str(pooling) for pooling in table.space}:
         raise RequestError(f"{word}: {folder} ranks other configurations than table {table.name}")
-    return np.array([told[str(pooling)] for pooling in table.space]), sum(ranking["spent"].values())
+    return np.array([smoothed[str(pooling)] for pooling in table.space]), sum(ranking.spent.values())
 
 
 class Answers:

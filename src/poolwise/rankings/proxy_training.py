@@ -17,7 +17,7 @@ from poolwise.errors import RequestError, RunFailure
 from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 from poolwise.supernets.budget import short_trainings
 from poolwise.training.standalone import Purpose
 from poolwise.training.trials import Request, TrialRunner
@@ -34,7 +34,7 @@ def train(experiment: Experiment, folder: RunFolder, listener: Listener) -> None
     parallel = for_trainings(experiment)
     runner = TrialRunner(
         experiment,
-        Trials(folder, FILE),
+        folder.trials(FILE),
         PURPOSE,
         listener,
         workers=parallel.workers,
@@ -52,7 +52,7 @@ def scores(problem: Experiment, folder: RunFolder) -> dict[str, list[float]]:
     """
     length, seeds = short_trainings(problem)
     found: dict[str, list[float]] = {}
-    rows = {(t["pooling"], t["seed"]): t for t in Trials(folder, FILE).all() if t["budget"] == length} if seeds else {}
+    rows = {(t["pooling"], t["seed"]): t for t in folder.trials(FILE).all() if t["budget"] == length} if seeds else {}
     for seed in range(1, seeds + 1):
         own = {str(p): rows.get((str(p), seed)) for p in problem.space}
         if None in own.values():

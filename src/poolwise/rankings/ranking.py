@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from poolwise.metrics import Fused, Together, fuse, fuse_parts, kendall_tau_b, smooth, three_picks, together
 from poolwise.settings import Settings
 from poolwise.space import Pooling
-from poolwise.storage import RunFolder, Trials
+from poolwise.storage import RunFolder
 
 OUTPUT = "ranking.json"
 TOP = 3
@@ -55,7 +55,7 @@ def trained(folder: RunFolder) -> dict[str, float]:
     """Mean test accuracy of each configuration that the run trained stand-alone, at the greatest length of any."""
     if not (folder.path / "trials.sqlite").exists():
         return {}
-    done = [trial for trial in Trials(folder).all() if trial["state"] == "done"]
+    done = [trial for trial in folder.trials().all() if trial["state"] == "done"]
     longest = max((trial["budget"] for trial in done), default=0)
     found: dict[str, list[float]] = {}
     for trial in done:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from poolwise.errors import RequestError, RunFailure
 from poolwise.sanitize import JSON_BYTES, json_text, parse_json, read_bytes, visible
-from poolwise.shapes import check_file
+from poolwise.storage.schemas import FILES, validate
 
 FORMAT = 1
 PART = ".part"  # ends the name of a file that is still being written
@@ -111,13 +111,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The content of a JSON file, in the shape that its name asks for. RequestError where it has another."""
-    check_file(path.name, value, str(path))
+    """Return the content of a JSON file if the schema of its name accepts it. Raises RequestError otherwise.
+
+    A file whose name has no schema is accepted.
+    """
+    if path.name in FILES:
+        validate(FILES[path.name], value, f"{path}: ")
     return value
 
 
 def read_checked(path: Path) -> dict[str, Any]:
-    """``read_json``, in the shape that the file's name asks for."""
+    """Read a JSON file and validate it by the schema of its name. Raises RequestError as ``read_json`` and ``checked``."""
     return checked(read_json(path), path)
 
 

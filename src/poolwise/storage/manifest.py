@@ -19,6 +19,7 @@ from filelock import FileLock
 from poolwise.errors import RequestError
 from poolwise.sanitize import JSON_BYTES, read_bytes
 from poolwise.storage.files import FORMAT, check_format, parse_file, replace_file, to_json, writing
+from poolwise.storage.schemas import ManifestFile, validate
 
 NAME = "manifest.json"
 _KEPT = 3  # contents of one name that are known: what is to be, what was, and once more where a kill came between
@@ -74,21 +75,16 @@ class Manifest:
             return "", {}
         try:
             value = parse_file(data, self.path)
-            files = {
-                str(name): [Print(str(one["sha256"]), int(one["size"])) for one in kept]
-                for name, kept in value["files"].items()
-            }
-            sound = value["sha256"] == _digest(value["run"], value["files"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            sound = False
+            manifest = validate(ManifestFile, value, f"{self.path}: ")
         except RequestError as error:
             with contextlib.suppress(ValueError, RecursionError):
                 found = json.loads(data)
                 check_format(found.get("format", FORMAT) if isinstance(found, dict) else FORMAT, self.path)
             raise RequestError(self._damaged()) from error
-        if not sound:
+        if manifest.sha256 != _digest(manifest.run, value["files"]):
             raise RequestError(self._damaged())
-        return str(value["run"]), files
+        files = {name: [Print(one.sha256, one.size) for one in kept] for name, kept in manifest.files.items()}
+        return manifest.run, files
 
     def _damaged(self) -> str:
         return f"{self.path} is damaged: remove it, then: poolwise resume {self.folder} (its files are then taken as they are)"

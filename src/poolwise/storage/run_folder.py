@@ -7,12 +7,10 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from poolwise import shapes
 from poolwise.errors import RequestError
 from poolwise.sanitize import JSON_BYTES, check_header, parse_json, read_bytes
-from poolwise.shapes import check
 from poolwise.storage.events import Events
 from poolwise.storage.files import (
     FORMAT,
@@ -27,10 +25,13 @@ from poolwise.storage.files import (
     writing,
 )
 from poolwise.storage.manifest import Manifest, Print
+from poolwise.storage.schemas import FileSchema, TrainingRequest, validate
 from poolwise.storage.trials import Trials
 
 if TYPE_CHECKING:
     import torch
+
+F = TypeVar("F", bound=FileSchema)
 
 REQUEST, SPARE = "run.json", "spare"
 # where these are removed, by hand perhaps, they are made again: what they are made of is kept, so that it takes no training
@@ -79,7 +80,7 @@ class RunFolder:
         folder = cls(path)
         request = folder.request()
         if "macs" not in request:  # stand-alone trials of a comparison say less
-            check(request, shapes.REQUEST, f"{path / REQUEST}: ")
+            validate(TrainingRequest, request, f"{path / REQUEST}: ")
         return folder
 
     def adopt(self) -> bool:
@@ -102,9 +103,17 @@ class RunFolder:
         self.manifest.create(found, next((run for one in self.databases() if (run := one.stamp())), None))
         return True
 
+    # stand-alone trainings
+
+    def trials(self, name: str = "trials.sqlite") -> Trials:
+        """Return the stand-alone trainings of one file, which is created where it is missing."""
+        self.adopt()
+        return Trials(self.path / name, self.manifest.read()[0])
+
     def databases(self) -> list[Trials]:
-        """The files of trials that are there."""
-        return [Trials(self, path.name, check=False) for path in sorted(self.path.glob("*.sqlite"))]
+        """Return the existing files of stand-alone trainings, unchecked."""
+        run = self.manifest.read()[0]
+        return [Trials(path, run, check=False) for path in sorted(self.path.glob("*.sqlite"))]
 
     # what is asked
 
@@ -158,6 +167,20 @@ class RunFolder:
         if not self.has(name):
             raise RequestError(f"{self.path} has no {name} yet: {missing}")
         return checked(parse_file(self._sound(name), self.path / name), self.path / name)
+
+    def load(self, schema: type[F], remedy: str = "") -> F:
+        """Return the validated content of the file that ``schema`` describes.
+
+        Raises RequestError where the file is damaged, or does not exist yet; the latter says ``remedy``, what to do.
+        """
+        path = self.path / schema.FILE
+        if not self.has(schema.FILE):
+            raise RequestError(f"{self.path} has no {schema.FILE} yet: {remedy or schema.REMEDY.format(run=self.path)}")
+        return validate(schema, parse_file(self._sound(schema.FILE), path), f"{path}: ")
+
+    def find(self, schema: type[F]) -> F | None:
+        """Return the content of a file as ``load`` does, or None where it does not exist."""
+        return self.load(schema) if self.has(schema.FILE) else None
 
     def _sound(self, name: str) -> bytes:
         """The content of a file or, where that is damaged, of its copy."""

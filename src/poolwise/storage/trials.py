@@ -9,15 +9,12 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poolwise.errors import RequestError, RunFailure
 from poolwise.sanitize import check_schema, parse_json
-from poolwise.shapes import TRIAL, check
 from poolwise.storage.files import FORMAT
-
-if TYPE_CHECKING:
-    from poolwise.storage.run_folder import RunFolder
+from poolwise.storage.schemas import TrialRow, validate
 
 _COLUMNS = "pooling, seed, budget, accuracy, curve, state, seconds, error"
 LOCKED_SECONDS = 30.0  # that another program is waited for
@@ -30,11 +27,15 @@ class Trials:
     Rows that do not fit their check sum, which covers the run and the name of the file as well, are passed over.
     """
 
-    def __init__(self, folder: RunFolder, name: str = "trials.sqlite", check: bool = True):
-        self.folder, self.path = folder, folder.path / name
-        if check:
-            folder.adopt()
-        self._run = folder.manifest.read()[0]
+    def __init__(self, path: Path, run: str, check: bool = True):
+        """Open the trials of a run.
+
+        Args:
+            path: the SQLite file, in the run folder.
+            run: identity of the run, from its manifest.
+            check: whether to create the tables where they are missing and to refuse a damaged file.
+        """
+        self.path, self._run = path, run
         if check:
             with self._connect() as connection:
                 self._begin(connection)
@@ -76,7 +77,7 @@ class Trials:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> RunFailure:
-        run = self.folder.path
+        run = self.path.parent
         if not run.is_dir():
             return RunFailure(
                 f"{run} is gone: it was deleted or moved while it was worked on; bring it back, then: resume"
@@ -133,7 +134,7 @@ class Trials:
         if not isinstance(row["curve"], str):
             raise RequestError(f"{self.path} is damaged: it holds a curve that is no text")
         value = {**row, "curve": parse_json(row["curve"], str(self.path))}
-        check(value, TRIAL, f"{self.path}: ")
+        validate(TrialRow, value, f"{self.path}: ")
         return value
 
     def stamp(self) -> str:

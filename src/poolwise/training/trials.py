@@ -47,7 +47,7 @@ class TrialRunner:
         listener: told of steps, results and failures.
         workers: trainings at once, each in its own process.
         threads: CPU threads of each process.
-        keep_weights: also save the trained weights in the run folder; a training whose weights are missing is repeated.
+        save_weights_to: run folder that also gets the trained weights; a training whose weights are missing is repeated.
         retry_failed: repeat trainings that are recorded as failed.
         record_errors: errors that are recorded as the failure of one training while the others go on. Any other error
             ends the loop.
@@ -63,14 +63,14 @@ class TrialRunner:
         *,
         workers: int,
         threads: int,
-        keep_weights: bool = False,
+        save_weights_to: RunFolder | None = None,
         retry_failed: bool = False,
         record_errors: tuple[type[PoolwiseError], ...] = (LossNotFinite, WorkerDied),
         consequence: str = "",
     ):
         self.experiment, self.trials, self.purpose, self.listener = experiment, trials, purpose, listener
         self.workers, self.threads = workers, threads
-        self.keep_weights, self.retry_failed = keep_weights, retry_failed
+        self.save_weights_to, self.retry_failed = save_weights_to, retry_failed
         self.record_errors, self.consequence = record_errors, consequence
         self._rows = {Request(row["pooling"], row["seed"], row["budget"]): row for row in trials.all()}
 
@@ -94,7 +94,7 @@ class TrialRunner:
             self.listener.advance(recorded_steps)
         else:
             self.listener.start(stage, sum(request.steps for request in requested), recorded_steps)
-        weights_folder = self.trials.folder.path if self.keep_weights else None
+        weights_folder = self.save_weights_to.path if self.save_weights_to else None
         jobs = [(*request, self.purpose, weights_folder) for request in missing]
         for job, result in run_jobs(self.experiment, _train, jobs, self.listener, self.workers, self.threads):
             self._record_outcome(Request(*job[:3]), result)
@@ -107,7 +107,7 @@ class TrialRunner:
         row = self._rows.get(request)
         if row is None or (row["state"] == "failed" and self.retry_failed):
             return False
-        return not self.keep_weights or self.trials.folder.has(checkpoint_name(weights_name(*request)))
+        return self.save_weights_to is None or self.save_weights_to.has(checkpoint_name(weights_name(*request)))
 
     def record(self, request: Request, result: Result) -> None:
         """Record a finished training."""

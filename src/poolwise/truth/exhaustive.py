@@ -12,7 +12,7 @@ from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.space import Pooling
-from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.training.standalone import RETRAINING
 from poolwise.training.trials import Request, TrialRunner
 from poolwise.truth.tables import seed_agreement
@@ -30,7 +30,7 @@ def exhaustive(
     steps, parallel = problem.retrain_steps, for_trainings(problem)
     runner = TrialRunner(
         problem,
-        Trials(folder),
+        folder.trials(),
         RETRAINING,
         listener,
         workers=parallel.workers,

@@ -54,12 +54,12 @@ def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str,
     parallel = for_trainings(experiment)
     runner = TrialRunner(
         experiment,
-        Trials(folder),
+        folder.trials(),
         RETRAINING,
         listener,
         workers=parallel.workers,
         threads=parallel.threads,
-        keep_weights=True,
+        save_weights_to=folder,
         retry_failed=True,
         record_errors=(WorkerDied,),
     )
@@ -91,7 +91,7 @@ def _train_rival(experiment: Experiment, trials: Trials, seeds: Iterable[int], l
 def _accuracies(
     problem: Experiment, folder: RunFolder, pooling: str, seeds: Sequence[int], file: str = "trials.sqlite"
 ) -> list[float]:
-    trials, found = Trials(folder, file), []
+    trials, found = folder.trials(file), []
     for seed in seeds:
         accuracy = trials.accuracy(pooling, seed, problem.retrain_steps)
         if accuracy is None:
@@ -185,7 +185,7 @@ def _equal_cost(
     found = []
     for name, file, varied in rivals:
         seeds = range(1, len(accuracies) + 1)
-        _train_rival(varied, Trials(folder, file), seeds, listener)
+        _train_rival(varied, folder.trials(file), seeds, listener)
         own = _accuracies(varied, folder, default, seeds, file)
         comparison = metrics.compare_paired(accuracies, own, problem.settings.margin)
         macs = varied.cost(problem.default).macs * varied.retrain_steps

@@ -23,9 +23,9 @@ from poolwise import metrics
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.networks.cost import Cost, family_costs
 from poolwise.sanitize import TABLE_BYTES, csv_text, json_text, read_bytes
-from poolwise.shapes import TABLE, check
 from poolwise.space import Pooling, PoolingSpace, read
 from poolwise.storage import FORMAT, read_json, write_atomically
+from poolwise.storage.schemas import SpaceOnly, TableFile, validate
 
 _TRUTHS = ("mean", "standalone_mean")
 _STDS = ("std", "standalone_std")
@@ -148,12 +148,12 @@ def load(name: str | Path) -> Table:
 
 def _read(name: str, about_path: Path, values_path: Path) -> Table:
     about = read_json(about_path)
-    for shape, what in (({"space": TABLE["space"]}, "describes no space"), (TABLE, "is wrong")):
+    for schema, problem in ((SpaceOnly, "describes no space"), (TableFile, "is wrong")):
         try:
-            check(about, shape, f"{about_path.name}: ")
+            described = validate(schema, about, f"{about_path.name}: ")
         except RequestError as error:
-            raise RequestError(f"table {name} is damaged: {about_path.name} {what} ({error})") from None
-    space = read(about["space"])
+            raise RequestError(f"table {name} is damaged: {about_path.name} {problem} ({error})") from None
+    space = described.space.to_space()
     try:
         rows = list(csv.DictReader(io.StringIO(read_bytes(values_path, TABLE_BYTES).decode()), strict=True))
     except (OSError, ValueError, csv.Error) as error:

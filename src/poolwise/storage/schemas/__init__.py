@@ -1,0 +1,64 @@
+"""The schema of every JSON file of a run folder, a comparison and a table.
+
+A schema describes as much of a file as is read, so that fields which other versions add or lack elsewhere do no harm.
+``validate`` turns a parsed value into an instance of its schema, or raises one clear line.
+"""
+
+from __future__ import annotations
+
+from poolwise.storage.schemas.common import Space
+from poolwise.storage.schemas.evidence import ExhaustiveFile, SpaceOnly, StudyFile, TableFile, TrialsFile
+from poolwise.storage.schemas.fields import FileSchema, Schema
+from poolwise.storage.schemas.ranking import CompleteRanking, CompleteRow, HintRanking, RankingFile
+from poolwise.storage.schemas.records import (
+    AssignmentEvent,
+    ManifestFile,
+    ProfileFile,
+    SearchEvent,
+    StageEvent,
+    TrialRow,
+)
+from poolwise.storage.schemas.request import RunFile, TrainingRequest
+from poolwise.storage.schemas.selection import RefineFile, RetrainFile, VerdictFile
+from poolwise.storage.schemas.validation import validate
+
+_SCHEMAS: tuple[type[FileSchema], ...] = (
+    RunFile,
+    RankingFile,
+    RefineFile,
+    RetrainFile,
+    VerdictFile,
+    ExhaustiveFile,
+    StudyFile,
+    TrialsFile,
+    ProfileFile,
+)
+FILES = {schema.FILE: schema for schema in _SCHEMAS}
+
+__all__ = [
+    "FILES",
+    "AssignmentEvent",
+    "CompleteRanking",
+    "CompleteRow",
+    "ExhaustiveFile",
+    "FileSchema",
+    "HintRanking",
+    "ManifestFile",
+    "ProfileFile",
+    "RankingFile",
+    "RefineFile",
+    "RetrainFile",
+    "RunFile",
+    "Schema",
+    "SearchEvent",
+    "Space",
+    "SpaceOnly",
+    "StageEvent",
+    "StudyFile",
+    "TableFile",
+    "TrainingRequest",
+    "TrialRow",
+    "TrialsFile",
+    "VerdictFile",
+    "validate",
+]
