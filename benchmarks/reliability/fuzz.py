@@ -41,7 +41,7 @@ from poolwise.shapes import check
 from poolwise.shapes.check import space as space_shape
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import RunFolder, Trials
-from poolwise.supernets.trainer import CHECKPOINT, SearchState
+from poolwise.supernets.state import CHECKPOINT, SearchState
 from poolwise.truth import retraining, tables
 
 sys.path.append(str(Path(__file__).parents[1]))
