@@ -28,7 +28,8 @@ from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder
-from poolwise.supernets.trainer import SearchState, _train
+from poolwise.supernets.state import SearchState
+from poolwise.supernets.trainer import train
 from poolwise.training.workers import keep_memory
 
 CASES = {
@@ -119,7 +120,7 @@ def main(turns: int, keep: bool) -> None:
         with tempfile.TemporaryDirectory() as folder:
             state = SearchState(problem)
             listener = Turns(state, Bare(problem))
-            _train(state, RunFolder.create(Path(folder) / "run", settings.to_json()), listener, None)
+            train(state, RunFolder.create(Path(folder) / "run", settings.to_json()), listener)
         timed = listener.turns[WARM:]
         ratios = [ours / bare for ours, bare, _ in timed]
         each = [ours / BLOCK for ours, _, _ in timed]

@@ -14,7 +14,7 @@ from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
-from poolwise.supernets.trainer import SearchState
+from poolwise.supernets.state import SearchState
 from poolwise.training import accuracy
 
 

@@ -36,7 +36,8 @@ from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import write_atomically
-from poolwise.supernets.trainer import SearchState
+from poolwise.supernets.state import SearchState
+from poolwise.supernets.trainer import train_block
 from poolwise.training import correct, sgd
 
 FORMS = ("prefix,common", "configuration,common", "configuration,own")
@@ -73,7 +74,7 @@ def searched(settings: Settings, norm: str, head: str) -> list[float]:
     """score_P in percent on the whole scoring half."""
     problem = Experiment(settings)
     state, poolings = SearchState(problem), list(problem.space)
-    nets = state.nets
+    nets = state.mixture
     network = OwnParts(problem.build(affine_norm, "init0", Streams(settings.seed)), poolings, norm, head)
     nets.precision.place(network, problem.device)
     network.train()
@@ -81,7 +82,7 @@ def searched(settings: Settings, norm: str, head: str) -> list[float]:
     nets.optimizers = [sgd(network, settings.lr, settings.momentum, settings.weight_decay)]
     run = runner(state, Trick(problem))
     while state.step < state.steps:
-        state.advance(run)
+        train_block(state, run)
     right = np.zeros(len(poolings))
     with torch.no_grad():
         for images_BCHW, labels_B in problem.ranking_batches().ordered():

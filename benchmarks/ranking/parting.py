@@ -26,7 +26,8 @@ from poolwise.experiment import Experiment
 from poolwise.networks.walk import walk
 from poolwise.settings import Settings
 from poolwise.supernets import branching
-from poolwise.supernets.trainer import SearchState
+from poolwise.supernets.state import SearchState
+from poolwise.supernets.trainer import train_block
 from poolwise.training import cosine
 
 
@@ -37,7 +38,7 @@ def reached(problem: Experiment, state: SearchState) -> dict[str, float]:
     owner = state.sampler.supernet_of(poolings)
     loss, right = 0.0, 0
     for images_BCHW, labels_B in batches.ordered():
-        for m, network in enumerate(state.nets.networks):
+        for m, network in enumerate(state.mixture.networks):
             own = [a for a, n in zip(poolings, owner, strict=True) if n == m]
             with problem.precision.active(problem.device):
                 for members, logits_BK in walk(network, own, problem.precision.images(images_BCHW)):
@@ -53,13 +54,15 @@ def alone(settings: Settings, shares: list[float], lengths: list[int]) -> list[d
     problem, rows = Experiment(settings), []
     state = SearchState(problem)
     while state.step < state.steps:
-        state.advance()
+        train_block(state)
         for share in shares:
             if state.step == round(share * state.steps):
                 lr = cosine(state.step, state.steps, settings.lr, settings.lr_end)
                 for length in lengths:
                     streams = state.streams.child(f"parting{share}-{length}")
-                    found, _ = branching.tried(problem, state.nets, [list(problem.space)], streams, length, lr)
+                    found, _ = branching.measure_gain(
+                        problem, state.mixture, [list(problem.space)], streams, length, lr
+                    )
                     rows.append({"at": share, "steps of a half": length, "gain": found.gain, "noise": found.noise})
                     click.echo(rows[-1])
     return [*rows, {"parts": 1, **reached(problem, state)}]
@@ -70,7 +73,7 @@ def apart(settings: Settings) -> list[dict[str, Any]]:
     problem = Experiment(settings)
     state = SearchState(problem)
     while state.step < state.steps:
-        state.advance()
+        train_block(state)
     return [{"parts": settings.nets, **reached(problem, state)}]
 
 

@@ -43,11 +43,12 @@ from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import write_atomically
 from poolwise.supernets.assignment import MOVING_AVERAGE
-from poolwise.supernets.mixture import Job, Told
+from poolwise.supernets.mixture import Job, StepResult
 from poolwise.supernets.samplers.base import Task
 from poolwise.supernets.samplers.mixture import BalancedMixture
 from poolwise.supernets.samplers.scores import Scores
-from poolwise.supernets.trainer import SearchState
+from poolwise.supernets.state import SearchState
+from poolwise.supernets.trainer import train_block
 from poolwise.training import correct
 
 AHEAD = 0.06  # of a first part, in accuracy: 3 nats at the temperature of a search's half
@@ -196,11 +197,11 @@ POLICIES: dict[str, type[Plain]] = {
 }
 
 
-def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[Told]:
+def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[StepResult]:
     """The jobs, with every other SuperNet scored on each one's batch."""
-    nets, told = state.nets, []
+    nets, told = state.mixture, []
     for job in jobs:
-        told += nets.run_all([job])
+        told += nets.train_and_score([job])
         if not sampler.alone:
             images_BCHW, labels_B = nets.scoring.load(job.scoring)
             right = {
@@ -243,9 +244,9 @@ def searched(settings: Settings, name: str) -> dict[str, Any]:
     sampler = policy(state.sampler.task, problem)
     state.sampler = sampler
     while state.step < state.steps:
-        state.advance((lambda jobs, _watch: paired(state, sampler, jobs)) if policy.paired else None)
+        train_block(state, (lambda jobs, _watch: paired(state, sampler, jobs)) if policy.paired else None)
     panel = Panel(problem, poolings, *sampler.judges_of(poolings, problem.settings.rank_on))
-    scores_P = 100 * panel.scores(score_all(problem, state.nets.networks, panel, Listener()))
+    scores_P = 100 * panel.scores(score_all(problem, state.mixture.networks, panel, Listener()))
     assignment_PM = sampler.assignment_of(poolings)
     return {
         "scores": scores_P.tolist(),

@@ -39,8 +39,9 @@ from poolwise.networks.switch import SwitchableNet
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import write_atomically
-from poolwise.supernets.mixture import Job
-from poolwise.supernets.trainer import SearchState
+from poolwise.supernets.mixture import Job, StepResult
+from poolwise.supernets.state import SearchState
+from poolwise.supernets.trainer import train_block
 from poolwise.training import correct, count_correct
 
 TABLE = "resnet20w8-cifar10-10k"
@@ -93,12 +94,12 @@ class Distilled(Trick):
 TRICKS: dict[str, type[Trick]] = {"plain": Trick, "sandwich": Sandwich, "distilled": Distilled}
 
 
-def runner(state: SearchState, trick: Trick) -> Callable[[Sequence[Job], Any], list[tuple[float, float | None]]]:
-    """What ``SearchState.advance`` takes: every job with the loss of the trick."""
-    nets, precision, device = state.nets, state.nets.precision, state.problem.device
+def runner(state: SearchState, trick: Trick) -> Callable[[Sequence[Job], Any], list[StepResult]]:
+    """What ``train_block`` takes: every job with the loss of the trick."""
+    nets, precision, device = state.mixture, state.mixture.precision, state.experiment.device
 
-    def run(jobs: Sequence[Job], _watch: Any) -> list[tuple[float, float | None]]:
-        told: list[tuple[float, float | None]] = []
+    def run(jobs: Sequence[Job], _watch: Any) -> list[StepResult]:
+        told: list[StepResult] = []
         for job in jobs:
             network, optimizer = nets.networks[job.supernet], nets.optimizers[job.supernet]
             for group in optimizer.param_groups:
@@ -113,7 +114,7 @@ def runner(state: SearchState, trick: Trick) -> Callable[[Sequence[Job], Any], l
             assert job.scoring is not None
             images_BCHW, labels_B = nets.scoring.load(job.scoring)
             right = correct(lambda images: network(images, job.pooling), images_BCHW, labels_B, precision)  # noqa: B023
-            told.append((float(loss.detach()), float(right) / len(labels_B)))
+            told.append(StepResult(float(loss.detach()), float(right) / len(labels_B)))
         return told
 
     return run
@@ -121,14 +122,14 @@ def runner(state: SearchState, trick: Trick) -> Callable[[Sequence[Job], Any], l
 
 def scored(problem: Experiment, state: SearchState, weights: list[Tensor] | None = None) -> np.ndarray:
     """score_P in percent on the whole scoring half, with the weights of the network or with others in their place."""
-    network, poolings = state.nets.networks[0], list(problem.space)
+    network, poolings = state.mixture.networks[0], list(problem.space)
     held = [parameter.detach().clone() for parameter in network.parameters()]
     with torch.no_grad():
         for parameter, other in zip(network.parameters(), weights or held, strict=True):
             parameter.copy_(other)
         batches = problem.ranking_batches()
         right = np.sum(
-            [count_correct(network, poolings, *batch, state.nets.precision) for batch in batches.ordered()], axis=0
+            [count_correct(network, poolings, *batch, state.mixture.precision) for batch in batches.ordered()], axis=0
         )
         for parameter, other in zip(network.parameters(), held, strict=True):
             parameter.copy_(other)
@@ -145,11 +146,11 @@ def searched(settings: Settings, name: str) -> dict[str, list[float]]:
     problem = Experiment(replace(settings, steps=steps), problem.source)
     state = SearchState(problem)
     run, told = runner(state, trick), {}
-    averages = {decay: [p.detach().clone() for p in state.nets.networks[0].parameters()] for decay in DECAYS}
+    averages = {decay: [p.detach().clone() for p in state.mixture.networks[0].parameters()] for decay in DECAYS}
     while state.step < state.steps:
-        state.advance(run)
+        train_block(state, run)
         for decay, own in averages.items():
-            torch._foreach_lerp_(own, [p.detach() for p in state.nets.networks[0].parameters()], 1 - decay)
+            torch._foreach_lerp_(own, [p.detach() for p in state.mixture.networks[0].parameters()], 1 - decay)
         if name == "plain" and state.step in {steps // 4, steps // 2, 3 * steps // 4}:
             told[f"at {state.step} of {steps} steps"] = scored(problem, state).tolist()
     told["last weights"] = scored(problem, state).tolist()

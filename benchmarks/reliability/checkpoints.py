@@ -31,7 +31,8 @@ from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted
 from poolwise.settings import Settings, preset
 from poolwise.storage import RunFolder
-from poolwise.supernets.trainer import SearchState
+from poolwise.supernets.state import SearchState
+from poolwise.supernets.trainer import train_block
 
 sys.path.append(str(Path(__file__).parents[1]))
 from common import record
@@ -71,10 +72,10 @@ def measured(name: str, settings: Settings, repeats: int, blocks: int, work: Pat
     problem = Experiment(settings)
     state, folder = SearchState(problem), RunFolder.create(work / "saved", {"stages": [], "macs": 1})
     steps, saves, reads, shares = [], [], [], []
-    state.advance()
+    train_block(state)
     for _ in range(repeats):
         begin = time.perf_counter()
-        done = sum(len(state.advance()) for _ in range(blocks))
+        done = sum(len(train_block(state)) for _ in range(blocks))
         middle = time.perf_counter()
         state.save(folder)
         saved = time.perf_counter()

@@ -40,7 +40,7 @@ from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import RunFolder
 from poolwise.storage.schemas import Space, validate
-from poolwise.supernets.trainer import CHECKPOINT, SearchState
+from poolwise.supernets.state import CHECKPOINT, SearchState
 from poolwise.truth import retraining, tables
 
 sys.path.append(str(Path(__file__).parents[1]))

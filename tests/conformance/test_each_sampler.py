@@ -135,7 +135,7 @@ def test_boltzmann_draws_by_the_softmax_of_the_scores():
     expected_P = np.exp(8 * scores_P) / np.exp(8 * scores_P).sum()
     counts_P = np.zeros(36)
     for _ in range(4000):
-        a, _ = one._choose()
+        a = one._draw_configuration()
         counts_P[a] += 1
     assert (counts_P > 0).all()
     assert ((counts_P - 4000 * expected_P) ** 2 / (4000 * expected_P)).sum() < 66.6  # chi-square, 35 degrees, p = 0.001

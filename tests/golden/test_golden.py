@@ -19,7 +19,8 @@ from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import PoolingSpace
 from poolwise.supernets.samplers import Task, sampler
-from poolwise.supernets.trainer import SearchState
+from poolwise.supernets.state import SearchState
+from poolwise.supernets.trainer import train_block
 
 FILE = Path(__file__).with_name("search.json")
 
@@ -33,7 +34,7 @@ def tiny_search() -> dict:
     )  # fmt: skip
     state = SearchState(Experiment(settings, source))
     while state.step < state.steps:
-        state.advance()
+        train_block(state)
     return numbers(state.sampler)
 
 

@@ -30,7 +30,7 @@ from poolwise.rng import Streams
 from poolwise.settings import NORMS, SHARINGS, Settings
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import RunFolder
-from poolwise.supernets.mixture import SuperNets, count_all
+from poolwise.supernets.mixture import Mixture, count_all
 from poolwise.training import Precision, sgd, train_step
 
 VARIANTS = list(itertools.product(NORMS, SHARINGS))
@@ -287,7 +287,7 @@ def test_search_and_rank_resume_to_the_same_bytes(norm, sharing, tiny_settings, 
     expected = {"images": min(RECALIBRATION_BATCHES * 24, 48), "batch": 24}
     assert value.get("recalibration") == (expected if norm == "recalibrated" else None)
     loaded = RunFolder.open(straight).load_checkpoint("search")
-    nets = SuperNets(Experiment(settings, tiny_source), Streams(0))
+    nets = Mixture(Experiment(settings, tiny_source), Streams(0))
     names = [name for name, _ in nets.networks[0].named_parameters()]
     assert {f"{m}.{part}.{name}" for m in (0, 1) for part in ("weight", "momentum") for name in names} == set(loaded[0])
 
@@ -314,7 +314,7 @@ def test_plans_count_the_copies(tiny_settings, tiny_source):
     assert plain.supernet_parameters == plain.cost(plain.default).parameters
     for norm, sharing in VARIANTS[1:]:
         problem = Experiment(shorter(tiny_settings, norm=norm, sharing=sharing), tiny_source)
-        network = SuperNets(problem, Streams(0)).networks[0]
+        network = Mixture(problem, Streams(0)).networks[0]
         count = sum(p.numel() for p in network.parameters())
         assert problem.supernet_parameters == count > plain.supernet_parameters
         more, less = (plan(one, ["search"]) for one in (problem, plain))

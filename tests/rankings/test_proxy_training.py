@@ -23,7 +23,8 @@ from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder
-from poolwise.supernets import budget, trainer
+from poolwise.supernets import budget
+from poolwise.supernets.state import SearchState
 from poolwise.training import LossNotFinite, standalone, trials
 
 
@@ -82,7 +83,7 @@ def test_what_they_are_restated(tmp_path, two, tiny_source):
 def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, tiny_source):
     poolwise.search(two, tmp_path / "run", source=tiny_source)
     value, problem = poolwise.rank(tmp_path / "run", source=tiny_source), asked(tmp_path / "run", tiny_source)
-    state = trainer.SearchState(problem)
+    state = SearchState(problem)
     assert state.restore(RunFolder.open(tmp_path / "run"))
     assert state.step == 800 - 2 * 10 * 36
     trainings = RunFolder.open(tmp_path / "run").trials(proxy_training.FILE).all()
@@ -99,7 +100,7 @@ def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, ti
     for images, labels in problem.ranking_batches().ordered():
         with torch.no_grad():
             for a, pooling in enumerate(problem.space):
-                right[a] += (state.nets.networks[0](images, pooling).argmax(1) == labels).sum()
+                right[a] += (state.mixture.networks[0](images, pooling).argmax(1) == labels).sum()
     assert shared == pytest.approx(right / len(problem.halves[1]))
 
 

@@ -14,7 +14,7 @@ from poolwise.rankings import scoring
 from poolwise.rankings.ranking import arrange, trained
 from poolwise.rankings.scoring import pooled
 from poolwise.storage import RunFolder
-from poolwise.supernets.trainer import SearchState
+from poolwise.supernets.state import SearchState
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
     assert batches.parts == 6
     right, seen = np.zeros((2, 36)), np.zeros(2)
     for i, (images, labels) in enumerate(batches.ordered()):
-        network = state.nets.networks[i % 2]
+        network = state.mixture.networks[i % 2]
         for a, pooling in enumerate(poolings):
             with torch.no_grad():
                 right[i % 2, a] += (network(images, pooling).argmax(1) == labels).sum()

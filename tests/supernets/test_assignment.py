@@ -7,6 +7,10 @@ from hypothesis.extra.numpy import arrays
 from poolwise.supernets import assignment as soft
 
 
+def balanced(*arguments):
+    return soft.balance(*arguments).probabilities_RM
+
+
 @st.composite
 def scores(draw):
     shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 8)))
@@ -19,7 +23,7 @@ temperatures = st.sampled_from([0.0, 0.5, 1.0, 10.0, 100.0, 300.0])
 @settings(max_examples=300, deadline=None)
 @given(scores(), temperatures)
 def test_rows_sum_to_one_and_columns_are_balanced(scores_PM, temperature):
-    assignment_PM = soft.balance(scores_PM, temperature)
+    assignment_PM = balanced(scores_PM, temperature)
     assert np.allclose(assignment_PM.sum(axis=1), 1, atol=1e-12)
     assert soft.imbalance(assignment_PM) <= soft.TOLERANCE
     assert np.allclose(assignment_PM.mean(axis=0), 1 / scores_PM.shape[1], atol=1e-4)
@@ -30,8 +34,8 @@ def test_rows_sum_to_one_and_columns_are_balanced(scores_PM, temperature):
 def test_permuting_supernets_permutes_columns(scores_PM, temperature, random):
     order = list(range(scores_PM.shape[1]))
     random.shuffle(order)
-    expected = soft.balance(scores_PM, temperature)[:, order]
-    assert np.allclose(soft.balance(scores_PM[:, order], temperature), expected, atol=2e-3)
+    expected = balanced(scores_PM, temperature)[:, order]
+    assert np.allclose(balanced(scores_PM[:, order], temperature), expected, atol=2e-3)
 
 
 @settings(deadline=None)
@@ -39,18 +43,18 @@ def test_permuting_supernets_permutes_columns(scores_PM, temperature, random):
 def test_a_constant_added_to_a_row_changes_nothing(scores_PM, constant, temperature):
     shifted_PM = scores_PM.copy()
     shifted_PM[0] += constant
-    assert np.allclose(soft.balance(shifted_PM, temperature), soft.balance(scores_PM, temperature), atol=1e-3)
+    assert np.allclose(balanced(shifted_PM, temperature), balanced(scores_PM, temperature), atol=1e-3)
 
 
 @given(scores())
 def test_zero_temperature_is_uniform(scores_PM):
-    assert np.allclose(soft.balance(scores_PM, 0), 1 / scores_PM.shape[1], atol=1e-15)
+    assert np.allclose(balanced(scores_PM, 0), 1 / scores_PM.shape[1], atol=1e-15)
 
 
 @given(scores(), temperatures)
 @settings(deadline=None)
 def test_equal_inputs_give_equal_outputs(scores_PM, temperature):
-    assert np.array_equal(soft.balance(scores_PM, temperature), soft.balance(scores_PM.copy(), temperature))
+    assert np.array_equal(balanced(scores_PM, temperature), balanced(scores_PM.copy(), temperature))
 
 
 @pytest.mark.parametrize("configurations", [1, 2, 7, 35, 36, 560])
@@ -61,10 +65,10 @@ def test_converges_at_high_temperature_with_scores_one_float_apart(configuration
     monkeypatch.setattr(soft, "softmax", lambda logits: rounds.append(1) or original(logits))
     scores_PM = np.full((configurations, supernets), 0.5)
     scores_PM[::2, 0] = np.nextafter(0.5, 1)
-    assert soft.imbalance(soft.balance(scores_PM, 300)) <= soft.TOLERANCE
+    assert soft.imbalance(balanced(scores_PM, 300)) <= soft.TOLERANCE
     hard_PM = np.random.default_rng(configurations).random((configurations, supernets))
     hard_PM[:, 0] += 0.5  # one SuperNet is better at everything
-    assert soft.imbalance(soft.balance(hard_PM, 300)) <= soft.TOLERANCE
+    assert soft.imbalance(balanced(hard_PM, 300)) <= soft.TOLERANCE
     assert len(rounds) <= 400
 
 
@@ -73,7 +77,7 @@ def test_agrees_with_plain_sinkhorn():
     logits_PM, v_M = 20 * scores_PM, np.zeros(4)
     for _ in range(20_000):
         v_M -= np.log(4 * soft.softmax(logits_PM + v_M).mean(axis=0))
-    assert np.allclose(soft.balance(scores_PM, 20), soft.softmax(logits_PM + v_M), atol=1e-4)
+    assert np.allclose(balanced(scores_PM, 20), soft.softmax(logits_PM + v_M), atol=1e-4)
 
 
 def test_schedules_and_averages():
@@ -89,8 +93,8 @@ def test_schedules_and_averages():
 @given(scores(), temperatures, st.data())
 def test_a_weight_is_as_good_as_repeated_rows(scores_RM, temperature, data):
     repeats_R = data.draw(st.lists(st.integers(1, 5), min_size=len(scores_RM), max_size=len(scores_RM)))
-    weighted_RM = soft.balance(scores_RM, temperature, np.array(repeats_R, np.float64))
-    repeated_PM = soft.balance(np.repeat(scores_RM, repeats_R, axis=0), temperature)
+    weighted_RM = balanced(scores_RM, temperature, np.array(repeats_R, np.float64))
+    repeated_PM = balanced(np.repeat(scores_RM, repeats_R, axis=0), temperature)
     assert np.allclose(np.repeat(weighted_RM, repeats_R, axis=0), repeated_PM, atol=1e-8)
     assert soft.imbalance(weighted_RM, repeats_R) == pytest.approx(soft.imbalance(repeated_PM), abs=1e-12)
     assert soft.imbalance(weighted_RM, repeats_R) <= soft.TOLERANCE
@@ -102,17 +106,15 @@ def test_a_weight_is_as_good_as_repeated_rows(scores_RM, temperature, data):
 def test_a_row_of_weight_zero_changes_nothing(scores_RM, temperature):
     more_RM = np.vstack([np.ones((1, scores_RM.shape[1])), scores_RM])
     weights_R = np.array([0.0] + [1.0] * len(scores_RM))
-    assert np.allclose(
-        soft.balance(more_RM, temperature, weights_R)[1:], soft.balance(scores_RM, temperature), atol=1e-8
-    )
+    assert np.allclose(balanced(more_RM, temperature, weights_R)[1:], balanced(scores_RM, temperature), atol=1e-8)
 
 
 @settings(max_examples=300, deadline=None)
 @given(scores(), temperatures, st.integers(0, 2**32 - 1), st.sampled_from([0.01, 1.0, 50.0]))
 def test_from_near_potentials_as_from_none(scores_RM, temperature, seed, how_far):
-    cold_M = soft.potentials(scores_RM, temperature)
+    cold_M = soft.balance(scores_RM, temperature).potentials_M
     start_M = cold_M + how_far * np.random.default_rng(seed).normal(size=len(cold_M))
-    warm_RM = soft.softmax(temperature * scores_RM + soft.potentials(scores_RM, temperature, start_M=start_M))
+    warm_RM = soft.balance(scores_RM, temperature, start_M=start_M).probabilities_RM
     assert soft.imbalance(warm_RM) <= soft.TOLERANCE
     assert np.allclose(warm_RM, soft.softmax(temperature * scores_RM + cold_M), atol=2e-3)
 
@@ -120,7 +122,7 @@ def test_from_near_potentials_as_from_none(scores_RM, temperature, seed, how_far
 def test_one_row_may_stand_for_a_million():
     scores_RM = np.vstack([np.ones((1, 4)), np.random.default_rng(0).random((50, 4))])
     weights_R = np.array([1e6] + [1.0] * 50)
-    assignment_RM = soft.balance(scores_RM, 300, weights_R)
+    assignment_RM = balanced(scores_RM, 300, weights_R)
     assert soft.imbalance(assignment_RM, weights_R) <= soft.TOLERANCE
     assert np.allclose(assignment_RM[0], 0.25, atol=1e-4)
 
@@ -132,8 +134,8 @@ def test_following_a_search_step_by_step_stays_balanced_and_warm(monkeypatch):
     monkeypatch.setattr(soft, "_warm", lambda *arguments: warm.append(original(*arguments)) or warm[-1])
     for step in range(1000):
         temperature = soft.temperature(step, 1000, 1, 300)
-        potentials_M = soft.potentials(scores_RM, temperature, start_M=potentials_M)
-        assert soft.imbalance(soft.softmax(temperature * scores_RM + potentials_M)) <= soft.TOLERANCE
+        assignment_RM, potentials_M = soft.balance(scores_RM, temperature, start_M=potentials_M)
+        assert soft.imbalance(assignment_RM) <= soft.TOLERANCE
         a, m = generator.integers(36), generator.integers(4)
         scores_RM[a, m] = soft.moving_average(scores_RM[a, m], generator.random())
     assert len(warm) == 1000

@@ -14,12 +14,14 @@ from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted
 from poolwise.rng import Streams
 from poolwise.storage import RunFolder
-from poolwise.supernets import branching, trainer
-from poolwise.supernets.branching import Parting
+from poolwise.supernets import branching
+from poolwise.supernets.branching import BranchingResult
 from poolwise.supernets.budget import TRIALS, measuring_macs, step_macs, tried_steps
+from poolwise.supernets.state import CHECKPOINT, SearchState
+from poolwise.supernets.trainer import train_block
 from poolwise.training import cosine
 
-PAYS, COSTS = Parting(0.05, 0.02, 10), Parting(-0.05, 0.02, 10)
+PAYS, COSTS = BranchingResult(0.05, 0.02, 10), BranchingResult(-0.05, 0.02, 10)
 
 
 @pytest.fixture
@@ -35,41 +37,43 @@ def always(monkeypatch):
 
     def told(*found):
         left = list(found)
-        monkeypatch.setattr(branching, "tried", lambda *_: (left.pop(0) if len(left) > 1 else left[0], 0))
+        monkeypatch.setattr(branching, "measure_gain", lambda *_: (left.pop(0) if len(left) > 1 else left[0], 0))
 
     return told
 
 
 def _state(settings, source, steps=5):
-    state = trainer.SearchState(Experiment(settings, source))
+    state = SearchState(Experiment(settings, source))
     for _ in range(steps):
-        state.advance()
+        train_block(state)
     return state
 
 
 def _tensors(state):
     return [
-        t.clone() for n, m in zip(state.nets.networks, state.nets.momenta(), strict=True) for t in [*n.parameters(), *m]
+        t.clone()
+        for n, m in zip(state.mixture.networks, state.mixture.momenta(), strict=True)
+        for t in [*n.parameters(), *m]
     ]
 
 
 def test_a_trial_restated(measured_settings, tiny_source):
     """Together and apart, with copies, the textbook's SGD and one forward pass a configuration."""
     state = _state(measured_settings, tiny_source)
-    problem, steps, lr = state.problem, 7, 0.04
+    problem, steps, lr = state.experiment, 7, 0.04
     before, members = _tensors(state), list(problem.space)
-    found = branching._Trial(problem, state.nets, 0, members, Streams(3), lambda: None)
+    found = branching._Trial(problem, state.mixture, 0, members, Streams(3), lambda: None)
     gain = found.gain(steps, lr, 0.001)
     assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
 
-    again = branching._Trial(problem, state.nets, 0, members, Streams(3), lambda: None)
-    taken = [again._drawn(i % 2, cosine(i, 2 * steps, lr, 0.001)) for i in range(2 * steps)]
+    again = branching._Trial(problem, state.mixture, 0, members, Streams(3), lambda: None)
+    taken = [again._draw(i % 2, cosine(i, 2 * steps, lr, 0.001)) for i in range(2 * steps)]
     assert all(members.index(pooling) // 18 == i % 2 for i, (pooling, _, _) in enumerate(taken))
     assert taken[0][2] == lr > taken[-1][2] > 0.001
 
     def losses(taken, half):
-        network = copy.deepcopy(state.nets.networks[0])
-        momenta = [momentum.clone() for momentum in state.nets.momenta()[0]]
+        network = copy.deepcopy(state.mixture.networks[0])
+        momenta = [momentum.clone() for momentum in state.mixture.momenta()[0]]
         for pooling, draw, rate in taken:
             images_BCHW, labels_B = again.training.load(draw)
             loss = F.cross_entropy(network(images_BCHW, pooling), labels_B)
@@ -78,7 +82,7 @@ def test_a_trial_restated(measured_settings, tiny_source):
                 for p, momentum, gradient in zip(network.parameters(), momenta, gradients, strict=True):
                     momentum.mul_(problem.settings.momentum).add_(gradient)
                     p.sub_(rate * momentum)
-        images_BCHW, labels_B = again.held
+        images_BCHW, labels_B = again.scoring_batch
         with torch.no_grad():
             told = [float(F.cross_entropy(network(images_BCHW, p), labels_B)) for p in again.scored[half]]
         return np.mean(told)
@@ -91,7 +95,9 @@ def test_a_trial_restated(measured_settings, tiny_source):
 def test_the_gain_is_a_mean_over_trials_and_its_noise_student_s(measured_settings, tiny_source, monkeypatch):
     state, told = _state(measured_settings, tiny_source), iter([0.01, 0.03, 0.02, 0.05, 0.04])
     monkeypatch.setattr(branching._Trial, "gain", lambda *_: next(told))
-    found, _ = branching.tried(state.problem, state.nets, [list(state.problem.space)], Streams(0), 7, 0.04)
+    found, _ = branching.measure_gain(
+        state.experiment, state.mixture, [list(state.experiment.space)], Streams(0), 7, 0.04
+    )
     assert TRIALS == 5
     assert found.gain == pytest.approx(0.03)
     assert found.noise == pytest.approx(
@@ -103,20 +109,22 @@ def test_the_gain_is_a_mean_over_trials_and_its_noise_student_s(measured_setting
 def test_early_on_configurations_are_better_off_together(measured_settings, tiny_source):
     settings = dataclasses.replace(measured_settings, steps=600, batch_size=48, lr=0.1)
     state = _state(settings, tiny_source, 2)
-    found, _ = branching.tried(state.problem, state.nets, [list(state.problem.space)], Streams(0), 10, 0.1)
+    found, _ = branching.measure_gain(
+        state.experiment, state.mixture, [list(state.experiment.space)], Streams(0), 10, 0.1
+    )
     assert found.gain < -found.noise
 
 
 def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monkeypatch):
-    monkeypatch.setattr(Parting, "pays", property(lambda _: False))
+    monkeypatch.setattr(BranchingResult, "pays", property(lambda _: False))
     problem = Experiment(measured_settings, tiny_source)
     plain = Experiment(dataclasses.replace(measured_settings, supernets=1, branching="fixed"), tiny_source)
-    looked, state = trainer.SearchState(problem), trainer.SearchState(plain)
+    looked, state = SearchState(problem), SearchState(plain)
     assert (problem.block, plain.block) == (1, 1)
     while state.step < state.steps:
-        assert looked.advance() == state.advance()
+        assert train_block(looked) == train_block(state)
     assert [check["step"] for check in looked.checks] == [12]  # what did not pay is not tried again
-    pairs = zip(state.nets.networks[0].parameters(), looked.nets.networks[0].parameters(), strict=True)
+    pairs = zip(state.mixture.networks[0].parameters(), looked.mixture.networks[0].parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     dearest = max(problem.cost(pooling).macs for pooling in problem.space)
     assert 0 < looked.macs - state.macs < measuring_macs(problem, measured_settings, 24, dearest) / 2
@@ -125,22 +133,22 @@ def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monk
 
 def test_words():
     assert not COSTS.pays
-    assert "0.050 nats higher" in str(COSTS)
+    assert str(COSTS) == "two SuperNets reach a loss 0.050 nats higher than one at equal compute (noise 0.020)"
     assert PAYS.pays
-    assert "0.050 nats lower" in str(PAYS)
-    assert not Parting(0.01, 0.02, 10).pays  # within noise
+    assert str(PAYS) == "two SuperNets reach a loss 0.050 nats lower than one at equal compute (noise 0.020)"
+    assert not BranchingResult(0.01, 0.02, 10).pays  # within noise
 
 
 def test_supernets_double_where_it_pays(measured_settings, tiny_source, always):
     always(PAYS)
-    state = trainer.SearchState(Experiment(measured_settings, tiny_source))
+    state = SearchState(Experiment(measured_settings, tiny_source))
     counts = []
     while state.step < state.steps:
-        used = {job["supernet"] for job in state.advance()}
+        used = {job["supernet"] for job in train_block(state)}
         assert used <= set(range(state.sampler.supernets))
         if state.step in (13, 19):  # all but the one that was just trained are as their sources
             half = state.sampler.supernets // 2
-            own = [[*n.parameters(), *m] for n, m in zip(state.nets.networks, state.nets.momenta(), strict=True)]
+            own = [[*n.parameters(), *m] for n, m in zip(state.mixture.networks, state.mixture.momenta(), strict=True)]
             same = [all(torch.equal(a, b) for a, b in zip(own[m], own[m + half], strict=True)) for m in range(half)]
             assert same.count(False) == 1
         counts.append(state.sampler.supernets)
@@ -149,17 +157,17 @@ def test_supernets_double_where_it_pays(measured_settings, tiny_source, always):
 
 
 def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path, measured_settings, tiny_source, monkeypatch):
-    monkeypatch.setattr(Parting, "pays", property(lambda _: True))
+    monkeypatch.setattr(BranchingResult, "pays", property(lambda _: True))
 
     whole = poolwise.search(measured_settings, tmp_path / "whole", source=tiny_source)
-    expected, meta = whole.load_checkpoint(trainer.CHECKPOINT)
+    expected, meta = whole.load_checkpoint(CHECKPOINT)
     assert meta["sampler"]["supernets"] == 4
     for after in (11, 12, 13, 18, 20):
         with pytest.raises(Interrupted):
             poolwise.search(measured_settings, tmp_path / str(after), source=tiny_source, listener=After(after))
         poolwise.resume(tmp_path / str(after), source=tiny_source)
         folder = RunFolder.open(tmp_path / str(after))
-        found, again = folder.load_checkpoint(trainer.CHECKPOINT)
+        found, again = folder.load_checkpoint(CHECKPOINT)
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
         assert again["checks"] == meta["checks"]
         assert [event["step"] for event in folder.events("branching")] == [12, 18]
@@ -175,10 +183,10 @@ def test_stopped_within_a_trial_nothing_has_changed(measured_settings, tiny_sour
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        state.advance(stop=stop)
+        train_block(state, stop=stop)
     assert (state.step, state.checks) == (12, [])
     assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
-    assert state.advance() == whole.advance()
+    assert train_block(state) == train_block(whole)
     assert state.checks == whole.checks
     assert len(state.checks) == 1
 
@@ -192,20 +200,20 @@ def test_a_trial_that_diverges_decides_nothing(measured_settings, tiny_source, m
 
 @pytest.mark.parametrize(("only", "checks"), [(("4-3-3", "8-1-1"), 1), (("4-3-3", "5-2-3", "8-1-1"), 2)])
 def test_few_configurations_part_as_far_as_they_can(measured_settings, tiny_source, monkeypatch, only, checks):
-    monkeypatch.setattr(Parting, "pays", property(lambda _: True))
+    monkeypatch.setattr(BranchingResult, "pays", property(lambda _: True))
     state = _state(dataclasses.replace(measured_settings, only=only), tiny_source, 24)
     assert len(state.checks) == checks
 
 
 def test_spaces_too_large_to_be_listed_are_sampled(measured_settings, tiny_source, monkeypatch):
-    monkeypatch.setattr(trainer, "LISTED", 30)
-    monkeypatch.setattr(trainer, "_MEMBERS", 10)
+    monkeypatch.setattr(branching, "LISTED", 30)
+    monkeypatch.setattr(branching, "_SAMPLED", 10)
     seen = []
-    real = branching.tried
-    monkeypatch.setattr(branching, "tried", lambda *a: seen.extend(a[2][0]) or real(*a))
+    real = branching.measure_gain
+    monkeypatch.setattr(branching, "measure_gain", lambda *a: seen.extend(a[2][0]) or real(*a))
     state = _state(measured_settings, tiny_source, 12)
-    monkeypatch.setattr(type(state.problem.space), "__iter__", None)  # listing it would never end
-    state.advance()
+    monkeypatch.setattr(type(state.experiment.space), "__iter__", None)  # listing it would never end
+    train_block(state)
     assert 2 <= len(seen) <= 10
     assert seen == sorted(seen)
 
@@ -216,18 +224,19 @@ def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_
     mean = sum(problem.cost(pooling).macs for pooling in problem.space) // 36
     allowed = 2000 * step_macs(problem, mean)
     settings = dataclasses.replace(measured_settings, steps=None, search_macs=allowed)
-    state = trainer.SearchState(Experiment(settings, tiny_source))
+    state = SearchState(Experiment(settings, tiny_source))
     assert 0.5 * 2000 < state.steps < 2000
-    whole = trainer.SearchState(Experiment(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
+    whole = SearchState(Experiment(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
     assert whole.steps in (1999, 2000)
 
 
 @pytest.mark.parametrize(("found", "count"), [(COSTS, 1), (PAYS, 4)])
 def test_the_ranking_is_of_the_supernets_that_there_are(tmp_path, measured_settings, tiny_source, always, found, count):
     always(found)
-    folder = poolwise.run(measured_settings, tmp_path / "run", source=tiny_source)
+    retraining = poolwise.run(measured_settings, tmp_path / "run", source=tiny_source)
     ranking = RunFolder.open(tmp_path / "run").read("ranking.json", "")
-    assert folder is not None
+    trained = {role for result in retraining["results"] for role in result["roles"]}
+    assert {"pick", "default"} <= trained
     assert ranking["supernets"] == count
     assert all(len(row["assignment"]) == len(row["accuracies"]) == count for row in ranking["ranking"])
     assert ranking["evaluation_batch"] == (24 if count == 1 else 12)

@@ -1,4 +1,4 @@
-"""The loop against a slow re-statement of the six steps (DESIGN, "The method, exactly") written only with numpy.
+"""The loop against a slow re-statement of the six steps (docs/algorithm.md) written only with numpy.
 
 The network is small enough to be differentiated by hand: layers of a 1x1 convolution and a ReLU, a 2x2 max-pool
 before the layer where the configuration says so, an average and a linear head. Initial weights and the streams of
@@ -19,7 +19,8 @@ from poolwise.rankings.scoring import rank
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.storage import RunFolder
-from poolwise.supernets.trainer import search
+from poolwise.supernets.state import SearchState
+from poolwise.supernets.trainer import train
 
 LAYERS, WIDTH = 5, 4
 
@@ -189,7 +190,8 @@ def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supe
             asked.append(info["supernet"])  # one step a block here
 
     folder = RunFolder.create(tmp_path / "run", settings.to_json())
-    state = search(problem, folder, Recorder())
+    state = SearchState.open(problem, folder)
+    train(state, folder, Recorder())
     draws, scores_PM, assignment_PM, accuracy_P = restated(problem, initial)
 
     assert asked == [m for _, m in draws]

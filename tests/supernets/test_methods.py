@@ -14,8 +14,10 @@ from poolwise.experiment import Experiment
 from poolwise.progress import Interrupted, Listener
 from poolwise.rankings import scoring
 from poolwise.storage import RunFolder
-from poolwise.supernets import samplers, trainer
+from poolwise.supernets import log, samplers
 from poolwise.supernets.budget import step_macs
+from poolwise.supernets.state import CHECKPOINT, SearchState
+from poolwise.supernets.trainer import train_block
 
 METHODS = [method.name for method in samplers.available()]
 
@@ -39,7 +41,7 @@ def test_search_rank_and_report(method, tmp_path, tiny_settings, tiny_source):
 
 def test_of_a_large_space_what_was_visited_is_ranked(tmp_path, tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(scoring, "RANKED_CONFIGURATIONS", 10)
-    monkeypatch.setattr(trainer, "_SNAPSHOT_CONFIGURATIONS", 10)
+    monkeypatch.setattr(log, "SNAPSHOT_CONFIGURATIONS", 10)
     notes = []
 
     class Notes(Listener):
@@ -67,32 +69,32 @@ def test_a_wrong_method_is_told_before_there_is_a_folder(tmp_path, tiny_settings
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path, tiny_settings, tiny_source):
     folder = poolwise.search(dataclasses.replace(tiny_settings, steps=4), tmp_path / "run", source=tiny_source)
-    tensors, meta = folder.load_checkpoint(trainer.CHECKPOINT)
+    tensors, meta = folder.load_checkpoint(CHECKPOINT)
     meta["sampler"] = {"scores": [[1.0, 1.0]] * 36, "round": [], "step": 4}
-    folder.save_checkpoint(trainer.CHECKPOINT, tensors, json.loads(json.dumps(meta)))
+    folder.save_checkpoint(CHECKPOINT, tensors, json.loads(json.dumps(meta)))
     with pytest.raises(RequestError, match="an earlier version of poolwise"):
         poolwise.rank(folder.path, source=tiny_source)
 
 
 def _trained(state):
     """Weights and momenta of every SuperNet."""
-    pairs = zip(state.nets.networks, state.nets.momenta(), strict=True)
+    pairs = zip(state.mixture.networks, state.mixture.momenta(), strict=True)
     return [[tensor.clone() for tensor in (*network.parameters(), *momenta)] for network, momenta in pairs]
 
 
 def test_a_branch_copies_the_first_supernet_between_two_blocks(tiny_settings, tiny_source):
     settings = dataclasses.replace(tiny_settings, supernets=3, steps=20, warm_up=0.35, block=4)
-    state = trainer.SearchState(Experiment(settings, tiny_source))
+    state = SearchState(Experiment(settings, tiny_source))
     sizes = []
     while state.step < 7:
         first = _trained(state)
-        sizes.append(len(state.advance()))
+        sizes.append(len(train_block(state)))
     assert sizes == [4, 3]
     own = _trained(state)
     for others in own[1:]:
         assert all(torch.equal(one, other) for one, other in zip(own[0], others, strict=True))
     assert not all(torch.equal(one, other) for one, other in zip(own[0], first[0], strict=True))
-    assert [len(state.advance()) for _ in range(4)] == [4, 4, 4, 1]
+    assert [len(train_block(state)) for _ in range(4)] == [4, 4, 4, 1]
     own = _trained(state)
     assert not all(torch.equal(one, other) for one, other in zip(own[0], own[1], strict=True))
 
@@ -112,9 +114,9 @@ def test_a_branched_search_ends_in_the_same_bytes_stopped_or_in_two_workers(
             dataclasses.replace(settings, workers=1), tmp_path / "cut", source=tiny_source, listener=After(7)
         )
     poolwise.resume(tmp_path / "cut", source=tiny_source)
-    expected = whole.load_checkpoint(trainer.CHECKPOINT)[0]
+    expected = whole.load_checkpoint(CHECKPOINT)[0]
     for name in ("two", "cut"):
-        found = RunFolder.open(tmp_path / name).load_checkpoint(trainer.CHECKPOINT)[0]
+        found = RunFolder.open(tmp_path / name).load_checkpoint(CHECKPOINT)[0]
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 
@@ -125,7 +127,7 @@ def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, t
     allowed = 150 * sum(prices) // len(prices)
     settings = dataclasses.replace(tiny_settings, method=method, steps=None, search_macs=allowed, block=8, threads=1)
     whole = poolwise.search(settings, tmp_path / "whole", source=tiny_source)
-    tensors, meta = whole.load_checkpoint(trainer.CHECKPOINT)
+    tensors, meta = whole.load_checkpoint(CHECKPOINT)
     assert allowed - max(prices) < meta["macs"] < allowed + 8 * max(prices)
     last = whole.events("search")[-1]
     assert last["step"] == meta["step"] != 150
@@ -133,6 +135,6 @@ def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, t
     with pytest.raises(Interrupted):
         poolwise.search(settings, tmp_path / "part", source=tiny_source, listener=After(60))
     part = poolwise.resume(tmp_path / "part", source=tiny_source)
-    again, told = RunFolder.open(part.path).load_checkpoint(trainer.CHECKPOINT)
+    again, told = RunFolder.open(part.path).load_checkpoint(CHECKPOINT)
     assert told == meta
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)

@@ -22,6 +22,7 @@ from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling, PoolingSpace
 from poolwise.storage import RunFolder, alone, changes, command_line, environment
 from poolwise.supernets import samplers, trainer
+from poolwise.supernets.state import CHECKPOINT, SearchState
 from poolwise.truth import retraining
 from poolwise.truth.exhaustive import exhaustive
 
@@ -38,13 +39,15 @@ _OUTPUTS = {
 }
 
 
-def _search(experiment: Experiment, folder: RunFolder, listener: Listener) -> None:
+_WORK = {"refine": refining.refine, "retrain": retraining.retrain}
+
+
+def _search(experiment: Experiment, folder: RunFolder, listener: Listener) -> SearchState:
     """Train the SuperNets, then every configuration alone for a few steps where the settings say so."""
-    trainer.search(experiment, folder, listener)
+    state = SearchState.open(experiment, folder)
+    trainer.train(state, folder, listener)
     proxy_training.train(experiment, folder, listener)
-
-
-_WORK = {"search": _search, "rank": scoring.rank, "refine": refining.refine, "retrain": retraining.retrain}
+    return state
 
 
 def rooted(settings: Settings) -> Settings:
@@ -180,6 +183,7 @@ def _carry_out(
         planning.check_memory(whole, problem)
         for line in whole.lines():
             listener.note(line)
+    state: SearchState | None = None  # of a search in this process, which the ranking need not read from its checkpoint
     for stage in left:
         if stage == "report":
             from poolwise.reporting import page
@@ -195,11 +199,15 @@ def _carry_out(
             planned += seconds
             listener.expect(part, seconds)
         begin = time.monotonic()
-        if stage == "exhaustive":
+        if stage == "search":
+            state = _search(problem, folder, listener)
+        elif stage == "rank":
+            scoring.rank(problem, folder, listener, state)
+            state = None  # frees its memory
+        elif stage == "exhaustive":
             exhaustive(problem, folder, _members(problem, folder.request()["poolings"]), listener, retry)
         else:
-            work = _WORK[stage]
-            work(problem, folder, listener)
+            _WORK[stage](problem, folder, listener)
         took = round(time.monotonic() - begin, 1)
         folder.log({"event": "stage", "stage": stage, "planned": planned, "seconds": took})
     return folder
@@ -212,7 +220,7 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
     lost = folder.repair(listener.note)
     folder.settle()
     if any(name.startswith("checkpoints/") for name in lost) and folder.has(retraining.OUTPUT):
-        weights = [name for name in lost if name != f"checkpoints/{trainer.CHECKPOINT}.safetensors"]
+        weights = [name for name in lost if name != f"checkpoints/{CHECKPOINT}.safetensors"]
         if weights:  # those trainings are repeated, all others are found
             folder.save_request(folder.request(), drop=(retraining.OUTPUT, _OUTPUTS["report"]))
     if any(name.startswith("figures/") for name in lost):

@@ -25,7 +25,7 @@ from poolwise.space import LISTED, Pooling
 from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.supernets.budget import scoring_macs, short_macs, short_trainings
 from poolwise.supernets.mixture import count_all
-from poolwise.supernets.trainer import SearchState
+from poolwise.supernets.state import SearchState
 from poolwise.training.workers import run_jobs
 
 RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is ranked, or what a beam comes by
@@ -150,24 +150,45 @@ def recalibrate(
     return list(views)
 
 
-def rank(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
-    """Score the finished search's configurations and write ``ranking.json``. RequestError where it is not finished.
-
-    Of a space above RANKED_CONFIGURATIONS, those that the search visited and the default are scored, or, with
-    ``rank_beam``, what a beam over pooling positions comes by.
-    """
-    state = SearchState(problem)
-    if not state.restore(folder) or state.step < state.steps:
+def finished_search(experiment: Experiment, folder: RunFolder) -> SearchState:
+    """Return the state of the finished search in ``folder``. RequestError where it is not finished."""
+    state = SearchState(experiment)
+    if not state.restore(folder) or not state.finished:
         raise RequestError(
             f"the search in {folder.path} is at step {state.step} of {state.steps}: finish it first,"
             f" poolwise resume {folder.path}"
         )
-    scored = _beamed(problem, state, listener) if problem.settings.rank_beam else _plain(problem, state, listener)
+    return state
+
+
+def rank(
+    experiment: Experiment, folder: RunFolder, listener: Listener, state: SearchState | None = None
+) -> dict[str, Any]:
+    """Score the configurations of a finished search and write ``ranking.json``.
+
+    Of a space above RANKED_CONFIGURATIONS, the configurations that the search visited and the default are scored, or, with
+    ``rank_beam``, those that a beam search over pooling positions reaches.
+
+    Args:
+        experiment: of the run.
+        folder: of the run.
+        listener: gets progress and notes.
+        state: of the search where it is in memory (None: read from the checkpoint in ``folder``).
+
+    Raises:
+        RequestError: the search is not finished.
+    """
+    state = state or finished_search(experiment, folder)
+    scored = (
+        _beamed(experiment, state, listener) if experiment.settings.rank_beam else _plain(experiment, state, listener)
+    )
     listener.finish()
-    if len(scored.poolings) < problem.space.size:
-        listener.note(coverage(problem, len(scored.poolings)))
+    if len(scored.poolings) < experiment.space.size:
+        listener.note(coverage(experiment, len(scored.poolings)))
     value = ranking.write(
-        folder, describe(problem, state, scored, proxy_training.scores(problem, folder)), problem.settings.fusion
+        folder,
+        describe(experiment, state, scored, proxy_training.scores(experiment, folder)),
+        experiment.settings.fusion,
     )
     if "short" in value:
         listener.note(value["short"]["said"])
@@ -224,7 +245,7 @@ def _run(
 ) -> tuple[Panel, np.ndarray]:
     """Which SuperNets score ``poolings``, and right_BP."""
     panel = _panel(problem, state, poolings)
-    networks = recalibrate(problem, state.nets.networks, poolings, panel.judge_TP[0], listener)
+    networks = recalibrate(problem, state.mixture.networks, poolings, panel.judge_TP[0], listener)
     return panel, score_all(problem, networks, panel, listener)
 
 
@@ -292,7 +313,7 @@ def describe(
         "operator": problem.family.operator,
         "ranking": rows,
         "settings": problem.settings.to_json(),
-        "precision": str(state.nets.precision),
+        "precision": str(state.mixture.precision),
         **({"short": short_trainings(problem)._asdict()} if alone else {}),
         "spent": {"search_macs": state.macs + short_macs(problem), "rank_macs": _macs(problem, state, scored)},
         "supernets": state.sampler.supernets,

@@ -1,10 +1,12 @@
 """The balanced soft assignment of configurations to SuperNets, as pure functions on float64 arrays.
 
 Legend: R rows, M SuperNets. A row is a configuration, or several with equal scores: weights_R says how many. scores_RM,
-assignment_RM (rows sum to 1), potentials_M (the v of docs/algorithm.md), shares_R = weights_R / their sum.
+assignment_RM (rows sum to 1), potentials_M (v in docs/algorithm.md), shares_R = weights_R / their sum.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,45 +33,62 @@ def softmax(logits_RM: np.ndarray) -> np.ndarray:
     return shifted_RM / shifted_RM.sum(axis=1, keepdims=True)
 
 
-def balance(scores_RM: np.ndarray, temperature: float, weights_R: np.ndarray | None = None) -> np.ndarray:
-    """``p(m|a) = softmax_m(T scores[a,m] + v_m)`` with v such that every SuperNet is equally likely over all a.
+class Assignment(NamedTuple):
+    """Step 2 of the method: ``p(m|a)``, and the column potentials that make it so.
+
+    Attributes:
+        probabilities_RM: float64, rows sum to 1.
+        potentials_M: v, of mean 0.
+    """
+
+    probabilities_RM: np.ndarray
+    potentials_M: np.ndarray
+
+
+def assign(scores_RM: np.ndarray, temperature: float, potentials_M: np.ndarray) -> Assignment:
+    """Return ``p(m|a) = softmax_m(T scores[a,m] + v_m)`` for potentials v."""
+    return Assignment(softmax(temperature * np.asarray(scores_RM, np.float64) + potentials_M), potentials_M)
+
+
+def balance(
+    scores_RM: np.ndarray,
+    temperature: float,
+    weights_R: np.ndarray | None = None,
+    start_M: np.ndarray | None = None,
+) -> Assignment:
+    """Return ``p(m|a) = softmax_m(T scores[a,m] + v_m)`` with v such that every SuperNet is equally likely over all a.
 
     Args:
         scores_RM: finite scores.
         temperature: T >= 0; 0 gives the uniform assignment.
         weights_R: how many configurations each row stands for (None: one each); above 0.
+        start_M: potentials of a similar problem, which save time where they are close.
 
     Returns:
-        assignment_RM float64 with KL(weighted column means || uniform) <= 1e-9.
+        The assignment, with KL(weighted column means || uniform) <= 1e-9.
     """
-    return softmax(temperature * np.asarray(scores_RM, np.float64) + potentials(scores_RM, temperature, weights_R))
+    return assign(scores_RM, temperature, _potentials(scores_RM, temperature, weights_R, start_M))
 
 
-def potentials(
-    scores_RM: np.ndarray,
-    temperature: float,
-    weights_R: np.ndarray | None = None,
-    start_M: np.ndarray | None = None,
+def _potentials(
+    scores_RM: np.ndarray, temperature: float, weights_R: np.ndarray | None, start_M: np.ndarray | None
 ) -> np.ndarray:
-    """The potentials_M of ``balance``, of mean 0.
+    """Return the potentials_M of ``balance``, of mean 0.
 
-    v minimises the convex dual ``mean_a logsumexp_m(T scores[a,m] + v_m) - mean_m v_m``, whose gradient is the
+    v minimizes the convex dual ``mean_a logsumexp_m(T scores[a,m] + v_m) - mean_m v_m``, whose gradient is the
     difference of the column means and 1/M. At high temperature the dual is all but piecewise linear and Sinkhorn's
     steps are tiny against the distance to go. So the problem is solved at a low temperature first and the solution,
     scaled, starts the same problem at twice the temperature, up to T. Each iteration takes Newton's step, halved until
-    the dual falls enough, or Sinkhorn's where that fails.
-
-    Args:
-        start_M: potentials of a problem that is nearly this one. A few plain Newton steps from there are tried first;
-            where they do not arrive, the solution is what it is without ``start_M``.
+    the dual falls enough, or Sinkhorn's where that fails. Before all that, a few plain Newton steps from ``start_M`` are
+    tried; where they do not converge, the solution does not depend on ``start_M``.
     """
     logits_RM = temperature * np.asarray(scores_RM, np.float64)
     logits_RM = logits_RM - logits_RM.max(axis=1, keepdims=True)
     shares_R = _shares(weights_R, len(logits_RM))
     if start_M is not None:
-        found_M = _warm(logits_RM, shares_R, start_M)
-        if found_M is not None:
-            return found_M
+        warm_M = _warm(logits_RM, shares_R, start_M)
+        if warm_M is not None:
+            return warm_M
     doublings = max(int(np.ceil(np.log2(max(-logits_RM.min(), 1.0)))), 0)
     potentials_M = np.zeros(logits_RM.shape[1])
     for power in range(doublings, 0, -1):

@@ -108,7 +108,7 @@ def step_macs(problem: Experiment, macs: int, scored: float = 1.0) -> int:
 
 
 def tried_steps(steps: int) -> int:
-    """Steps of each half in a trial of a search of so many (``parting.tried``)."""
+    """Return the steps of each half in a branching trial of a search of so many steps (``branching.measure_gain``)."""
     return max(steps // _TRIED, _FEWEST_TRIED)
 
 

@@ -1,4 +1,4 @@
-"""The interface of every sampler: ask, train what it says, tell it how that went.
+"""The interface of every sampler: ask for a configuration and its SuperNet, train them, tell the accuracy.
 
 Legend: N configurations that are asked about, M SuperNets.
 """
@@ -57,8 +57,8 @@ class Sampler:
     """Decides which configuration trains on which SuperNet. Knows no network.
 
     Scores (moving averages of scoring accuracy, from 1) are kept for visited configurations only, so a space of 10^6
-    members costs what is visited. A method defines ``_choose`` and, where it needs them, ``_learn``, ``_assignment``,
-    ``_own_state`` and ``_restore_own``.
+    members costs what is visited. A method defines ``_draw_configuration``, with several SuperNets ``_draw_supernet`` and
+    ``_assignment``, and, where it needs them, ``_learn``, ``_own_state`` and ``_restore_own``.
 
     Attributes:
         name, about: what ``--method`` takes, and one line on it; the registry sets both.
@@ -107,10 +107,7 @@ class Sampler:
 
     @property
     def branch(self) -> int:
-        """Number of steps after which all SuperNets go on as copies of the first, which trained alone; 0 for never.
-
-        What trains in them is up to ``_choose``, which gives everything to the first while it is ``alone``.
-        """
+        """Number of steps after which all SuperNets go on as copies of the first, which trained alone; 0 for never."""
         return math.ceil(self.task.warm_up * self.task.steps) if self.supernets > 1 else 0
 
     @property
@@ -133,9 +130,13 @@ class Sampler:
         self.task = replace(self.task, steps=steps)
 
     def ask(self) -> tuple[Pooling, int]:
-        """The next configuration and SuperNet. A block of asks without tells between them sees the same scores."""
-        self._asked.append(self._choose())
-        a, m = self._asked[-1]
+        """Draw the next configuration and its SuperNet: steps 1 and 2 of the method.
+
+        A block of asks without tells between them sees the same scores.
+        """
+        a = self._draw_configuration()
+        m = 0 if self.alone else self._draw_supernet(a)
+        self._asked.append((a, m))
         return self.space[a], m
 
     def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
@@ -220,9 +221,13 @@ class Sampler:
             return np.eye(self.supernets)[np.zeros(len(indices), int)]
         return self._assignment(indices)
 
-    def _choose(self) -> tuple[int, int]:
-        """Index of the next configuration, and its SuperNet."""
+    def _draw_configuration(self) -> int:
+        """Return the index of the next configuration in the space (step 1)."""
         raise NotImplementedError
+
+    def _draw_supernet(self, a: int) -> int:
+        """Return the SuperNet that trains configuration ``a`` (step 2); the only one unless a method says otherwise."""
+        return 0
 
     def _learn(self, a: int, m: int, accuracy: float) -> None:
         """What a method keeps of an answer beside the scores."""

@@ -37,14 +37,14 @@ class Boltzmann(Sampler):
         logits_R[weights_R == 0] = -np.inf
         return soft.softmax(logits_R[None])[0]
 
-    def _choose(self) -> tuple[int, int]:
+    def _draw_configuration(self) -> int:
         if self.warming:
-            return uniform_below(self.task.draws, self.space.size), 0
+            return uniform_below(self.task.draws, self.space.size)
         cumulated_R = np.cumsum(self._chances())
         row = int(np.searchsorted(cumulated_R / cumulated_R[-1], self.task.draws.random(), side="right"))
         if row == 0:
-            return self._unvisited(uniform_below(self.task.draws, self.space.size - len(self._sorted))), 0
-        return self.table.visited_at(min(row, len(self._sorted))), 0
+            return self._unvisited(uniform_below(self.task.draws, self.space.size - len(self._sorted)))
+        return self.table.visited_at(min(row, len(self._sorted)))
 
     def _unvisited(self, k: int) -> int:
         """The k-th configuration, from 0, among those that are not visited."""

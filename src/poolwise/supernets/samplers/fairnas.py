@@ -24,8 +24,8 @@ class StrictFairness(Sampler):
         super().__init__(task)
         self._draw = Rounds(self.space.size, task.draws)
 
-    def _choose(self) -> tuple[int, int]:
-        return self._draw.next(), 0
+    def _draw_configuration(self) -> int:
+        return self._draw.next()
 
     def _own_state(self) -> dict[str, Any]:
         return {"draw": self._draw.state()}

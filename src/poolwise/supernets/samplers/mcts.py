@@ -37,7 +37,7 @@ class TreeSearch(Sampler):
         self._nodes: dict[tuple[int, ...], tuple[float, int]] = {}  # first stages -> Q, N
         self._open: Counter[tuple[int, ...]] = Counter()  # asks without an answer that pass a node
 
-    def _choose(self) -> tuple[int, int]:
+    def _draw_configuration(self) -> int:
         if self.warming:
             a = uniform_below(self.task.draws, self.space.size)
         else:
@@ -46,7 +46,7 @@ class TreeSearch(Sampler):
                 path = (*path, self._child(path))
             a = self.space.index(Pooling(path))
         self._open.update(self._passed(a))
-        return a, 0
+        return a
 
     def _passed(self, a: int) -> list[tuple[int, ...]]:
         """Nodes on the path to a configuration, from the root; the last stage follows from the others."""

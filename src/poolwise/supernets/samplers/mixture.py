@@ -28,26 +28,21 @@ class BalancedMixture(Sampler):
         self._draw = DRAWS[task.draw](self.space.size, task.draws)
         self._potentials_M = np.zeros(self.supernets)
 
-    def _potentials(self) -> np.ndarray:
-        """potentials_M at the present temperature."""
-        return soft.potentials(self.table.rows, self.temperature, self.table.weights, self._potentials_M)
-
-    def _rows(self) -> np.ndarray:
-        """assignment_RM of every row of the table."""
-        return soft.softmax(self.temperature * self.table.rows + self._potentials())
+    def _balance(self) -> soft.Assignment:
+        """Return the assignment of every row of the table at the present temperature."""
+        return soft.balance(self.table.rows, self.temperature, self.table.weights, self._potentials_M)
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
-        return self._rows()[[self.table.place(a) for a in indices]]
+        return self._balance().probabilities_RM[[self.table.place(a) for a in indices]]
 
-    def _choose(self) -> tuple[int, int]:
-        a = self._draw.next()
-        if self.alone:
-            return a, 0
-        self._potentials_M = self._potentials()
-        row_M = self.table.rows[self.table.place(a)]
-        chances_M = soft.softmax((self.temperature * row_M + self._potentials_M)[None])[0]
+    def _draw_configuration(self) -> int:
+        return self._draw.next()
+
+    def _draw_supernet(self, a: int) -> int:
+        probabilities_RM, self._potentials_M = self._balance()
+        chances_M = probabilities_RM[self.table.place(a)]
         m = int(np.searchsorted(np.cumsum(chances_M) / chances_M.sum(), self.task.assigns.random(), side="right"))
-        return a, min(m, self.supernets - 1)
+        return min(m, self.supernets - 1)
 
     def double(self) -> None:
         super().double()
@@ -60,7 +55,7 @@ class BalancedMixture(Sampler):
         """
         if self.alone:
             return {"temperature": self.temperature}
-        rows_RM, weights_R = self._rows(), self.table.weights
+        rows_RM, weights_R = self._balance().probabilities_RM, self.table.weights
         return {
             "temperature": self.temperature,
             "entropy": soft.entropy(rows_RM, weights_R),

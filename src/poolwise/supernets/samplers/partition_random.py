@@ -28,9 +28,11 @@ class Partition(Sampler):
         """SuperNet of configuration ``a``."""
         raise NotImplementedError
 
-    def _choose(self) -> tuple[int, int]:
-        a = self._draw.next()
-        return a, 0 if self.alone else self.group(a)
+    def _draw_configuration(self) -> int:
+        return self._draw.next()
+
+    def _draw_supernet(self, a: int) -> int:
+        return self.group(a)
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
         return np.eye(self.supernets)[[self.group(a) for a in indices]]

@@ -21,5 +21,5 @@ class SinglePath(Sampler):
         super().__init__(task)
         self._draw = Independent(self.space.size, task.draws)
 
-    def _choose(self) -> tuple[int, int]:
-        return self._draw.next(), 0
+    def _draw_configuration(self) -> int:
+        return self._draw.next()

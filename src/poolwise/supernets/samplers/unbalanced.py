@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from poolwise.supernets import assignment as soft
 from poolwise.supernets.samplers.mixture import BalancedMixture
 from poolwise.supernets.samplers.registry import register
 
@@ -15,5 +16,5 @@ class UnbalancedMixture(BalancedMixture):
     A control for balancing, ours: nothing keeps one SuperNet from being chosen always.
     """
 
-    def _potentials(self) -> np.ndarray:
-        return np.zeros(self.supernets)
+    def _balance(self) -> soft.Assignment:
+        return soft.assign(self.table.rows, self.temperature, np.zeros(self.supernets))

@@ -1,0 +1,78 @@
+"""What a search writes down and reports while it trains: events, progress and the profile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poolwise.progress import Listener
+from poolwise.stopwatch import PARTS
+from poolwise.storage import FORMAT, RunFolder
+from poolwise.supernets.state import SearchState
+
+CURVE_EVENTS = 200  # means of loss and accuracy in a whole search
+SNAPSHOT_EVENTS = 40  # snapshots of the assignment in a whole search
+SNAPSHOT_CONFIGURATIONS = 1000  # larger spaces have no snapshots
+_LEADERS_EVERY = 20  # steps between two reports of the leading configurations
+_LEADERS = 5
+
+
+class SearchLog:
+    """Write the events of a search to its run folder and report its progress.
+
+    Events that were written after the checkpoint which the search goes on from are dropped.
+    """
+
+    def __init__(self, state: SearchState, folder: RunFolder, listener: Listener):
+        self.state, self.folder, self.listener = state, folder, listener
+        self._checks = len(state.checks)  # branching checks that are in the log
+        for kind, step in (("search", state.step + 1), ("assignment", state.step + 1), ("branching", state.step)):
+            folder.forget_events(kind, step)
+        listener.start("search", state.steps, state.step)
+
+    def add(self, records: list[dict[str, Any]]) -> None:
+        """Log the steps of a block (``trainer.train_block``) and report them."""
+        state, before = self.state, self.state.step - len(records)
+        state.records += records
+        if self._due(CURVE_EVENTS, before):
+            self._log_curves()
+        if self._due(SNAPSHOT_EVENTS, before) and state.experiment.space.size <= SNAPSHOT_CONFIGURATIONS:
+            self._log_assignment()
+        best = None
+        if _passed(before, state.step, _LEADERS_EVERY):
+            best = [(str(pooling), score) for pooling, score in state.sampler.leaders(_LEADERS)]
+        self.listener.advance(len(records), best=best, **records[-1])
+        for check in state.checks[self._checks :]:
+            self.folder.log({"event": "branching", **check})
+            self.listener.note(check["said"])
+        self._checks = len(state.checks)
+
+    def close(self) -> None:
+        """Write the profile, where one was requested, and report the end."""
+        watch = self.state.watch
+        if watch.running:
+            seconds = {part: round(watch.seconds.get(part, 0.0), 3) for part in PARTS}
+            profile = {"format": FORMAT, "stage": "search", "steps": self.state.steps, "seconds": seconds}
+            self.folder.write_json("profile.json", profile)
+        self.listener.finish()
+
+    def _due(self, events: int, before: int) -> bool:
+        """Return whether one of so many ``events`` in a search falls on the steps after ``before``; one does on the last."""
+        step, steps = self.state.step, self.state.steps
+        return step == steps or _passed(before, step, max(steps // events, 1))
+
+    def _log_curves(self) -> None:
+        """Log means over the steps since the last such event."""
+        records, self.state.records = self.state.records, []
+        means = {name: sum(record[name] for record in records) / len(records) for name in ("loss", "accuracy")}
+        event = {**means, "lr": records[-1]["lr"], **self.state.sampler.summary()}
+        self.folder.log({"event": "search", "step": self.state.step, **event})
+
+    def _log_assignment(self) -> None:
+        assignment_PM = self.state.sampler.assignment_of(list(self.state.experiment.space))
+        event = {"event": "assignment", "step": self.state.step, "assignment": assignment_PM.round(4).tolist()}
+        self.folder.log(event)
+
+
+def _passed(before: int, after: int, every: int) -> bool:
+    """Return whether a multiple of ``every`` lies in (before, after]."""
+    return after // every > before // every

@@ -1,0 +1,149 @@
+"""The state of a search: SuperNets, sampler, batches and random streams, and the checkpoint that keeps them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poolwise.experiment import Experiment
+from poolwise.rng import Streams
+from poolwise.sanitize import reading
+from poolwise.stopwatch import Stopwatch
+from poolwise.storage import RunFolder
+from poolwise.supernets import samplers
+from poolwise.supernets.budget import measured_macs, search_steps, short_macs, step_macs
+from poolwise.supernets.mixture import Job, Mixture
+from poolwise.supernets.pace import Pace
+
+CHECKPOINT = "search"
+
+
+class SearchState:
+    """Everything that a search is at one moment; ``save`` and ``restore`` keep it.
+
+    Args:
+        experiment: network, space, images and settings.
+
+    Attributes:
+        step, steps: optimizer steps so far, and in all.
+        macs: multiply-adds so far of training steps, scoring batches and branching trials.
+        sampler: draws configurations and SuperNets, and keeps the scores.
+        mixture: the SuperNets with their optimizers and batches.
+        checks: results of the branching checks so far.
+        records: what happened at each step since the last event of the log.
+        pace: of a search whose length is given in multiply-adds, else None.
+        streams: random streams of the search.
+        watch: seconds of each part of a step, for ``--profile``.
+    """
+
+    def __init__(self, experiment: Experiment):
+        settings = experiment.settings
+        self.experiment = experiment
+        self.step, self.steps = 0, search_steps(experiment)
+        self.macs = 0
+        self.checks: list[dict[str, Any]] = []
+        self.records: list[dict[str, Any]] = []
+        self.watch = Stopwatch(settings.profile)
+        self.pace: Pace | None = None
+        if settings.search_macs:
+            reserved = short_macs(experiment) + measured_macs(experiment)
+            self.pace = Pace(max(settings.search_macs - reserved, 1), self.steps)
+        self.streams = Streams(settings.seed).child("search")
+        self.sampler = samplers.sampler(settings.method)(
+            samplers.Task(
+                experiment.space,
+                settings.nets,
+                self.steps,
+                (settings.temperature_start, settings.temperature),
+                settings.draw,
+                self.streams["draw"],
+                self.streams["assign"],
+                settings.warm_up,
+                grows=settings.branching == "measured",
+            )
+        )
+        self.mixture = Mixture(experiment, self.streams)
+
+    @classmethod
+    def open(cls, experiment: Experiment, folder: RunFolder) -> SearchState:
+        """Return the state of the last checkpoint in ``folder``, or a new one, which is saved there."""
+        state = cls(experiment)
+        if not state.restore(folder):
+            state.save(folder)
+        return state
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.steps
+
+    def advance(self, jobs: list[Job]) -> None:
+        """Count the steps of a block and their multiply-adds; branch where the warm-up ends."""
+        self.step += len(jobs)
+        if self.step == self.sampler.branch:
+            self.mixture.branch(1, self.sampler.supernets)
+        macs = [step_macs(self.experiment, self.experiment.cost(job.pooling).macs) for job in jobs]
+        self.macs += sum(macs)
+        if self.pace:
+            self._set_length(self.pace, macs)
+
+    def _set_length(self, pace: Pace, macs: list[int]) -> None:
+        """Make the search as long as the multiply-adds that are left allow."""
+        branching_macs = sum(check["macs"] for check in self.checks)
+        self.steps = self.step + pace.steps_left(self.macs - branching_macs, macs)
+        self.sampler.lengthen(self.steps)
+
+    def save(self, folder: RunFolder) -> None:
+        """Write the state into one file, atomically."""
+        meta = {
+            "step": self.step,
+            "macs": self.macs,
+            "sampler": self.sampler.state(),
+            "streams": self.streams.state(),
+            "training": self.mixture.training.state(),
+            "scoring": self.mixture.scoring.state(),
+            "window": self.records,
+            "pace": list(self.pace.last) if self.pace else [],
+            "checks": self.checks,
+            "profile": self.watch.seconds,
+        }
+        folder.save_checkpoint(CHECKPOINT, self._tensors(), meta, keep=True)
+
+    def restore(self, folder: RunFolder) -> bool:
+        """Go back to what ``save`` wrote; return False where there is no checkpoint.
+
+        Raises:
+            RunFailure: the checkpoint is damaged or belongs to another network.
+        """
+        loaded = folder.load_checkpoint(CHECKPOINT)
+        if loaded is None:
+            return False
+        with reading(f"the checkpoint of the search in {folder.path}", "remove it to start the search again"):
+            self._load(*loaded)
+        return True
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for m, (network, momenta) in enumerate(zip(self.mixture.networks, self.mixture.momenta(), strict=True)):
+            for (name, parameter), momentum in zip(network.named_parameters(), momenta, strict=True):
+                tensors[f"{m}.weight.{name}"] = parameter
+                tensors[f"{m}.momentum.{name}"] = momentum
+        return tensors
+
+    @torch.no_grad()
+    def _load(self, saved: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        for name, tensor in self._tensors().items():
+            if saved[name].shape != tensor.shape:
+                raise ValueError(f"{name} has another shape")
+            tensor.copy_(saved[name])
+        self.step, self.macs, self.checks = int(meta["step"]), int(meta["macs"]), list(meta.get("checks", []))
+        self.sampler.restore(meta["sampler"])
+        self.streams.restore(meta["streams"])
+        self.mixture.training.restore(meta["training"])
+        self.mixture.scoring.restore(meta["scoring"])
+        self.records = list(meta["window"])
+        if self.pace and self.step:
+            self._set_length(self.pace, meta["pace"])
+        self.watch.seconds = dict(meta["profile"])

@@ -1,0 +1,104 @@
+"""The path from the command to an optimizer step, and from the search to the ranking within one process."""
+
+import dataclasses
+import signal
+import traceback
+from pathlib import Path
+
+import pytest
+
+import poolwise
+from conftest import After
+from poolwise.cli import main
+from poolwise.progress import Interrupted
+from poolwise.storage import RunFolder
+from poolwise.supernets import mixture
+from poolwise.supernets.state import CHECKPOINT
+
+ROOT = Path(poolwise.__file__).parent
+
+
+def path_to_train_step(monkeypatch, arguments):
+    """Return the functions of poolwise between the command and the first ``train_step`` of a search, outermost first."""
+    stacks = []
+
+    def stopping(*_):
+        stacks.append(traceback.extract_stack()[:-1])
+        raise Interrupted
+
+    monkeypatch.setattr(mixture, "train_step", stopping)
+    with pytest.raises(SystemExit):
+        main(arguments)
+    inside = [frame for frame in stacks[0] if ROOT in Path(frame.filename).parents]
+    return [f"{Path(frame.filename).relative_to(ROOT).as_posix()}:{frame.name}" for frame in inside]
+
+
+@pytest.fixture
+def own_signals():
+    """Put back the signal handlers that the command installs."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_from_the_command_to_an_optimizer_step_it_is_a_short_way(tmp_path, image_folder, monkeypatch, own_signals):
+    command = (
+        f"run --data folder:{image_folder} --image-size 8 --width 2 --supernets 2 --steps 4 --batch-size 4 --retrain-steps 1"
+        f" --retrain-seeds 1 --precision float32 --device cpu --threads 1 --workers 1 --out {tmp_path / 'run'}"
+    )
+    path = path_to_train_step(monkeypatch, command.split())
+    assert path[-4:] == [
+        "pipeline/runner.py:_search",
+        "supernets/trainer.py:train",
+        "supernets/trainer.py:train_block",
+        "supernets/mixture.py:train_and_score",
+    ]
+    assert path[0] == "cli/commands.py:main"
+    assert len(path) <= 11, path
+    print(path)
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Names of the checkpoints that are read."""
+    names, original = [], RunFolder.load_checkpoint
+
+    def recorded(folder, name):
+        checkpoint = original(folder, name)
+        if checkpoint is not None:
+            names.append(name)
+        return checkpoint
+
+    monkeypatch.setattr(RunFolder, "load_checkpoint", recorded)
+    return names
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "mixture", "supernets": 2},
+        {"method": "mixture", "supernets": 3, "warm_up": 0.35, "block": 4, "rank_on": "all"},
+        {"method": "mixture", "supernets": 4, "branching": "measured", "steps": 24},
+    ],
+)
+def test_the_ranking_gets_the_live_state_and_is_the_same_as_from_the_checkpoint(
+    tmp_path, tiny_settings, tiny_source, loaded, changes
+):
+    settings = dataclasses.replace(tiny_settings, retrain_steps=1, retrain_seeds=1, **changes)
+    poolwise.run(settings, tmp_path / "direct", source=tiny_source)
+    assert CHECKPOINT not in loaded
+    poolwise.search(settings, tmp_path / "staged", source=tiny_source)
+    assert CHECKPOINT not in loaded
+    poolwise.rank(tmp_path / "staged", source=tiny_source)
+    assert loaded == [CHECKPOINT]
+    staged, direct = ((tmp_path / name / "ranking.json").read_bytes() for name in ("staged", "direct"))
+    assert staged == direct
+
+
+def test_a_resumed_run_reads_its_checkpoint_once(tmp_path, tiny_settings, tiny_source, loaded):
+    settings = dataclasses.replace(tiny_settings, retrain_steps=1, retrain_seeds=1)
+    with pytest.raises(Interrupted):
+        poolwise.run(settings, tmp_path / "run", source=tiny_source, listener=After(7))
+    poolwise.resume(tmp_path / "run", source=tiny_source)
+    assert loaded == [CHECKPOINT]
