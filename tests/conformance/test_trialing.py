@@ -178,3 +178,30 @@ def test_the_trained_come_before_their_neighbours():
     trials = run(method)
     assert SPACE[int(method.ranking().argmax())] == max(trials, key=lambda trial: trial[3])[0]
     assert Pooling.parse("5-3-2") in SPACE
+
+
+STREAMS = {
+    "gp": "GaussianProcess",
+    "random": "RandomSearch",
+    "refine": "Refine",
+    "regularised-evolution": "RegularisedEvolution",
+    "short-all": "ShortAll",
+    "successive-halving": "SuccessiveHalving",
+    "top": "Top",
+    "tpe": "Tpe",
+}
+
+
+def test_stream_names_are_explicit_and_never_change():
+    """A stream name decides every draw of a strategy: a change here changes results and breaks the resume of runs."""
+    assert {name: strategy.stream for name, strategy in available().items()} == STREAMS
+    assert all("stream" in vars(strategy) for strategy in available().values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_renaming_a_class_changes_nothing(name):
+    strategy = available()[name]
+    renamed = type("Renamed", (strategy,), {})
+    method = renamed(make(name).task)
+    assert type(method).__name__ == "Renamed"
+    assert run(method, 8) == run(make(name), 8)

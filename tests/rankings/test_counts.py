@@ -120,7 +120,7 @@ def deep(monkeypatch):
         return _chain(BasicBlock, 1, (43,), classes, width, norm)
 
     known = registry.Family("deep", Pooling((15, 15, 14)), 2, build, "for this test")
-    monkeypatch.setitem(registry._FAMILIES, "deep", known)
+    monkeypatch.setitem(registry.FAMILIES._entries, "deep", known)
     monkeypatch.setattr(planning, "_SAMPLE", 50)
     for method in ("__iter__", "__len__"):  # nothing goes through it
         monkeypatch.setattr(UnionSpace, method, lambda space: pytest.fail("the whole space was gone through"))

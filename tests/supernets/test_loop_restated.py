@@ -34,9 +34,7 @@ def build(classes=3, width=WIDTH, norm=None):
 
 @pytest.fixture
 def pointwise(monkeypatch):
-    registry.available()  # found before the registry is swapped, or other tests would not find them any more
-    families = {**registry._FAMILIES}
-    monkeypatch.setattr(registry, "_FAMILIES", families)
+    monkeypatch.setattr(registry.FAMILIES, "_entries", registry.FAMILIES.all())  # a copy that this test may add to
     registry.register("pointwise", default="2-2-1", width=WIDTH, summary="test")(build)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from poolwise.errors import RequestError, did_you_mean
+from poolwise.registry import Registry
 from poolwise.space import Pooling, PoolingSpace, space_of
 
 if TYPE_CHECKING:
@@ -52,51 +50,40 @@ class Family:
         return self.space if counts is None else space_of(self.default.layers, counts, also=[self.default])
 
 
-_FAMILIES: dict[str, Family] = {}
+FAMILIES: Registry[Family] = Registry(
+    "model", "poolwise.networks", hint="; torchvision:NAME, timm:NAME and FILE.py:NAME are taken as well"
+)
 
 
 def register(
     name: str, *, default: str, width: int, summary: str, operator: str = "pool", reduction: int = 1
 ) -> Callable[[Build], Build]:
-    """Decorator that adds a build function to the registry under ``name`` and marks its chains with the operator."""
+    """Return a decorator that registers a build function as the family ``name``; its chains carry the operator."""
 
     def add(build: Build) -> Build:
-        assert name not in _FAMILIES, f"two families are called {name}"
-
         @functools.wraps(build)
         def marked(*args: Any, **kwargs: Any) -> Chain:
             chain = build(*args, **kwargs)
             chain.operator, chain.reduction = operator, reduction
             return chain
 
-        _FAMILIES[name] = Family(name, Pooling.parse(default), width, marked, summary, operator, reduction)
+        FAMILIES.add(name, Family(name, Pooling.parse(default), width, marked, summary, operator, reduction))
         return marked
 
     return add
 
 
-def _discover() -> None:
-    package = importlib.import_module("poolwise.networks")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"poolwise.networks.{module.name}")
-
-
 def available() -> list[Family]:
-    """Every family in the house, by name."""
-    _discover()
-    return [_FAMILIES[name] for name in sorted(_FAMILIES)]
+    """Return every family of the library, by name."""
+    return list(FAMILIES.all().values())
 
 
 def family(name: str) -> Family:
-    """The family called ``name``, or a network that is not of this library as one. RequestError with the known names."""
+    """Return the family called ``name``, or another library's network as one.
+
+    Raises:
+        RequestError: for an unknown name; the message lists the known ones.
+    """
     from poolwise.networks import others  # which makes families
 
-    if others.is_other(name):
-        return others.family_of(name)
-    known = {f.name: f for f in available()}
-    if name not in known:
-        raise RequestError(
-            f"unknown model {name!r}{did_you_mean(name, known)}. Known models: {', '.join(known)};"
-            " torchvision:NAME, timm:NAME and FILE.py:NAME are taken as well"
-        )
-    return known[name]
+    return others.family_of(name) if others.is_other(name) else FAMILIES.get(name)

@@ -4,6 +4,6 @@ Each asks for a training (which configuration, how long, which seed) and is told
 new method is one file in this folder with ``@register(...)`` in it.
 """
 
-from poolwise.trialing.base import Ask, Method, Task, available, create, register
+from poolwise.trialing.base import STRATEGIES, Ask, Method, Task, available, create, register
 
-__all__ = ["Ask", "Method", "Task", "available", "create", "register"]
+__all__ = ["STRATEGIES", "Ask", "Method", "Task", "available", "create", "register"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from poolwise import metrics
-from poolwise.errors import RequestError, did_you_mean
+from poolwise.errors import RequestError
+from poolwise.registry import Registry
 from poolwise.rng import Streams
 from poolwise.space import Pooling, PoolingSpace
 
@@ -62,9 +61,11 @@ class Method(ABC):
 
     Nothing but what was asked and told is state: a new object that is told the same (``replay``) goes on identically.
     ``accuracies`` says whether the scores of ``ranking`` are accuracies, ``batches`` whether several trainings may be asked
-    for before the first is told.
+    for before the first is told. ``stream`` names the random streams of a strategy: with the seed it decides every draw, so it
+    never changes, whatever the class is called.
     """
 
+    stream: ClassVar[str]
     accuracies: ClassVar[bool] = True
     batches: ClassVar[bool] = False
 
@@ -77,7 +78,7 @@ class Method(ABC):
             task.steps,
             task.cost,
         )
-        self.streams = Streams(task.seed).child(type(self).__name__)
+        self.streams = Streams(task.seed).child(self.stream)
         self.spent, self.count = 0, 0.0
         self.told: dict[tuple[Pooling, int], list[float]] = {}
         self.open: deque[Ask] = deque()  # without an answer yet
@@ -168,26 +169,9 @@ class Method(ABC):
         """Called with everything that is told."""
 
 
-_METHODS: dict[str, type[Method]] = {}
-
-
-def register(name: str) -> Callable[[type[Method]], type[Method]]:
-    """Decorator that adds a method to the registry under ``name``."""
-
-    def add(method: type[Method]) -> type[Method]:
-        assert name not in _METHODS, f"two methods are called {name}"
-        _METHODS[name] = method
-        return method
-
-    return add
-
-
-def available() -> dict[str, type[Method]]:
-    """Every method in the house, by name."""
-    package = importlib.import_module("poolwise.trialing")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"poolwise.trialing.{module.name}")
-    return dict(sorted(_METHODS.items()))
+STRATEGIES: Registry[type[Method]] = Registry("method", "poolwise.trialing")
+register = STRATEGIES.register
+available = STRATEGIES.all
 
 
 def create(
@@ -200,8 +184,9 @@ def create(
     cost: Callable[[Pooling, int], int],
     **more: Any,
 ) -> Method:
-    """The method called ``name``, for a ``Task`` of these. RequestError for an unknown name or a missing package."""
-    known = available()
-    if name not in known:
-        raise RequestError(f"unknown method {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}")
-    return known[name](Task(space, seed, macs, steps, cost, **more))
+    """Return the strategy called ``name`` for a ``Task`` of the other arguments.
+
+    Raises:
+        RequestError: for an unknown name or where the strategy needs a package that is not installed.
+    """
+    return STRATEGIES.get(name)(Task(space, seed, macs, steps, cost, **more))

@@ -87,6 +87,8 @@ def _free(space: PoolingSpace) -> int:
 class Tpe(_Optuna):
     """TPESampler, multivariate. Not-yet-trained configurations are preferred."""
 
+    stream = "Tpe"
+
     def _sampler(self, seed: int) -> Any:
         return self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True)
 
@@ -94,6 +96,8 @@ class Tpe(_Optuna):
 @register("gp")
 class GaussianProcess(_Optuna):
     """GPSampler (log expected improvement, noisy objective). Not-yet-trained configurations are preferred."""
+
+    stream = "GaussianProcess"
 
     def _sampler(self, seed: int) -> Any:
         return self.optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)

@@ -20,6 +20,8 @@ TOURNAMENT = 3
 class RegularisedEvolution(Method):
     """Full trainings of children of the best of a few random members of the population."""
 
+    stream = "RegularisedEvolution"
+
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self.population: deque[tuple[Pooling, float]] = deque(maxlen=POPULATION)

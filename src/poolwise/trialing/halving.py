@@ -24,6 +24,7 @@ class SuccessiveHalving(Method):
     """Brackets of three rungs. Where a third of the compute does not pay for three of the shortest trainings, all rungs
     become shorter by 3 until it does."""
 
+    stream = "SuccessiveHalving"
     accuracies = False
 
     def __init__(self, task: Task) -> None:

@@ -40,6 +40,7 @@ class Refine(Method):
         candidates: the configurations that it is about: all, or in a large space a uniform draw.
     """
 
+    stream = "Refine"
     batches = True
 
     def __init__(self, task: Task) -> None:

@@ -19,6 +19,8 @@ from poolwise.trialing.base import Method, register
 class ShortAll(Method):
     """One length for all, in a random order."""
 
+    stream = "ShortAll"
+
     @cached_property
     def length(self) -> int:
         """Steps of each training; 0 where the compute does not reach for one step of each."""

@@ -12,6 +12,7 @@ _CANDIDATES = 1024  # of a space that is larger
 class Top(Method):
     """Full trainings in the order of the first hint; in a random order where there is none."""
 
+    stream = "Top"
     batches = True
 
     def __init__(self, task: Task) -> None:

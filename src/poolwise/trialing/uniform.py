@@ -10,5 +10,7 @@ from poolwise.trialing.base import Method, register
 class RandomSearch(Method):
     """Full trainings of uniform draws."""
 
+    stream = "RandomSearch"
+
     def _next(self) -> tuple[Pooling, int] | None:
         return self.uniform(self.streams["draw"]), self.steps

@@ -1,0 +1,72 @@
+"""One registry for whatever is found by name: model families, samplers, strategies.
+
+A new entry is one file in the registry's package with ``@register(...)`` in it; nothing else names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from poolwise.errors import RequestError, did_you_mean
+
+Entry = TypeVar("Entry")
+Decorated = TypeVar("Decorated")
+
+
+class Registry(Generic[Entry]):
+    """Entries by name. Modules of ``package`` are imported before the first lookup, so that they register themselves.
+
+    Args:
+        noun: what an entry is called in messages, for instance ``model``.
+        package: dotted name of the package whose modules register entries.
+        hint: what else is allowed, added to the message about an unknown name.
+    """
+
+    def __init__(self, noun: str, package: str, hint: str = "") -> None:
+        self.noun, self.package, self.hint = noun, package, hint
+        self._entries: dict[str, Entry] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[Decorated], Decorated]:
+        """Return a decorator that adds what it decorates under ``name`` and returns it unchanged."""
+
+        def decorate(entry: Decorated) -> Decorated:
+            self.add(name, entry)  # type: ignore[arg-type]
+            return entry
+
+        return decorate
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Add an entry. Each name is taken once."""
+        assert name not in self._entries, f"two entries of {self.package} are called {name}"
+        self._entries[name] = entry
+
+    def all(self) -> dict[str, Entry]:
+        """Return every entry by name, in alphabetical order."""
+        self._discover()
+        return dict(sorted(self._entries.items()))
+
+    def get(self, name: str) -> Entry:
+        """Return the entry called ``name``.
+
+        Raises:
+            RequestError: for an unknown name; the message lists the known ones and the closest one.
+        """
+        self._discover()
+        if name not in self._entries:
+            known = self.all()
+            raise RequestError(
+                f"unknown {self.noun} {name!r}{did_you_mean(name, known)}. Known {self.noun}s: {', '.join(known)}{self.hint}"
+            )
+        return self._entries[name]
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        self._discovered = True
