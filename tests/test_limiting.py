@@ -44,17 +44,52 @@ def test_an_impossible_limit_names_the_smallest_and_the_flag(limits):
         found(**limits)
 
 
-def test_more_layers_at_full_resolution_take_longer():
-    resnet = family("resnet20")
-    poolings = [Pooling.parse("1-1-8"), Pooling.parse("8-1-1")]
-    told = limiting.latencies(
-        lambda pooling: poolwise.network("resnet20", pooling, width=resnet.width),
-        poolings,
-        torch.zeros(16, 3, 32, 32),
-        Precision.parse("float32"),
-        torch.device("cpu"),
-    )
-    assert told[poolings[0]] < told[poolings[1]]
+class Clock:
+    """A clock that only moves when a network that it times is called."""
+
+    def __init__(self):
+        self.now, self.calls = 0.0, []
+
+    def network(self, pooling, milliseconds):
+        """A network that takes some time: 100 times as much when it is first called, and in one slow round later."""
+
+        class Timed(torch.nn.Module):
+            def forward(_, images_BCHW):
+                slow = 100 if self.calls.count(pooling) in (0, 5) else 1
+                self.calls.append(pooling)
+                self.now += slow * milliseconds / 1000
+                return images_BCHW
+
+        return Timed()
+
+
+def timed(build, poolings):
+    cpu, precision = torch.device("cpu"), Precision.parse("float32")
+    return limiting.latencies(build, poolings, torch.zeros(16, 3, 32, 32), precision, cpu)
+
+
+def test_a_latency_is_the_median_of_rounds_that_time_every_network(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(limiting.time, "perf_counter", lambda: clock.now)
+    takes = {Pooling.parse("1-1-8"): 2.0, Pooling.parse("4-3-3"): 3.0, Pooling.parse("8-1-1"): 5.0}
+    found = timed(lambda pooling: clock.network(pooling, takes[pooling]), list(takes))
+    assert found == pytest.approx(takes), "preparing kernels and a slow spell of the machine do not count"
+    rounds = [tuple(clock.calls[start : start + 3]) for start in range(0, len(clock.calls), 3)]
+    assert len(rounds) == limiting.ROUNDS + 1
+    assert all(set(one) == set(takes) for one in rounds)
+    assert len(set(rounds)) > 1, "every round has another order"
+
+
+def test_the_networks_that_are_timed_are_those_of_the_configurations():
+    width, poolings, built = family("resnet20").width, [Pooling.parse("1-1-8"), Pooling.parse("8-1-1")], []
+
+    def build(pooling):
+        built.append(pooling)
+        return poolwise.network("resnet20", pooling, width=width)
+
+    found = timed(build, poolings)
+    assert built == list(found) == poolings
+    assert all(milliseconds > 0 for milliseconds in found.values())
 
 
 def test_a_subspace_is_a_space():
