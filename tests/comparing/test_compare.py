@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import poolwise
-from poolwise import api, tables
+from poolwise import api, metrics, tables
 from poolwise.comparing.judge import Entry, judge, pairs, summary
 from poolwise.comparing.study import study, write
 from poolwise.errors import RequestError
@@ -147,11 +147,12 @@ def test_a_table_that_does_not_fit(tmp_path):
 
 def test_own_table_with_zero_cost_scores(tmp_path, tiny_settings, tiny_source):
     settings = poolwise.Settings.from_json({**tiny_settings.to_json(), "retrain_steps": 1})
-    api.exhaustive(settings, tmp_path / "run", source=tiny_source, table=tmp_path / "mine")
+    truth = api.exhaustive(settings, tmp_path / "run", source=tiny_source, table=tmp_path / "mine")
     value = api.compare(
         tmp_path / "mine", tmp_path / "out", names=["macs", "naswot"], seeds=[1, 2], resamples=20, source=tiny_source
     )
     told = {(row["method"], row["treatment"]): row for row in value["summary"]}
     assert (told["naswot", "raw"]["n"], told["macs", "raw"]["n"]) == (2, 1)
     assert told["naswot", "fused"]["budget_macs"] > 0
-    assert value["ceiling"] is not None
+    seeds = zip(*(result["accuracies"] for result in truth["results"]), strict=True)
+    assert value["ceiling"] == pytest.approx(metrics.kendall_tau_b(*seeds))

@@ -47,6 +47,9 @@ def test_running_trials_are_taken_into_account():
     assert len(set(names)) == 3
     study.tell(open_[0], state=optuna.trial.TrialState.FAIL)
     study.optimize(objective(sampler), n_trials=1)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "COMPLETE", "FAIL", "RUNNING", "RUNNING", "COMPLETE"]
+    assert study.trials[-1].params["pooling"] not in names[1:], "what is still training is not asked for again"
 
 
 def test_without_optuna(monkeypatch):

@@ -64,6 +64,7 @@ def test_what_is_told_is_believed_and_can_be_taken_back():
     assert surrogate.mean_P[35] > before[0][35] + 5
     surrogate.without_last()
     assert np.array_equal(surrogate.mean_P, before[0])
+    assert np.array_equal(surrogate.deviation_P, before[1])
     best_P = surrogate.best(np.random.default_rng(0))
     assert best_P.sum() == pytest.approx(1)
     assert best_P[20] > best_P[0]
