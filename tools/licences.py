@@ -34,8 +34,18 @@ def requirements() -> dict[str, str]:
 
 
 def licence(name: str) -> str:
-    """As the package says: its expression, its classifiers, or the first words of its licence field."""
-    told = metadata.metadata(name)
+    """As the package says: its expression, its classifiers, or the first words of its licence field.
+
+    A package that only another version of Python needs is not installed; the page is then believed. PackageNotFoundError where
+    it does not list it either.
+    """
+    try:
+        told = metadata.metadata(name)
+    except metadata.PackageNotFoundError:
+        listed = re.search(rf"^\| {re.escape(name)} \| .* \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+        if listed is None:
+            raise
+        return listed[1]
     classifiers = [c.split(" :: ")[-1] for c in told.get_all("Classifier") or [] if c.startswith("License ::")]
     text = told.get("License-Expression") or ", ".join(classifiers) or (told.get("License") or "").strip()
     return text.splitlines()[0][:120] if text else "not said"
