@@ -3,49 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import TypeVar
 
-from poolwise.errors import RequestError, did_you_mean
+from poolwise.errors import RequestError
+from poolwise.registry import Registry
 from poolwise.settings import Settings
 from poolwise.supernets.samplers.base import Sampler
 
-_METHODS: dict[str, type[Sampler]] = {}
-Method = TypeVar("Method", bound=type[Sampler])
+SAMPLERS: Registry[type[Sampler]] = Registry("method", "poolwise.supernets.samplers")
+SamplerClass = TypeVar("SamplerClass", bound=type[Sampler])
 
 
-def register(name: str, *, summary: str) -> Callable[[Method], Method]:
-    """Decorator that adds a sampler class to the registry under ``name``, with one line on what it does."""
+def register(name: str, *, summary: str) -> Callable[[SamplerClass], SamplerClass]:
+    """Return a decorator that registers a sampler class under ``name``, with one line on what it does."""
 
-    def add(method: Method) -> Method:
-        assert name not in _METHODS, f"two samplers are called {name}"
-        method.name, method.about = name, summary
-        _METHODS[name] = method
-        return method
+    def add(sampler_class: SamplerClass) -> SamplerClass:
+        sampler_class.name, sampler_class.about = name, summary
+        SAMPLERS.add(name, sampler_class)
+        return sampler_class
 
     return add
 
 
-def _discover() -> None:
-    package = importlib.import_module("poolwise.supernets.samplers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"poolwise.supernets.samplers.{module.name}")
-
-
 def available() -> list[type[Sampler]]:
-    """Every sampler in the house, by name."""
-    _discover()
-    return [_METHODS[name] for name in sorted(_METHODS)]
+    """Return every sampler of the library, by name."""
+    return list(SAMPLERS.all().values())
 
 
 def sampler(name: str) -> type[Sampler]:
-    """The sampler called ``name``; call it with a Task. Raises RequestError with the known names otherwise."""
-    known = {method.name: method for method in available()}
-    if name not in known:
-        raise RequestError(f"unknown method {name!r}{did_you_mean(name, known)}. Known methods: {', '.join(known)}")
-    return known[name]
+    """Return the sampler class called ``name``; call it with a Task.
+
+    Raises:
+        RequestError: for an unknown name; the message lists the known ones.
+    """
+    return SAMPLERS.get(name)
 
 
 def settled(settings: Settings) -> Settings:
