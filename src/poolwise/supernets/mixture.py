@@ -15,13 +15,13 @@ from torch import Tensor
 from poolwise.experiment import Experiment
 from poolwise.images.batches import Draw, Shuffled
 from poolwise.networks.switch import SwitchableNet
+from poolwise.parallelism import for_search
 from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.space import Pooling
 from poolwise.stopwatch import IDLE, Stopwatch
 from poolwise.training import Precision, compiled, correct, count_correct, sgd, train_step
-from poolwise.parallelism import for_search
 from poolwise.training.workers import WorkerPool
 
 
