@@ -16,7 +16,7 @@ FLOORS = [
     {"space"},
     {"storage"},
     {"metrics"},
-    {"images"},
+    {"images", "selection"},
     {"networks"},
     {"training"},
     {"calibration"},

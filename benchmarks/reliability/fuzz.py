@@ -36,12 +36,13 @@ from poolwise.errors import PoolwiseError
 from poolwise.experiment import Experiment
 from poolwise.images import cifar10
 from poolwise.images.python_batch import python_batch
+from poolwise.selection.picks import picks_of
 from poolwise.settings import Settings
 from poolwise.space import Pooling, PoolingSpace
 from poolwise.storage import RunFolder
 from poolwise.storage.schemas import Space, validate
 from poolwise.supernets.state import CHECKPOINT, SearchState
-from poolwise.truth import retraining, tables
+from poolwise.truth import tables
 
 sys.path.append(str(Path(__file__).parents[1]))
 PUBLISHED = "resnet20-cifar10-published"
@@ -150,7 +151,7 @@ class Fuzzer:
         try:
             opened = RunFolder.open(where)
             settings = Settings.from_json(opened.request()["settings"])
-            retraining.roles_of(opened, settings)
+            picks_of(opened, settings)
             opened.read("retrain.json", "")
             for kind in ("search", "stage", "assignment"):
                 opened.events(kind)

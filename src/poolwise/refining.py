@@ -7,15 +7,16 @@ on from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from poolwise import controls, metrics, trialing
+from poolwise import controls, trialing
 from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
+from poolwise.selection.picks import among_refined
 from poolwise.space import Pooling, PoolingSpace, Subspace
 from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.training.standalone import Purpose
@@ -43,6 +44,16 @@ def _chosen_from(problem: Experiment, ranking: Mapping[str, Any]) -> PoolingSpac
         return problem.space
     ranked = [Pooling.parse(row["pooling"]) for row in ranking["ranking"]]
     return Subspace.of(problem.space, {*[p for p in ranked if p in problem.space][:CANDIDATES], problem.default})
+
+
+def inputs(ranking: Mapping[str, Any]) -> object:
+    """Return the part of ``ranking.json`` that a refinement depends on.
+
+    The smoothed scores are hints. The order only says which configurations are candidates where not all were ranked.
+    """
+    smoothed = {row["pooling"]: row["smoothed"] for row in ranking["ranking"]}
+    partial = ranking.get("covered") != ranking.get("configurations")
+    return smoothed, [row["pooling"] for row in ranking["ranking"]] if partial else None
 
 
 def method_of(problem: Experiment, ranking: Mapping[str, Any], name: str) -> trialing.Method:
@@ -175,7 +186,7 @@ def _describe(
             else f"{settings.trials} trainings are done; something better by more than {settings.margin:g} points is left"
             f" with a probability of {doubt:.0%}"
         ),
-        "picks": _picks(rows, str(problem.default), settings.pickable(row["pooling"] for row in rows)),
+        "picks": among_refined(rows, str(problem.default), settings).to_json(),
         "configurations": rows,
         "settings": settings.to_json(),
         "precision": str(problem.precision),
@@ -205,11 +216,3 @@ def _add_fronts(rows: list[dict[str, Any]], model: Refine) -> None:
         for i in known:
             rows[places[i]]["front"][cost] = float((drawn_nP[:, i] > best_n).mean())
             best_n = np.maximum(best_n, drawn_nP[:, i])
-
-
-def _picks(rows: list[dict[str, Any]], default: str, allowed: Collection[str] | None) -> dict[str, str]:
-    """``metrics.three_picks``, of which the best is one that was trained."""
-    trained = {row["pooling"] for row in rows if row["trainings"]}
-    within = trained if allowed is None else trained & set(allowed)
-    best = metrics.three_picks(rows, default, "expected", within or {default})["best"]
-    return {**metrics.three_picks(rows, default, "expected", allowed), "best": best}

@@ -28,7 +28,7 @@ from poolwise.api.running import (
     search,
 )
 from poolwise.comparing.config import CompareConfig, ComparisonPlan
-from poolwise.pipeline.runner import STAGES
+from poolwise.pipeline.graph import RUN as STAGES
 from poolwise.suggesting import SuggestConfig, suggest
 
 __all__ = [

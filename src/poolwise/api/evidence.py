@@ -11,7 +11,7 @@ from poolwise.api.running import listed_configs
 from poolwise.errors import RequestError
 from poolwise.experiment import space_asked
 from poolwise.images.sources import Source
-from poolwise.pipeline import runner
+from poolwise.pipeline import graph, runner
 from poolwise.progress import Listener
 from poolwise.settings import Settings
 from poolwise.space import Pooling
@@ -74,7 +74,7 @@ def exhaustive(
         folder, problem = runner.create(settings, path, ["exhaustive"], source, listed)
     if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
         with alone(folder.path):
-            folder.save_request(folder.request(), drop=("exhaustive.json",))
+            graph.remove(folder, graph.invalidated("exhaustive"))
     value = runner.carry_out(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
     if table is not None and name:
         tables.write(table, name, value, command="; ".join(folder.request()["commands"]))

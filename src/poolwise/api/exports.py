@@ -15,9 +15,9 @@ from poolwise.networks import family
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import sized
 from poolwise.networks.switch import plain_model
-from poolwise.rankings import ranking as ranking_file
 from poolwise.rng import Streams
 from poolwise.sanitize import reading
+from poolwise.selection.picks import picks_of
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder
@@ -165,9 +165,9 @@ def _load_trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple
 def _find_trained(run: str | Path, pooling: Pooling | str, seed: int) -> exports.Trained:
     """Load the configuration that ``pooling`` names, with all that its user needs to know."""
     opened = RunFolder.open(Path(run))
-    ranking = opened.read(ranking_file.OUTPUT, f"rank it first, poolwise rank {run}")
-    roles = {"best": ranking["picks"]["best"], "cheap": ranking["picks"]["best_at_default_macs"]}
-    name = {**roles, "default": ranking["default"]}.get(str(pooling), str(pooling))
+    picks = picks_of(opened)
+    named = {"best": picks.best, "cheap": picks.best_at_default_macs, "default": picks.default}
+    name = named.get(str(pooling), str(pooling))
     plain, trial = _load_trained(opened, name, seed)
     request = opened.request()
     settings, data = Settings.from_json(request["settings"]), request["data"]

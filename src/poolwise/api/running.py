@@ -13,8 +13,8 @@ from poolwise.api.results import Ranking, Refinement, Retraining, Run
 from poolwise.errors import RequestError
 from poolwise.experiment import space_asked
 from poolwise.images.sources import Source
-from poolwise.pipeline import runner
-from poolwise.pipeline.runner import STAGES
+from poolwise.pipeline import reorder, runner
+from poolwise.pipeline.graph import RUN as STAGES
 from poolwise.planning import Plan
 from poolwise.progress import Listener
 from poolwise.rankings import ranking
@@ -57,24 +57,31 @@ def rank(
     """Score every configuration with a finished search; returns the content of ``ranking.json``.
 
     ``fusion`` says whether scores are fused with productive convolutions (None: as the run was asked for). Where the
-    run is ranked already, its scores are put in order anew, with the stand-alone trainings that it holds by now, and what
-    followed from another order (``retrain.json``, ``report.html``; no training) is dropped. ``max_macs`` and the other
-    limits (with ``latency_batch``) say what may be picked.
+    run is ranked already, its scores are put in order anew, with the stand-alone trainings that it holds by now, and results
+    that followed from another order are removed, but no training. ``max_macs`` and the other limits (with
+    ``latency_batch``) say what may be picked. A call that is cut off is finished by ``resume``.
     """
     opened = RunFolder.open(Path(folder))
-    settings = changed(Settings.from_json(opened.request()["settings"]), limits, (*LIMITS, "latency_batch"))
-    if fusion is not None:
-        with alone(opened.path):
-            ranking.order_anew(opened, fusion)
     with alone(opened.path):
-        runner.ask_for(opened, "rank")
+        reorder.finish(opened)
+    request = opened.request()
+    settings = changed(reorder.requested_settings(request), limits, (*LIMITS, "latency_batch"))
+    if fusion is not None:
+        settings = dataclasses.replace(settings, fusion=fusion)
+    again = fusion is not None and opened.has(ranking.OUTPUT)
+    limited, found = any(limit is not None for limit in limits.values()), None
+    if limited:
+        experiment, found = limiting.limited(runner.reopened(opened, source, _unlimited(settings, limits)))
+        settings, source = experiment.settings, experiment.source
+    if fusion is not None and not again:  # it is ranked that way at once
+        known = Settings.from_json(request["settings"])
+        request["settings"] = dataclasses.replace(known, fusion=fusion).to_json()
+    if again or limited or reorder.PENDING in request:
+        # limits do not say what is ranked but what is picked of it: they wait until it is ranked
+        request = reorder.pending(request, settings, found.to_json() if found else None)
+    with alone(opened.path):
+        runner.request_stage(opened, "rank", request)
     runner.carry_out(opened, ["rank"], source, listener)
-    if any(limit is not None for limit in limits.values()):
-        problem, found = limiting.limited(runner.reopened(opened, source, _unlimited(settings, limits)))
-        limited = {"limits": found.to_json()} if found else {}
-        with alone(opened.path):
-            opened.save_request({**opened.request(), **limited, "settings": problem.settings.to_json()})
-            ranking.order_anew(opened, problem.settings.fusion if fusion is None else fusion)
     return Ranking(opened.read(ranking.OUTPUT, ""), opened.path)
 
 
@@ -84,7 +91,8 @@ def refine(
     """Train a handful of configurations stand-alone, where that tells most; returns the content of ``refine.json``.
 
     ``trials``, ``refiner``, ``margin`` and ``at_once`` change what the run was asked for; finished trainings are used again,
-    so more trials go on where fewer ended. What followed from other picks (``retrain.json``, ``report.html``) is dropped.
+    so more trials go on where fewer ended. Results that followed from other picks are removed, but no training; ``resume``
+    makes them again.
     """
     opened = RunFolder.open(Path(folder))
     return Refinement(_again(opened, "refine", changes, REFINE_SETTINGS, source, listener), opened.path)
@@ -110,22 +118,23 @@ def _again(
     source: Source | None,
     listener: Listener | None,
 ) -> dict[str, Any]:
-    """Do a stage that follows the ranking, as it was asked for or with changes; a report that was asked for is renewed."""
+    """Do a stage that follows the ranking, as it was requested or with changes; a report that was requested is renewed."""
+    with alone(opened.path):
+        reorder.finish(opened)
     opened.read("ranking.json", f"rank it first, poolwise rank {opened.path}")
     request, output = opened.request(), f"{stage}.json"
     settings = changed(Settings.from_json(request["settings"]), changes, allowed)
-    # a wrong request is told before anything is touched
+    # a wrong request is refused before anything is changed
     problem, found = limiting.limited(runner.reopened(opened, source, _unlimited(settings, changes)))
     settings = problem.settings
     if stage == "refine":
         refining.method_of(problem, opened.read("ranking.json", ""), settings.refiner)
-    changes_it = settings != Settings.from_json(request["settings"]) or not opened.has(output)
+    renew = settings != Settings.from_json(request["settings"]) or not opened.has(output)
     limits = {"limits": found.to_json()} if found else {}
-    with alone(opened.path):  # what no longer says what is asked for goes with the old request
-        asked = {**request, **limits, "settings": settings.to_json()}
-        runner.ask_for(opened, stage, asked, drop=(output, "report.html") if changes_it else ())
-    left = [name for name in (stage, "report") if name in opened.request()["stages"]]
-    return runner.carry_out(opened, left, source, listener, problem).read(output, "")
+    with alone(opened.path):
+        runner.request_stage(opened, stage, {**request, **limits, "settings": settings.to_json()}, renew=renew)
+    names = [name for name in (stage, "report") if name in opened.request()["stages"]]
+    return runner.carry_out(opened, names, source, listener, problem).read(output, "")
 
 
 def _unlimited(settings: Settings, changes: dict[str, Any]) -> Settings:
@@ -146,14 +155,16 @@ def changed(settings: Settings, changes: dict[str, Any], allowed: Sequence[str] 
 
 
 def report(folder: str | Path) -> Path:
-    """Write ``figures/`` and the self-contained page ``report.html`` from the files of a run; returns its path."""
-    from poolwise.reporting import page
+    """Write ``figures/`` and the self-contained page ``report.html`` from the files of a run; returns its path.
 
+    From then on, a stage that is done again renews them.
+    """
     opened = RunFolder.open(Path(folder))
-    path = page.write(opened)
+    opened.read(ranking.OUTPUT, f"rank it first, poolwise rank {opened.path}")
     with alone(opened.path):
-        runner.ask_for(opened, "report")  # so that a later retraining renews it
-    return path
+        runner.request_stage(opened, "report", renew=True)
+    runner.carry_out(opened, ["report"], None, None)
+    return opened.path / "report.html"
 
 
 def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> Run:

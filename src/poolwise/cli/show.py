@@ -10,7 +10,7 @@ from poolwise.cli.out import Table, say, say_json, show_table
 from poolwise.progress import time_words
 from poolwise.settings import DEMONSTRATION
 from poolwise.space import Pooling
-from poolwise.storage import read_checked
+from poolwise.storage import RunFolder, read_checked
 from poolwise.storage.schemas import CompleteRanking, ExhaustiveFile, RefineFile, RetrainFile, validate
 
 if TYPE_CHECKING:
@@ -130,8 +130,15 @@ def plan(value: Plan, as_json: bool) -> None:
         say(text)
 
 
-def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
-    """The ranking, best first, beside the controls."""
+def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[str, str] | None = None) -> None:
+    """Print the ranking, best first, beside the controls.
+
+    Args:
+        value: content of ``ranking.json``.
+        as_json: print it as it is.
+        rows: print at most so many rows (None: all).
+        picks: picks of the run; by default those of the ranking alone.
+    """
     if as_json:
         return say_json(value)
     content = validate(CompleteRanking, value, "ranking.json: ")
@@ -161,7 +168,7 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None) -> None:
     by_name, half = {row.pooling: row for row in content.ranking}, 1.96 * content.fusion.error
     told = []
     for name, words in PICKS.items():
-        row = by_name[content.picks[name]]
+        row = by_name[(picks or content.picks)[name]]
         expected = f"{100 * row.estimate:.1f} ± {100 * half:.1f}"
         told.append(f"{words} {row.pooling} ({expected}, {row.macs_ratio:.2f} of the default's MACs)")
     say(f"picks, with the accuracy that is estimated in the unit of the score and its 95 %: {'; '.join(told)}")
@@ -191,12 +198,18 @@ def _controls(content: CompleteRanking) -> None:
     say(f"agreement with the score (Kendall tau-b) of what needs no training: {', '.join(agreement)}")
 
 
-def refined(value: dict[str, Any], as_json: bool) -> None:
-    """The trainings, what is believed of the best, and the three picks."""
+def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None = None) -> None:
+    """Print the trainings, what is expected of the best configurations, and the three picks.
+
+    Args:
+        value: content of ``refine.json``.
+        as_json: print it as it is.
+        picks: picks of the run; by default those of the refinement.
+    """
     if as_json:
         return say_json(value)
     content = validate(RefineFile, value, "refine.json: ")
-    picks = content.picks
+    picks = picks or content.picks
     title = f"{len(content.trials)} trainings on one half of the images, judged by the other"
     table = Table("pooling", "is", title=title)
     for heading in ("trained", "accuracy %", "expected % (95 %)", "is the best", "MACs of default"):
@@ -355,10 +368,14 @@ def result(path: Path, as_json: bool) -> None:
             values[name] = read_checked(file)
     if as_json:
         return say_json({"run": str(path), **values})
+    picks = None
     if "ranking" in values:
-        ranking(values["ranking"], False, rows=None)
+        from poolwise.selection.picks import picks_of  # takes NumPy with it
+
+        picks = picks_of(RunFolder.open(path)).to_json()
+        ranking(values["ranking"], False, None, picks)
     if "refine" in values:
-        refined(values["refine"], False)
+        refined(values["refine"], False, picks)
     if "retrain" in values:
         retrained(values["retrain"], False)
     if "exhaustive" in values:

@@ -1,4 +1,4 @@
-"""The stages of a run, one after the other: what is asked for, what is left to do, and doing it."""
+"""Create a run, carry out its stages, and go on with what is left of it."""
 
 from __future__ import annotations
 
@@ -8,46 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import limiting, planning, refining
+from poolwise import limiting, planning
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment, space_asked
 from poolwise.images.augment import named
 from poolwise.images.sources import Source
 from poolwise.limiting import Found
 from poolwise.networks import others, weights
+from poolwise.pipeline import graph, reorder
+from poolwise.pipeline.graph import Work
 from poolwise.planning import Plan
 from poolwise.progress import Listener
-from poolwise.rankings import proxy_training, ranking, scoring
+from poolwise.selection.picks import picks_of
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling, PoolingSpace
 from poolwise.storage import RunFolder, alone, changes, command_line, environment
-from poolwise.supernets import samplers, trainer
-from poolwise.supernets.state import CHECKPOINT, SearchState
-from poolwise.truth import retraining
-from poolwise.truth.exhaustive import exhaustive
-
-STAGES = ("search", "rank", "retrain", "report")
-ORDER = ("search", "rank", "refine", "retrain", "report", "exhaustive")  # whenever each was asked for
-# what shows that a stage needs no more work; a finished search is restored in no time until it is ranked
-_OUTPUTS = {
-    "search": "ranking.json",
-    "rank": "ranking.json",
-    "refine": "refine.json",
-    "retrain": "retrain.json",
-    "report": "report.html",
-    "exhaustive": "exhaustive.json",
-}
-
-
-_WORK = {"refine": refining.refine, "retrain": retraining.retrain}
-
-
-def _search(experiment: Experiment, folder: RunFolder, listener: Listener) -> SearchState:
-    """Train the SuperNets, then every configuration alone for a few steps where the settings say so."""
-    state = SearchState.open(experiment, folder)
-    trainer.train(state, folder, listener)
-    proxy_training.train(experiment, folder, listener)
-    return state
+from poolwise.supernets import samplers
 
 
 def rooted(settings: Settings) -> Settings:
@@ -114,13 +90,21 @@ def _check_choice(settings: Settings) -> None:
         )
 
 
-def ask_for(folder: RunFolder, stage: str, request: dict[str, Any] | None = None, drop: tuple[str, ...] = ()) -> None:
-    """Add a stage to what is asked of a run (or to another ``request``), and drop files that no longer fit, at once."""
+def request_stage(folder: RunFolder, name: str, request: dict[str, Any] | None = None, *, renew: bool = False) -> None:
+    """Add a stage to the request of a run.
+
+    Args:
+        folder: the run.
+        name: of the stage.
+        request: the new content of ``run.json``; by default the stage is all that changes.
+        renew: do the stage again. Its results and what follows from them are removed in the same step.
+    """
     request = request or folder.request()
     commands, command = request["commands"], command_line()
-    if stage not in request["stages"]:
-        request["stages"] = sorted([*request["stages"], stage], key=ORDER.index)
+    if name not in request["stages"]:
+        request["stages"] = graph.ordered([*request["stages"], name])
     commands = commands if command in commands else [*commands, command]
+    drop = graph.existing(folder, graph.invalidated(name)) if renew else ()
     folder.save_request({**request, "commands": commands}, drop)
 
 
@@ -153,109 +137,103 @@ def reopened(folder: RunFolder, source: Source | None, settings: Settings | None
 
 def carry_out(
     folder: RunFolder,
-    stages: Sequence[str],
+    names: Sequence[str],
     source: Source | None,
     listener: Listener | None,
     problem: Experiment | None = None,
     retry: bool = False,
 ) -> RunFolder:
-    """Do the stages that are not done, in order, with the choices that the run has already made.
+    """Carry out the stages that are not done, in order, with the choices that the run has already made.
 
-    ``retry`` repeats stand-alone trainings that failed.
+    Args:
+        folder: the run.
+        names: of the stages.
+        source: images, where they are not named in the request.
+        listener: hears of the progress.
+        problem: what the run is about, where it is at hand already.
+        retry: repeat stand-alone trainings that failed.
     """
     with alone(folder.path):
-        return _carry_out(folder, stages, source, listener or Listener(), problem, retry)
+        return _carry_out(folder, names, source, listener or Listener(), problem, retry)
 
 
 def _carry_out(
     folder: RunFolder,
-    stages: Sequence[str],
+    names: Sequence[str],
     source: Source | None,
     listener: Listener,
     problem: Experiment | None,
     retry: bool,
 ) -> RunFolder:
     _mend(folder, listener)
-    left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
-    if any(stage != "report" for stage in left):
+    left, planned = graph.left(folder, names), None
+    if any(name != "report" for name in left):
         problem = problem or reopened(folder, source)
-        whole = _planned(folder, problem, left)
-        planning.check_memory(whole, problem)
-        for line in whole.lines():
+        planned = _planned(folder, problem, left)
+        planning.check_memory(planned, problem)
+        for line in planned.lines():
             listener.note(line)
-    state: SearchState | None = None  # of a search in this process, which the ranking need not read from its checkpoint
-    for stage in left:
-        if stage == "report":
-            from poolwise.reporting import page
-
-            page.write(folder)
+    work = Work(folder, problem, listener, retry)
+    for name in left:
+        graph.remove(folder, graph.invalidated(name))  # so that no result of before outlasts what it followed from
+        if name == "report":
+            graph.stage(name).run(work)
             continue
-        assert problem is not None
-        if stage == "retrain":  # by now it is known what will be trained
-            whole = _planned(folder, problem, [stage])
-        planned = 0.0
-        for part in ("search", "short") if stage == "search" else (stage,):  # short trainings are part of the search
-            seconds = whole.of(part) or 0.0
-            planned += seconds
-            listener.expect(part, seconds)
-        begin = time.monotonic()
-        if stage == "search":
-            state = _search(problem, folder, listener)
-        elif stage == "rank":
-            scoring.rank(problem, folder, listener, state)
-            state = None  # frees its memory
-        elif stage == "exhaustive":
-            exhaustive(problem, folder, _members(problem, folder.request()["poolings"]), listener, retry)
-        else:
-            _WORK[stage](problem, folder, listener)
-        took = round(time.monotonic() - begin, 1)
-        folder.log({"event": "stage", "stage": stage, "planned": planned, "seconds": took})
+        assert work.experiment is not None
+        assert planned is not None
+        if name == "retrain":  # by now it is known what will be trained
+            planned = _planned(folder, work.experiment, [name])
+        _timed(work, name, planned)
+        if reorder.finish(folder):  # a request that waited for the ranking
+            work.experiment = reopened(folder, work.experiment.source)
     return folder
 
 
+def _timed(work: Work, name: str, plan: Plan) -> None:
+    """Carry out one stage, and log how long it took beside how long it was planned to take."""
+    planned = 0.0
+    for part in ("search", "short") if name == "search" else (name,):  # proxy trainings are part of the search
+        seconds = plan.of(part) or 0.0
+        planned += seconds
+        work.listener.expect(part, seconds)
+    start = time.monotonic()
+    graph.stage(name).run(work)
+    took = round(time.monotonic() - start, 1)
+    work.folder.log({"event": "stage", "stage": name, "planned": planned, "seconds": took})
+
+
 def _mend(folder: RunFolder, listener: Listener) -> None:
-    """Make a folder sound before anything is done in it: what is damaged is told of, put back, or made again."""
+    """Put a folder in order before anything is done in it.
+
+    Damaged files are put back from their copies or made again, what a killed process had started is finished, and results
+    that do not follow from what the run holds are removed.
+    """
     if folder.adopt():
         listener.note(f"{folder.path} has no manifest.json: its files are taken as they are")
     lost = folder.repair(listener.note)
     folder.settle()
-    if any(name.startswith("checkpoints/") for name in lost) and folder.has(retraining.OUTPUT):
-        weights = [name for name in lost if name != f"checkpoints/{CHECKPOINT}.safetensors"]
-        if weights:  # those trainings are repeated, all others are found
-            folder.save_request(folder.request(), drop=(retraining.OUTPUT, _OUTPUTS["report"]))
-    if any(name.startswith("figures/") for name in lost):
-        folder.save_request(folder.request(), drop=(_OUTPUTS["report"],))
-    ranking.finish_order(folder)
-    request = folder.request()
-    if folder.has(retraining.OUTPUT) and folder.has("ranking.json"):
-        retrained = {row["pooling"]: row["roles"] for row in folder.read(retraining.OUTPUT, "")["results"]}
-        if retrained != retraining.roles_of(folder, Settings.from_json(request["settings"])):
-            folder.save_request(
-                request, drop=(retraining.OUTPUT, _OUTPUTS["report"])
-            )  # of picks that are none any more
-    if found := changes(request):
+    graph.remove(folder, graph.unusable(lost))
+    reorder.finish(folder)
+    graph.remove(folder, graph.misfits(folder))
+    if found := changes(folder.request()):
         listener.note(
             f"this run began on another machine or version ({'; '.join(found)}): last bits of results may differ"
         )
 
 
-def _planned(folder: RunFolder, problem: Experiment, stages: Sequence[str]) -> Plan:
-    """The plan by what is known by now: after ranking, which configurations are retrained."""
+def _planned(folder: RunFolder, problem: Experiment, names: Sequence[str]) -> Plan:
+    """Return the plan by what is known by now: once the picks are final, which configurations are retrained."""
     trainings = None
-    if "exhaustive" in stages:
+    if "exhaustive" in names:
         trainings = _all_trainings(problem, folder.request()["poolings"])
-    elif "retrain" in stages and folder.has("ranking.json"):
-        known = retraining.roles_of(folder, problem.settings)
-        trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in known]
-    return planning.plan(problem, stages, trainings)
-
-
-def _members(problem: Experiment, poolings: Sequence[str] | None) -> list[Pooling]:
-    return list(problem.space) if poolings is None else [problem.space.parse(name) for name in poolings]
+    elif "retrain" in names and folder.has("ranking.json") and "refine" not in names:
+        roles = picks_of(folder, problem.settings).roles
+        trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in roles]
+    return planning.plan(problem, names, trainings)
 
 
 def _all_trainings(problem: Experiment, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
-    return [(pooling, problem.settings.retrain_seeds) for pooling in _members(problem, poolings)]
+    return [(pooling, problem.settings.retrain_seeds) for pooling in graph.members_of(problem, poolings)]
 
 
 def _count(settings: Settings, poolings: Sequence[str] | None) -> int:
@@ -274,8 +252,8 @@ def _everything(settings: Settings) -> PoolingSpace:
 
 
 def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
-    """What is left to do of a run; None where that is nothing but the report."""
-    left = [stage for stage in folder.request()["stages"] if stage != "report" and not folder.has(_OUTPUTS[stage])]
+    """Return the plan of what is left of a run; None where that is nothing but the report."""
+    left = [name for name in graph.left(folder, folder.request()["stages"]) if name != "report"]
     return _planned(folder, reopened(folder, source), left) if left else None
 
 

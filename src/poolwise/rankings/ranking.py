@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from poolwise.storage import RunFolder
 
 OUTPUT = "ranking.json"
 TOP = 3
-ANEW = "order_anew"  # in run.json: the order that is asked for is not written yet
 
 
 def write(folder: RunFolder, value: dict[str, Any], fusion: bool | None) -> dict[str, Any]:
@@ -24,31 +23,6 @@ def write(folder: RunFolder, value: dict[str, Any], fusion: bool | None) -> dict
     value = arrange(value, fusion, trained(folder))
     folder.write_json(OUTPUT, value)
     return value
-
-
-def order_anew(folder: RunFolder, fusion: bool | None) -> None:
-    """Ask a run for another order; where it is ranked already, put it in that order and drop what followed from another."""
-    request = folder.request()
-    settings = replace(Settings.from_json(request["settings"]), fusion=fusion).to_json()
-    if not folder.has(OUTPUT):
-        folder.save_request({**request, "settings": settings})
-        return
-    before = folder.read(OUTPUT, "")
-    told = [row["pooling"] for row in before["ranking"]], before["picks"]
-    # killed from here on, it is done again by ``finish_order``
-    folder.save_request({**request, "settings": settings, ANEW: True})
-    after = arrange({**before, "settings": settings}, fusion, trained(folder))
-    changed = told != ([row["pooling"] for row in after["ranking"]], after["picks"])
-    folder.save_request(folder.request(), drop=("retrain.json", "report.html") if changed else ())
-    folder.write_json(OUTPUT, after)
-    folder.save_request({key: value for key, value in folder.request().items() if key != ANEW})
-
-
-def finish_order(folder: RunFolder) -> None:
-    """Put a ranking in the order that a killed process was asked for."""
-    request = folder.request()
-    if request.get(ANEW):
-        order_anew(folder, Settings.from_json(request["settings"]).fusion)
 
 
 def trained(folder: RunFolder) -> dict[str, float]:

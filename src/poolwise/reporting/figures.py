@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from poolwise.sanitize import visible
+from poolwise.selection.picks import Picks
 from poolwise.space import Pooling
 from poolwise.storage.schemas import AssignmentEvent, CompleteRanking, RefineFile, SearchEvent
 
@@ -45,13 +46,13 @@ def _axes(width: float = 6.0, height: float = 3.6) -> tuple[Figure, Any]:
     return figure, figure.subplots()
 
 
-def scores_against_macs(ranking: CompleteRanking) -> str:
+def scores_against_macs(ranking: CompleteRanking, pick: str) -> str:
     """Every configuration: score over multiply-adds, pick and default named."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
         rows = ranking.ranking
         axes.scatter([r.macs / 1e6 for r in rows], [100 * r.score for r in rows], s=22, color=MUTED)
-        named = {ranking.picks["best"]: PICK}
+        named = {pick: PICK}
         named.setdefault(ranking.default, DEFAULT)
         for row in rows:
             if row.pooling in named:
@@ -66,7 +67,7 @@ def _mark(axes: Any, name: str, point: tuple[float, float], colour: str) -> None
     axes.annotate(name, point, xytext=(7, 5), textcoords="offset points", color=colour, weight="bold")
 
 
-def shared_and_short(ranking: CompleteRanking) -> str | None:
+def shared_and_short(ranking: CompleteRanking, pick: str) -> str | None:
     """Plot accuracy on shared weights over the loss of proxy trainings; pick and default named.
 
     Returns None where a configuration has no proxy training.
@@ -79,17 +80,17 @@ def shared_and_short(ranking: CompleteRanking) -> str | None:
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
         axes.scatter(*zip(*points.values(), strict=True), s=22, color=MUTED)
-        for name, colour in ((ranking.default, DEFAULT), (ranking.picks["best"], PICK)):
+        for name, colour in ((ranking.default, DEFAULT), (pick, PICK)):
             _mark(axes, name, points[name], colour)
         axes.invert_xaxis()
         axes.set(xlabel="mean loss of short trainings, nats", ylabel="accuracy on shared weights, %")
         return _svg(figure)
 
 
-def decision(refined: RefineFile) -> str:
+def decision(refined: RefineFile, picks: Picks) -> str:
     """Expected accuracy over MACs with 95 % intervals, trained ones filled, the three picks and the default named."""
-    rows, picks = refined.configurations, refined.picks
-    named = {refined.default: DEFAULT} | dict.fromkeys(reversed(picks.values()), PICK)
+    rows = refined.configurations
+    named = {refined.default: DEFAULT} | dict.fromkeys(reversed(picks.to_json().values()), PICK)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
         for row in rows:
@@ -111,7 +112,7 @@ def decision(refined: RefineFile) -> str:
         return _svg(figure)
 
 
-def heat_map(ranking: CompleteRanking) -> str | None:
+def heat_map(ranking: CompleteRanking, pick: str) -> str | None:
     """Score over the two pooling positions; None for spaces with another number of poolings."""
     if ranking.space.poolings != 2:
         return None
@@ -127,7 +128,7 @@ def heat_map(ranking: CompleteRanking) -> str | None:
         axes.set_yticks(range(layers - 2), [str(i + 1) for i in range(1, layers - 1)])
         axes.set(xlabel="second pooling stands before layer", ylabel="first pooling stands before layer")
         figure.colorbar(shown, ax=axes, label="score, %")
-        for pooling, colour in ((ranking.default, DEFAULT), (ranking.picks["best"], PICK)):
+        for pooling, colour in ((ranking.default, DEFAULT), (pick, PICK)):
             first, second = Pooling.parse(pooling).positions
             axes.plot(
                 second - 2,
@@ -141,7 +142,7 @@ def heat_map(ranking: CompleteRanking) -> str | None:
         return _svg(figure)
 
 
-def by_count(ranking: CompleteRanking) -> str | None:
+def by_count(ranking: CompleteRanking, pick: str) -> str | None:
     """Scores side by side for each number of poolings; None where there is one number."""
     scores: dict[int, list[float]] = {}
     for row in ranking.ranking:
@@ -155,7 +156,7 @@ def by_count(ranking: CompleteRanking) -> str | None:
             axes.scatter(place + spread, own, s=16, color=MUTED)
         counts = sorted(scores)
         axes.set_xticks(range(len(counts)), list(map(str, counts)))
-        for name, colour in ((ranking.picks["best"], PICK), (ranking.default, DEFAULT)):
+        for name, colour in ((pick, PICK), (ranking.default, DEFAULT)):
             row = next(row for row in ranking.ranking if row.pooling == name)
             axes.axhline(100 * row.score, color=colour, linewidth=1)
             axes.annotate(

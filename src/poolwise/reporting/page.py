@@ -12,6 +12,7 @@ from poolwise.errors import RequestError
 from poolwise.metrics import kendall_tau_b
 from poolwise.reporting import figures
 from poolwise.reporting.templates import templates
+from poolwise.selection.picks import Picks, picks_of
 from poolwise.settings import DEMONSTRATION, Settings
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder
@@ -39,22 +40,21 @@ def write(folder: RunFolder) -> Path:
     settings = Settings.from_json(request.settings)
     ranking = folder.load(CompleteRanking)
     refined = folder.find(RefineFile)
-    if refined:
-        ranking = ranking.model_copy(update={"picks": refined.picks})
+    picks = picks_of(folder, settings)
     retrain = folder.find(RetrainFile)
     trials = folder.trials().all() if (folder.path / "trials.sqlite").exists() else []
     trials = [trial for trial in trials if retrain and trial["budget"] == retrain.steps]
     progress = _events(folder, "search", SearchEvent)
     snapshots = _of_ranking(_events(folder, "assignment", AssignmentEvent), ranking)
     drawn = {
-        "scores": figures.scores_against_macs(ranking),
-        "decision": figures.decision(refined) if refined else None,
-        "positions": figures.heat_map(ranking),
-        "counts": figures.by_count(ranking),
+        "scores": figures.scores_against_macs(ranking, picks.best),
+        "decision": figures.decision(refined, picks) if refined else None,
+        "positions": figures.heat_map(ranking, picks.best),
+        "counts": figures.by_count(ranking, picks.best),
         "assignment": figures.assignment_through_time(snapshots, ranking),
-        "short": figures.shared_and_short(ranking),
+        "short": figures.shared_and_short(ranking, picks.best),
         "search": figures.search_curves(progress),
-        "retrain": figures.retrain_curves(trials, ranking.default, ranking.picks["best"]),
+        "retrain": figures.retrain_curves(trials, ranking.default, picks.best),
     }
     demonstration = DEMONSTRATION if settings.preset == "demo" and ranking.data.name == "cifar10" else ""
     html = (
@@ -66,11 +66,12 @@ def write(folder: RunFolder) -> Path:
             method=settings.method,
             has_entropy=any(event.entropy is not None for event in progress),
             ranking=ranking,
+            picks=picks,
             demonstration=demonstration,
             retrain=retrain,
             refined=refined,
             figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},
-            drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(ranking)],
+            drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(picks)],
             agreement=_agreement(ranking, settings.model),
             profile=folder.find(ProfileFile),
             stages=_events(folder, "stage", StageEvent),
@@ -95,14 +96,14 @@ def _of_ranking(snapshots: list[AssignmentEvent], ranking: CompleteRanking) -> l
     return snapshots
 
 
-def _drawn(ranking: CompleteRanking) -> list[tuple[str, str]]:
+def _drawn(picks: Picks) -> list[tuple[str, str]]:
+    """Return the configurations that are drawn as bars, each with what it is."""
     labels: dict[str, list[str]] = {}
-    picks = ranking.picks
     named = (
-        (ranking.default, "default"),
-        (picks["best"], "pick"),
-        (picks["best_at_default_macs"], "best at its MACs"),
-        (picks["best_for_cost"], "best gain for its cost"),
+        (picks.default, "default"),
+        (picks.best, "pick"),
+        (picks.best_at_default_macs, "best at its MACs"),
+        (picks.best_for_cost, "best gain for its cost"),
     )
     for pooling, label in named:
         labels.setdefault(pooling, []).append(label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from poolwise.errors import PoolwiseError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
-from poolwise.settings import Settings
+from poolwise.selection.picks import RANKING, picks_of
 from poolwise.space import Pooling
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
 from poolwise.training.standalone import RETRAINING
@@ -29,7 +29,7 @@ def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[
     With ``until_decided`` the pick and the default get one more seed after the other until more would not change the verdict.
     """
     settings, default = problem.settings, str(problem.default)
-    roles = roles_of(folder, settings)
+    roles = picks_of(folder, settings).roles
     pick, seeds = next(iter(roles)), list(range(1, settings.retrain_seeds + 1))
     _train(problem, folder, [(p, s) for s in seeds for p in roles], listener)
     looks = (settings.retrain_seeds, settings.max_seeds) if settings.until_decided and pick != default else None
@@ -100,33 +100,17 @@ def _accuracies(
     return found
 
 
-def roles_of(folder: RunFolder, settings: Settings) -> dict[str, list[str]]:
-    """Which configurations are retrained and as what, best first, the default last unless it is among them.
-
-    By what refining came to, where it was done; otherwise by the ranking. What is outside the limits is no pick.
-    """
-    ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    rows, expected = ranking["ranking"], "estimate"
-    if folder.has("refine.json"):
-        rows, expected = folder.read("refine.json", "")["configurations"], "expected"
-    allowed = settings.pickable(row["pooling"] for row in rows)
-    picks = metrics.three_picks(rows, ranking["default"], expected, allowed)
-    order = [row["pooling"] for row in rows if allowed is None or row["pooling"] in allowed]
-    if expected == "expected":
-        trained = {row["pooling"] for row in rows if row["trainings"]}
-        order = [name for name in order if name in trained] or order
-    roles: dict[str, list[str]] = {}
-    for place, pooling in enumerate(order[: settings.top], 1):
-        roles.setdefault(pooling, []).append("pick" if place == 1 else f"rank {place}")
-    roles.setdefault(picks["best_at_default_macs"], []).append("best at no more MACs than the default")
-    roles.setdefault(picks["best_for_cost"], []).append("best gain for its cost")
-    roles.setdefault(ranking["default"], []).append("default")
-    return roles
+def fits(folder: RunFolder) -> bool:
+    """Return whether ``retrain.json`` is of the picks that the run has now."""
+    if not folder.has(RANKING):
+        return True
+    retrained = {row["pooling"]: row["roles"] for row in folder.read(OUTPUT, "")["results"]}
+    return retrained == picks_of(folder).roles
 
 
 def _describe(
     problem: Experiment,
-    roles: dict[str, list[str]],
+    roles: Mapping[str, list[str]],
     seeds: Sequence[int],
     accuracies: dict[str, list[float]],
     looks: tuple[int, int] | None,

@@ -1,0 +1,83 @@
+"""One answer to "what are the picks of this run?", whoever asks."""
+
+import dataclasses
+import json
+
+import pytest
+from click.testing import CliRunner
+from safetensors import safe_open
+
+from conftest import draw_images
+from poolwise import api
+from poolwise.cli import cli, show
+from poolwise.images.sources import Source
+from poolwise.rankings import ranking
+from poolwise.selection.picks import picks_of
+from poolwise.settings import Settings
+from poolwise.storage import RunFolder
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory):
+    """A run whose refinement picks another configuration than its ranking, retrained and reported."""
+    source = Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
+    settings = Settings(
+        width=2, supernets=2, steps=10, batch_size=16, eval_batch_size=24, retrain_steps=4, retrain_seeds=2, lr=0.05,
+        draw="rounds", precision="float32", device="cpu", workers=1, threads=1,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("picks") / "run"
+    api.search(settings, path, source=source)
+    api.rank(path, source=source)
+    picks = api.refine(path, trials=3, at_once=1, margin=0.0, source=source).picks
+    folder = RunFolder.open(path)
+    value = folder.read("ranking.json", "")
+    rows = {row["pooling"]: row for row in value["ranking"]}
+    other = next(name for name in rows if name not in {*picks.values(), value["default"]})
+    rows[other] |= {"score": 0.99, "halves": [0.99, 0.99]}
+    folder.write_json("ranking.json", ranking.arrange(value, False))
+    assert folder.read("ranking.json", "")["picks"]["best"] == other
+    assert other != picks["best"]
+    api.retrain(path, source=source)
+    api.report(path)
+    return path
+
+
+def read(path, name):
+    return json.loads((path / name).read_text())
+
+
+def test_the_pick_that_was_retrained_is_exported(refined, tmp_path):
+    best = read(refined, "refine.json")["picks"]["best"]
+    assert read(refined, "retrain.json")["results"][0]["pooling"] == best
+    to = tmp_path / "model.safetensors"
+    done = CliRunner().invoke(cli, ["export", str(refined), "--pooling", "best", "--to", str(to)])
+    assert done.exit_code == 0, done.exception
+    with safe_open(to, framework="pt") as file:
+        assert json.loads(file.metadata()["poolwise"])["pooling"] == best
+
+
+def test_everybody_names_the_same_picks(refined, capsys):
+    picks = picks_of(RunFolder.open(refined))
+    assert picks.to_json() == read(refined, "refine.json")["picks"]
+    assert picks.default == "4-3-3"
+    assert {row["pooling"]: row["roles"] for row in read(refined, "retrain.json")["results"]} == picks.roles
+    assert next(iter(picks.roles)) == picks.best == read(refined, "verdict.json")["pick"]
+    assert f"<title>poolwise: {picks.best} for" in (refined / "report.html").read_text()
+    show.result(refined, False)
+    assert f"best {picks.best} (" in " ".join(capsys.readouterr().out.split())
+
+
+def test_limits_of_a_later_request_count_at_once(refined):
+    folder = RunFolder.open(refined)
+    rows = {row["pooling"]: row for row in read(refined, "refine.json")["configurations"]}
+    settings, first = Settings.from_json(folder.request()["settings"]), picks_of(folder)
+
+    def within(allowed):
+        return picks_of(folder, dataclasses.replace(settings, only=tuple(allowed)))
+
+    second = within(name for name in rows if name != first.best)
+    assert second.best != first.best
+    assert rows[second.best]["trainings"] > 0
+    untrained = [name for name, row in rows.items() if not row["trainings"]]
+    assert within(untrained).best == untrained[0], "where no trained configuration is allowed"
+    assert list(within(untrained).roles)[-1] == "4-3-3"
