@@ -15,11 +15,12 @@ NAMES = ("ranking.json", "retrain.json", "verdict.json")
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A run that is searched, and the same ranked and retrained."""
+    """A run that is searched, the same ranked, and the same retrained."""
     place = tmp_path_factory.mktemp("reorder")
     api.search(SETTINGS, place / "searched", source=SOURCE)
-    shutil.copytree(place / "searched", place / "retrained")
-    api.rank(place / "retrained", source=SOURCE)
+    shutil.copytree(place / "searched", place / "ranked")
+    api.rank(place / "ranked", source=SOURCE)
+    shutil.copytree(place / "ranked", place / "retrained")
     api.retrain(place / "retrained", source=SOURCE)
     return place
 
@@ -59,9 +60,9 @@ def state(path):
 @pytest.mark.parametrize(
     ("start", "change"),
     [
-        ("retrained", {"max_macs": 0.6}),
-        ("retrained", {"max_macs": 0.6, "fusion": True}),
-        ("searched", {"max_macs": 0.6, "fusion": True}),
+        ("ranked", {"max_macs": 0.6, "fusion": True}),
+        pytest.param("retrained", {"max_macs": 0.6}, marks=pytest.mark.slow),
+        pytest.param("searched", {"max_macs": 0.6, "fusion": True}, marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_any_write_it_is_finished_by_resume(folders, tmp_path, monkeypatch, start, change):
@@ -72,7 +73,7 @@ def test_killed_at_any_write_it_is_finished_by_resume(folders, tmp_path, monkeyp
     for path in (before, after):
         shutil.copytree(folders / start, path)
     rank(after)
-    assert state(after)[0] != state(before)[0]
+    assert state(after) != state(before)
     for path in (before, after):
         api.resume(path, source=SOURCE)
     wanted = [state(before), state(after)]
