@@ -163,54 +163,45 @@ def carry_out(
 
     ``retry`` repeats stand-alone trainings that failed.
     """
+    listener = listener or Listener()
     with alone(folder.path):
-        return _carry_out(folder, stages, source, listener or Listener(), problem, retry)
+        _mend(folder, listener)
+        left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
+        if any(stage != "report" for stage in left):
+            problem = problem or reopened(folder, source)
+            whole = _planned(folder, problem, left)
+            planning.check_memory(whole, problem)
+            for line in whole.lines():
+                listener.note(line)
+        state: SearchState | None = None  # of a search in this process: the ranking need not read its checkpoint
+        for stage in left:
+            if stage == "report":
+                from poolwise.reporting import page
 
-
-def _carry_out(
-    folder: RunFolder,
-    stages: Sequence[str],
-    source: Source | None,
-    listener: Listener,
-    problem: Experiment | None,
-    retry: bool,
-) -> RunFolder:
-    _mend(folder, listener)
-    left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
-    if any(stage != "report" for stage in left):
-        problem = problem or reopened(folder, source)
-        whole = _planned(folder, problem, left)
-        planning.check_memory(whole, problem)
-        for line in whole.lines():
-            listener.note(line)
-    state: SearchState | None = None  # of a search in this process, which the ranking need not read from its checkpoint
-    for stage in left:
-        if stage == "report":
-            from poolwise.reporting import page
-
-            page.write(folder)
-            continue
-        assert problem is not None
-        if stage == "retrain":  # by now it is known what will be trained
-            whole = _planned(folder, problem, [stage])
-        planned = 0.0
-        for part in ("search", "short") if stage == "search" else (stage,):  # short trainings are part of the search
-            seconds = whole.of(part) or 0.0
-            planned += seconds
-            listener.expect(part, seconds)
-        begin = time.monotonic()
-        if stage == "search":
-            state = _search(problem, folder, listener)
-        elif stage == "rank":
-            scoring.rank(problem, folder, listener, state)
-            state = None  # frees its memory
-        elif stage == "exhaustive":
-            exhaustive(problem, folder, _members(problem, folder.request()["poolings"]), listener, retry)
-        else:
-            _WORK[stage](problem, folder, listener)
-        took = round(time.monotonic() - begin, 1)
-        folder.log({"event": "stage", "stage": stage, "planned": planned, "seconds": took})
-    return folder
+                page.write(folder)
+                continue
+            assert problem is not None
+            if stage == "retrain":  # by now it is known what will be trained
+                whole = _planned(folder, problem, [stage])
+            planned = 0.0
+            parts = ("search", "short") if stage == "search" else (stage,)  # proxy trainings are part of the search
+            for part in parts:
+                seconds = whole.of(part) or 0.0
+                planned += seconds
+                listener.expect(part, seconds)
+            begin = time.monotonic()
+            if stage == "search":
+                state = _search(problem, folder, listener)
+            elif stage == "rank":
+                scoring.rank(problem, folder, listener, state)
+                state = None  # frees its memory
+            elif stage == "exhaustive":
+                exhaustive(problem, folder, _members(problem, folder.request()["poolings"]), listener, retry)
+            else:
+                _WORK[stage](problem, folder, listener)
+            took = round(time.monotonic() - begin, 1)
+            folder.log({"event": "stage", "stage": stage, "planned": planned, "seconds": took})
+        return folder
 
 
 def _mend(folder: RunFolder, listener: Listener) -> None:
