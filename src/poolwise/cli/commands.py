@@ -27,7 +27,7 @@ from poolwise.cli.options import (
     settings_options,
 )
 from poolwise.cli.out import say
-from poolwise.cli.work import Stopped, work
+from poolwise.cli.work import Stopped, interruptible
 from poolwise.errors import PoolwiseError, RequestError, out_of_memory
 from poolwise.settings import AUTO, Settings
 from poolwise.settings import preset as make_preset
@@ -182,7 +182,8 @@ def run(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_j
     settings, out = _fitted(_settings(values), time_budget, api.STAGES, values), out or Path("runs/run")
     if plan:
         return _planned(settings, api.STAGES, as_json)
-    work(out, quiet, as_json, lambda listener: api.run(settings, out, listener=listener))
+    with interruptible(out, quiet, as_json) as listener:
+        api.run(settings, out, listener=listener)
     show.result(out, as_json)
 
 
@@ -199,7 +200,8 @@ def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, a
     settings, out = _fitted(_settings(values), time_budget, ["search"], values), out or Path("runs/search")
     if plan:
         return _planned(settings, ["search"], as_json)
-    work(out, quiet, as_json, lambda listener: api.search(settings, out, listener=listener))
+    with interruptible(out, quiet, as_json) as listener:
+        api.search(settings, out, listener=listener)
     show.line({"run": str(out), "next": f"poolwise rank {out}"}, as_json, f"searched; next: poolwise rank {out}")
 
 
@@ -219,7 +221,8 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool,
 
     if plan:
         return _planned(Settings.from_json(RunFolder.open(run).request()["settings"]), ["rank"], as_json)
-    value = work(run, quiet, as_json, lambda listener: api.rank(run, fusion=fusion, listener=listener, **limits))
+    with interruptible(run, quiet, as_json) as listener:
+        value = api.rank(run, fusion=fusion, listener=listener, **limits)
     show.ranking(dict(value), as_json, rows=None)
 
 
@@ -242,7 +245,8 @@ def refine(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) ->
     if plan:
         settings = Settings.from_json(RunFolder.open(run).request()["settings"])
         return _planned(api.changed(settings, changes, api.REFINE_SETTINGS), ["refine"], as_json)
-    value = work(run, quiet, as_json, lambda listener: api.refine(run, listener=listener, **changes))
+    with interruptible(run, quiet, as_json) as listener:
+        value = api.refine(run, listener=listener, **changes)
     show.refined(dict(value), as_json)
 
 
@@ -259,7 +263,8 @@ def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -
     if plan:
         settings = Settings.from_json(RunFolder.open(run).request()["settings"])
         return _planned(api.changed(settings, changes), ["retrain"], as_json)
-    value = work(run, quiet, as_json, lambda listener: api.retrain(run, listener=listener, **changes))
+    with interruptible(run, quiet, as_json) as listener:
+        value = api.retrain(run, listener=listener, **changes)
     show.retrained(dict(value), as_json)
 
 
@@ -276,7 +281,8 @@ def resume(run: Path, plan: bool, quiet: bool, as_json: bool) -> None:
         return (
             show.plan(left, as_json) if left else show.line({"left": []}, as_json, "nothing is left to train or rank")
         )
-    folder = work(run, quiet, as_json, lambda listener: api.resume(run, listener=listener))
+    with interruptible(run, quiet, as_json) as listener:
+        folder = api.resume(run, listener=listener)
     show.result(folder.path, as_json)
 
 

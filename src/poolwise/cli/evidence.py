@@ -11,7 +11,7 @@ import click
 from poolwise.cli import show
 from poolwise.cli.options import PATH, counts, machine_options, output_options, standalone_options
 from poolwise.cli.out import say
-from poolwise.cli.work import work
+from poolwise.cli.work import interruptible
 from poolwise.errors import RequestError
 from poolwise.sanitize import TABLE_BYTES, read_bytes
 from poolwise.settings import preset
@@ -58,10 +58,9 @@ def exhaustive(
     if plan:
         return show.plan(api.plan(settings, ["exhaustive"], configs=configs), as_json)
 
-    def do(listener: Any) -> dict[str, Any]:
-        return dict(api.exhaustive(settings, out, configs=configs, retry=retry_failed, table=table, listener=listener))
-
-    show.exhaustive(work(out, quiet, as_json, do), as_json)
+    with interruptible(out, quiet, as_json) as listener:
+        value = api.exhaustive(settings, out, configs=configs, retry=retry_failed, table=table, listener=listener)
+    show.exhaustive(dict(value), as_json)
 
 
 def _renamed(values: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +188,8 @@ def compare(
     )
     if plan:
         return show.planned_comparison(api.plan_comparison(config, out).to_json(), as_json)
-    value = work(out, quiet, as_json, lambda listener: api.compare(config, out, listener=listener))
+    with interruptible(out, quiet, as_json) as listener:
+        value = api.compare(config, out, listener=listener)
     show.compared(dict(value), out, as_json)
 
 
@@ -222,5 +222,6 @@ def simulate(table: str, methods: str, out: Path, quiet: bool, as_json: bool, **
     from poolwise import api
 
     asked = {"methods": _names(methods), **values}
-    value = work(out, quiet, as_json, lambda listener: api.simulate(table, out, listener=listener, **asked))
+    with interruptible(out, quiet, as_json) as listener:
+        value = api.simulate(table, out, listener=listener, **asked)
     show.simulated(dict(value), out, as_json)

@@ -6,14 +6,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from poolwise.cli.progress import listener as make_listener
-from poolwise.progress import Interrupted
+from poolwise.progress import Interrupted, Listener
 
 # Ctrl-C, a request to end, a closed terminal
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -57,10 +57,14 @@ class Stopped(Exception):
         self.exit_code = exit_code
 
 
-def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
-    """Run ``do(listener)``; the first signal to end stops at the next safe point, a second at once.
+@contextlib.contextmanager
+def interruptible(out: Path, quiet: bool, as_json: bool) -> Iterator[Listener]:
+    """Yield the listener of long work, which the first signal stops at the next safe point and a second one at once.
 
-    Where nobody reads the lines any more it stops as well.
+    The work also stops where nobody reads its output any more.
+
+    Raises:
+        Stopped: the work was stopped; the message says how to go on.
     """
     from poolwise.training.workers import keep_memory
 
@@ -82,7 +86,7 @@ def work(out: Path, quiet: bool, as_json: bool, do: Any) -> Any:
     for one in _SIGNALS:
         signal.signal(one, stop)
     try:
-        return do(listener)
+        yield listener
     except (Interrupted, KeyboardInterrupt):
         tell = "nothing had been started"
         if (out / "run.json").exists():

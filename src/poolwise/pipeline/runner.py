@@ -153,40 +153,30 @@ def carry_out(
         problem: what the run is about, where it is at hand already.
         retry: repeat stand-alone trainings that failed.
     """
+    listener = listener or Listener()
     with alone(folder.path):
-        return _carry_out(folder, names, source, listener or Listener(), problem, retry)
-
-
-def _carry_out(
-    folder: RunFolder,
-    names: Sequence[str],
-    source: Source | None,
-    listener: Listener,
-    problem: Experiment | None,
-    retry: bool,
-) -> RunFolder:
-    _mend(folder, listener)
-    left, planned = graph.left(folder, names), None
-    if any(name != "report" for name in left):
-        problem = problem or reopened(folder, source)
-        planned = _planned(folder, problem, left)
-        planning.check_memory(planned, problem)
-        for line in planned.lines():
-            listener.note(line)
-    work = Work(folder, problem, listener, retry)
-    for name in left:
-        graph.remove(folder, graph.invalidated(name))  # so that no result of before outlasts what it followed from
-        if name == "report":
-            graph.stage(name).run(work)
-            continue
-        assert work.experiment is not None
-        assert planned is not None
-        if name == "retrain":  # by now it is known what will be trained
-            planned = _planned(folder, work.experiment, [name])
-        _timed(work, name, planned)
-        if reorder.finish(folder):  # a request that waited for the ranking
-            work.experiment = reopened(folder, work.experiment.source)
-    return folder
+        _mend(folder, listener)
+        left, planned = graph.left(folder, names), None
+        if any(name != "report" for name in left):
+            problem = problem or reopened(folder, source)
+            planned = _planned(folder, problem, left)
+            planning.check_memory(planned, problem)
+            for line in planned.lines():
+                listener.note(line)
+        work = Work(folder, problem, listener, retry)
+        for name in left:
+            graph.remove(folder, graph.invalidated(name))  # no result may outlast what it follows from
+            if name == "report":
+                graph.stage(name).run(work)
+                continue
+            assert work.experiment is not None
+            assert planned is not None
+            if name == "retrain":  # by now it is known what will be trained
+                planned = _planned(folder, work.experiment, [name])
+            _timed(work, name, planned)
+            if reorder.finish(folder):  # a request that waited for the ranking
+                work.experiment = reopened(folder, work.experiment.source)
+        return folder
 
 
 def _timed(work: Work, name: str, plan: Plan) -> None:
