@@ -202,7 +202,7 @@ def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny
     assert rows[REQUESTS[1]]["error"].startswith("3-4-3, 1, 2: its worker process died twice")
 
 
-def test_a_retraining_whose_worker_died_is_repeated_by_resume(file, make, tiny_settings, tiny_source, monkeypatch):
+def test_a_retraining_whose_worker_died_is_repeated_by_resume(folder, make, tiny_settings, tiny_source, monkeypatch):
     from poolwise.truth import retraining
 
     experiment = Experiment(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
