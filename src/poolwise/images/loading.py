@@ -41,7 +41,7 @@ def load(
     if spec in ("cifar10", "cifar100"):
         if image_size not in (None, 32):
             raise RequestError(f"image size {image_size}: {spec} images are 32 pixels; leave --image-size out")
-        return cifar10.load() if spec == "cifar10" else cifar100.load()
+        return cifar10.load(say or (lambda _: None)) if spec == "cifar10" else cifar100.load()
     reading = Reading(image_size or FOLDER_SIZE, stream, cache_images, skip_broken, room, say)
     if spec == "food101":
         return food101.load(reading)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import limiting, planning, refining
+from poolwise import autotuning, planning, refining
+from poolwise.calibration import Timing
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment, space_asked
+from poolwise.experiment import Experiment, requested_space, resolve
 from poolwise.images.augment import named
 from poolwise.images.sources import Source
-from poolwise.limiting import Found
 from poolwise.networks import others, weights
 from poolwise.planning import Plan
 from poolwise.progress import Listener
@@ -21,7 +21,7 @@ from poolwise.rankings import proxy_training, ranking, scoring
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling, PoolingSpace
 from poolwise.storage import RunFolder, alone, changes, command_line, environment
-from poolwise.supernets import samplers, trainer
+from poolwise.supernets import trainer
 from poolwise.supernets.state import CHECKPOINT, SearchState
 from poolwise.truth import retraining
 from poolwise.truth.exhaustive import exhaustive
@@ -61,31 +61,35 @@ def rooted(settings: Settings) -> Settings:
     return settings
 
 
-def measured(
-    settings: Settings, source: Source | None, trainings: int | None = None
-) -> tuple[Experiment, Found | None]:
-    """``planning.measured`` of settings that the method has been asked about, within their limits, and what these left."""
-    return limiting.limited(planning.measured(samplers.settled(settings), source, trainings))
-
-
 def create(
     settings: Settings,
     out: str | Path,
     stages: Sequence[str],
     source: Source | None,
     poolings: Sequence[str] | None = None,
-) -> tuple[RunFolder, Experiment]:
-    """A new run folder that holds the request. RequestError where the request is wrong or does not fit this machine.
+    listener: Listener | None = None,
+) -> tuple[RunFolder, Experiment, Plan]:
+    """Create a run folder that holds the request; return it with the experiment and the plan of its stages.
 
-    ``poolings`` are the configurations of an exhaustive run (None: all).
+    Args:
+        settings: the request.
+        out: the folder to create.
+        stages: what is to be done.
+        source: a loaded data set; by default the one that the settings name is loaded.
+        poolings: the configurations of an exhaustive run (None: all).
+        listener: receives a line for what takes time.
+
+    Raises:
+        RequestError: the request is wrong or does not fit this machine.
     """
     RunFolder.check_free(Path(out))
     settings = rooted(settings)
     if "search" in stages:
         _check_choice(settings)
     alone = "exhaustive" in stages
-    problem, found = measured(settings, source, _count(settings, poolings) if alone else None)
-    planned = planning.plan(problem, stages, _all_trainings(problem, poolings) if alone else None)
+    problem, found = autotuning.prepare(settings, source, _count(settings, poolings) if alone else None, listener)
+    trainings = _all_trainings(problem, poolings) if alone else None
+    planned = planning.plan(problem, stages, trainings, autotuning.quick_timing(problem))
     planning.check_memory(planned, problem)
     request = {
         "commands": [command_line()],
@@ -101,12 +105,12 @@ def create(
         **({"limits": found.to_json()} if found else {}),
         **environment(),
     }
-    return RunFolder.create(Path(out), request), problem
+    return RunFolder.create(Path(out), request), problem, planned
 
 
 def _check_choice(settings: Settings) -> None:
     """RequestError where a network can be downsampled in one way alone."""
-    space = space_asked(settings).whole
+    space = requested_space(settings).whole
     if space.size < 2:
         raise RequestError(
             f"{settings.model} has one placement of {space.poolings} downsamplings before {space.layers} layers, its own: there"
@@ -124,11 +128,13 @@ def ask_for(folder: RunFolder, stage: str, request: dict[str, Any] | None = None
     folder.save_request({**request, "commands": commands}, drop)
 
 
-def reopened(folder: RunFolder, source: Source | None, settings: Settings | None = None) -> Experiment:
-    """What a run is about, with the choices it has made; RequestError where its images have changed since."""
+def reopened(
+    folder: RunFolder, source: Source | None, settings: Settings | None = None, listener: Listener | None = None
+) -> Experiment:
+    """Return the experiment of a run with the choices that it has made. RequestError where its images have changed."""
     request = folder.request()
     settings = settings or Settings.from_json(request["settings"])
-    problem = Experiment(settings, source, request["calibration"])
+    problem = resolve(settings, source, request["calibration"], listener=listener)
     found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
     if found != expected:
         raise RequestError(
@@ -158,13 +164,14 @@ def carry_out(
     listener: Listener | None,
     problem: Experiment | None = None,
     retry: bool = False,
+    planned: Plan | None = None,
 ) -> RunFolder:
-    """Do the stages that are not done, in order, with the choices that the run has already made.
+    """Carry out the stages that are not done, in order, with the choices that the run has already made.
 
-    ``retry`` repeats stand-alone trainings that failed.
+    ``problem`` and ``planned`` are what ``create`` returned; ``retry`` repeats stand-alone trainings that failed.
     """
     with alone(folder.path):
-        return _carry_out(folder, stages, source, listener or Listener(), problem, retry)
+        return _carry_out(folder, stages, source, listener or Listener(), problem, retry, planned)
 
 
 def _carry_out(
@@ -174,13 +181,15 @@ def _carry_out(
     listener: Listener,
     problem: Experiment | None,
     retry: bool,
+    whole: Plan | None,
 ) -> RunFolder:
     _mend(folder, listener)
     left = [stage for stage in stages if not folder.has(_OUTPUTS[stage])]
     if any(stage != "report" for stage in left):
-        problem = problem or reopened(folder, source)
-        whole = _planned(folder, problem, left)
-        planning.check_memory(whole, problem)
+        problem = problem or reopened(folder, source, listener=listener)
+        if whole is None:
+            whole = _planned(folder, problem, left, autotuning.quick_timing(problem))
+            planning.check_memory(whole, problem)
         for line in whole.lines():
             listener.note(line)
     state: SearchState | None = None  # of a search in this process, which the ranking need not read from its checkpoint
@@ -191,13 +200,15 @@ def _carry_out(
             page.write(folder)
             continue
         assert problem is not None
-        if stage == "retrain":  # by now it is known what will be trained
-            whole = _planned(folder, problem, [stage])
-        planned = 0.0
+        assert whole is not None
+        if stage == "retrain" and stage != left[0]:  # the ranking says by now what will be trained
+            whole = _planned(folder, problem, [stage], whole.timing)
+        planned: float | None = None
         for part in ("search", "short") if stage == "search" else (stage,):  # short trainings are part of the search
-            seconds = whole.of(part) or 0.0
-            planned += seconds
-            listener.expect(part, seconds)
+            seconds = whole.of(part)
+            if seconds is not None:
+                planned = (planned or 0.0) + seconds
+                listener.expect(part, seconds)
         begin = time.monotonic()
         if stage == "search":
             state = _search(problem, folder, listener)
@@ -239,15 +250,15 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
         )
 
 
-def _planned(folder: RunFolder, problem: Experiment, stages: Sequence[str]) -> Plan:
-    """The plan by what is known by now: after ranking, which configurations are retrained."""
+def _planned(folder: RunFolder, problem: Experiment, stages: Sequence[str], timing: Timing | None) -> Plan:
+    """Return the plan by what is known by now: after ranking, which configurations are retrained."""
     trainings = None
     if "exhaustive" in stages:
         trainings = _all_trainings(problem, folder.request()["poolings"])
     elif "retrain" in stages and folder.has("ranking.json"):
         known = retraining.roles_of(folder, problem.settings)
         trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in known]
-    return planning.plan(problem, stages, trainings)
+    return planning.plan(problem, stages, trainings, timing)
 
 
 def _members(problem: Experiment, poolings: Sequence[str] | None) -> list[Pooling]:
@@ -264,7 +275,7 @@ def _count(settings: Settings, poolings: Sequence[str] | None) -> int:
 
 def _everything(settings: Settings) -> PoolingSpace:
     """What an exhaustive run trains. RequestError where that is too much to be meant."""
-    space = space_asked(settings)
+    space = requested_space(settings)
     if space.size > LISTED:
         raise RequestError(
             f"exhaustive trains every configuration and there are {space.size:,}, above {LISTED:,}: draw some with"
@@ -276,10 +287,14 @@ def _everything(settings: Settings) -> PoolingSpace:
 def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
     """What is left to do of a run; None where that is nothing but the report."""
     left = [stage for stage in folder.request()["stages"] if stage != "report" and not folder.has(_OUTPUTS[stage])]
-    return _planned(folder, reopened(folder, source), left) if left else None
+    if not left:
+        return None
+    experiment = reopened(folder, source)
+    return _planned(folder, experiment, left, autotuning.timing(experiment))
 
 
 def plan_exhaustive(settings: Settings, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
     """What training the listed configurations (None: all) takes, without doing it."""
-    problem, _ = measured(settings, source, _count(settings, poolings))
-    return planning.plan(problem, ["exhaustive"], _all_trainings(problem, poolings))
+    experiment, _ = autotuning.prepare(settings, source, _count(settings, poolings))
+    trainings = _all_trainings(experiment, poolings)
+    return planning.plan(experiment, ["exhaustive"], trainings, autotuning.timing(experiment))
