@@ -152,7 +152,7 @@ def test_the_first_line_comes_before_the_images_are_loaded(tiny_settings, tiny_s
         say("decoded 1 of 2 images")
         return tiny_source
 
-    monkeypatch.setattr("poolwise.experiment.load", load)
+    monkeypatch.setattr("poolwise.images.loading.load", load)
     settings = dataclasses.replace(tiny_settings, **GIVEN, steps=2)
     api.search(settings, tmp_path / "run", listener=notes)
     assert order == [["loading cifar10"]]
@@ -164,7 +164,7 @@ def test_the_first_line_comes_before_the_images_are_loaded(tiny_settings, tiny_s
 
 def test_a_run_loads_once_resolves_once_and_plans_once(tiny_settings, tiny_source, tmp_path, monkeypatch):
     loaded, resolved, planned = [], [], []
-    monkeypatch.setattr("poolwise.experiment.load", lambda *args, **options: loaded.append(args) or tiny_source)
+    monkeypatch.setattr("poolwise.images.loading.load", lambda *args, **options: loaded.append(args) or tiny_source)
     original = autotuning.resolve
     monkeypatch.setattr(
         autotuning, "resolve", lambda *args, **options: resolved.append(1) or original(*args, **options)

@@ -16,7 +16,7 @@ from poolwise.calibration import Parallel, cpu_threads
 from poolwise.errors import RequestError
 from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
 from poolwise.images.batches import Batches
-from poolwise.images.loading import load
+from poolwise.images.loading import load_requested
 from poolwise.images.packed import Packed
 from poolwise.images.shared_memory import SharedSource
 from poolwise.images.sources import ImageSet, Source
@@ -80,7 +80,7 @@ def resolve(
         check_settings(settings)
     space, precision = requested_space(settings), _precision(settings, device, choices)
     parallel = Parallel(**choices["parallel"]) if choices else Parallel(1, settings.threads or cpu_threads())
-    source = source or _load(settings, device, listener or Listener())
+    source = source or load_requested(settings, _image_memory(device), listener or Listener())
     experiment = Experiment(settings, source, device, known, space, precision, parallel, weights)
     if weights is None and settings.weights is not None:
         experiment = replace(experiment, weights=_load_weights(experiment, settings.weights))
@@ -99,26 +99,11 @@ def _precision(settings: Settings, device: torch.device, choices: dict[str, Any]
     return Precision.parse(settings.precision)
 
 
-def _load(settings: Settings, device: torch.device, listener: Listener) -> Source:
-    """Load the data set that the settings name, and report it."""
-    room = None
-    if device.type == "cuda":  # images in memory lie on the device
-        room = min(psutil.virtual_memory().available, torch.cuda.mem_get_info(device)[0]) // 4
-    listener.note(f"loading {settings.data}")
-    source = load(
-        settings.data,
-        image_size=settings.image_size,
-        seed=settings.seed,
-        stream=settings.stream,
-        cache_images=settings.cache_images,
-        skip_broken=settings.skip_broken,
-        follow_links=settings.follow_links,
-        room=room,
-        say=listener.note,
-    )
-    sizes = f"{len(source.train)} training and {len(source.test)} test images of {source.image_size} pixels"
-    listener.note(f"loaded {source.name}: {sizes}, {len(source.classes)} classes")
-    return source
+def _image_memory(device: torch.device) -> int | None:
+    """Return the bytes that images may take on a device with memory of its own; None where they stay in the system's."""
+    if device.type != "cuda":
+        return None
+    return int(min(psutil.virtual_memory().available, torch.cuda.mem_get_info(device)[0]) // 4)
 
 
 def _load_weights(experiment: Experiment, name: str) -> Weights:
