@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from poolwise.networks.switch import SwitchableNet, plain_model
 from poolwise.networks.weights import Weights, begin
 from poolwise.networks.weights import load as load_weights
 from poolwise.networks.whole import check_settings
+from poolwise.process import free_bytes
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.settings import AUTO, Settings
@@ -80,7 +80,10 @@ def resolve(
         check_settings(settings)
     space, precision = requested_space(settings), _precision(settings, device, choices)
     parallel = Parallel(**choices["parallel"]) if choices else Parallel(1, settings.threads or cpu_threads())
-    source = source or load_requested(settings, _image_memory(device), listener or Listener())
+    if source is None:
+        on_device = device.type == "cuda"  # images in memory lie there
+        room = min(free_bytes(torch.device("cpu")), free_bytes(device)) // 4 if on_device else None
+        source = load_requested(settings, room, listener or Listener())
     experiment = Experiment(settings, source, device, known, space, precision, parallel, weights)
     if weights is None and settings.weights is not None:
         experiment = replace(experiment, weights=_load_weights(experiment, settings.weights))
@@ -97,13 +100,6 @@ def _precision(settings: Settings, device: torch.device, choices: dict[str, Any]
     if settings.precision in (None, AUTO):
         return device_precision(device)
     return Precision.parse(settings.precision)
-
-
-def _image_memory(device: torch.device) -> int | None:
-    """Return the bytes that images may take on a device with memory of its own; None where they stay in the system's."""
-    if device.type != "cuda":
-        return None
-    return int(min(psutil.virtual_memory().available, torch.cuda.mem_get_info(device)[0]) // 4)
 
 
 def _load_weights(experiment: Experiment, name: str) -> Weights:
