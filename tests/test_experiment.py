@@ -6,8 +6,8 @@ import pytest
 
 from poolwise import api, autotuning, calibration
 from poolwise.calibration import Parallel
+from poolwise.errors import RequestError
 from poolwise.experiment import resolve
-from poolwise.images import sources
 from poolwise.pipeline import runner
 from poolwise.progress import Interrupted, Listener
 from poolwise.settings import preset
@@ -200,7 +200,7 @@ def test_a_run_that_began_with_auto_resumes(tiny_settings, tiny_source, tmp_path
 
 def test_names_of_data_sets_are_told_before_anything_is_read(tmp_path):
     notes = Notes()
-    with pytest.raises(sources.RequestError):
+    with pytest.raises(RequestError, match="does not exist"):
         api.search(
             dataclasses.replace(preset("demo"), data=f"folder:{tmp_path / 'no'}"), tmp_path / "run", listener=notes
         )

@@ -35,11 +35,15 @@ CREW_SECONDS = 5.0  # starting worker processes
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen precision and, for each candidate, seconds a training step (the fastest of the timed ones)."""
+    """The chosen precision and, for each candidate, seconds a training step (the fastest of the timed ones).
+
+    ``complete`` is False where the allowed time ended before the last candidate's turn.
+    """
 
     precision: Precision
     seconds: dict[str, float]
     cached: bool = False
+    complete: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return {"precision": str(self.precision), "seconds_per_step": self.seconds}
@@ -115,7 +119,11 @@ def choose(
     automatic = CUDA_CANDIDATES if images_BCHW.is_cuda else CANDIDATES
     candidates = automatic if requested == "auto" else (requested,)
     key = {"what": what, "candidates": candidates, "device": str(images_BCHW.device)}
-    measure = lambda: _measure(build, images_BCHW, labels_B, candidates, steps)  # noqa: E731
+
+    def measure() -> dict[str, Any]:
+        choice = _measure(build, images_BCHW, labels_B, candidates, steps)
+        return {**choice.to_json(), "incomplete": not choice.complete}
+
     value, cached = _remembered("precision", key, measure, lambda stored: Choice.from_json(stored).to_json())
     return Choice.from_json(value, cached)
 
@@ -144,9 +152,8 @@ def _measure(
     labels_B: Tensor,
     candidates: tuple[str, ...],
     steps: float = math.inf,
-) -> dict[str, Any]:
-    """Return the choice as JSON values, marked ``incomplete`` where the allowed time ended before the last candidate."""
-    start, incomplete = time.perf_counter(), False
+) -> Choice:
+    start, complete = time.perf_counter(), True
     seconds: dict[str, float] = {}
     losses: dict[str, float] = {}
     hopeless: set[str] = set()
@@ -154,8 +161,8 @@ def _measure(
         precision = Precision.parse(name)
         if precision.dtype in hopeless:  # it was so in the other memory order
             continue
-        incomplete = bool(seconds) and _over(start, steps, seconds)
-        if incomplete:
+        if seconds and _over(start, steps, seconds):
+            complete = False
             break
         network = precision.place(build(), images_BCHW.device)
         optimizer = sgd(network, 0.01, 0.9, 0.0)
@@ -180,8 +187,7 @@ def _measure(
     reference = losses[candidates[0]]
     sound = [name for name in losses if abs(losses[name] - reference) <= TOLERANCE * abs(reference)]
     finite = {name: value for name, value in seconds.items() if value != float("inf")}
-    choice = Choice(Precision.parse(min(sound, key=seconds.__getitem__)), finite).to_json()
-    return {**choice, "incomplete": incomplete}
+    return Choice(Precision.parse(min(sound, key=seconds.__getitem__)), finite, complete=complete)
 
 
 def _over(start: float, steps: float, seconds: dict[str, float]) -> bool:
