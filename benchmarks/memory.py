@@ -23,7 +23,7 @@ from common import record
 
 import poolwise
 from poolwise import planning
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.settings import Settings
 
 CASES = {
@@ -44,7 +44,7 @@ def measure(case: str, precision: str) -> dict:
 
     settings, stages = CASES[case]
     settings = dataclasses.replace(settings, precision=precision)
-    problem = Experiment(settings)
+    problem = resolve(settings)
     if stages == ["search"]:
         with tempfile.TemporaryDirectory() as folder:
             poolwise.search(settings, Path(folder) / "run", source=problem.source)

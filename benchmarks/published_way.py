@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import poolwise
-from poolwise.experiment import Experiment
+from poolwise.experiment import Experiment, resolve
 from poolwise.images import loading
 from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
@@ -126,7 +126,7 @@ def main(repeats: int, steps: int, images: int, precision: str | None) -> None:
     keep_memory()
     settings = Settings(steps=steps, images=images, supernets=4, precision=precision, block=8)
     source = loading.load("cifar10")
-    problem = Experiment(settings, source)
+    problem = resolve(settings, source)
     poolwise.plan(settings, ["search", "rank"], source=source)  # calibrates: once a machine, not once a run
     ratios, ours, theirs = [], [], []
     for repeat in range(repeats):

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from common import record, spread
 
 import poolwise
-from poolwise.experiment import Experiment
+from poolwise.autotuning import training_batch
+from poolwise.experiment import Experiment, resolve
 from poolwise.networks.chain import batch_norm
 from poolwise.networks.switch import SwitchableNet
 from poolwise.progress import Listener
@@ -72,7 +73,7 @@ class Bare:
             for m in range(problem.settings.supernets)
         ]
         self.optimizers = [torch.optim.SGD(n.parameters(), lr=0.05, momentum=0.9) for n in self.networks]
-        images_BCHW, self.labels_B, _ = problem.calibration_batch()
+        images_BCHW, self.labels_B = training_batch(problem)
         self.images_BCHW = self.precision.images(images_BCHW)
 
     def turn(self, asked: list[tuple[Pooling, int]]) -> float:
@@ -116,7 +117,7 @@ def main(turns: int, keep: bool) -> None:
         keep_memory()
     for case, changes in CASES.items():
         settings = poolwise.preset("demo", steps=(turns + WARM) * BLOCK, block=BLOCK, **changes)
-        problem = Experiment(settings)
+        problem = resolve(settings)
         with tempfile.TemporaryDirectory() as folder:
             state = SearchState(problem)
             listener = Turns(state, Bare(problem))

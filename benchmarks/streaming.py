@@ -40,7 +40,7 @@ def generate(root: Path, count: int, side: int) -> None:
 
 def measure(case: str, root: Path, size: int) -> dict[str, float]:
     """Seconds of loading and images a second of batches, in this process."""
-    from poolwise.experiment import Experiment
+    from poolwise.experiment import resolve
     from poolwise.images.batches import Shuffled
     from poolwise.settings import Settings
 
@@ -48,7 +48,7 @@ def measure(case: str, root: Path, size: int) -> dict[str, float]:
         return {"load_seconds": 0.0, "batches_images_per_second": 0.0}
     begin = time.perf_counter()
     stream = "off" if case == "in memory" else "on"
-    problem = Experiment(
+    problem = resolve(
         Settings(data=f"folder:{root}", image_size=size, stream=stream, device="cpu", precision="float32", width=4)
     )
     problem.describe_data()  # fingerprint, mean and deviation: everything is gone through once

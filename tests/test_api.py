@@ -10,7 +10,7 @@ import poolwise
 from conftest import After
 from poolwise import api
 from poolwise.errors import RequestError, RunFailure
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.images.sources import Source
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
@@ -108,7 +108,7 @@ def test_retrain_with_more_seeds_keeps_the_finished_ones(finished, tiny_source):
 def test_model_is_plain_and_has_the_recorded_accuracy(finished, tiny_source, tiny_settings):
     result = json.loads((finished / "retrain.json").read_text())["results"][0]
     model = poolwise.model(finished, result["pooling"], seed=2)
-    problem = Experiment(tiny_settings, tiny_source)
+    problem = resolve(tiny_settings, tiny_source)
     images = problem.normalise(torch.from_numpy(tiny_source.test.images))
     right = (model(images).argmax(1).numpy() == tiny_source.test.labels).mean()
     assert right == pytest.approx(result["accuracies"][1], abs=0.021)
@@ -143,7 +143,7 @@ def test_infinite_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_settings, t
     ):
         api.search(settings, tmp_path / "run", source=tiny_source)
     folder = RunFolder.open(tmp_path / "run")
-    assert SearchState(Experiment(settings, tiny_source)).restore(folder)
+    assert SearchState(resolve(settings, tiny_source)).restore(folder)
     with pytest.raises(RequestError, match="finish it first"):
         api.rank(tmp_path / "run", source=tiny_source)
 
@@ -186,7 +186,7 @@ def test_a_strided_family_from_search_to_plain_model(tmp_path, tiny_settings, ti
     assert not any(isinstance(part, torch.nn.MaxPool2d) for part in plain.modules())
     strides = [m.stride[0] for m in plain.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
     assert strides == [1] * 5 + [2, 1, 1, 1] * 3
-    problem = Experiment(settings, tiny_source)
+    problem = resolve(settings, tiny_source)
     test = problem.batches(tiny_source.test, settings.eval_batch_size)
     recorded = next(r for r in retrained["results"] if r["pooling"] == "3-2-2-2")["accuracies"]
     assert accuracy(plain, test.ordered(), problem.precision) in recorded

@@ -24,7 +24,7 @@ FLOORS = [
     {"parallelism"},
     {"limiting"},
     {"supernets", "truth", "controls", "trialing"},
-    {"rankings"},
+    {"rankings", "autotuning"},
     {"planning", "reporting", "suggesting", "exports", "refining"},
     {"pipeline"},
     {"comparing"},

@@ -1,16 +1,18 @@
 """Plans, time budgets and what does not fit into memory."""
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolwise import planning
+from poolwise import autotuning, planning
 from poolwise.calibration import Timing
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment
-from poolwise.planning import fit, parse_time, plan
+from poolwise.experiment import resolve
+from poolwise.planning import fit, parse_time
+from poolwise.sanitize import json_text
 
 STAGES = ("search", "rank", "retrain")
 
@@ -26,15 +28,26 @@ def test_other_times_are_refused(text):
         parse_time(text)
 
 
+TIMING = Timing(
+    (0.5, 0.0), (0.1, 0.0), 1e-12, 0.0
+)  # a step takes half a second, a scoring pass a tenth, whatever it is
+
+
+def plan(experiment, stages, trainings=None):
+    return planning.plan(experiment, stages, trainings, TIMING)
+
+
+def prepared(settings, source):
+    return autotuning.prepare(settings, source)[0]
+
+
 @pytest.fixture
 def slow_machine(monkeypatch):
-    """Every step takes half a second, every scoring pass a tenth, whatever it is."""
-    timing = Timing((0.5, 0.0), (0.1, 0.0), 1e-12, 0.0)
-    monkeypatch.setattr(Experiment, "timing", timing)
+    monkeypatch.setattr(autotuning, "timing", lambda experiment: TIMING)
 
 
 def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_machine):
-    problem = Experiment(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
+    problem = resolve(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
     planned = plan(problem, STAGES)
     assert planned.of("search") == pytest.approx(30 * 0.6)
     one = 6 * 0.5 + 48 / 16 * 0.1  # steps, then the test set
@@ -50,7 +63,7 @@ def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_mac
 def test_a_budget_is_kept_and_used(tiny_settings, tiny_source, slow_machine, seconds):
     settings = dataclasses.replace(tiny_settings, threads=1, workers=1)
     fitted = fit(settings, seconds, STAGES, [], tiny_source)
-    planned = plan(Experiment(fitted, tiny_source), STAGES)
+    planned = plan(resolve(fitted, tiny_source), STAGES)
     assert 0.7 * seconds < planned.seconds <= seconds
     assert fitted.supernets == max(min(2, fitted.steps // planning.STEPS_A_SUPERNET), 1)
 
@@ -69,38 +82,47 @@ def test_too_little_time_is_told(tiny_settings, tiny_source, slow_machine):
 
 
 def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, slow_machine, monkeypatch):
-    problem = Experiment(tiny_settings, tiny_source)
+    problem = resolve(tiny_settings, tiny_source)
     planned = plan(problem, STAGES)
     planning.check_memory(planned, problem)
-    monkeypatch.setattr(planning, "_free_bytes", lambda device: planned.memory_bytes - 1)
+    monkeypatch.setattr(planning, "free_bytes", lambda device: planned.memory_bytes - 1)
     with pytest.raises(RequestError, match="--batch-size \\(now 16\\)"):
         planning.check_memory(planned, problem)
 
 
 def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
     settings = dataclasses.replace(tiny_settings, supernets=None, threads=1, workers=1)
-    few, many = (planning.measured(dataclasses.replace(settings, steps=steps), tiny_source) for steps in (3900, 9000))
+    few, many = (prepared(dataclasses.replace(settings, steps=steps), tiny_source) for steps in (3900, 9000))
     assert (few.settings.supernets, few.settings.branching) == (1, None)
     assert plan(few, ["search"]).lines()[0] == "1 SuperNet: 3900 steps, and a SuperNet should have 2000"
     assert (many.settings.supernets, many.settings.branching) == (4, "measured")
     said = "1 SuperNet at first, up to 4 where configurations are better off apart: 9000 steps, and a SuperNet should have 2000"
     assert plan(many, ["search"]).lines()[0] == said
-    fixed = planning.measured(dataclasses.replace(settings, steps=9000, method="partition-first"), tiny_source)
+    fixed = prepared(dataclasses.replace(settings, steps=9000, method="partition-first"), tiny_source)
     assert (fixed.settings.supernets, fixed.settings.branching) == (4, None)
     search, without = (
-        planning.plan(Experiment(dataclasses.replace(many.settings, branching=how), tiny_source), ["search"]).of(
-            "search"
-        )
+        plan(resolve(dataclasses.replace(many.settings, branching=how), tiny_source), ["search"]).of("search")
         for how in ("measured", "fixed")
     )
     assert without < search < 1.2 * without
-    asked = planning.measured(dataclasses.replace(settings, supernets=5), tiny_source)
+    asked = prepared(dataclasses.replace(settings, supernets=5), tiny_source)
     assert plan(asked, ["search"]).supernets is None
+
+
+def test_without_timing_no_seconds_are_known(tiny_settings, tiny_source):
+    experiment = resolve(tiny_settings, tiny_source)
+    untimed = planning.plan(experiment, STAGES)
+    assert (untimed.seconds, untimed.of("search"), untimed.stages[0].fixed_seconds) == (None, None, None)
+    assert json.loads(json_text(untimed.to_json()))["seconds"] is None
+    assert not any("about" in line for line in untimed.lines())
+    timed = plan(experiment, STAGES)
+    for name in ("steps", "macs", "memory_bytes"):
+        assert [getattr(stage, name) for stage in untimed.stages] == [getattr(stage, name) for stage in timed.stages]
 
 
 def test_short_trainings_are_planned_with_the_search(tiny_settings, tiny_source, slow_machine):
     settings = dataclasses.replace(tiny_settings, steps=1500, short=0.5, threads=1, workers=1)
-    problem = planning.measured(settings, tiny_source)
+    problem = prepared(settings, tiny_source)
     planned = plan(problem, ["search", "rank"])
     search, short, _ = planned.stages
     assert (search.steps, short.steps) == (1500 - 20 * 36, 20 * 36)
@@ -111,5 +133,5 @@ def test_short_trainings_are_planned_with_the_search(tiny_settings, tiny_source,
     fitted = fit(
         settings, 2 * planned.seconds / planning.RESERVE, ["search", "rank"], ["supernets", "images"], tiny_source
     )
-    again = plan(planning.measured(fitted, tiny_source), ["search", "rank"])
+    again = plan(prepared(fitted, tiny_source), ["search", "rank"])
     assert again.seconds == pytest.approx(2 * planned.seconds, rel=0.1)

@@ -10,7 +10,7 @@ import torch
 
 import poolwise
 from poolwise import api
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.images.augment import to_tensor
 from poolwise.images.sources import ImageSet
 from poolwise.settings import Settings
@@ -64,7 +64,7 @@ def test_the_default_follows_the_device_and_no_candidates_race(tiny_settings, ti
 
 def test_a_run_that_raced_goes_on_with_the_winner(tiny_settings, tiny_source):
     choices = {"precision": "float32", "parallel": {"workers": 1, "threads": 1, "slowdown": 1.0}}
-    earlier = Experiment(dataclasses.replace(tiny_settings, precision="auto"), tiny_source, choices)
+    earlier = resolve(dataclasses.replace(tiny_settings, precision="auto"), tiny_source, choices)
     assert str(earlier.precision) == "float32"
 
 

@@ -29,7 +29,7 @@ from common import record
 from tricks import TABLE, Trick, judged, runner
 
 from poolwise import tables
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.networks.chain import Chain, affine_norm
 from poolwise.networks.variants import without_norms
 from poolwise.rng import Streams
@@ -72,7 +72,7 @@ class OwnParts(nn.Module):
 
 def searched(settings: Settings, norm: str, head: str) -> list[float]:
     """score_P in percent on the whole scoring half."""
-    problem = Experiment(settings)
+    problem = resolve(settings)
     state, poolings = SearchState(problem), list(problem.space)
     nets = state.mixture
     network = OwnParts(problem.build(affine_norm, "init0", Streams(settings.seed)), poolings, norm, head)

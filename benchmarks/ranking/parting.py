@@ -22,7 +22,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
-from poolwise.experiment import Experiment
+from poolwise.experiment import Experiment, resolve
 from poolwise.networks.walk import walk
 from poolwise.settings import Settings
 from poolwise.supernets import branching
@@ -51,7 +51,7 @@ def reached(problem: Experiment, state: SearchState) -> dict[str, float]:
 
 def alone(settings: Settings, shares: list[float], lengths: list[int]) -> list[dict[str, Any]]:
     """One SuperNet: trials on the way, and what it reaches."""
-    problem, rows = Experiment(settings), []
+    problem, rows = resolve(settings), []
     state = SearchState(problem)
     while state.step < state.steps:
         train_block(state)
@@ -70,7 +70,7 @@ def alone(settings: Settings, shares: list[float], lengths: list[int]) -> list[d
 
 def apart(settings: Settings) -> list[dict[str, Any]]:
     """Several, from the half of the search on."""
-    problem = Experiment(settings)
+    problem = resolve(settings)
     state = SearchState(problem)
     while state.step < state.steps:
         train_block(state)

@@ -36,7 +36,7 @@ from common import record
 from tricks import TABLE, judged
 
 from poolwise import tables
-from poolwise.experiment import Experiment
+from poolwise.experiment import Experiment, resolve
 from poolwise.progress import Listener
 from poolwise.rankings.scoring import Panel, score_all
 from poolwise.settings import Settings
@@ -239,7 +239,7 @@ def coherence(space: PoolingSpace, assignment_PM: np.ndarray) -> float:
 def searched(settings: Settings, name: str) -> dict[str, Any]:
     """Scores in percent after one search with a policy, and what became of its assignment."""
     policy = POLICIES[name]
-    problem = Experiment(replace(settings, steps=steps_of(settings, policy)))
+    problem = resolve(replace(settings, steps=steps_of(settings, policy)))
     state, poolings = SearchState(problem), list(problem.space)
     sampler = policy(state.sampler.task, problem)
     state.sampler = sampler

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
-from poolwise.experiment import Experiment
+from poolwise.experiment import Experiment, resolve
 from poolwise.metrics import kendall_tau_b, regret, smooth
 from poolwise.metrics.fusion import standard
 from poolwise.progress import Listener
@@ -68,7 +68,7 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
         for seed in range(1, seeds + 1):
             file = out / f"{form}-{seed}.json"
             if not file.exists():
-                problem = problem or Experiment(replace(asked, batch_size=batch, lr=float(lr or asked.lr)))
+                problem = problem or resolve(replace(asked, batch_size=batch, lr=float(lr or asked.lr)))
                 write_atomically(file, json.dumps(losses(problem, steps, seed)) + "\n")
             curves = json.loads(file.read_text(encoding="utf-8"))
             own_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]

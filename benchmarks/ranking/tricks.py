@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
-from poolwise.experiment import Experiment
+from poolwise.experiment import Experiment, resolve
 from poolwise.metrics import kendall_tau_b, regret, smooth
 from poolwise.networks.switch import SwitchableNet
 from poolwise.settings import Settings
@@ -138,12 +138,12 @@ def scored(problem: Experiment, state: SearchState, weights: list[Tensor] | None
 
 def searched(settings: Settings, name: str) -> dict[str, list[float]]:
     """Scores after one search with a trick, by what was ranked."""
-    problem = Experiment(settings)
+    problem = resolve(settings)
     trick = TRICKS[name](problem)
     assert settings.steps
     assert problem.settings.nets == 1
     steps = int(settings.steps * Trick(problem).macs() / trick.macs())
-    problem = Experiment(replace(settings, steps=steps), problem.source)
+    problem = resolve(replace(settings, steps=steps), problem.source)
     state = SearchState(problem)
     run, told = runner(state, trick), {}
     averages = {decay: [p.detach().clone() for p in state.mixture.networks[0].parameters()] for decay in DECAYS}

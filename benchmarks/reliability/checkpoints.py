@@ -27,7 +27,7 @@ import numpy as np
 from soak import Stop
 
 from poolwise import api
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.progress import Interrupted
 from poolwise.settings import Settings, preset
 from poolwise.storage import RunFolder
@@ -69,7 +69,7 @@ def resumed(settings: Settings, folder: Path, repeats: int) -> tuple[list[float]
 
 def measured(name: str, settings: Settings, repeats: int, blocks: int, work: Path) -> dict[str, Any]:
     """Median, least and most over the repeats."""
-    problem = Experiment(settings)
+    problem = resolve(settings)
     state, folder = SearchState(problem), RunFolder.create(work / "saved", {"stages": [], "macs": 1})
     steps, saves, reads, shares = [], [], [], []
     train_block(state)

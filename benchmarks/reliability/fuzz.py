@@ -33,7 +33,7 @@ from poolwise.cli import show
 from poolwise.cli.commands import cli
 from poolwise.comparing import methods, simulate
 from poolwise.errors import PoolwiseError
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.images import cifar10
 from poolwise.images.python_batch import python_batch
 from poolwise.selection.picks import picks_of
@@ -81,7 +81,7 @@ class Fuzzer:
         api.refine(self.run)
         api.retrain(self.run)
         self.checkpoint = (self.run / "checkpoints" / f"{CHECKPOINT}.safetensors").read_bytes()
-        self.state = SearchState(Experiment(settings))
+        self.state = SearchState(resolve(settings))
         self.table = tables.load(PUBLISHED)
         self.files = {path.name: path.read_bytes() for path in self.run.iterdir() if path.is_file()}
         source = Path(tables.__file__).parent / "data" / PUBLISHED

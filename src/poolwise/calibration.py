@@ -1,4 +1,4 @@
-"""What this machine does fastest. Measured on the network, batch and device at hand, never assumed.
+"""What this machine does fastest, where a request asks for measuring: on the network, batch and device at hand.
 
 A choice is cached for the machine, network and versions it was made for, so that repeating a run repeats its bytes.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,15 +28,22 @@ CUDA_CANDIDATES = (*CANDIDATES, "tf32", "tf32+channels_last")
 HOPELESS = 2.0  # thrown out after a step that took this many times the best
 TOLERANCE = 0.05  # relative difference of the loss after the timed steps from float32's
 _STEPS = 4
+LEAST_SECONDS = 5.0  # that measuring before a run may take in any case
+SHARE_OF_RUN = 0.01  # of a run that measuring before it may take
+CREW_SECONDS = 5.0  # starting worker processes
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen precision and, for each candidate, seconds a training step (the fastest of the timed ones)."""
+    """The chosen precision and, for each candidate, seconds a training step (the fastest of the timed ones).
+
+    ``complete`` is False where the allowed time ended before the last candidate's turn.
+    """
 
     precision: Precision
     seconds: dict[str, float]
     cached: bool = False
+    complete: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return {"precision": str(self.precision), "seconds_per_step": self.seconds}
@@ -85,8 +93,18 @@ class Parallel:
     slowdown: float = 1.0
 
 
+def allowed_seconds(run_seconds: float) -> float:
+    """Return how many seconds measuring may take before a run of ``run_seconds``."""
+    return max(LEAST_SECONDS, SHARE_OF_RUN * run_seconds)
+
+
 def choose(
-    build: Callable[[], nn.Module], images_BCHW: Tensor, labels_B: Tensor, what: dict[str, Any], requested: str = "auto"
+    build: Callable[[], nn.Module],
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    what: dict[str, Any],
+    requested: str = "auto",
+    steps: float = math.inf,
 ) -> Choice:
     """Time real steps of each candidate and take the fastest that agrees with float32.
 
@@ -94,12 +112,18 @@ def choose(
         build: makes the network, the same weights each time, called once a candidate.
         images_BCHW, labels_B: one training batch on the device.
         what: names the network and batch, part of the cache's key.
-        requested: ``auto``, or a precision to be taken as it is (it is timed all the same, for estimates).
+        requested: ``auto``, or the only precision to time.
+        steps: training steps of the run that the choice is for. Candidates whose turn comes after ``allowed_seconds`` of it
+            are not tried, and the choice is then not cached.
     """
     automatic = CUDA_CANDIDATES if images_BCHW.is_cuda else CANDIDATES
     candidates = automatic if requested == "auto" else (requested,)
     key = {"what": what, "candidates": candidates, "device": str(images_BCHW.device)}
-    measure = lambda: _measure(build, images_BCHW, labels_B, candidates).to_json()  # noqa: E731
+
+    def measure() -> dict[str, Any]:
+        choice = _measure(build, images_BCHW, labels_B, candidates, steps)
+        return {**choice.to_json(), "incomplete": not choice.complete}
+
     value, cached = _remembered("precision", key, measure, lambda stored: Choice.from_json(stored).to_json())
     return Choice.from_json(value, cached)
 
@@ -115,14 +139,21 @@ def _remembered(
     except (OSError, RequestError, ValueError, LookupError, TypeError, AttributeError):
         pass
     value = measure()
+    if value.pop("incomplete", False):
+        return value, False
     with contextlib.suppress(RunFailure):  # a cache that cannot be written costs time, not the run
         write_atomically(cache, json.dumps(value))
     return value, False
 
 
 def _measure(
-    build: Callable[[], nn.Module], images_BCHW: Tensor, labels_B: Tensor, candidates: tuple[str, ...]
+    build: Callable[[], nn.Module],
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    candidates: tuple[str, ...],
+    steps: float = math.inf,
 ) -> Choice:
+    start, complete = time.perf_counter(), True
     seconds: dict[str, float] = {}
     losses: dict[str, float] = {}
     hopeless: set[str] = set()
@@ -130,6 +161,9 @@ def _measure(
         precision = Precision.parse(name)
         if precision.dtype in hopeless:  # it was so in the other memory order
             continue
+        if seconds and _over(start, steps, seconds):
+            complete = False
+            break
         network = precision.place(build(), images_BCHW.device)
         optimizer = sgd(network, 0.01, 0.9, 0.0)
         times: list[float] = []
@@ -144,6 +178,8 @@ def _measure(
                 losses[name] = float("nan")  # this device cannot do it
                 break
             times.append(time.perf_counter() - begin)
+            if _over(start, steps, {**seconds, name: times[-1]}):
+                break
             if seconds and _hopeless(times, min(seconds.values())):
                 hopeless.add(precision.dtype)
                 break
@@ -151,7 +187,12 @@ def _measure(
     reference = losses[candidates[0]]
     sound = [name for name in losses if abs(losses[name] - reference) <= TOLERANCE * abs(reference)]
     finite = {name: value for name, value in seconds.items() if value != float("inf")}
-    return Choice(Precision.parse(min(sound, key=seconds.__getitem__)), finite)
+    return Choice(Precision.parse(min(sound, key=seconds.__getitem__)), finite, complete=complete)
+
+
+def _over(start: float, steps: float, seconds: dict[str, float]) -> bool:
+    """Return whether measuring since ``start`` has taken the time that it may take before a run of ``steps``."""
+    return time.perf_counter() - start > allowed_seconds(steps * min(seconds.values()))
 
 
 def _hopeless(times: list[float], best: float) -> bool:
@@ -227,27 +268,36 @@ def _line(macs: Sequence[float], seconds: Sequence[float]) -> tuple[float, float
     return (float(base), float(slope)) if slope > 0 else (float(np.mean(seconds)), 0.0)
 
 
-def parallel(together: Callable[[int, int], float], alone: float, most: int, what: dict[str, Any]) -> Parallel:
+def parallel(
+    together: Callable[[int, int], float], alone: float, most: int, what: dict[str, Any], allowed: float = math.inf
+) -> Parallel | None:
     """How many processes of how many threads train most in a time, where trainings share nothing.
 
     Args:
         together: seconds of a step in each of (processes, threads) that run at the same time.
         alone: seconds of a step in one process on all threads.
         most: processes that could be of use.
+        allowed: seconds that measuring may take; numbers of processes that do not fit into it are not tried.
+
+    Returns None where there is no time to try any.
     """
-    cores = cpu_threads()
+    cores, candidates, needed = cpu_threads(), [], 0.0
+    for count in (2**power for power in range(1, 20)):
+        needed += CREW_SECONDS + _STEPS * count * alone  # steps of processes that are of no use
+        if count <= min(cores, most) and needed <= allowed:
+            candidates.append(count)
+    if not candidates and min(cores, most) > 1:
+        return None
 
     def measure() -> dict[str, Any]:
         best = Parallel(1, cores)
-        workers = 2
-        while workers <= min(cores, most):
+        for workers in candidates:
             slowdown = together(workers, cores // workers) / alone
             if workers / slowdown > 1.05 * best.workers / best.slowdown:  # not for less than it may cost
                 best = Parallel(workers, cores // workers, slowdown)
-            workers *= 2
         return asdict(best)
 
-    key = {"what": what, "cores": cores, "most": min(cores, most)}
+    key = {"what": what, "cores": cores, "candidates": candidates}
     value, _ = _remembered("parallel", key, measure, lambda stored: asdict(Parallel(**stored)))
     return Parallel(**value)
 

@@ -1,47 +1,49 @@
-"""What a run is about: a network family and its space, images and their split, a device and what it does fastest."""
+"""An experiment: everything that search, ranking and stand-alone training have in common, decided once and then frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
-from poolwise import calibration
-from poolwise.calibration import Choice, Parallel, Timing, cpu_threads
+from poolwise.calibration import Parallel, cpu_threads
 from poolwise.errors import RequestError
 from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
-from poolwise.images.batches import Batches, Shuffled
-from poolwise.images.loading import load
+from poolwise.images.batches import Batches
+from poolwise.images.loading import load_requested
 from poolwise.images.packed import Packed
 from poolwise.images.shared_memory import SharedSource
 from poolwise.images.sources import ImageSet, Source
 from poolwise.images.split import mixed, stratified_halves, stratified_subset
-from poolwise.networks import family, others, variants
+from poolwise.networks import Family, family, others, variants
 from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.networks.cost import CostModel
 from poolwise.networks.switch import SwitchableNet, plain_model
 from poolwise.networks.weights import Weights, begin
 from poolwise.networks.weights import load as load_weights
 from poolwise.networks.whole import check_settings
+from poolwise.process import free_bytes
+from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.settings import Settings
+from poolwise.settings import AUTO, Settings
 from poolwise.space import Pooling, PoolingSpace, Subspace, subset
-from poolwise.training import Precision, choose_device, count_correct, device_precision
+from poolwise.training import Precision, choose_device, device_precision
 from poolwise.training.workers import check_sendable
 
-_WALKED = 36  # configurations that the time of ranking is measured on
-_WALKED_MACS = 4e11  # about a second of 2 cores
 RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
+_OF_IMAGES = ("training_images", "in_use", "halves", "normalise", "_ranking_order")  # what images and seed decide
 
 
-def space_asked(settings: Settings) -> PoolingSpace:
-    """Where a request chooses: placements of the numbers asked for, or what was drawn of them, or what limits left."""
+def requested_space(settings: Settings) -> PoolingSpace:
+    """Return the configurations that a request chooses from.
+
+    These are the placements of the requested numbers of downsamplings, a random subset of them, or what limits left.
+    """
     known = family(settings.model)
     space = known.over(settings.poolings)
     if settings.only is not None:
@@ -51,60 +53,124 @@ def space_asked(settings: Settings) -> PoolingSpace:
     return space
 
 
-class Experiment:
-    """Everything that search, ranking and stand-alone training have in common.
+def resolve(
+    settings: Settings,
+    source: Source | None = None,
+    choices: dict[str, Any] | None = None,
+    *,
+    weights: Weights | None = None,
+    normalise: Normalise | None = None,
+    listener: Listener | None = None,
+) -> Experiment:
+    """Decide the device, network, space, images and number format of a request. Nothing is timed.
 
     Args:
         settings: the request.
-        source: a loaded data set; by default the one that the settings name.
-        chosen: what an earlier part of the run measured and chose (``describe_choices``); by default it is measured
-            when first needed.
-        weights: what trainings begin with; by default read, and checked, where the settings ask for some.
+        source: a loaded data set; by default the one that the settings name is loaded.
+        choices: what an earlier part of the run decided (``Experiment.describe_choices``).
+        weights: what trainings start from; by default the weights that the settings name are loaded and checked.
+        normalise: the training images' normalization, where it is known; by default it is computed when first needed.
+        listener: receives a line before and after images are loaded.
+
+    Raises:
+        RequestError: the request is wrong, or its parts do not fit together.
+    """
+    device, known = choose_device(settings.device), family(settings.model)
+    if known.whole:
+        check_settings(settings)
+    space, precision = requested_space(settings), _precision(settings, device, choices)
+    parallel = Parallel(**choices["parallel"]) if choices else Parallel(1, settings.threads or cpu_threads())
+    if source is None:
+        on_device = device.type == "cuda"  # images in memory lie there
+        room = min(free_bytes(torch.device("cpu")), free_bytes(device)) // 4 if on_device else None
+        source = load_requested(settings, room, listener or Listener())
+    experiment = Experiment(settings, source, device, known, space, precision, parallel, weights)
+    if weights is None and settings.weights is not None:
+        experiment = replace(experiment, weights=_load_weights(experiment, settings.weights))
+    if normalise is not None:
+        vars(experiment)["normalise"] = normalise  # fills the cached property
+    experiment.cost  # noqa: B018 (raises where the images are too small for the configurations)
+    return experiment
+
+
+def _precision(settings: Settings, device: torch.device, choices: dict[str, Any] | None) -> Precision:
+    """Return the recorded or requested number format, or the device's own where measuring is to decide."""
+    if choices:
+        return Precision.parse(choices["precision"])
+    if settings.precision in (None, AUTO):
+        return device_precision(device)
+    return Precision.parse(settings.precision)
+
+
+def _load_weights(experiment: Experiment, name: str) -> Weights:
+    """Load weights and check that they fit every network that starts from them. Raises RequestError otherwise."""
+    settings, weights = experiment.settings, load_weights(name)
+    norms: dict[str, list[Norm]] = {"search": [variants.NORMS[settings.norm]], "retrain": [running_norm]}
+    if settings.short != 0:
+        norms["search"].append(running_norm)
+    for norm in [norm for kind, listed in norms.items() if settings.begins(kind) for norm in listed]:
+        begin(experiment.build(norm, "weights", Streams(0)), weights)
+    return weights
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Everything that search, ranking and stand-alone training have in common. Make one with ``resolve``.
+
+    Attributes:
+        settings: the request.
+        source: the data set.
+        device, family, space: where networks compute, which networks they are, and the configurations to choose from.
+        precision: number format and memory order of all training.
+        parallel: processes, and CPU threads of each, for stand-alone trainings.
+        weights: what trainings start from; None for random weights.
+        supernets_reason: why there are as many SuperNets as there are, where the request left it open.
+        precision_seconds: seconds of a training step by number format, where they were measured to choose one.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        source: Source | None = None,
-        chosen: dict[str, Any] | None = None,
-        weights: Weights | None = None,
-    ):
-        self.settings = settings
-        self.why: str | None = None  # the number of SuperNets, where it was decided for the user
-        self._on_device: dict[int, tuple[ImageSet, Tensor | Packed, Tensor]] = {}
-        self.device = choose_device(settings.device)
-        self.family = family(settings.model)
-        if self.family.whole:
-            check_settings(settings)
-        self.width = settings.width or self.family.width
-        self.space, self.default = space_asked(settings), self.family.default
-        self._precision = chosen["precision"] if chosen else settings.precision or str(device_precision(self.device))
-        self.parallel = Parallel(**chosen["parallel"]) if chosen else Parallel(1, settings.threads or cpu_threads())
-        if self._precision != "auto":
-            Precision.parse(self._precision)
-        self.source = source or self._loaded()
-        self.weights = weights or self._weights()
-        self.cost = CostModel(
-            self.build(batch_norm, "cost", Streams(settings.seed)),
-            self.source.image_size,
-            self.default,
-            most=self.space.poolings,
-        )
+    settings: Settings
+    source: Source
+    device: torch.device
+    family: Family
+    space: PoolingSpace
+    precision: Precision
+    parallel: Parallel
+    weights: Weights | None = None
+    supernets_reason: str | None = None
+    precision_seconds: dict[str, float] = field(default_factory=dict)
+    _on_device: dict[int, tuple[ImageSet, Tensor | Packed, Tensor]] = field(default_factory=dict, repr=False)
 
-    def _loaded(self) -> Source:
-        asked, room = self.settings, None
-        if self.device.type == "cuda":  # images in memory lie on the device
-            room = min(psutil.virtual_memory().available, torch.cuda.mem_get_info(self.device)[0]) // 4
-        return load(
-            asked.data,
-            image_size=asked.image_size,
-            seed=asked.seed,
-            stream=asked.stream,
-            cache_images=asked.cache_images,
-            skip_broken=asked.skip_broken,
-            follow_links=asked.follow_links,
-            room=room,
-        )
+    def with_settings(self, **changes: Any) -> Experiment:
+        """Return this experiment with other settings. Its images, weights and number format are kept."""
+        settings = replace(self.settings, **changes)
+        varied = resolve(settings, self.source, self.describe_choices(), weights=self.weights)
+        varied = varied.with_choices(supernets_reason=self.supernets_reason, _on_device=self._on_device)
+        if not {"images", "seed"} & set(changes):
+            vars(varied).update({name: vars(self)[name] for name in _OF_IMAGES if name in vars(self)})
+        return varied
+
+    def with_choices(self, **choices: Any) -> Experiment:
+        """Return this experiment with other values of ``precision``, ``parallel`` and the fields after them."""
+        varied = replace(self, **choices)
+        cached = set(vars(self)) - set(vars(varied))
+        vars(varied).update({name: vars(self)[name] for name in cached})
+        return varied
+
+    @property
+    def default(self) -> Pooling:
+        """The configuration that the network family was designed with."""
+        return self.family.default
+
+    @property
+    def width(self) -> int | None:
+        """Base number of channels; None for networks that have their own."""
+        return self.settings.width or self.family.width
+
+    @cached_property
+    def cost(self) -> CostModel:
+        """Costs of every configuration. Raises RequestError where the images are too small for them."""
+        chain = self.build(batch_norm, "cost", Streams(self.settings.seed))
+        return CostModel(chain, self.source.image_size, self.default, most=self.space.poolings)
 
     @cached_property
     def training_images(self) -> ImageSet:
@@ -169,18 +235,6 @@ class Experiment:
     def _placed(self, array: np.ndarray | Packed) -> Any:
         return array if isinstance(array, Packed) else to_tensor(array).to(self.device)
 
-    def _weights(self) -> Weights | None:
-        """What the settings name, read; RequestError unless it fits all networks that are to begin with it."""
-        if self.settings.weights is None:
-            return None
-        found = load_weights(self.settings.weights)
-        norms: dict[str, list[Norm]] = {"search": [variants.NORMS[self.settings.norm]], "retrain": [running_norm]}
-        if self.settings.short != 0:
-            norms["search"].append(running_norm)
-        for norm in [norm for what, own in norms.items() if self.settings.begins(what) for norm in own]:
-            begin(self.build(norm, "weights", Streams(0)), found)
-        return found
-
     def build(self, norm: Norm, name: str, streams: Streams, what: str | None = None) -> Chain:
         """The network on the CPU with initial weights from the stream called ``name``.
 
@@ -194,7 +248,7 @@ class Experiment:
 
     def supernet(self, name: str, streams: Streams) -> SwitchableNet:
         """A SuperNet of the kind that the settings ask for, on the CPU, initial weights as in ``build``."""
-        return self._varied(lambda norm: self.build(norm, name, streams, "search"))
+        return self._supernet(lambda norm: self.build(norm, name, streams, "search"))
 
     @cached_property
     def supernet_parameters(self) -> int:
@@ -204,9 +258,9 @@ class Experiment:
             with torch.device("meta"):
                 return self.family.build(classes=len(self.source.classes), width=self.width, norm=norm)
 
-        return sum(parameter.numel() for parameter in self._varied(build).parameters())
+        return sum(parameter.numel() for parameter in self._supernet(build).parameters())
 
-    def _varied(self, build: Callable[[Norm], Chain]) -> SwitchableNet:
+    def _supernet(self, build: Callable[[Norm], Chain]) -> SwitchableNet:
         return variants.supernet(build, self.space, self.settings.norm, self.settings.sharing)
 
     def ranked_images(self, settings: Settings | None = None) -> int:
@@ -269,69 +323,19 @@ class Experiment:
         many = 16 if self.device.type == "cuda" else 8 if self.settings.side_by_side > 1 else 1
         return self.settings.block or many
 
-    def calibration_batch(self) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """One training batch, and what a measurement with it depends on."""
-        half = self.batches(self.training_images, self.settings.batch_size, self.halves[0])
-        images_BHWC, labels_B = half.take(np.arange(half.batch_size))
-        images_BCHW = half.normalise(images_BHWC)
-        what = {
-            "model": self.settings.model,
-            "width": self.width,
-            "shape": list(images_BCHW.shape),
-            "classes": len(self.source.classes),
-        }
-        return images_BCHW, labels_B, what
-
     def plain(self, pooling: Pooling) -> nn.Module:
         """A configuration as it is trained stand-alone, with the same arbitrary weights each time, for measurements."""
         return plain_model(self.build(running_norm, "calibration", Streams(0)), pooling)
 
-    @cached_property
-    def calibration(self) -> Choice:
-        """Precision and time of a training step of the default configuration, measured once and cached."""
-        return calibration.choose(lambda: self.plain(self.default), *self.calibration_batch(), self._precision)
-
-    @cached_property
-    def timing(self) -> Timing:
-        """What steps and passes cost by MACs, measured once and cached on the cheapest, default and dearest configuration."""
-        images_BCHW, labels_B, what = self.calibration_batch()
-        members = sorted(
-            {self.space[0], self.default, self.space[self.space.size - 1]}, key=lambda p: self.cost(p).macs
-        )
-        networks = [(self.cost(p).macs, partial(self.plain, p)) for p in members]
-        half, batch = self.halves[0], self.settings.batch_size
-        order = Streams(0).child("calibration")
-        batches = self.batches(self.training_images, batch, half)
-        training = Shuffled(batches, order["order"], (self.augmentation, order["augment"]))
-        scoring = Shuffled(batches, order["score_order"])
-        load = lambda: (training.next(), scoring.next())  # noqa: E731
-        return calibration.timing(networks, images_BCHW, labels_B, self.precision, load, self._walked(), what)
-
-    def _walked(self) -> tuple[float, Callable[[], Callable[[], Any]]]:
-        """Multiply-adds of a piece of the ranking (some configurations on part of a batch), and a maker of what does it."""
-        size = self.space.size
-        poolings = [self.space[size * i // min(size, _WALKED)] for i in range(min(size, _WALKED))]
-        macs = self.cost.prefix_macs(poolings)
-        half = self.halves[1]
-        count = max(min(self.settings.eval_batch_size, len(half), int(_WALKED_MACS / macs)), 2)
-
-        def prepare() -> Callable[[], Any]:
-            images_BHWC, labels_B = self.batches(self.training_images, count, half).take(np.arange(count))
-            network = self.supernet("calibration", Streams(0))
-            self.precision.place(network, self.device)
-            return partial(count_correct, network, poolings, self.normalise(images_BHWC), labels_B, self.precision)
-
-        return float(count * macs), prepare
-
     def describe_choices(self) -> dict[str, Any]:
-        """What was measured and chosen, for run.json."""
-        return {**self.calibration.to_json(), "parallel": asdict(self.parallel), "block": self.block}
-
-    @property
-    def precision(self) -> Precision:
-        if self._precision != "auto":
-            return Precision.parse(self._precision)
-        return self.calibration.precision
+        """Return what was decided for this machine, for run.json and for ``resolve``."""
+        measured = {"seconds_per_step": self.precision_seconds} if self.precision_seconds else {}
+        return {
+            "precision": str(self.precision),
+            **measured,
+            "parallel": asdict(self.parallel),
+            "block": self.block,
+        }
 
     def describe_weights(self) -> dict[str, Any]:
         """What is recorded about the weights that trainings begin with; nothing where there are none."""
@@ -393,6 +397,4 @@ def _rebuild(
     if network is not None:
         others.backbone(settings.model.removeprefix(others.OWN), network)
     opened = weights and weights[0].opened(weights[1])
-    experiment = Experiment(settings, source.open(), weights=opened)
-    experiment.normalise = normalise  # so that no worker goes through all images
-    return experiment
+    return resolve(settings, source.open(), weights=opened, normalise=normalise)  # no worker goes through all images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -162,7 +162,4 @@ def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
 
     priced = {pooling: problem.cost(pooling) for pooling in problem.space}
     found = within(priced, limits, problem.settings.batch_size, timed, batch)
-    settings = replace(problem.settings, only=tuple(str(pooling) for pooling in found.members))
-    left = Experiment(settings, problem.source, problem.describe_choices(), problem.weights)
-    left.why = problem.why
-    return left, found
+    return problem.with_settings(only=tuple(str(pooling) for pooling in found.members)), found

@@ -1,50 +1,57 @@
-"""What a run will take on this machine, before it begins; and settings that fit a given time.
+"""Estimates of what a run takes, before it starts; and settings that fit a given time.
 
-Seconds are the calibrated lines ``base + slope x MACs`` (``calibration.Timing``), averaged over the configurations.
+Steps, multiply-adds, memory and disk are computed. Seconds are known only where steps were timed: they are the lines
+``base + slope x MACs`` (``calibration.Timing``), averaged over the configurations.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from poolwise import calibration, parallelism
+from poolwise import autotuning, calibration, parallelism
+from poolwise.calibration import CREW_SECONDS, Timing
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.images.sources import Source
+from poolwise.process import free_bytes
 from poolwise.progress import time_words
 from poolwise.settings import STEPS_A_SUPERNET, TRIED, Settings
 from poolwise.space import LISTED, Pooling
-from poolwise.supernets import samplers
 from poolwise.supernets.budget import measuring_macs, search_steps, short_macs, short_trainings, whole_steps
 
-CREW_SECONDS = 5.0  # starting worker processes
 PROCESS_BYTES = 610 * 2**20  # a process with torch and its libraries loaded
 WORKER_BYTES = 300 * 2**20  # one more, which shares the pages of the libraries
 WORKING = {"float32": 2.1, "bfloat16": 1.0}  # peak of a training step by its float32 activations (benchmarks/memory.py)
 _SAMPLE = 2000  # configurations that averages are taken over, evenly spread over larger spaces
+_UNTIMED = Timing((math.nan, math.nan), (math.nan, math.nan), math.nan, math.nan)  # makes all seconds NaN
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of a run: optimizer steps (or images, for ranking), multiply-adds, seconds and bytes of memory.
 
-    ``fixed_seconds`` of the seconds do not grow with the steps; ``told`` is what the user calls it, where that is more than its
-    name.
+    ``fixed_seconds`` of the seconds do not grow with the steps; both are None where nothing was timed. ``told`` is what the
+    user calls it, where that is more than its name.
     """
 
     name: str
     steps: int
     macs: int
-    seconds: float
+    seconds: float | None
     memory_bytes: int
-    fixed_seconds: float
+    fixed_seconds: float | None
     told: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "fixed_seconds"):
+            if math.isnan(getattr(self, name) or 0.0):
+                object.__setattr__(self, name, None)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Plan:
     """Everything that a run will take.
 
     ``disk_bytes`` is what its folder holds at the end, ``streamed_bytes`` what the images take that it reads from the cache,
-    ``supernets`` how many there are and why, where that was not asked for.
+    ``supernets`` how many there are and why, where that was not asked for, ``timing`` what its seconds come from.
     """
 
     stages: tuple[Stage, ...]
@@ -61,54 +68,67 @@ class Plan:
     parallel: str
     streamed_bytes: int = 0
     supernets: str | None = None
+    timing: Timing | None = None
 
     @property
-    def seconds(self) -> float:
-        return sum(stage.seconds for stage in self.stages)
+    def seconds(self) -> float | None:
+        """Seconds of all stages; None where nothing was timed."""
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if len(known) == len(self.stages) else None
 
     @property
     def memory_bytes(self) -> int:
         return max(stage.memory_bytes for stage in self.stages)
 
     def of(self, name: str) -> float | None:
-        """Seconds of one stage; None where it is not planned."""
+        """Seconds of one stage; None where it is not planned or nothing was timed."""
         return next((stage.seconds for stage in self.stages if stage.name == name), None)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "seconds": self.seconds, "memory_bytes": self.memory_bytes}
+        value = {**asdict(self), "seconds": self.seconds, "memory_bytes": self.memory_bytes}
+        del value["timing"]
+        return value
 
     def lines(self) -> list[str]:
         """For the user."""
         told = [
-            f"{s.told or s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs, about"
-            f" {time_words(s.seconds)}"
+            f"{s.told or s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs"
+            + ("" if s.seconds is None else f", about {time_words(s.seconds)}")
             for s in self.stages
         ]
         memory, disk = f"{self.memory_bytes / 2**30:.1f} GiB of memory", f"{_size(self.disk_bytes)} on disk"
         if self.streamed_bytes:
             disk += f" and {_size(self.streamed_bytes)} of images in the cache"
-        needs = f"about {time_words(self.seconds)}, {memory}, {disk}"
-        why = [self.supernets] if self.supernets and self.of("search") is not None else []
+        needs = f"{memory}, {disk}"
+        if self.seconds is not None:
+            needs = f"about {time_words(self.seconds)}, {needs}"
+        why = [self.supernets] if self.supernets and any(s.name == "search" for s in self.stages) else []
         return [*why, *told, f"in all {needs}; {self.precision}, {self.parallel}"]
 
 
-def plan(problem: Experiment, stages: Sequence[str], trainings: Sequence[tuple[Pooling, int]] | None = None) -> Plan:
+def plan(
+    problem: Experiment,
+    stages: Sequence[str],
+    trainings: Sequence[tuple[Pooling, int]] | None = None,
+    timing: Timing | None = None,
+) -> Plan:
     """What ``stages`` of ``search``, ``rank``, ``refine``, ``retrain``, ``exhaustive`` would take.
 
     Args:
         problem: its precision and parallel choice are those that the run will use.
         trainings: stand-alone trainings by configuration and number of seeds, where they are known; otherwise the most
             that retraining can need, at the average cost.
+        timing: what steps cost here (``autotuning.timing``, ``quick_timing``); without it no seconds are known.
     """
     makers = {"search": _search, "rank": _rank}
-    planned = []
+    planned, seconds_of = [], timing or _UNTIMED
     for name in stages:
         if name in makers:
-            planned.append(makers[name](problem))
+            planned.append(makers[name](problem, seconds_of))
             if name == "search" and short_trainings(problem).seeds:
-                planned.append(_short(problem))
+                planned.append(_short(problem, seconds_of))
         elif name in ("refine", "retrain", "exhaustive"):
-            planned.append(_trainings(problem, name, trainings))
+            planned.append(_trainings(problem, name, trainings, seconds_of))
     settings, parameters = problem.settings, problem.cost(problem.default).parameters
     kept = {
         "search": 16 * (settings.supernets or 0) * problem.supernet_parameters,
@@ -116,11 +136,12 @@ def plan(problem: Experiment, stages: Sequence[str], trainings: Sequence[tuple[P
     }
     disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
     parallel = _parallel_words(problem, stages)
-    return Plan(tuple(planned), disk, str(problem.precision), parallel, problem.source.cached_bytes, problem.why)
+    streamed, reason = problem.source.cached_bytes, problem.supernets_reason
+    return Plan(tuple(planned), disk, str(problem.precision), parallel, streamed, reason, timing)
 
 
-def _search(problem: Experiment) -> Stage:
-    settings, timing = problem.settings, problem.timing
+def _search(problem: Experiment, timing: Timing) -> Stage:
+    settings = problem.settings
     macs = _mean_macs(problem)
     step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
     parallel = parallelism.for_search(problem)
@@ -147,8 +168,8 @@ def _search(problem: Experiment) -> Stage:
     )
 
 
-def _rank(problem: Experiment) -> Stage:
-    settings, timing = problem.settings, problem.timing
+def _rank(problem: Experiment, timing: Timing) -> Stage:
+    settings = problem.settings
     count = _ranked(problem)
     poolings, images = _members(problem, min(count, _SAMPLE)), len(problem.halves[1])
     calibrated = len(problem.calibration_batches or ())
@@ -173,10 +194,10 @@ def _rank(problem: Experiment) -> Stage:
     return Stage("rank", images * count, int(images * macs), seconds, memory, seconds)
 
 
-def _short(problem: Experiment) -> Stage:
+def _short(problem: Experiment, timing: Timing) -> Stage:
     """Short trainings of every configuration, which are part of the search."""
     length, seeds = short_trainings(problem)
-    macs, steps, timing = _mean_macs(problem), length * seeds * problem.space.size, problem.timing
+    macs, steps = _mean_macs(problem), length * seeds * problem.space.size
     parallel = parallelism.for_trainings(problem)
     at_once = min(parallel.workers, seeds * problem.space.size)
     seconds, fixed = steps * (timing.seconds("train", macs) + timing.data), 0.0
@@ -188,8 +209,10 @@ def _short(problem: Experiment) -> Stage:
     return Stage("short", steps, short_macs(problem), seconds + fixed, memory, fixed, told)
 
 
-def _trainings(problem: Experiment, name: str, trainings: Sequence[tuple[Pooling, int]] | None) -> Stage:
-    settings, timing, halved = problem.settings, problem.timing, name == "refine"
+def _trainings(
+    problem: Experiment, name: str, trainings: Sequence[tuple[Pooling, int]] | None, timing: Timing
+) -> Stage:
+    settings, halved = problem.settings, name == "refine"
     steps = problem.half_steps if halved else problem.retrain_steps
     if halved:
         count, macs = settings.trials, _mean_macs(problem)
@@ -260,7 +283,7 @@ def _parallel_words(problem: Experiment, stages: Sequence[str]) -> str:
 
 def check_memory(planned: Plan, problem: Experiment) -> None:
     """RequestError where the run needs clearly more memory than is free, with what would make it fit."""
-    free = _free_bytes(problem.device)
+    free = free_bytes(problem.device)
     if planned.memory_bytes > free:
         files = problem.settings.data == "food101" or problem.settings.data.startswith("folder:")
         streaming = ", or --stream on" if files and not problem.source.cached_bytes else ""
@@ -269,14 +292,6 @@ def check_memory(planned: Plan, problem: Experiment) -> None:
             f" use a smaller --batch-size (now {problem.settings.batch_size}) or --eval-batch-size"
             f" (now {problem.settings.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images{streaming}"
         )
-
-
-def _free_bytes(device: torch.device) -> int:
-    import psutil
-
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
 
 
 def parse_time(text: str) -> float:
@@ -314,25 +329,23 @@ def fit(
             "--time-budget has nothing to choose: leave out --steps, --retrain-steps, --supernets or --images"
         )
     available = RESERVE * seconds
-    problem = measured(settings, source)
-    planned = plan(problem, stages)
+    problem, planned = _timed(settings, source, stages)
     fixed = planned.of("rank") or 0.0
     if "images" in free and fixed > available / 4:
         least = 4 * len(problem.source.classes) * 4
         images = max(int(len(problem.training_images) * available / 4 / fixed), least)
         settings = replace(settings, images=min(images, len(problem.training_images)))
-        problem = measured(settings, problem.source)
-        planned = plan(problem, stages)
-    left = available - sum(stage.fixed_seconds for stage in planned.stages)
+        problem, planned = _timed(settings, problem.source, stages)
+    left = available - sum(stage.fixed_seconds or 0.0 for stage in planned.stages)
     shares = {"search": 3.0, "retrain": 2.0, "exhaustive": 2.0}
     weight = sum(shares[stage.name] for stage in planned.stages if stage.name in shares)
-    short = sum(stage.seconds - stage.fixed_seconds for stage in planned.stages if stage.name == "short")
+    growing = {stage.name: (stage.seconds or 0.0) - (stage.fixed_seconds or 0.0) for stage in planned.stages}
     for stage in planned.stages:
         name = {"search": "steps", "retrain": "retrain_steps", "exhaustive": "retrain_steps"}.get(stage.name)
         if name in free:
             asked = whole_steps(problem) if name == "steps" else problem.retrain_steps
-            growing = stage.seconds - stage.fixed_seconds + (short if name == "steps" else 0.0)
-            steps = int(asked * left * shares[stage.name] / weight / growing)
+            short = growing.get("short", 0.0) if name == "steps" else 0.0  # part of the search
+            steps = int(asked * left * shares[stage.name] / weight / (growing[stage.name] + short))
             if steps < 10:
                 raise RequestError(
                     f"{time_words(seconds)} allow {max(steps, 0)} steps of {stage.name}: give more time, or use a smaller"
@@ -345,27 +358,7 @@ def fit(
     return settings
 
 
-def measured(settings: Settings, source: Source | None, trainings: int | None = None) -> Experiment:
-    """A new problem with what this machine does fastest; ``trainings`` where only that many are to be done."""
-    problem = Experiment(settings, source)
-    steps = search_steps(problem)  # a wrong length is told before anything is measured
-    if trainings is None:
-        problem = decided(problem)
-    settings, searched = problem.settings, 0.0
-    if trainings is None:
-        trainings, searched = (settings.top + 3) * settings.retrain_seeds, steps * 4 / 3
-    rough = trainings * problem.retrain_steps + searched
-    # if every step costs what the default configuration's does
-    problem.parallel = parallelism.measured(problem, rough * problem.calibration.step_seconds)
-    return problem
-
-
-def decided(problem: Experiment) -> Experiment:
-    """The problem with a number of SuperNets, and why, where it was left to the method; itself otherwise."""
-    if problem.settings.supernets is not None:
-        return problem
-    most = max(_free_bytes(problem.device) // 4 // (12 * problem.supernet_parameters), 1)
-    settings, why = samplers.left_open(problem.settings, search_steps(problem), problem.space.size, most)
-    found = Experiment(settings, problem.source, weights=problem.weights)
-    found.why = why
-    return found
+def _timed(settings: Settings, source: Source | None, stages: Sequence[str]) -> tuple[Experiment, Plan]:
+    """Return the experiment of a request and its plan, with steps timed on this machine."""
+    experiment, _ = autotuning.prepare(settings, source)
+    return experiment, plan(experiment, stages, timing=autotuning.timing(experiment))

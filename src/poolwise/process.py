@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
+import psutil
 import torch
 
 _threads = threading.Lock()
@@ -78,3 +79,10 @@ def cudnn_kernels(allow_tf32: bool) -> Iterator[None]:
     """On CUDA: the same kernels each time, and TF32 only where it was asked for; one thread at a time."""
     with _kernels, torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=allow_tf32):
         yield
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the bytes of memory that are free on the device, or in the system where it has none of its own."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)

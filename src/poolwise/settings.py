@@ -77,8 +77,8 @@ class Settings:
         seed, device: root seed; where it computes.
         precision: number format and memory order (``training.PRECISIONS``). None: what the device is made for
             (``training.device_precision``); ``auto``: the fastest by measurement, which is then recorded.
-        threads, workers: CPU threads a process and processes at once (None: what is measured to be fastest). Threads
-            change the last bits of a result, workers never do.
+        threads, workers: CPU threads of a process and processes at once (None: by the number of cores and the length of
+            the run; workers ``auto``: measured). Threads change the last bits of a result, workers never do.
         compile: ``off``, or torch.compile of each layer (``default``), on CUDA with graphs of it (``cuda-graphs``).
         profile: measure where the time goes.
         checkpoint_minutes: minutes between two checkpoints of a search.
@@ -144,7 +144,7 @@ class Settings:
     device: str = "auto"
     precision: str | None = None
     threads: int | None = None
-    workers: int | None = None
+    workers: int | str | None = None
     compile: str = "off"
     profile: bool = False
     checkpoint_minutes: float = 5.0
@@ -176,7 +176,7 @@ class Settings:
             "at_once",
             "rank_beam",
         ):
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None and not (name == "workers" and self.workers == AUTO):
                 _whole(name, getattr(self, name), 1)
         for name in (
             "epochs",

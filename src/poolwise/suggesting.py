@@ -18,7 +18,7 @@ import torch
 from poolwise import limiting, metrics
 from poolwise.config.checks import check_distinct, check_positive, check_whole
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.experiment import space_asked
+from poolwise.experiment import requested_space
 from poolwise.networks.chain import create, running_norm
 from poolwise.networks.cost import Cost, family_costs, sized
 from poolwise.networks.lookup import default_image_size
@@ -174,9 +174,9 @@ def suggest(model: str = "resnet20", config: SuggestConfig | None = None, **fiel
     image_size = config.image_size or default_image_size(model)
     poolings = None if config.poolings is None else tuple(config.poolings)
     request = Settings(model=model, poolings=poolings, max_configs=config.max_configs)
-    space = space_asked(request)
+    space = requested_space(request)
     if space.size > LISTED:
-        space = space_asked(replace(request, max_configs=DRAWN))
+        space = requested_space(replace(request, max_configs=DRAWN))
     priced = family_costs(model, config.width, image_size, config.classes, space)
     allowed = request.pickable(map(str, priced))
     choices = {p: cost for p, cost in priced.items() if allowed is None or str(p) in allowed}

@@ -8,7 +8,7 @@ from poolwise import api
 from poolwise.controls import COUNTED, UNTRAINED, counted, untrained
 from poolwise.controls.untrained import grad_norm, naswot
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.networks.chain import Chain, PoolHead, batch_norm
 from poolwise.networks.switch import SwitchableNet
 from poolwise.rng import Streams
@@ -26,7 +26,7 @@ def test_counted_controls():
 
 @pytest.fixture
 def problem(tiny_settings, tiny_source):
-    return Experiment(tiny_settings, tiny_source)
+    return resolve(tiny_settings, tiny_source)
 
 
 @pytest.mark.parametrize("name", UNTRAINED)
@@ -83,6 +83,6 @@ def test_a_network_without_relus():
 
 
 def test_part_of_the_images(tiny_settings, tiny_source):
-    few = Experiment(dataclasses.replace(tiny_settings, images=12), tiny_source)
+    few = resolve(dataclasses.replace(tiny_settings, images=12), tiny_source)
     scores, _ = untrained(few, "naswot", initialisations=1)
     assert np.isfinite(scores).all()

@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import draw_images
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.images.sources import Source
 from poolwise.progress import Listener
 from poolwise.rng import Streams
@@ -32,7 +32,7 @@ def tiny_search() -> dict:
         width=2, supernets=3, steps=54, batch_size=20, lr=0.02, temperature=20, draw="rounds", block=1,
         precision="float32", device="cpu", seed=11,
     )  # fmt: skip
-    state = SearchState(Experiment(settings, source))
+    state = SearchState(resolve(settings, source))
     while state.step < state.steps:
         train_block(state)
     return numbers(state.sampler)

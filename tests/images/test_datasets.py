@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 import poolwise
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.images.augment import PerImage, augmentation, named
 from poolwise.images.packed import Packed
 from poolwise.settings import AUGMENTS
@@ -167,7 +167,7 @@ def test_a_run_with_an_own_transform(tiny_settings, tmp_path):
         poolwise.rank(tmp_path / "run", source=dataclasses.replace(source, augment=None))
     poolwise.rank(tmp_path / "run", source=source)
     with pytest.raises(RequestError, match="leave one of them out"):
-        Experiment(dataclasses.replace(asked, augment="none"), source).augmentation  # noqa: B018
+        resolve(dataclasses.replace(asked, augment="none"), source).augmentation  # noqa: B018
     local = dataclasses.replace(source, augment=lambda image: image)
     with pytest.raises(RequestError, match="top of a module, or use workers=1"):
         poolwise.search(dataclasses.replace(asked, workers=2), tmp_path / "local", source=local)
@@ -186,7 +186,7 @@ def test_an_own_transform_gives_the_same_bytes_in_workers(tiny_settings, tmp_pat
 
 def test_folders_take_a_transform(image_folder):
     source = poolwise.source(f"folder:{image_folder}", image_size=8, augment=v2.RandomInvert(p=1.0))
-    problem = Experiment(poolwise.Settings(width=2, device="cpu", precision="float32"), source)
+    problem = resolve(poolwise.Settings(width=2, device="cpu", precision="float32"), source)
     assert torch.equal(
         problem.augmentation.apply(batch(), *problem.augmentation.draw(6, np.random.default_rng(0))), 255 - batch()
     )

@@ -20,7 +20,7 @@ import poolwise
 from conftest import clean_environment
 from poolwise.cli import main
 from poolwise.errors import RequestError, RunFailure
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.images import decoding
 from poolwise.images.loading import load
 from poolwise.images.packed import Packed, store
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_nothing_behind(image_folder, cache):
 
 def test_the_plan_counts_the_cache_and_not_the_memory(image_folder, tiny_settings):
     asked = dataclasses.replace(tiny_settings, data=f"folder:{image_folder}", image_size=64, batch_size=4)
-    held, streamed = (plan(Experiment(dataclasses.replace(asked, stream=s)), ["search"]) for s in ("off", "on"))
+    held, streamed = (plan(resolve(dataclasses.replace(asked, stream=s)), ["search"]) for s in ("off", "on"))
     assert held.streamed_bytes == 0
     assert streamed.streamed_bytes == 16 * 64 * 64 * 3
     assert held.memory_bytes - streamed.memory_bytes == streamed.streamed_bytes

@@ -14,7 +14,7 @@ import poolwise
 from poolwise import parallelism
 from poolwise.calibration import Parallel
 from poolwise.errors import RequestError
-from poolwise.experiment import RECALIBRATION_BATCHES, Experiment
+from poolwise.experiment import RECALIBRATION_BATCHES, resolve
 from poolwise.networks import family
 from poolwise.networks.chain import PerDepth, create
 from poolwise.networks.cost import CostModel
@@ -287,7 +287,7 @@ def test_search_and_rank_resume_to_the_same_bytes(norm, sharing, tiny_settings, 
     expected = {"images": min(RECALIBRATION_BATCHES * 24, 48), "batch": 24}
     assert value.get("recalibration") == (expected if norm == "recalibrated" else None)
     loaded = RunFolder.open(straight).load_checkpoint("search")
-    nets = Mixture(Experiment(settings, tiny_source), Streams(0))
+    nets = Mixture(resolve(settings, tiny_source), Streams(0))
     names = [name for name, _ in nets.networks[0].named_parameters()]
     assert {f"{m}.{part}.{name}" for m in (0, 1) for part in ("weight", "momentum") for name in names} == set(loaded[0])
 
@@ -304,16 +304,16 @@ def test_two_workers_rank_with_the_same_averages(tiny_settings, tiny_source, tmp
     settings = shorter(tiny_settings, norm="recalibrated", sharing="resolution")
     folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
     alone = poolwise.rank(folder.path, source=tiny_source)
-    problem = Experiment(dataclasses.replace(settings, workers=2), tiny_source, folder.request()["calibration"])
+    problem = resolve(dataclasses.replace(settings, workers=2), tiny_source, folder.request()["calibration"])
     monkeypatch.setattr(parallelism, "SMALL_RANKING_MACS", 0)
     assert scoring.rank(problem, folder, Listener())["ranking"] == alone["ranking"]
 
 
 def test_plans_count_the_copies(tiny_settings, tiny_source):
-    plain = Experiment(shorter(tiny_settings), tiny_source)
+    plain = resolve(shorter(tiny_settings), tiny_source)
     assert plain.supernet_parameters == plain.cost(plain.default).parameters
     for norm, sharing in VARIANTS[1:]:
-        problem = Experiment(shorter(tiny_settings, norm=norm, sharing=sharing), tiny_source)
+        problem = resolve(shorter(tiny_settings, norm=norm, sharing=sharing), tiny_source)
         network = Mixture(problem, Streams(0)).networks[0]
         count = sum(p.numel() for p in network.parameters())
         assert problem.supernet_parameters == count > plain.supernet_parameters

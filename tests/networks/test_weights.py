@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import poolwise
 from conftest import results
 from poolwise.errors import PoolwiseError, RequestError, RunFailure
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.networks import family
 from poolwise.networks.chain import affine_norm, batch_norm, create, running_norm
 from poolwise.networks.weights import begin, load, plain_tensors
@@ -194,7 +194,7 @@ def begun(tiny_settings, other, tmp_path):
 
 def test_each_training_begins_as_asked(begun, other, tiny_source):
     for what in ("both", "search", "retrain"):
-        problem = Experiment(dataclasses.replace(begun, weights_for=what), tiny_source)
+        problem = resolve(dataclasses.replace(begun, weights_for=what), tiny_source)
         search = problem.supernet("init0", Streams(0)).chain.at(0, 0)
         alone = problem.build(running_norm, "init", Streams(0), "retrain")
         key = next(iter(other))
@@ -205,7 +205,7 @@ def test_each_training_begins_as_asked(begun, other, tiny_source):
     with pytest.raises(RequestError, match="did you mean 'retrain'"):
         Settings(weights="a.pth", weights_for="retrained")
     with pytest.raises(RequestError, match="--weights-for retrain"):
-        Experiment(dataclasses.replace(begun, norm="batch"), tiny_source)
+        resolve(dataclasses.replace(begun, norm="batch"), tiny_source)
 
 
 @pytest.mark.slow

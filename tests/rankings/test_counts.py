@@ -10,7 +10,7 @@ from conftest import draw_images
 from poolwise import limiting, networks, planning
 from poolwise.calibration import Timing
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment, space_asked
+from poolwise.experiment import Experiment, requested_space, resolve
 from poolwise.images.sources import Source
 from poolwise.networks import registry
 from poolwise.networks.resnet import BasicBlock, _chain
@@ -37,7 +37,7 @@ def test_the_whole_way(tmp_path, counted, tiny_source):
     assert names.count("4-3-3") == 1, "it is ranked beside them"
     assert "4-3-3" not in ranking["picks"].values() or ranking["picks"]["best_for_cost"] == "4-3-3"
     assert ranking["picks"]["best"] == next(name for name in names if name != "4-3-3")
-    assert read(ranking["space"]) == space_asked(counted)
+    assert read(ranking["space"]) == requested_space(counted)
     told = folder.read("retrain.json", "")
     assert told["results"][0]["pooling"] == ranking["picks"]["best"]
     assert told["results"][-1]["roles"][-1] == "default"
@@ -65,24 +65,24 @@ def test_one_other_number_with_copies_by_depth_and_all_supernets(tmp_path, count
 
 
 def test_the_default_is_a_member_where_its_number_is_asked_for(tiny_settings, tiny_source):
-    problem = Experiment(dataclasses.replace(tiny_settings, poolings=(2, 3)), tiny_source)
+    problem = resolve(dataclasses.replace(tiny_settings, poolings=(2, 3)), tiny_source)
     assert problem.space.size == 36 + 84
     assert (
-        Experiment(dataclasses.replace(tiny_settings, poolings=(2,)), tiny_source).space
+        resolve(dataclasses.replace(tiny_settings, poolings=(2,)), tiny_source).space
         == networks.family("resnet20").space
     )
     with pytest.raises(RequestError, match="8x8 pixels are too small for 4 poolings: at least 16x16"):
-        Experiment(dataclasses.replace(tiny_settings, poolings=(4,)), tiny_source)
+        resolve(dataclasses.replace(tiny_settings, poolings=(4,)), tiny_source)
 
 
 def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
     settings = dataclasses.replace(tiny_settings, poolings=(1, 3), max_configs=20, threads=1, workers=1)
-    problem = Experiment(settings, tiny_source)
+    problem = resolve(settings, tiny_source)
     assert problem.space.size == 20
     assert problem.default in problem.space
-    assert Experiment(settings, tiny_source).space == problem.space
-    assert Experiment(dataclasses.replace(settings, seed=1), tiny_source).space != problem.space
-    limited, found = limiting.limited(Experiment(dataclasses.replace(settings, max_macs=1.0), tiny_source))
+    assert resolve(settings, tiny_source).space == problem.space
+    assert resolve(dataclasses.replace(settings, seed=1), tiny_source).space != problem.space
+    limited, found = limiting.limited(resolve(dataclasses.replace(settings, max_macs=1.0), tiny_source))
     assert 0 < len(found.members) < 20
     assert set(limited.space) == {*found.members, problem.default}
     assert isinstance(limited.space, Subspace)
@@ -102,7 +102,7 @@ def test_exhaustive_of_several_numbers_makes_a_table(tmp_path, counted, tiny_sou
     value = poolwise.exhaustive(settings, tmp_path / "run", table=tmp_path / "mine", source=tiny_source)
     assert len(value["results"]) == 1 + 9 + 1
     table = poolwise.tables.load(tmp_path / "mine")
-    assert table.space == space_asked(settings)
+    assert table.space == requested_space(settings)
     few = dataclasses.replace(settings, max_configs=3)
     assert len(poolwise.exhaustive(few, tmp_path / "few", source=tiny_source)["results"]) == 3
     with pytest.raises(RequestError, match="a table needs all 11 configurations and 3 are listed"):
@@ -178,8 +178,8 @@ def test_a_plan_of_a_million_takes_no_time(deep, tiny_settings, monkeypatch):
     monkeypatch.setattr(Experiment, "timing", Timing((0.5, 0.0), (0.1, 0.0), 1e-12, 0.0))
     source = Source("tiny", draw_images(24, 32, 1), draw_images(12, 32, 2), ("red", "green", "blue"))
     settings = dataclasses.replace(tiny_settings, model=deep, poolings=(4, 5), threads=1, workers=1, steps=40)
-    problem = Experiment(settings, source)
+    problem = resolve(settings, source)
     rank = planning.plan(problem, ["rank"]).stages[0]
     assert rank.steps == 41 * 12, "no more than the search can visit"
-    wider = Experiment(dataclasses.replace(settings, rank_beam=3), source)
+    wider = resolve(dataclasses.replace(settings, rank_beam=3), source)
     assert planning.plan(wider, ["rank"]).stages[0].macs > rank.macs

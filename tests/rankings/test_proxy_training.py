@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import poolwise
 from poolwise.errors import RequestError, RunFailure
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.images.batches import Shuffled
 from poolwise.metrics import smooth, together
 from poolwise.networks.chain import running_norm
@@ -55,7 +55,7 @@ def two(monkeypatch, tiny_settings):
 
 def asked(folder, source):
     request = RunFolder.open(folder).request()
-    return Experiment(Settings.from_json(request["settings"]), source, request["calibration"])
+    return resolve(Settings.from_json(request["settings"]), source, request["calibration"])
 
 
 def test_what_they_are_restated(tmp_path, two, tiny_source):
@@ -202,7 +202,7 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
 
 
 def test_a_length_in_multiply_adds_is_kept(tmp_path, two, tiny_source):
-    problem = Experiment(two, tiny_source)
+    problem = resolve(two, tiny_source)
     allowed = 800 * budget.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36, 1 - two.short)
     settings = dataclasses.replace(two, method="boltzmann", steps=None, search_macs=allowed)
     poolwise.search(settings, tmp_path / "run", source=tiny_source)
@@ -222,9 +222,9 @@ def test_left_open_they_begin_at_30_steps_of_each_configuration(steps, found):
 
 @pytest.mark.parametrize("steps", [300, 1200, 1700, 5000])
 def test_left_open_a_length_in_multiply_adds_is_kept_by_what_is_trained(steps, two, tiny_source):
-    problem = Experiment(dataclasses.replace(two, short=0.0), tiny_source)
+    problem = resolve(dataclasses.replace(two, short=0.0), tiny_source)
     allowed = steps * budget.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36)
-    problem = Experiment(dataclasses.replace(two, short=None, steps=None, search_macs=allowed), tiny_source)
+    problem = resolve(dataclasses.replace(two, short=None, steps=None, search_macs=allowed), tiny_source)
     mean = sum(problem.cost(p).macs for p in problem.space) // 36
     on_supernets = allowed - budget.short_macs(problem)
     assert on_supernets > 0
@@ -235,7 +235,7 @@ def test_left_open_a_length_in_multiply_adds_is_kept_by_what_is_trained(steps, t
 
 
 def test_spaces_that_are_too_large_to_be_listed_have_none(monkeypatch, two, tiny_source):
-    problem = Experiment(two, tiny_source)
+    problem = resolve(two, tiny_source)
     assert budget.short_trainings(problem).seeds == 2
     monkeypatch.setattr(budget, "LISTED", 35)
     assert budget.short_trainings(problem) == (0, 0)
@@ -246,10 +246,10 @@ def test_spaces_that_are_too_large_to_be_listed_have_none(monkeypatch, two, tiny
 def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_path, two, tiny_source):
     seen = []
     monkeypatch.setattr(standalone, "train_step", lambda model, *given: seen.append(model) or torch.zeros(()))
-    chain = Experiment(two, tiny_source).build(running_norm, "mine", Streams(9))
+    chain = resolve(two, tiny_source).build(running_norm, "mine", Streams(9))
     save_file(plain_model(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
     settings = dataclasses.replace(two, norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
-    problem = Experiment(settings, tiny_source)
+    problem = resolve(settings, tiny_source)
     standalone.train_standalone(problem, Pooling.parse("4-3-3"), 1, 1, proxy_training.PURPOSE, Listener())
     given = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
     used = [parameter for parameter in seen[0].parameters() if parameter.dim() == 4]

@@ -8,7 +8,7 @@ import torch
 
 from poolwise import api
 from poolwise.cli import show
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.metrics import kendall_tau_b
 from poolwise.rankings import scoring
 from poolwise.rankings.ranking import arrange, trained
@@ -135,7 +135,7 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
     settings = dataclasses.replace(tiny_settings, rank_on="all", eval_batch_size=8)
     api.search(settings, tmp_path / "run", source=tiny_source)
     value = api.rank(tmp_path / "run", source=tiny_source)
-    problem = Experiment(settings, tiny_source, RunFolder.open(tmp_path / "run").request()["calibration"])
+    problem = resolve(settings, tiny_source, RunFolder.open(tmp_path / "run").request()["calibration"])
     state = SearchState(problem)
     state.restore(RunFolder.open(tmp_path / "run"))
     poolings, batches = list(problem.space), problem.ranking_batches()
@@ -159,4 +159,4 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
 
 def test_every_supernet_has_a_batch(tiny_settings, tiny_source):
     settings = dataclasses.replace(tiny_settings, rank_on="all", supernets=5, eval_batch_size=40)
-    assert Experiment(settings, tiny_source).ranking_batches().parts >= 5
+    assert resolve(settings, tiny_source).ranking_batches().parts >= 5

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import poolwise
 from conftest import After
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.progress import Interrupted
 from poolwise.rng import Streams
 from poolwise.storage import RunFolder
@@ -43,7 +43,7 @@ def always(monkeypatch):
 
 
 def _state(settings, source, steps=5):
-    state = SearchState(Experiment(settings, source))
+    state = SearchState(resolve(settings, source))
     for _ in range(steps):
         train_block(state)
     return state
@@ -117,8 +117,8 @@ def test_early_on_configurations_are_better_off_together(measured_settings, tiny
 
 def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(BranchingResult, "pays", property(lambda _: False))
-    problem = Experiment(measured_settings, tiny_source)
-    plain = Experiment(dataclasses.replace(measured_settings, supernets=1, branching="fixed"), tiny_source)
+    problem = resolve(measured_settings, tiny_source)
+    plain = resolve(dataclasses.replace(measured_settings, supernets=1, branching="fixed"), tiny_source)
     looked, state = SearchState(problem), SearchState(plain)
     assert (problem.block, plain.block) == (1, 1)
     while state.step < state.steps:
@@ -141,7 +141,7 @@ def test_words():
 
 def test_supernets_double_where_it_pays(measured_settings, tiny_source, always):
     always(PAYS)
-    state = SearchState(Experiment(measured_settings, tiny_source))
+    state = SearchState(resolve(measured_settings, tiny_source))
     counts = []
     while state.step < state.steps:
         used = {job["supernet"] for job in train_block(state)}
@@ -220,13 +220,13 @@ def test_spaces_too_large_to_be_listed_are_sampled(measured_settings, tiny_sourc
 
 def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_source):
     plain = dataclasses.replace(measured_settings, supernets=1, branching="fixed")
-    problem = Experiment(plain, tiny_source)
+    problem = resolve(plain, tiny_source)
     mean = sum(problem.cost(pooling).macs for pooling in problem.space) // 36
     allowed = 2000 * step_macs(problem, mean)
     settings = dataclasses.replace(measured_settings, steps=None, search_macs=allowed)
-    state = SearchState(Experiment(settings, tiny_source))
+    state = SearchState(resolve(settings, tiny_source))
     assert 0.5 * 2000 < state.steps < 2000
-    whole = SearchState(Experiment(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
+    whole = SearchState(resolve(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
     assert whole.steps in (1999, 2000)
 
 

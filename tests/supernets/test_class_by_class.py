@@ -7,7 +7,7 @@ import pytest
 
 import poolwise
 from conftest import draw_images
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.images.sources import Source
 
 
@@ -21,14 +21,14 @@ def sorted_source(tiny_source):
 
 @pytest.mark.parametrize("norm", ["affine", "recalibrated"])
 def test_every_batch_holds_all_classes(tiny_settings, sorted_source, norm):
-    problem = Experiment(replace(tiny_settings, supernets=1, method="fairnas", norm=norm), sorted_source)
+    problem = resolve(replace(tiny_settings, supernets=1, method="fairnas", norm=norm), sorted_source)
     assert (np.diff(problem.training_images.labels) >= 0).all()
     passes = [problem.ranking_batches()] + ([problem.calibration_batches] if norm == "recalibrated" else [])
     for batches in passes:
         labels = [labels.tolist() for _, labels in batches.ordered()]
         assert all(set(own) == {0, 1, 2} for own in labels)
     assert sorted(problem.ranking_batches().indices) == problem.halves[1].tolist()
-    again = Experiment(problem.settings, sorted_source).ranking_batches()
+    again = resolve(problem.settings, sorted_source).ranking_batches()
     assert (again.indices == problem.ranking_batches().indices).all()
 
 

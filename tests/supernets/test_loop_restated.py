@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from poolwise.experiment import Experiment
+from poolwise.experiment import Experiment, resolve
 from poolwise.networks import registry
 from poolwise.networks.chain import Chain, PoolHead, batch_norm
 from poolwise.progress import Listener
@@ -175,7 +175,7 @@ def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supe
         model="pointwise", supernets=supernets, steps=60, batch_size=12, eval_batch_size=48, lr=0.1, temperature=40.0,
         draw=draw, block=1, precision="float32", device="cpu", seed=20 + supernets,
     )  # fmt: skip
-    problem = Experiment(settings, tiny_source)
+    problem = resolve(settings, tiny_source)
     streams = Streams(settings.seed).child("search")
     initial = []
     for m in range(supernets):

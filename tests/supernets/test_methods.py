@@ -10,7 +10,7 @@ import torch
 import poolwise
 from conftest import After
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.progress import Interrupted, Listener
 from poolwise.rankings import scoring
 from poolwise.storage import RunFolder
@@ -84,7 +84,7 @@ def _trained(state):
 
 def test_a_branch_copies_the_first_supernet_between_two_blocks(tiny_settings, tiny_source):
     settings = dataclasses.replace(tiny_settings, supernets=3, steps=20, warm_up=0.35, block=4)
-    state = SearchState(Experiment(settings, tiny_source))
+    state = SearchState(resolve(settings, tiny_source))
     sizes = []
     while state.step < 7:
         first = _trained(state)
@@ -122,7 +122,7 @@ def test_a_branched_search_ends_in_the_same_bytes_stopped_or_in_two_workers(
 
 @pytest.mark.parametrize("method", ["mcts", "boltzmann", "fairnas"])
 def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, tiny_settings, tiny_source):
-    mean = Experiment(tiny_settings, tiny_source)
+    mean = resolve(tiny_settings, tiny_source)
     prices = [step_macs(mean, mean.cost(pooling).macs) for pooling in mean.space]
     allowed = 150 * sum(prices) // len(prices)
     settings = dataclasses.replace(tiny_settings, method=method, steps=None, search_macs=allowed, block=8, threads=1)

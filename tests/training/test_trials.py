@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poolwise.errors import RequestError, RunFailure, WorkerDied
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.progress import Interrupted, Listener
 from poolwise.space import Pooling
 from poolwise.storage import RunFolder, checkpoint_name
@@ -165,11 +165,11 @@ def test_results_from_elsewhere_count_as_recorded(make):
 
 
 def test_the_halves_and_the_test_set_are_what_the_purpose_says(tiny_settings, tiny_source):
-    experiment = Experiment(tiny_settings, tiny_source)
+    experiment = resolve(tiny_settings, tiny_source)
     other = dataclasses.replace(tiny_source, test=tiny_source.train)
     outcomes = {
         (purpose, source): train_standalone(
-            Experiment(tiny_settings, which), Pooling.parse("4-3-3"), 1, 3, purpose, Listener()
+            resolve(tiny_settings, which), Pooling.parse("4-3-3"), 1, 3, purpose, Listener()
         )
         for purpose in (PURPOSE, RETRAINING, Purpose("refine", measured=False))
         for source, which in (("same", tiny_source), ("other test set", other))
@@ -195,7 +195,7 @@ def die_of_one(experiment, listener, state, pooling, *rest):
 @pytest.mark.slow
 def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(trials, "_train", die_of_one)
-    experiment = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    experiment = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     runner = TrialRunner(experiment, file, PURPOSE, Recorder(), workers=2, threads=1)
     rows = runner.run(REQUESTS)
     assert [row["state"] for row in rows.values()] == ["done", "failed", "done"]
@@ -205,7 +205,7 @@ def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny
 def test_a_retraining_whose_worker_died_is_repeated_by_resume(folder, make, tiny_settings, tiny_source, monkeypatch):
     from poolwise.truth import retraining
 
-    experiment = Experiment(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
+    experiment = resolve(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
     _, fake = make(errors={"3_4_3": WorkerDied("out of memory")})
     with pytest.raises(RunFailure, match="all others are finished and kept: poolwise resume"):
         retraining._train(experiment, folder, [("3-4-3", 1), ("4-3-3", 1)], Listener())

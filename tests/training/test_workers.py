@@ -10,7 +10,7 @@ from conftest import results
 from poolwise import calibration
 from poolwise.calibration import Parallel
 from poolwise.errors import RequestError, RunFailure, WorkerDied
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.parallelism import for_search, for_trainings
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
@@ -57,14 +57,14 @@ def dies(problem, listener, hold, number):
 
 
 def test_a_dead_worker_is_told_in_one_line(tiny_settings, tiny_source):
-    problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     with pytest.raises(RunFailure, match="a worker process died"):
         list(run_jobs(problem, dies, [(1,), (2,)], Listener(), 2, 1))
 
 
 def test_too_little_shared_memory_is_told(monkeypatch, tiny_settings, tiny_source):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     with pytest.raises(RequestError, match="--shm-size"):
         list(run_jobs(problem, dies, [(1,), (2,)], Listener(), 2, 1))
 
@@ -74,15 +74,14 @@ def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_sour
     monkeypatch.setattr("poolwise.calibration.cpu_threads", lambda: 8)
     for workers in (None, 1, 2, 4):
         settings = dataclasses.replace(tiny_settings, supernets=4, block=8, workers=workers)
-        problem = Experiment(settings, tiny_source)
-        problem.parallel = Parallel(4, 2, 1.3)
+        problem = resolve(settings, tiny_source).with_choices(parallel=Parallel(4, 2, 1.3))
         assert for_trainings(problem).threads == for_search(problem).threads == 2
         assert for_trainings(problem).workers == (workers or 4)
-        problem.settings = dataclasses.replace(settings, block=1)  # nothing can go on side by side within one step
-        assert for_search(problem).workers == 1
-        problem.parallel = Parallel(4, 2, 3.9)  # four at once are hardly faster than one on all threads
-        problem.settings = settings
-        assert for_search(problem).threads == 8
+        assert for_search(problem.with_settings(block=1)).workers == 1  # nothing runs side by side within one step
+        slow = problem.with_choices(
+            parallel=Parallel(4, 2, 3.9)
+        )  # four at once are hardly faster than one on all threads
+        assert for_search(slow).threads == 8
 
 
 def test_more_workers_are_chosen_only_where_they_are_faster(monkeypatch, tmp_path):
@@ -121,7 +120,7 @@ def dies_at(problem, listener, hold, number, mark):
 
 @pytest.mark.slow
 def test_a_dead_worker_s_job_is_repeated_once_and_the_others_go_on(tiny_settings, tiny_source, tmp_path):
-    problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     jobs = [(number, str(tmp_path / "mark")) for number in (1, 2, 3, 4)]
     found = {job[0]: result for job, result in run_jobs(problem, dies_at, jobs, Listener(), 2, 1)}
     assert isinstance(found.pop(1), WorkerDied)
@@ -139,7 +138,7 @@ def has_no_memory(problem, listener, hold, number):
 
 @pytest.mark.slow
 def test_a_worker_without_memory_is_a_failed_job(tiny_settings, tiny_source):
-    problem = Experiment(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
     found = {job[0]: result for job, result in run_jobs(problem, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
     assert isinstance(found[1], WorkerDied)
     assert found[2] == 2

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from poolwise.api.exports import network
-from poolwise.experiment import space_asked
+from poolwise.experiment import requested_space
 from poolwise.networks.cost import Cost, family_costs, sized
 from poolwise.networks.lookup import default_image_size
 from poolwise.networks.others import build, is_other
@@ -42,12 +42,12 @@ def costs(
 
 def placements(model: str = "resnet20", *, poolings: Sequence[int] | None = None) -> PoolingSpace:
     """The space that ``costs`` prices, or draws from."""
-    return space_asked(Settings(model=model, poolings=_tuple(poolings)))
+    return requested_space(Settings(model=model, poolings=_tuple(poolings)))
 
 
 def _listed(settings: Settings) -> PoolingSpace:
-    space = space_asked(settings)
-    return space if space.size <= LISTED else space_asked(replace(settings, max_configs=DRAWN))
+    space = requested_space(settings)
+    return space if space.size <= LISTED else requested_space(replace(settings, max_configs=DRAWN))
 
 
 def _tuple(poolings: Sequence[int] | None) -> tuple[int, ...] | None:

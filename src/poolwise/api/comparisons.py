@@ -10,7 +10,7 @@ from poolwise.api.results import Comparison
 from poolwise.comparing import protocol, study
 from poolwise.comparing.config import CompareConfig, ComparisonPlan
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment
+from poolwise.experiment import resolve
 from poolwise.images.sources import Source
 from poolwise.progress import Listener
 from poolwise.truth import tables
@@ -70,10 +70,10 @@ def compare(
         raise TypeError(f"compare() got an unexpected keyword argument {next(iter(fields))!r}")
     from poolwise.reporting import comparison  # matplotlib takes a second
 
-    path, table, model, trainings = _open(config, out, source)
+    path, table, model, trainings = _open(config, out, source, listener)
     experiment = trainings.problem if trainings else None
     if source is not None and experiment is None:
-        experiment = Experiment(study.settings_of(table, model), source)
+        experiment = resolve(study.settings_of(table, model), source)
     entries = study.column_entries(table, config.columns)
     entries += study.control_entries(table, model, config.controls, config.seeds, experiment)
     trained, failed = trainings.run(listener or Listener()) if trainings else ([], [])
@@ -93,7 +93,7 @@ def plan_comparison(config: CompareConfig, out: str | Path, *, source: Source | 
 
 
 def _open(
-    config: CompareConfig, out: str | Path, source: Source | None
+    config: CompareConfig, out: str | Path, source: Source | None, listener: Listener | None = None
 ) -> tuple[Path, Table, str, protocol.Protocol | None]:
     """Check the request against the table and the folder; the last value is None where nothing is trained."""
     path = Path(out)
@@ -101,7 +101,7 @@ def _open(
     table = tables.load(config.table)
     protocol.check_out(path, table)
     model = study.check_model(table, config.model)
-    trainings = protocol.Protocol(config, table, model, path, source) if config.methods else None
+    trainings = protocol.Protocol(config, table, model, path, source, listener) if config.methods else None
     return path, table, model, trainings
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from poolwise.api.results import Exhaustive, Simulation
 from poolwise.api.running import listed_configs
 from poolwise.errors import RequestError
-from poolwise.experiment import space_asked
+from poolwise.experiment import requested_space
 from poolwise.images.sources import Source
 from poolwise.pipeline import graph, runner
 from poolwise.progress import Listener
@@ -52,7 +52,7 @@ def exhaustive(
     Raises:
         RequestError: The folder holds a different request, or the list of configurations is wrong.
     """
-    space = space_asked(settings)
+    space = requested_space(settings)
     configs = listed_configs(configs, poolings)
     if configs is not None and settings.max_configs is not None:
         raise RequestError("configs and max_configs are two ways to choose configurations: give one")
@@ -68,14 +68,15 @@ def exhaustive(
         raise RequestError(f"a table needs all {all_of_them} configurations and {count} are listed")
     path = Path(out)
     if (path / "run.json").exists():
-        folder, problem = RunFolder.open(path), None
+        folder, problem, planned = RunFolder.open(path), None, None
         _check_same_request(folder, settings, listed)
     else:
-        folder, problem = runner.create(settings, path, ["exhaustive"], source, listed)
+        folder, problem, planned = runner.create(settings, path, ["exhaustive"], source, listed, listener)
     if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
         with alone(folder.path):
             graph.remove(folder, graph.invalidated("exhaustive"))
-    value = runner.carry_out(folder, ["exhaustive"], source, listener, problem, retry).read("exhaustive.json", "")
+    runner.carry_out(folder, ["exhaustive"], source, listener, problem, retry, planned)
+    value = folder.read("exhaustive.json", "")
     if table is not None and name:
         tables.write(table, name, value, command="; ".join(folder.request()["commands"]))
     return Exhaustive(value, folder.path)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import limiting, planning, refining
+from poolwise import autotuning, limiting, planning, refining
 from poolwise.api.results import Ranking, Refinement, Retraining, Run
 from poolwise.errors import RequestError
-from poolwise.experiment import space_asked
+from poolwise.experiment import requested_space
 from poolwise.images.sources import Source
 from poolwise.pipeline import reorder, runner
 from poolwise.pipeline.graph import RUN as STAGES
@@ -33,16 +33,16 @@ def search(
     settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> Run:
     """Train the mixture and keep it in the run folder ``out``."""
-    folder, problem = runner.create(settings, out, ["search"], source)
-    return Run(runner.carry_out(folder, ["search"], source, listener, problem).path)
+    folder, problem, planned = runner.create(settings, out, ["search"], source, listener=listener)
+    return Run(runner.carry_out(folder, ["search"], source, listener, problem, planned=planned).path)
 
 
 def run(
     settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> Retraining:
     """Search, rank, retrain and report in one go; returns the content of ``retrain.json``."""
-    folder, problem = runner.create(settings, out, STAGES, source)
-    runner.carry_out(folder, STAGES, source, listener, problem)
+    folder, problem, planned = runner.create(settings, out, STAGES, source, listener=listener)
+    runner.carry_out(folder, STAGES, source, listener, problem, planned=planned)
     return Retraining(folder.read("retrain.json", ""), folder.path)
 
 
@@ -125,7 +125,7 @@ def _again(
     request, output = opened.request(), f"{stage}.json"
     settings = changed(Settings.from_json(request["settings"]), changes, allowed)
     # a wrong request is refused before anything is changed
-    problem, found = limiting.limited(runner.reopened(opened, source, _unlimited(settings, changes)))
+    problem, found = limiting.limited(runner.reopened(opened, source, _unlimited(settings, changes), listener))
     settings = problem.settings
     if stage == "refine":
         refining.method_of(problem, opened.read("ranking.json", ""), settings.refiner)
@@ -193,10 +193,11 @@ def plan(
     """
     configs = listed_configs(configs, poolings)
     if "exhaustive" in asked:
-        space = space_asked(settings).whole
+        space = requested_space(settings).whole
         listed = None if configs is None else [str(space.check(config)) for config in configs]
         return runner.plan_exhaustive(settings, listed, source)
-    return planning.plan(runner.measured(settings, source)[0], asked)
+    experiment, _ = autotuning.prepare(settings, source)
+    return planning.plan(experiment, asked, timing=autotuning.timing(experiment))
 
 
 def listed_configs(

@@ -153,6 +153,7 @@ def _fitted(settings: Settings, budget: str | None, stages: Sequence[str], given
     from poolwise.planning import parse_time
 
     kept = [name for name, value in given.items() if value is not None]
+    say("timing steps on this machine to fit the time budget", err=True)
     fitted = api.fit(settings, parse_time(budget), stages, kept)
     chosen = {"steps": fitted.steps, "supernets": fitted.supernets, "images": fitted.images}
     if "retrain" in stages:

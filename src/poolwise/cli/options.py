@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,16 @@ from typing import Any, ClassVar
 
 import click
 
+from poolwise.cli.out import say
 from poolwise.errors import RequestError
 from poolwise.settings import AUTO, PRESETS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _workers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
-    if value is None or value == "auto":
-        return None
+def _workers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value == AUTO:
+        return value
     if not value.isascii() or not value.isdigit() or len(value) > 9 or not 1 <= int(value) <= 1024:
         raise click.BadParameter(f"{value!r}: 'auto' or a whole number from 1 to 1024 is allowed.")
     return int(value)
@@ -200,8 +202,12 @@ _MACHINE: list[Decorator] = [
     click.option(
         "--compile", help="off, default (torch.compile of each layer) or cuda-graphs; not part of the measuring."
     ),
-    click.option("--threads", type=int, help="CPU threads of each process (measured); part of the result's last bits."),
-    click.option("--workers", callback=_workers, help="Processes at once: auto (measured) or a number; same results."),
+    click.option(
+        "--threads",
+        type=int,
+        help="CPU threads of each process; part of the result's last bits.",
+    ),
+    click.option("--workers", callback=_workers, help="Processes at once: a number, or auto (measured); same results."),
 ]
 _STANDALONE: list[Decorator] = [
     click.option("--retrain-seeds", type=int, help="Stand-alone trainings of each configuration, seeds 1 to N."),
@@ -261,7 +267,21 @@ limit_options = _all(_LIMITS)
 machine_options = _all(_MACHINE)
 retrain_options = _all(_RETRAIN)
 retraining_options = _all([*_RETRAIN, *_LIMITS])
-output_options = _all(_OUTPUT)
+
+
+def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --quiet and --json to a command, and print its first line before PyTorch is loaded, which takes seconds."""
+
+    @functools.wraps(function)
+    def announced(*, quiet: bool, as_json: bool, **options: Any) -> Any:
+        if not quiet:
+            plan = bool(options.get("plan"))
+            doing = "timing steps on this machine for the plan" if plan else "loading PyTorch"
+            # a plan and JSON are the only lines of standard output
+            say(f"{click.get_current_context().info_name}: {doing}", err=plan or as_json)
+        return function(quiet=quiet, as_json=as_json, **options)
+
+    return _all(_OUTPUT)(announced)
 
 
 class Sections(click.Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,22 +16,33 @@ from poolwise.progress import Listener, time_words
 _LINE_SECONDS = 15.0
 
 
-class Left:
-    """Seconds left of a stage: what the plan expects at first, what is measured as the stage goes on."""
+class Pace:
+    """Seconds left of a stage, from the pace of the last WINDOW seconds of the stage itself.
 
-    def __init__(self, total: int, done: int, expected: float | None):
-        self.total, self.first, self.done, self.expected = total, done, done, expected
-        self.begin = time.monotonic()
+    A plan does not enter: what was expected before the start is soon out of date where a machine is shared, slows down or
+    was warm while it was timed.
+    """
+
+    WINDOW = 60.0
+
+    def __init__(self, total: int, done: int):
+        self.total, self.done, self.start = total, done, time.monotonic()
+        self._marks = deque([(self.start, done)])
+
+    def advance(self, units: int) -> None:
+        """``units`` more are done."""
+        now = time.monotonic()
+        self.done += units
+        if len(self._marks) > 1 and now - self._marks[-2][0] < 0.5:
+            self._marks.pop()  # steps of milliseconds need no mark each
+        self._marks.append((now, self.done))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - self.WINDOW:
+            self._marks.popleft()
 
     def seconds(self) -> float | None:
-        """None where nothing is known yet."""
-        todo, made = self.total - self.done, self.done - self.first
-        measured = (time.monotonic() - self.begin) / made * todo if made else None
-        planned = self.expected * todo / self.total if self.expected and self.total else None
-        if measured is None or planned is None:
-            return measured if planned is None else planned
-        trust = min(10 * made / max(self.total - self.first, 1), 1.0)  # a tenth of the way is a good measurement
-        return trust * measured + (1 - trust) * planned
+        """Return the seconds left; None where nothing is done yet."""
+        (start, first), (end, last) = self._marks[0], self._marks[-1]
+        return (end - start) / (last - first) * (self.total - self.done) if last > first else None
 
 
 class Bars(Listener):
@@ -38,15 +50,11 @@ class Bars(Listener):
 
     def __init__(self, console: Console):
         self.console = console
-        self._expected: dict[str, float] = {}
         self._live: Live | None = None
         self._best: list[tuple[str, float]] = []
 
-    def expect(self, stage: str, seconds: float) -> None:
-        self._expected[stage] = seconds
-
     def start(self, stage: str, total: int, done: int = 0) -> None:
-        self._left = Left(total, done, self._expected.get(stage))
+        self._pace = Pace(total, done)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description:8}"),
@@ -65,8 +73,8 @@ class Bars(Listener):
         if info.get("best"):
             self._best = info["best"]
         detail = f"loss {info['loss']:.3f}" if info.get("loss") is not None else ""
-        self._left.done += units
-        seconds = self._left.seconds()
+        self._pace.advance(units)
+        seconds = self._pace.seconds()
         left = f"{time_words(seconds)} left" if seconds is not None else ""
         self._bar.update(self._task, advance=units, detail=detail, left=left)
         if self._best and info.get("best"):
@@ -93,38 +101,34 @@ class Lines(Listener):
 
     def __init__(self, console: Console):
         self.console = console
-        self._expected: dict[str, float] = {}
-
-    def expect(self, stage: str, seconds: float) -> None:
-        self._expected[stage] = seconds
 
     def _print(self, text: str) -> None:
         say_line(self.console, text)
 
     def start(self, stage: str, total: int, done: int = 0) -> None:
-        self._stage, self._left = stage, Left(total, done, self._expected.get(stage))
-        self._told = self._left.begin
+        self._stage, self._pace = stage, Pace(total, done)
+        self._printed = self._pace.start
         self._best: list[tuple[str, float]] = []
         self._print(f"{stage}: {done} of {total}")
 
     def advance(self, units: int = 1, **info: Any) -> None:
-        self._left.done += units
+        self._pace.advance(units)
         self._best = info.get("best") or self._best
         now = time.monotonic()
-        if now - self._told < _LINE_SECONDS:
+        if now - self._printed < _LINE_SECONDS:
             return
-        self._told = now
-        seconds = self._left.seconds()
+        self._printed = now
+        seconds = self._pace.seconds()
         left = f", about {time_words(seconds)} left" if seconds is not None else ""
         loss = f", loss {info['loss']:.3f}" if info.get("loss") is not None else ""
         best = f", best so far {' '.join(pooling for pooling, _ in self._best)}" if self._best else ""
-        self._print(f"{self._stage}: {self._left.done} of {self._left.total}{left}{loss}{best}")
+        self._print(f"{self._stage}: {self._pace.done} of {self._pace.total}{left}{loss}{best}")
 
     def note(self, text: str) -> None:
         self._print(text)
 
     def finish(self) -> None:
-        self._print(f"{self._stage}: done in {time_words(time.monotonic() - self._left.begin)}")
+        self._print(f"{self._stage}: done in {time_words(time.monotonic() - self._pace.start)}")
 
 
 def listener(quiet: bool, console: Console) -> Listener:

@@ -15,7 +15,7 @@ from poolwise.comparing.compute import Compute
 from poolwise.comparing.judge import Entry
 from poolwise.comparing.methods import MethodSpec
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment
+from poolwise.experiment import Experiment, resolve
 from poolwise.images.sources import Source
 from poolwise.pipeline import runner
 from poolwise.progress import Listener
@@ -108,12 +108,12 @@ def carry_out(problem: Experiment, listener: Listener, _hold: None, work: Work) 
 
 
 def _search(work: Work, source: Source, share: Share) -> None:
-    asked, made = ["search", "rank"], None
+    asked, made, planned = ["search", "rank"], None, None
     if (work.folder / "run.json").exists():
         folder = RunFolder.open(work.folder)
     else:
-        folder, made = runner.create(work.settings, work.folder, asked, source)
-    runner.carry_out(folder, asked, source, share, made)
+        folder, made, planned = runner.create(work.settings, work.folder, asked, source)
+    runner.carry_out(folder, asked, source, share, made, planned=planned)
 
 
 def method_of(work: Work, compute: Compute) -> trialing.Method:
@@ -138,7 +138,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
         folder = RunFolder.open(work.folder)
     else:
         folder = RunFolder.create(work.folder, {**work.request(), **environment()})
-    problem = Experiment(work.settings, source)
+    problem = resolve(work.settings, source)
     compute = Compute(problem)
     method = method_of(work, compute)
     runner = TrialRunner(problem, folder.trials(), PURPOSE, share, workers=1, threads=cpu_threads())

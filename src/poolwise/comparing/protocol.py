@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from poolwise import parallelism
+from poolwise import autotuning, parallelism
 from poolwise.comparing import entries
 from poolwise.comparing.compute import Compute
 from poolwise.comparing.config import CompareConfig, ComparisonPlan, PlannedEntry
@@ -22,11 +22,11 @@ from poolwise.comparing.judge import Entry
 from poolwise.comparing.methods import MethodSpec, parse_methods, search_settings
 from poolwise.comparing.study import settings_of
 from poolwise.errors import PoolwiseError, RequestError
-from poolwise.experiment import Experiment
+from poolwise.experiment import Experiment, resolve
 from poolwise.images.sources import Source
 from poolwise.pipeline import runner
 from poolwise.process import threads_here
-from poolwise.progress import Listener, time_words
+from poolwise.progress import Listener
 from poolwise.rankings.scoring import RANKED_CONFIGURATIONS
 from poolwise.sanitize import json_text
 from poolwise.settings import Settings, preset
@@ -68,24 +68,33 @@ class Protocol:
         model: Network family.
         out: Folder of the study.
         source: The table's images, where they are not the data set that it names.
+        listener: Receives a line for what takes time.
 
     Raises:
         RequestError: The request is wrong, or ``out`` holds a study that contradicts it.
     """
 
-    def __init__(self, config: CompareConfig, table: Table, model: str, out: Path, source: Source | None = None):
+    def __init__(
+        self,
+        config: CompareConfig,
+        table: Table,
+        model: str,
+        out: Path,
+        source: Source | None = None,
+        listener: Listener | None = None,
+    ):
         self.table, self.out = table, out
         self.methods = parse_methods(config.methods, config.supernets)
         budgets, seeds = config.budgets, config.seeds
         earlier = read_checked(out / REQUEST) if (out / REQUEST).exists() else {}
         hardware = config.hardware
-        self.problem = Experiment(self._recipe(recipe_of(table, model, config.recipe), hardware, earlier), source)
+        recipe = self._recipe(recipe_of(table, model, config.recipe), hardware, earlier)
+        steps = len(self.methods) * len(seeds) * sum(budgets) * 4 // 3  # a scoring pass after each
+        self.problem = autotuning.tune(resolve(recipe, source, listener=listener), steps, listener)
         self._check_images()
         if len(table.space) > RANKED_CONFIGURATIONS:
             raise RequestError(f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations")
         self.compute = Compute(self.problem)
-        rough = len(self.methods) * len(seeds) * sum(budgets) * 4 / 3 * self.problem.calibration.step_seconds
-        self.problem.parallel = parallelism.measured(self.problem, rough)
         self.parallel = parallelism.for_trainings(self.problem)
         threads = hardware.get("threads") or earlier.get("threads") or self.parallel.threads
         self.settings = replace(
@@ -156,9 +165,9 @@ class Protocol:
         return [work for work in self.works if not work.done]
 
     def seconds(self) -> float:
-        """Seconds that what is left should take, by the calibrated time of a step on one SuperNet."""
+        """Time steps on this machine and return the seconds that what is left should take."""
         with threads_here(self.settings.threads or 1):
-            timing, macs = self.problem.timing, sum(self.compute.macs.values()) / len(self.compute.macs)
+            timing, macs = autotuning.timing(self.problem), sum(self.compute.macs.values()) / len(self.compute.macs)
             step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
         count = min(self.parallel.workers, max(len(self.left), 1))
         return sum(work.budget for work in self.left) * step * (self.parallel.slowdown if count > 1 else 1.0) / count
@@ -205,10 +214,9 @@ class Protocol:
 
     def _run(self, listener: Listener) -> tuple[list[Entry], list[str]]:
         self._save()
-        left, seconds = self.left, self.seconds()
+        left = self.left
         total = sum(work.budget for work in self.works)
-        listener.note(f"{len(left)} of {len(self.works)} entries to do, about {time_words(seconds)}")
-        listener.expect("compare", seconds)
+        listener.note(f"{len(left)} of {len(self.works)} entries to do")
         listener.start("compare", total, total - sum(work.budget for work in left))
         failed = []
         with_images = self._images()
@@ -227,7 +235,7 @@ class Protocol:
 
     def _images(self) -> Experiment:
         """The problem with nothing but the images in use, which is what worker processes have."""
-        return Experiment(self.settings, self.problem.in_use, weights=self.problem.weights)
+        return resolve(self.settings, self.problem.in_use, weights=self.problem.weights)
 
     def _save(self) -> None:
         earlier = read_checked(self.out / REQUEST) if (self.out / REQUEST).exists() else {}

@@ -11,7 +11,7 @@ import numpy as np
 from poolwise import controls
 from poolwise.comparing.judge import TESTED, Entry, anytime, judge, measures, pairs, summary
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.experiment import Experiment
+from poolwise.experiment import Experiment, resolve
 from poolwise.networks import family, others
 from poolwise.sanitize import csv_text, json_text
 from poolwise.settings import Settings, preset
@@ -59,7 +59,7 @@ def control_entries(
         if name in controls.COUNTED:
             entries.append(Entry(name, 0, 0, controls.counted(name, costs(table, model).values())))
             continue
-        problem = problem or Experiment(settings_of(table, model))
+        problem = problem or resolve(settings_of(table, model))
         for seed in seeds:
             scores_P, macs = controls.untrained(problem, name, seed=seed)
             entries.append(Entry(name, seed, macs, scores_P))

@@ -43,9 +43,9 @@ SHA256 = {
 Arrays = dict[str, np.ndarray]
 
 
-def load() -> Source:
-    """CIFAR-10 from the cache, which is filled first where it is empty or damaged."""
-    arrays = fetch()
+def load(say: Callable[[str], None] = lambda _: None) -> Source:
+    """Load CIFAR-10 from the cache, which is filled first where it is empty or damaged; ``say`` receives a line a try."""
+    arrays = fetch(say=say)
     return Source(
         "cifar10",
         ImageSet(arrays["train_images"], arrays["train_labels"].astype(np.int64)),

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,7 @@ _THREADS = 8
 _AHEAD = 32  # decoded images that wait for each thread
 _SPARE = 256 * 2**20  # bytes of disk that stay free
 _TOLD = 10
+_SAY_SECONDS = 5.0  # between two lines of progress
 
 Say = Callable[[str], None]
 
@@ -116,7 +118,7 @@ def _check_broken(broken: Sequence[Broken], count: int, reading: Reading) -> Non
 def _decode(listing: Listing, reading: Reading) -> Iterator[np.ndarray | Broken]:
     """Each file in order. Only a few images an idle thread are held at a time."""
     threads = min(_THREADS, os.cpu_count() or 1)
-    step = max(len(listing) // 20, 5000)
+    last = time.monotonic()
     with picture.strict() as formats, ThreadPoolExecutor(threads) as pool:
         waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
         names = iter(listing.names)
@@ -130,7 +132,8 @@ def _decode(listing: Listing, reading: Reading) -> Iterator[np.ndarray | Broken]
                 yield future.result()
             except picture.Unreadable as error:
                 yield Broken(done, shown(name), str(error).replace(str(listing.root) + os.sep, ""))
-            if reading.say and (done + 1) % step == 0:
+            if reading.say and time.monotonic() - last > _SAY_SECONDS:
+                last = time.monotonic()
                 reading.say(f"decoded {done + 1} of {len(listing)} images")
 
 

@@ -9,6 +9,8 @@ from poolwise.errors import RequestError, did_you_mean
 from poolwise.images import cifar10, cifar100, folder, food101
 from poolwise.images.decoding import Reading
 from poolwise.images.sources import Source
+from poolwise.progress import Listener
+from poolwise.settings import Settings
 
 NAMES = ("cifar10", "cifar100", "food101")
 FOLDER_SIZE = 64  # pixels along one side, by default
@@ -41,7 +43,7 @@ def load(
     if spec in ("cifar10", "cifar100"):
         if image_size not in (None, 32):
             raise RequestError(f"image size {image_size}: {spec} images are 32 pixels; leave --image-size out")
-        return cifar10.load() if spec == "cifar10" else cifar100.load()
+        return cifar10.load(say or (lambda _: None)) if spec == "cifar10" else cifar100.load()
     reading = Reading(image_size or FOLDER_SIZE, stream, cache_images, skip_broken, room, say)
     if spec == "food101":
         return food101.load(reading)
@@ -51,3 +53,28 @@ def load(
         f"unknown data {spec!r}{did_you_mean(spec, [*NAMES, 'folder:PATH'])}."
         f" Allowed are {', '.join(NAMES)} and folder:PATH with one subfolder a class"
     )
+
+
+def load_requested(settings: Settings, room: int | None, listener: Listener) -> Source:
+    """Load the data set that the settings name, and report it before and after.
+
+    Args:
+        settings: the request.
+        room: bytes of memory that images may take (None: a quarter of what is free).
+        listener: receives the lines.
+    """
+    listener.note(f"loading {settings.data}")
+    source = load(
+        settings.data,
+        image_size=settings.image_size,
+        seed=settings.seed,
+        stream=settings.stream,
+        cache_images=settings.cache_images,
+        skip_broken=settings.skip_broken,
+        follow_links=settings.follow_links,
+        room=room,
+        say=listener.note,
+    )
+    sizes = f"{len(source.train)} training and {len(source.test)} test images of {source.image_size} pixels"
+    listener.note(f"loaded {source.name}: {sizes}, {len(source.classes)} classes")
+    return source

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import limiting, planning
+from poolwise import autotuning, planning
+from poolwise.calibration import Timing
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment, space_asked
+from poolwise.experiment import Experiment, requested_space, resolve
 from poolwise.images.augment import named
 from poolwise.images.sources import Source
-from poolwise.limiting import Found
 from poolwise.networks import others, weights
 from poolwise.pipeline import graph, reorder
 from poolwise.pipeline.graph import Work
@@ -23,7 +23,6 @@ from poolwise.selection.picks import picks_of
 from poolwise.settings import Settings
 from poolwise.space import LISTED, Pooling, PoolingSpace
 from poolwise.storage import RunFolder, alone, changes, command_line, environment
-from poolwise.supernets import samplers
 
 
 def rooted(settings: Settings) -> Settings:
@@ -37,31 +36,35 @@ def rooted(settings: Settings) -> Settings:
     return settings
 
 
-def measured(
-    settings: Settings, source: Source | None, trainings: int | None = None
-) -> tuple[Experiment, Found | None]:
-    """``planning.measured`` of settings that the method has been asked about, within their limits, and what these left."""
-    return limiting.limited(planning.measured(samplers.settled(settings), source, trainings))
-
-
 def create(
     settings: Settings,
     out: str | Path,
     stages: Sequence[str],
     source: Source | None,
     poolings: Sequence[str] | None = None,
-) -> tuple[RunFolder, Experiment]:
-    """A new run folder that holds the request. RequestError where the request is wrong or does not fit this machine.
+    listener: Listener | None = None,
+) -> tuple[RunFolder, Experiment, Plan]:
+    """Create a run folder that holds the request; return it with the experiment and the plan of its stages.
 
-    ``poolings`` are the configurations of an exhaustive run (None: all).
+    Args:
+        settings: the request.
+        out: the folder to create.
+        stages: what is to be done.
+        source: a loaded data set; by default the one that the settings name is loaded.
+        poolings: the configurations of an exhaustive run (None: all).
+        listener: receives a line for what takes time.
+
+    Raises:
+        RequestError: the request is wrong or does not fit this machine.
     """
     RunFolder.check_free(Path(out))
     settings = rooted(settings)
     if "search" in stages:
         _check_choice(settings)
     alone = "exhaustive" in stages
-    problem, found = measured(settings, source, _count(settings, poolings) if alone else None)
-    planned = planning.plan(problem, stages, _all_trainings(problem, poolings) if alone else None)
+    problem, found = autotuning.prepare(settings, source, _count(settings, poolings) if alone else None, listener)
+    trainings = _all_trainings(problem, poolings) if alone else None
+    planned = planning.plan(problem, stages, trainings, autotuning.quick_timing(problem))
     planning.check_memory(planned, problem)
     request = {
         "commands": [command_line()],
@@ -77,12 +80,12 @@ def create(
         **({"limits": found.to_json()} if found else {}),
         **environment(),
     }
-    return RunFolder.create(Path(out), request), problem
+    return RunFolder.create(Path(out), request), problem, planned
 
 
 def _check_choice(settings: Settings) -> None:
     """RequestError where a network can be downsampled in one way alone."""
-    space = space_asked(settings).whole
+    space = requested_space(settings).whole
     if space.size < 2:
         raise RequestError(
             f"{settings.model} has one placement of {space.poolings} downsamplings before {space.layers} layers, its own: there"
@@ -108,11 +111,13 @@ def request_stage(folder: RunFolder, name: str, request: dict[str, Any] | None =
     folder.save_request({**request, "commands": commands}, drop)
 
 
-def reopened(folder: RunFolder, source: Source | None, settings: Settings | None = None) -> Experiment:
-    """What a run is about, with the choices it has made; RequestError where its images have changed since."""
+def reopened(
+    folder: RunFolder, source: Source | None, settings: Settings | None = None, listener: Listener | None = None
+) -> Experiment:
+    """Return the experiment of a run with the choices that it has made. RequestError where its images have changed."""
     request = folder.request()
     settings = settings or Settings.from_json(request["settings"])
-    problem = Experiment(settings, source, request["calibration"])
+    problem = resolve(settings, source, request["calibration"], listener=listener)
     found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
     if found != expected:
         raise RequestError(
@@ -142,6 +147,7 @@ def carry_out(
     listener: Listener | None,
     problem: Experiment | None = None,
     retry: bool = False,
+    planned: Plan | None = None,
 ) -> RunFolder:
     """Carry out the stages that are not done, in order, with the choices that the run has already made.
 
@@ -152,15 +158,17 @@ def carry_out(
         listener: hears of the progress.
         problem: what the run is about, where it is at hand already.
         retry: repeat stand-alone trainings that failed.
+        planned: the plan that ``create`` returned beside it; by default it is made from quick timings.
     """
     listener = listener or Listener()
     with alone(folder.path):
         _mend(folder, listener)
-        left, planned = graph.left(folder, names), None
+        left = graph.left(folder, names)
         if any(name != "report" for name in left):
-            problem = problem or reopened(folder, source)
-            planned = _planned(folder, problem, left)
-            planning.check_memory(planned, problem)
+            problem = problem or reopened(folder, source, listener=listener)
+            if planned is None:
+                planned = _planned(folder, problem, left, autotuning.quick_timing(problem))
+                planning.check_memory(planned, problem)
             for line in planned.lines():
                 listener.note(line)
         work = Work(folder, problem, listener, retry)
@@ -171,21 +179,22 @@ def carry_out(
                 continue
             assert work.experiment is not None
             assert planned is not None
-            if name == "retrain":  # by now it is known what will be trained
-                planned = _planned(folder, work.experiment, [name])
+            if name == "retrain" and name != left[0]:  # by now it is known what will be trained
+                planned = _planned(folder, work.experiment, [name], planned.timing)
             _timed(work, name, planned)
             if reorder.finish(folder):  # a request that waited for the ranking
-                work.experiment = reopened(folder, work.experiment.source)
+                work.experiment = reopened(folder, work.experiment.source, listener=listener)
         return folder
 
 
 def _timed(work: Work, name: str, plan: Plan) -> None:
-    """Carry out one stage, and log how long it took beside how long it was planned to take."""
-    planned = 0.0
+    """Carry out one stage, and log how long it took beside how long it was planned to take (null where nothing was timed)."""
+    planned: float | None = None
     for part in ("search", "short") if name == "search" else (name,):  # proxy trainings are part of the search
-        seconds = plan.of(part) or 0.0
-        planned += seconds
-        work.listener.expect(part, seconds)
+        seconds = plan.of(part)
+        if seconds is not None:
+            planned = (planned or 0.0) + seconds
+            work.listener.expect(part, seconds)
     start = time.monotonic()
     graph.stage(name).run(work)
     took = round(time.monotonic() - start, 1)
@@ -211,7 +220,7 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
         )
 
 
-def _planned(folder: RunFolder, problem: Experiment, names: Sequence[str]) -> Plan:
+def _planned(folder: RunFolder, problem: Experiment, names: Sequence[str], timing: Timing | None) -> Plan:
     """Return the plan by what is known by now: once the picks are final, which configurations are retrained."""
     trainings = None
     if "exhaustive" in names:
@@ -219,7 +228,7 @@ def _planned(folder: RunFolder, problem: Experiment, names: Sequence[str]) -> Pl
     elif "retrain" in names and folder.has("ranking.json") and "refine" not in names:
         roles = picks_of(folder, problem.settings).roles
         trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in roles]
-    return planning.plan(problem, names, trainings)
+    return planning.plan(problem, names, trainings, timing)
 
 
 def _all_trainings(problem: Experiment, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
@@ -232,7 +241,7 @@ def _count(settings: Settings, poolings: Sequence[str] | None) -> int:
 
 def _everything(settings: Settings) -> PoolingSpace:
     """What an exhaustive run trains. RequestError where that is too much to be meant."""
-    space = space_asked(settings)
+    space = requested_space(settings)
     if space.size > LISTED:
         raise RequestError(
             f"exhaustive trains every configuration and there are {space.size:,}, above {LISTED:,}: draw some with"
@@ -244,10 +253,14 @@ def _everything(settings: Settings) -> PoolingSpace:
 def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
     """Return the plan of what is left of a run; None where that is nothing but the report."""
     left = [name for name in graph.left(folder, folder.request()["stages"]) if name != "report"]
-    return _planned(folder, reopened(folder, source), left) if left else None
+    if not left:
+        return None
+    experiment = reopened(folder, source)
+    return _planned(folder, experiment, left, autotuning.timing(experiment))
 
 
 def plan_exhaustive(settings: Settings, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
     """What training the listed configurations (None: all) takes, without doing it."""
-    problem, _ = measured(settings, source, _count(settings, poolings))
-    return planning.plan(problem, ["exhaustive"], _all_trainings(problem, poolings))
+    experiment, _ = autotuning.prepare(settings, source, _count(settings, poolings))
+    trainings = _all_trainings(experiment, poolings)
+    return planning.plan(experiment, ["exhaustive"], trainings, autotuning.timing(experiment))

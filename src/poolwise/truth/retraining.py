@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -162,7 +161,7 @@ def _equal_cost(
     if ratio <= 1.005:
         return []
     longer = round(problem.retrain_steps * ratio)
-    rivals = [(f"default trained {longer} steps", "default-longer.sqlite", _varied(problem, retrain_steps=longer))]
+    rivals = [(f"default trained {longer} steps", "default-longer.sqlite", problem.with_settings(retrain_steps=longer))]
     # else there is no wider network of its kind, or none with these weights
     if problem.width is not None and not problem.settings.begins("retrain"):
         rivals.append(_widened(problem, ratio))
@@ -191,17 +190,12 @@ def _equal_cost(
     return found
 
 
-def _varied(problem: Experiment, **changes: Any) -> Experiment:
-    """The same images, device and choices with other settings."""
-    return Experiment(replace(problem.settings, **changes), problem.source, problem.describe_choices(), problem.weights)
-
-
 def _widened(problem: Experiment, ratio: float) -> tuple[str, str, Experiment]:
     """The default with the number of channels whose MACs come closest to ``ratio`` times its own."""
     assert problem.width is not None
     wanted, guess = ratio * problem.cost(problem.default).macs, problem.width * ratio**0.5
     widths = range(max(int(guess) - 2, problem.width), int(guess) + 4)
-    candidates = [_varied(problem, width=width) for width in widths]
+    candidates = [problem.with_settings(width=width) for width in widths]
     best = min(candidates, key=lambda varied: abs(varied.cost(problem.default).macs - wanted))
     return f"default with {best.width} channels at first", f"default-width{best.width}.sqlite", best
 
