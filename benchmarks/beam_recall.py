@@ -13,7 +13,7 @@ import numpy as np
 
 from poolwise.rankings.beam import beam
 from poolwise.rng import Streams
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.spaces import Pooling, PoolingSpace
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import record

@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 import poolwise
-from poolwise.metrics import kendall_tau_a, kendall_tau_b
+from poolwise.statistics import kendall_tau_a, kendall_tau_b
 from poolwise.storage import environment
 
 

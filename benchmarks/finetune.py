@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import poolwise
-from poolwise.images import cifar10
-from poolwise.images.augment import CropFlip, Normalise
-from poolwise.images.batches import Batches, Shuffled
-from poolwise.images.sources import ImageSet
-from poolwise.images.split import stratified_halves, stratified_subset
+from poolwise.datasets import cifar10
+from poolwise.datasets.augment import CropFlip, Normalise
+from poolwise.datasets.batches import Batches, Shuffled
+from poolwise.datasets.sources import ImageSet
+from poolwise.datasets.split import stratified_halves, stratified_subset
 from poolwise.rng import Streams
 from poolwise.training import Precision, accuracy, cosine, sgd, train_step
 from poolwise.training.workers import keep_memory

@@ -22,8 +22,8 @@ import click
 from common import record
 
 import poolwise
-from poolwise import planning
 from poolwise.experiment import resolve
+from poolwise.pipeline import estimates
 from poolwise.settings import Settings
 
 CASES = {
@@ -37,8 +37,8 @@ CASES = {
 
 def measure(case: str, precision: str) -> dict:
     """Peak and planned bytes of one case, in this process."""
-    from poolwise.networks.chain import batch_norm
-    from poolwise.networks.switch import SwitchableNet
+    from poolwise.models.chain import batch_norm
+    from poolwise.models.supernet import SwitchableNet
     from poolwise.rng import Streams
     from poolwise.training import count_correct
 
@@ -54,7 +54,7 @@ def measure(case: str, precision: str) -> dict:
         batches = problem.batches(problem.training_images, settings.eval_batch_size, problem.halves[1])
         count_correct(network, list(problem.space), *next(batches.ordered()), problem.precision)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    planned = planning.plan(problem, stages).memory_bytes
+    planned = estimates.plan(problem, stages).memory_bytes
     return {"case": case, "precision": str(problem.precision), "peak MiB": peak >> 20, "planned MiB": planned >> 20}
 
 

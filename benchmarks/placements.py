@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from poolwise import tables
-from poolwise.truth.tables import Table
+from poolwise.storage.tables import Table
 
 TARGET = Path(__file__).parents[1] / "docs" / "placements.svg"
 TITLES = {

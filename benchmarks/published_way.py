@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import poolwise
+from poolwise.datasets import loading
 from poolwise.experiment import Experiment, resolve
-from poolwise.images import loading
-from poolwise.networks.chain import batch_norm
-from poolwise.networks.switch import SwitchableNet
+from poolwise.models.chain import batch_norm
+from poolwise.models.supernet import SwitchableNet
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.training.workers import keep_memory

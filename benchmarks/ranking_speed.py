@@ -13,14 +13,14 @@ import click
 import torch
 from common import record, spread
 
-from poolwise.calibration import cpu_threads
-from poolwise.networks import family
-from poolwise.networks.chain import batch_norm, create
-from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import SwitchableNet
+from poolwise.models import family
+from poolwise.models.chain import batch_norm, create
+from poolwise.models.cost import CostModel
+from poolwise.models.supernet import SwitchableNet
 from poolwise.rng import Streams
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.training import Precision, correct, count_correct
+from poolwise.training.calibration import cpu_threads
 from poolwise.training.workers import keep_memory
 
 CASES = (("resnet20", 16, 128), ("resnet18", 16, 64), ("resnet50", 8, 32))  # family, width, batch

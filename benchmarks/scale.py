@@ -17,7 +17,7 @@ import numpy as np
 from common import record, spread
 
 from poolwise.rng import Streams
-from poolwise.space import PoolingSpace
+from poolwise.spaces import PoolingSpace
 from poolwise.supernets import samplers
 
 SPACES = ((10, 2), (17, 3), (26, 4), (41, 4), (46, 5))  # layers and poolings: 36, 560, 12,650, 91,390, 1,221,759

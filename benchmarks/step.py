@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from common import record, spread
 
 import poolwise
-from poolwise.autotuning import training_batch
 from poolwise.experiment import Experiment, resolve
-from poolwise.networks.chain import batch_norm
-from poolwise.networks.switch import SwitchableNet
+from poolwise.models.chain import batch_norm
+from poolwise.models.supernet import SwitchableNet
+from poolwise.pipeline.autotuning import training_batch
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder
 from poolwise.supernets.state import SearchState
 from poolwise.supernets.trainer import train

@@ -40,8 +40,8 @@ def generate(root: Path, count: int, side: int) -> None:
 
 def measure(case: str, root: Path, size: int) -> dict[str, float]:
     """Seconds of loading and images a second of batches, in this process."""
+    from poolwise.datasets.batches import Shuffled
     from poolwise.experiment import resolve
-    from poolwise.images.batches import Shuffled
     from poolwise.settings import Settings
 
     if case == "no images":

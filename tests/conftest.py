@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from poolwise.images.sources import ImageSet, Source
+from poolwise.datasets.sources import ImageSet, Source
 from poolwise.progress import Listener
 from poolwise.settings import Settings
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from poolwise.space import PoolingSpace
+from poolwise.spaces import PoolingSpace
 
 SPACE = PoolingSpace(10, 2)
 POSITIONS = np.array([pooling.positions for pooling in SPACE], float)

@@ -9,9 +9,9 @@ import torch
 import poolwise
 from conftest import After
 from poolwise import api
+from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError, RunFailure
 from poolwise.experiment import resolve
-from poolwise.images.sources import Source
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
 from poolwise.supernets.state import SearchState
@@ -112,7 +112,7 @@ def test_model_is_plain_and_has_the_recorded_accuracy(finished, tiny_source, tin
     images = problem.normalise(torch.from_numpy(tiny_source.test.images))
     right = (model(images).argmax(1).numpy() == tiny_source.test.labels).mean()
     assert right == pytest.approx(result["accuracies"][1], abs=0.021)
-    assert not any(type(part).__module__.startswith("poolwise.networks.switch") for part in model.modules())
+    assert not any(type(part).__module__.startswith("poolwise.models.supernet") for part in model.modules())
     with pytest.raises(RequestError, match="there are"):
         poolwise.model(finished, "1-1-8", seed=9)
 

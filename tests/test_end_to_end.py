@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from poolwise.images import cifar10
+from poolwise.datasets import cifar10
 
 POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent))
 SMALL = ["--images", "600", "--width", "4", "--steps", "72", "--batch-size", "32", "--supernets", "2"]

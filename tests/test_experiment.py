@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from poolwise import api, autotuning, calibration
-from poolwise.calibration import Parallel
+from poolwise import api
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
-from poolwise.pipeline import runner
+from poolwise.pipeline import autotuning, runner
 from poolwise.progress import Interrupted, Listener
 from poolwise.settings import preset
-from poolwise.training import Precision
+from poolwise.training import Precision, calibration
+from poolwise.training.calibration import Parallel
 
 GIVEN = {"precision": "float32", "threads": 1, "workers": 1}
 
@@ -152,7 +152,7 @@ def test_the_first_line_comes_before_the_images_are_loaded(tiny_settings, tiny_s
         say("decoded 1 of 2 images")
         return tiny_source
 
-    monkeypatch.setattr("poolwise.images.loading.load", load)
+    monkeypatch.setattr("poolwise.datasets.loading.load", load)
     settings = dataclasses.replace(tiny_settings, **GIVEN, steps=2)
     api.search(settings, tmp_path / "run", listener=notes)
     assert order == [["loading cifar10"]]
@@ -164,7 +164,7 @@ def test_the_first_line_comes_before_the_images_are_loaded(tiny_settings, tiny_s
 
 def test_a_run_loads_once_resolves_once_and_plans_once(tiny_settings, tiny_source, tmp_path, monkeypatch):
     loaded, resolved, planned = [], [], []
-    monkeypatch.setattr("poolwise.images.loading.load", lambda *args, **options: loaded.append(args) or tiny_source)
+    monkeypatch.setattr("poolwise.datasets.loading.load", lambda *args, **options: loaded.append(args) or tiny_source)
     original = autotuning.resolve
     monkeypatch.setattr(
         autotuning, "resolve", lambda *args, **options: resolved.append(1) or original(*args, **options)

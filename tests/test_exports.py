@@ -13,16 +13,16 @@ import poolwise
 from poolwise import api, exports
 from poolwise.cli import cli
 from poolwise.errors import RequestError
-from poolwise.networks import family
-from poolwise.networks.chain import create
-from poolwise.networks.switch import SwitchableNet
-from poolwise.space import Pooling
+from poolwise.models import family
+from poolwise.models.chain import create
+from poolwise.models.supernet import SwitchableNet
+from poolwise.spaces import Pooling
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, request):
     from conftest import draw_images
-    from poolwise.images.sources import Source
+    from poolwise.datasets.sources import Source
     from poolwise.settings import Settings
 
     settings = Settings(

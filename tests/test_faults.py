@@ -348,7 +348,7 @@ def test_what_calibration_chose_is_kept(asked, tiny_source, tmp_path, monkeypatc
         api.search(dataclasses.replace(asked, precision="auto"), tmp_path / "run", source=tiny_source, listener=stops)
     chosen = RunFolder.open(tmp_path / "run").request()["calibration"]
     monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("poolwise.calibration.choose", lambda *_: pytest.fail("measured anew"))
+    monkeypatch.setattr("poolwise.training.calibration.choose", lambda *_: pytest.fail("measured anew"))
     assert api.resume(tmp_path / "run", source=tiny_source).request()["calibration"] == chosen
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import poolwise
 from poolwise.api import results
-from poolwise.suggesting import Guess
+from poolwise.selection.suggest import Guess
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 BLOCK = re.compile(r"(<!-- columns -->\n).*(<!-- end -->)", re.S)

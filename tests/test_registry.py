@@ -48,7 +48,7 @@ def test_a_listing_is_a_copy(package):
 
 
 def test_a_name_is_taken_once():
-    registry = Registry("animal", "poolwise.trialing")
+    registry = Registry("animal", "poolwise.selection.strategies")
     registry.add("ape", 1)
     with pytest.raises(AssertionError, match="are called ape"):
         registry.add("ape", 2)

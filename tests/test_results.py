@@ -8,14 +8,14 @@ import pytest
 import poolwise
 from poolwise import api
 from poolwise.errors import RequestError
-from poolwise.tabular import Tabular
+from poolwise.storage.tabular import Tabular
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """One of each, from one run and one table."""
     from conftest import draw_images
-    from poolwise.images.sources import Source
+    from poolwise.datasets.sources import Source
 
     place = tmp_path_factory.mktemp("results")
     settings = poolwise.Settings(

@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from poolwise import trialing
-from poolwise.metrics import compare_paired
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.selection import strategies
+from poolwise.spaces import Pooling, PoolingSpace
+from poolwise.statistics import compare_paired
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
@@ -30,7 +30,7 @@ LOOKS = {"3 seeds": (3, 3), "5 seeds": (5, 5), "10 seeds": (10, 10), "until deci
 def picked(generator: np.random.Generator, noise: float, trials: int) -> Pooling:
     """What refining picks where all are equal: 60 % and noise."""
     scores = generator.standard_normal(SPACE.size)
-    method = trialing.create(
+    method = strategies.create(
         "refine",
         SPACE,
         seed=int(generator.integers(2**20)),

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import kendall_tau_b
+from poolwise.statistics import kendall_tau_b
 
 
 def standard(values_P: np.ndarray) -> np.ndarray:

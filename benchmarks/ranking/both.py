@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import fuse_parts, kendall_tau_b, regret, smooth, together
+from poolwise.models.cost import table_costs
+from poolwise.statistics import fuse_parts, kendall_tau_b, regret, smooth, together
 from poolwise.storage import RunFolder
 
 
@@ -60,7 +61,7 @@ def main(study: Path, shared: str, own: str, budget: int, own_budget: int | None
     own_budget = own_budget or budget
     table = tables.load(json.loads((study / "study.json").read_text(encoding="utf-8"))["table"])
     names = [str(pooling) for pooling in table.space]
-    count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
+    count_P = np.array([cost.productive for cost in table_costs(table).values()], float)
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
         shared_P = scores_of(study, shared, budget, seed, names)

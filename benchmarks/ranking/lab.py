@@ -18,7 +18,7 @@ import click
 from variants import ALWAYS, STAGES, VARIANTS, Stage
 
 from poolwise import api
-from poolwise.comparing.methods import parse_methods
+from poolwise.benchmarks.compare.methods import parse_methods
 from poolwise.storage import environment, write_atomically
 
 TABLE = "resnet20w8-cifar10-10k"

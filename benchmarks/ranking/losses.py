@@ -23,8 +23,9 @@ from both import folder_of, scores_of
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import fuse_parts, kendall_tau_b, regret, smooth, together
-from poolwise.metrics.fusion import standard
+from poolwise.models.cost import table_costs
+from poolwise.statistics import fuse_parts, kendall_tau_b, regret, smooth, together
+from poolwise.statistics.fusion import standard
 
 BUDGETS = (780, 1560, 3120, 4680)
 
@@ -46,7 +47,7 @@ def trained(study: Path, budget: int, seed: int, names: list[str]) -> tuple[int,
 def main(study: Path, shared: str, shared_budget: int, seeds: int) -> None:
     table = tables.load(json.loads((study / "study.json").read_text(encoding="utf-8"))["table"])
     names, truth_P = [str(pooling) for pooling in table.space], np.array(table.column(table.truth))
-    count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
+    count_P = np.array([cost.productive for cost in table_costs(table).values()], float)
     rows: list[dict[str, Any]] = []
 
     def judge(told: np.ndarray, **about: Any) -> None:

@@ -17,8 +17,8 @@ import click
 import numpy as np
 from PIL import Image
 
-from poolwise.images.loading import load
-from poolwise.images.split import stratified_subset
+from poolwise.datasets.loading import load
+from poolwise.datasets.split import stratified_subset
 from poolwise.rng import Streams
 
 

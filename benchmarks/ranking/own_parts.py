@@ -30,11 +30,11 @@ from tricks import TABLE, Trick, judged, runner
 
 from poolwise import tables
 from poolwise.experiment import resolve
-from poolwise.networks.chain import Chain, affine_norm
-from poolwise.networks.variants import without_norms
+from poolwise.models.chain import Chain, affine_norm
+from poolwise.models.sharing import without_norms
 from poolwise.rng import Streams
 from poolwise.settings import Settings
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.storage import write_atomically
 from poolwise.supernets.state import SearchState
 from poolwise.supernets.trainer import train_block

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise.experiment import Experiment, resolve
-from poolwise.networks.walk import walk
+from poolwise.models.prefixes import walk
 from poolwise.settings import Settings
 from poolwise.supernets import branching
 from poolwise.supernets.state import SearchState

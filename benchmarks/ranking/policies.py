@@ -40,7 +40,7 @@ from poolwise.experiment import Experiment, resolve
 from poolwise.progress import Listener
 from poolwise.rankings.scoring import Panel, score_all
 from poolwise.settings import Settings
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage import write_atomically
 from poolwise.supernets.assignment import MOVING_AVERAGE
 from poolwise.supernets.mixture import Job, StepResult

@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import fuse_parts, kendall_tau_b, smooth, together
-from poolwise.metrics.fusion import standard
+from poolwise.models.cost import table_costs
 from poolwise.rankings.ranking import parts
+from poolwise.statistics import fuse_parts, kendall_tau_b, smooth, together
+from poolwise.statistics.fusion import standard
 
 
 @click.command()
@@ -34,7 +35,7 @@ from poolwise.rankings.ranking import parts
 def main(study: Path, entry: str, draws: int) -> None:
     table = tables.load(json.loads((study / "study.json").read_text(encoding="utf-8"))["table"])
     truth_P = np.array(table.column(table.truth))
-    count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
+    count_P = np.array([cost.productive for cost in table_costs(table).values()], float)
     shared, own, length = [], [], 0
     for path in sorted(study.glob(f"runs/{entry}-*/ranking.json")):
         value = json.loads(path.read_text(encoding="utf-8"))

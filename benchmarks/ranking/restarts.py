@@ -27,10 +27,10 @@ from common import record
 
 from poolwise import tables
 from poolwise.experiment import Experiment, resolve
-from poolwise.metrics import kendall_tau_b, regret, smooth
-from poolwise.metrics.fusion import standard
 from poolwise.progress import Listener
 from poolwise.settings import Settings
+from poolwise.statistics import kendall_tau_b, regret, smooth
+from poolwise.statistics.fusion import standard
 from poolwise.storage import write_atomically
 from poolwise.training.standalone import Purpose, train_standalone
 

@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import RESULTS, record
 
 from poolwise import tables
-from poolwise.metrics import fuse, fuse_parts, kendall_tau_b, regret, smooth, together
-from poolwise.metrics.fusion import standard
-from poolwise.space import PoolingSpace
+from poolwise.models.cost import table_costs
+from poolwise.spaces import PoolingSpace
+from poolwise.statistics import fuse, fuse_parts, kendall_tau_b, regret, smooth, together
+from poolwise.statistics.fusion import standard
 
 SHARES = (
     *((0, 1, 0), (1, 0, 0), (0, 0, 1)),  # short trainings, shared weights, count
@@ -57,7 +58,7 @@ def main(studies: tuple[Path, ...]) -> None:
         name = value["table"]["name"]
         table = tables.load(str(RESULTS / name) if (RESULTS / name / f"{name}.csv").exists() else name)
         truth_P = np.array(table.column(table.truth))
-        count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
+        count_P = np.array([cost.productive for cost in table_costs(table).values()], float)
         groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for entry in value["entries"]:
             if entry.get("parts"):

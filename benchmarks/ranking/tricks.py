@@ -34,10 +34,10 @@ from common import record
 
 from poolwise import tables
 from poolwise.experiment import Experiment, resolve
-from poolwise.metrics import kendall_tau_b, regret, smooth
-from poolwise.networks.switch import SwitchableNet
+from poolwise.models.supernet import SwitchableNet
 from poolwise.settings import Settings
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
+from poolwise.statistics import kendall_tau_b, regret, smooth
 from poolwise.storage import write_atomically
 from poolwise.supernets.mixture import Job, StepResult
 from poolwise.supernets.state import SearchState

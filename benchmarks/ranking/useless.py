@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
-from poolwise.metrics import fuse, fuse_parts, kendall_tau_b, smooth, together
+from poolwise.models.cost import table_costs
+from poolwise.statistics import fuse, fuse_parts, kendall_tau_b, smooth, together
 
 CONTROLS = ("macs", "productive", "receptive_field", "naswot", "grad_norm")
 
@@ -59,7 +60,7 @@ def judged(
 def main(study: Path, shuffles: int) -> None:
     value = json.loads((study / "compare.json").read_text(encoding="utf-8"))
     table = tables.load(value["table"]["name"])
-    count_P = np.array([cost.productive for cost in tables.costs(table).values()], float)
+    count_P = np.array([cost.productive for cost in table_costs(table).values()], float)
     groups: dict[tuple[str, Any], list[dict[str, float]]] = {}
     for entry in value["entries"]:
         if entry["method"] not in CONTROLS:

@@ -29,20 +29,20 @@ from PIL import Image
 from safetensors.torch import save
 
 from poolwise import api
+from poolwise.benchmarks import simulate
+from poolwise.benchmarks.compare import methods
 from poolwise.cli import show
 from poolwise.cli.commands import cli
-from poolwise.comparing import methods, simulate
+from poolwise.datasets import cifar10
+from poolwise.datasets.python_batch import python_batch
 from poolwise.errors import PoolwiseError
 from poolwise.experiment import resolve
-from poolwise.images import cifar10
-from poolwise.images.python_batch import python_batch
 from poolwise.selection.picks import picks_of
 from poolwise.settings import Settings
-from poolwise.space import Pooling, PoolingSpace
-from poolwise.storage import RunFolder
+from poolwise.spaces import Pooling, PoolingSpace
+from poolwise.storage import RunFolder, tables
 from poolwise.storage.schemas import Space, validate
 from poolwise.supernets.state import CHECKPOINT, SearchState
-from poolwise.truth import tables
 
 sys.path.append(str(Path(__file__).parents[1]))
 PUBLISHED = "resnet20-cifar10-published"

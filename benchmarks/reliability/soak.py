@@ -38,9 +38,9 @@ from PIL import Image
 from poolwise import api
 from poolwise.cli import main as poolwise_main
 from poolwise.errors import PoolwiseError
-from poolwise.networks import available
+from poolwise.models import available
 from poolwise.progress import Interrupted, Listener
-from poolwise.reporting import page  # noqa: F401 (so that no child has to import it)
+from poolwise.reports import page  # noqa: F401 (so that no child has to import it)
 from poolwise.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
         suggest,
     )
     from poolwise.errors import PoolwiseError
-    from poolwise.networks.others import backbone
-    from poolwise.networks.slots import apply, slots
-    from poolwise.networks.switch import SwitchableNet, plain_model
+    from poolwise.models.external.networks import backbone
+    from poolwise.models.external.slots import apply, slots
+    from poolwise.models.supernet import SwitchableNet, plain_model
     from poolwise.progress import Interrupted, Listener
+    from poolwise.selection.optuna_sampler import optuna_sampler
     from poolwise.settings import Settings, preset
-    from poolwise.space import Pooling, PoolingSpace
-    from poolwise.trialing.driving import optuna_sampler
-    from poolwise.truth import tables
+    from poolwise.spaces import Pooling, PoolingSpace
+    from poolwise.storage import tables
 
 __version__ = "0.1.0"
 
@@ -130,7 +130,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "tables":
-        return import_module("poolwise.truth.tables")
+        return import_module("poolwise.storage.tables")
     if name not in _HOMES:
         raise AttributeError(f"module 'poolwise' has no attribute {name!r}")
     return getattr(import_module(f"poolwise.{_HOMES[name]}"), name)

@@ -11,28 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolwise.calibration import Parallel, cpu_threads
+from poolwise.datasets.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
+from poolwise.datasets.batches import Batches
+from poolwise.datasets.loading import load_requested
+from poolwise.datasets.packed import Packed
+from poolwise.datasets.shared_memory import SharedSource
+from poolwise.datasets.sources import ImageSet, Source
+from poolwise.datasets.split import mixed, stratified_halves, stratified_subset
 from poolwise.errors import RequestError
-from poolwise.images.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
-from poolwise.images.batches import Batches
-from poolwise.images.loading import load_requested
-from poolwise.images.packed import Packed
-from poolwise.images.shared_memory import SharedSource
-from poolwise.images.sources import ImageSet, Source
-from poolwise.images.split import mixed, stratified_halves, stratified_subset
-from poolwise.networks import Family, family, others, variants
-from poolwise.networks.chain import Chain, Norm, batch_norm, create, running_norm
-from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import SwitchableNet, plain_model
-from poolwise.networks.weights import Weights, begin
-from poolwise.networks.weights import load as load_weights
-from poolwise.networks.whole import check_settings
+from poolwise.models import Family, family, sharing
+from poolwise.models.chain import Chain, Norm, batch_norm, create, running_norm
+from poolwise.models.cost import CostModel
+from poolwise.models.external import networks
+from poolwise.models.external.chain_adapter import check_settings
+from poolwise.models.supernet import SwitchableNet, plain_model
+from poolwise.models.weights import Weights, begin
+from poolwise.models.weights import load as load_weights
 from poolwise.process import free_bytes
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.settings import AUTO, Settings
-from poolwise.space import Pooling, PoolingSpace, Subspace, subset
+from poolwise.spaces import Pooling, PoolingSpace, Subspace, subset
 from poolwise.training import Precision, choose_device, device_precision
+from poolwise.training.calibration import Parallel, cpu_threads
 from poolwise.training.workers import check_sendable
 
 RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
@@ -105,7 +106,7 @@ def _precision(settings: Settings, device: torch.device, choices: dict[str, Any]
 def _load_weights(experiment: Experiment, name: str) -> Weights:
     """Load weights and check that they fit every network that starts from them. Raises RequestError otherwise."""
     settings, weights = experiment.settings, load_weights(name)
-    norms: dict[str, list[Norm]] = {"search": [variants.NORMS[settings.norm]], "retrain": [running_norm]}
+    norms: dict[str, list[Norm]] = {"search": [sharing.NORMS[settings.norm]], "retrain": [running_norm]}
     if settings.short != 0:
         norms["search"].append(running_norm)
     for norm in [norm for kind, listed in norms.items() if settings.begins(kind) for norm in listed]:
@@ -261,7 +262,7 @@ class Experiment:
         return sum(parameter.numel() for parameter in self._supernet(build).parameters())
 
     def _supernet(self, build: Callable[[Norm], Chain]) -> SwitchableNet:
-        return variants.supernet(build, self.space, self.settings.norm, self.settings.sharing)
+        return sharing.supernet(build, self.space, self.settings.norm, self.settings.sharing)
 
     def ranked_images(self, settings: Settings | None = None) -> int:
         """Images that ranking runs every configuration on: the scoring half, and what norms are recalibrated on."""
@@ -371,7 +372,7 @@ class Experiment:
         Raises:
             RequestError: the network or the transform cannot be sent to another process, or shared memory is too small.
         """
-        settings, source, network = self.settings, self.in_use, others.given(self.settings.model)
+        settings, source, network = self.settings, self.in_use, networks.given(self.settings.model)
         if source.augment:
             check_sendable(source.augment, f"transform {named(source.augment)}")
         check_sendable(network, f"network {settings.model}")
@@ -395,6 +396,6 @@ def _rebuild(
 ) -> Experiment:
     """Return the experiment of ``Experiment.share``, in the worker process."""
     if network is not None:
-        others.backbone(settings.model.removeprefix(others.OWN), network)
+        networks.backbone(settings.model.removeprefix(networks.OWN), network)
     opened = weights and weights[0].opened(weights[1])
     return resolve(settings, source.open(), weights=opened, normalise=normalise)  # no worker goes through all images

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.networks.others import is_other
-from poolwise.networks.written import written
+from poolwise.models.external.networks import is_other
+from poolwise.models.external.source_code import written
 from poolwise.sanitize import visible
 from poolwise.storage import FORMAT, write_atomically, writing
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from poolwise import calibration
-from poolwise.calibration import Parallel, cpu_threads
 from poolwise.experiment import Experiment
-from poolwise.space import LISTED
+from poolwise.spaces import LISTED
+from poolwise.training import calibration
+from poolwise.training.calibration import Parallel, cpu_threads
 
 SMALL_RANKING_MACS = 2e12
 

@@ -53,7 +53,7 @@ class Settings:
         temperature, temperature_start: end and start of the linear rise.
         block: steps drawn at a time with the same scores (None: as the device needs it, ``Experiment.block``); 1 as published.
         draw: ``rounds`` (every configuration once a round) or ``iid`` (independent, as published).
-        norm: BatchNorm of the search, one of NORMS (``poolwise.networks.variants``); ``batch`` as published.
+        norm: BatchNorm of the search, one of NORMS (``poolwise.models.sharing``); ``batch`` as published.
         sharing: ``full`` (one set of weights for all) or ``resolution`` (one for each number of downsamplings passed).
         warm_up: share of the search (from 0 to below 1) that draws uniformly first, in methods that otherwise prefer; with
             several SuperNets, that one trains alone before all go on from it.
@@ -66,7 +66,7 @@ class Settings:
             where short trainings tell how far to trust the count: on where they are more than noise.
         top: how many of the ranking are retrained.
         trials: stand-alone trainings that refining may take, the default's among them.
-        refiner: method that chooses them (``poolwise.trialing``).
+        refiner: method that chooses them (``poolwise.selection.strategies``).
         margin: points of accuracy below which a difference does not matter: refining stops, and a verdict is equal, within.
         at_once: trainings that refining asks for together (None: as many as processes are fastest); part of its result.
         retrain_seeds: seeds of each retrained configuration.

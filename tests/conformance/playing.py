@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from poolwise.rng import Streams
-from poolwise.space import PoolingSpace, Subspace, space_of
+from poolwise.spaces import PoolingSpace, Subspace, space_of
 from poolwise.supernets.samplers import Task, sampler
 
 SPACES = [PoolingSpace(10, 2), PoolingSpace(9, 3), PoolingSpace(6, 3, shared_slots=True), PoolingSpace(4, 0)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playing import SPACES, make, play, small_spaces
 
-from poolwise.space import PoolingSpace
+from poolwise.spaces import PoolingSpace
 
 
 @pytest.mark.parametrize("space", SPACES[:3], ids=str)

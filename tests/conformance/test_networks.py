@@ -8,11 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import KINDRED, families
 from poolwise.errors import RequestError
-from poolwise.networks import available, family
-from poolwise.networks.chain import batch_norm, create, running_norm
-from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import OPERATORS, SwitchableNet, plain_model
-from poolwise.space import Pooling
+from poolwise.models import available, family
+from poolwise.models.chain import batch_norm, create, running_norm
+from poolwise.models.cost import CostModel
+from poolwise.models.supernet import OPERATORS, SwitchableNet, plain_model
+from poolwise.spaces import Pooling
 from poolwise.training import Precision
 
 NAMES = [f.name for f in available()]
@@ -84,7 +84,7 @@ def test_export_equals_the_switch_to_the_bit(name, operator, norm):
             assert torch.equal(plain(images(size=size_of(name))), network(images(size=size_of(name)), pooling))
             assert plain.training == training
             network.load_state_dict(before)  # running averages moved
-            assert not any("poolwise.networks.switch" in type(part).__module__ for part in plain.modules())
+            assert not any("poolwise.models.supernet" in type(part).__module__ for part in plain.modules())
 
 
 @pytest.mark.parametrize(("name", "operator"), CASES)

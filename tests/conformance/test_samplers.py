@@ -12,7 +12,7 @@ from playing import SPACES, accuracy, make, play, small_spaces
 
 from poolwise.errors import RequestError
 from poolwise.settings import Settings
-from poolwise.space import Pooling, PoolingSpace, space_of
+from poolwise.spaces import Pooling, PoolingSpace, space_of
 from poolwise.supernets.samplers import OutOfTurn, available, left_open, sampler, settled
 
 METHODS = [method.name for method in available()]

@@ -12,12 +12,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import draw_images
+from poolwise.datasets.sources import Source
 from poolwise.experiment import resolve
-from poolwise.images.sources import Source
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.settings import Settings
-from poolwise.space import PoolingSpace
+from poolwise.spaces import PoolingSpace
 from poolwise.supernets.samplers import Task, sampler
 from poolwise.supernets.state import SearchState
 from poolwise.supernets.trainer import train_block

@@ -1,7 +1,7 @@
 """A run that takes a second."""
 
 from conftest import draw_images
-from poolwise.images.sources import Source
+from poolwise.datasets.sources import Source
 from poolwise.settings import Settings
 
 SOURCE = Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))

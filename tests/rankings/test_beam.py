@@ -8,7 +8,7 @@ import pytest
 import poolwise
 from poolwise.rankings.beam import beam
 from poolwise.rng import Streams
-from poolwise.space import PoolingSpace, Subspace, space_of
+from poolwise.spaces import PoolingSpace, Subspace, space_of
 from poolwise.storage import RunFolder
 
 SPACES = [

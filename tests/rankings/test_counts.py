@@ -7,17 +7,18 @@ import pytest
 
 import poolwise
 from conftest import draw_images
-from poolwise import limiting, networks, planning
-from poolwise.calibration import Timing
+from poolwise import constraints, models
+from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment, requested_space, resolve
-from poolwise.images.sources import Source
-from poolwise.networks import registry
-from poolwise.networks.resnet import BasicBlock, _chain
+from poolwise.models.families import registry
+from poolwise.models.families.resnet import BasicBlock, _chain
+from poolwise.pipeline import estimates
 from poolwise.progress import Listener
 from poolwise.settings import Settings
-from poolwise.space import Pooling, Subspace, UnionSpace, read
+from poolwise.spaces import Pooling, Subspace, UnionSpace, read
 from poolwise.storage import RunFolder
+from poolwise.training.calibration import Timing
 
 
 @pytest.fixture
@@ -68,8 +69,7 @@ def test_the_default_is_a_member_where_its_number_is_asked_for(tiny_settings, ti
     problem = resolve(dataclasses.replace(tiny_settings, poolings=(2, 3)), tiny_source)
     assert problem.space.size == 36 + 84
     assert (
-        resolve(dataclasses.replace(tiny_settings, poolings=(2,)), tiny_source).space
-        == networks.family("resnet20").space
+        resolve(dataclasses.replace(tiny_settings, poolings=(2,)), tiny_source).space == models.family("resnet20").space
     )
     with pytest.raises(RequestError, match="8x8 pixels are too small for 4 poolings: at least 16x16"):
         resolve(dataclasses.replace(tiny_settings, poolings=(4,)), tiny_source)
@@ -82,7 +82,7 @@ def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
     assert problem.default in problem.space
     assert resolve(settings, tiny_source).space == problem.space
     assert resolve(dataclasses.replace(settings, seed=1), tiny_source).space != problem.space
-    limited, found = limiting.limited(resolve(dataclasses.replace(settings, max_macs=1.0), tiny_source))
+    limited, found = constraints.limited(resolve(dataclasses.replace(settings, max_macs=1.0), tiny_source))
     assert 0 < len(found.members) < 20
     assert set(limited.space) == {*found.members, problem.default}
     assert isinstance(limited.space, Subspace)
@@ -114,14 +114,14 @@ def test_exhaustive_of_several_numbers_makes_a_table(tmp_path, counted, tiny_sou
 @pytest.fixture
 def deep(monkeypatch):
     """A family of 44 layers, which has a million placements of four or five downsamplings."""
-    networks.available()
+    models.available()
 
     def build(classes=10, width=2, norm=None):
         return _chain(BasicBlock, 1, (43,), classes, width, norm)
 
     known = registry.Family("deep", Pooling((15, 15, 14)), 2, build, "for this test")
     monkeypatch.setitem(registry.FAMILIES._entries, "deep", known)
-    monkeypatch.setattr(planning, "_SAMPLE", 50)
+    monkeypatch.setattr(estimates, "_SAMPLE", 50)
     for method in ("__iter__", "__len__"):  # nothing goes through it
         monkeypatch.setattr(UnionSpace, method, lambda space: pytest.fail("the whole space was gone through"))
     return "deep"
@@ -179,7 +179,7 @@ def test_a_plan_of_a_million_takes_no_time(deep, tiny_settings, monkeypatch):
     source = Source("tiny", draw_images(24, 32, 1), draw_images(12, 32, 2), ("red", "green", "blue"))
     settings = dataclasses.replace(tiny_settings, model=deep, poolings=(4, 5), threads=1, workers=1, steps=40)
     problem = resolve(settings, source)
-    rank = planning.plan(problem, ["rank"]).stages[0]
+    rank = estimates.plan(problem, ["rank"]).stages[0]
     assert rank.steps == 41 * 12, "no more than the search can visit"
     wider = resolve(dataclasses.replace(settings, rank_beam=3), source)
-    assert planning.plan(wider, ["rank"]).stages[0].macs > rank.macs
+    assert estimates.plan(wider, ["rank"]).stages[0].macs > rank.macs

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import poolwise
+from poolwise.datasets.batches import Shuffled
 from poolwise.errors import RequestError, RunFailure
 from poolwise.experiment import resolve
-from poolwise.images.batches import Shuffled
-from poolwise.metrics import smooth, together
-from poolwise.networks.chain import running_norm
-from poolwise.networks.switch import plain_model
+from poolwise.models.chain import running_norm
+from poolwise.models.supernet import plain_model
 from poolwise.progress import Interrupted, Listener
 from poolwise.rankings import proxy_training, ranking
 from poolwise.rng import Streams
 from poolwise.settings import Settings
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
+from poolwise.statistics import smooth, together
 from poolwise.storage import RunFolder
 from poolwise.supernets import budget
 from poolwise.supernets.state import SearchState

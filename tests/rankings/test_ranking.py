@@ -9,10 +9,10 @@ import torch
 from poolwise import api
 from poolwise.cli import show
 from poolwise.experiment import resolve
-from poolwise.metrics import kendall_tau_b
 from poolwise.rankings import scoring
 from poolwise.rankings.ranking import arrange, trained
 from poolwise.rankings.scoring import pooled
+from poolwise.statistics import kendall_tau_b
 from poolwise.storage import RunFolder
 from poolwise.supernets.state import SearchState
 

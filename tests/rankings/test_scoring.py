@@ -8,12 +8,12 @@ import torch
 
 from conftest import KINDRED, families
 from poolwise.errors import RequestError
-from poolwise.networks import available, family
-from poolwise.networks.chain import batch_norm, create
-from poolwise.networks.cost import CostModel
-from poolwise.networks.switch import OPERATORS, SwitchableNet
-from poolwise.networks.walk import walk
-from poolwise.space import Pooling
+from poolwise.models import available, family
+from poolwise.models.chain import batch_norm, create
+from poolwise.models.cost import CostModel
+from poolwise.models.prefixes import walk
+from poolwise.models.supernet import OPERATORS, SwitchableNet
+from poolwise.spaces import Pooling
 from poolwise.supernets.mixture import count_all
 from poolwise.training import Precision, count_correct
 

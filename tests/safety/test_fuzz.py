@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from poolwise.errors import PoolwiseError
 from poolwise.sanitize import JSON_DEPTH, parse_json, read_bytes
 from poolwise.settings import Settings
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage import read_json
 from poolwise.storage.schemas import Space, validate
 

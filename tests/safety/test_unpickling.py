@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from poolwise import api
+from poolwise.datasets import cifar10
+from poolwise.datasets.python_batch import python_batch
 from poolwise.errors import PoolwiseError
-from poolwise.images import cifar10
-from poolwise.images.python_batch import python_batch
-from poolwise.storage import RunFolder
-from poolwise.truth import tables
+from poolwise.storage import RunFolder, tables
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for room in ("src", "benchmarks", "examples", "tools") for path in (ROOT / room).rglob("*.py")]

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from conftest import draw_images
 from poolwise import api
 from poolwise.cli import cli, show
-from poolwise.images.sources import Source
+from poolwise.datasets.sources import Source
 from poolwise.rankings import ranking
 from poolwise.selection.picks import picks_of
 from poolwise.settings import Settings

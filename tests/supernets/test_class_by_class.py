@@ -7,8 +7,8 @@ import pytest
 
 import poolwise
 from conftest import draw_images
+from poolwise.datasets.sources import Source
 from poolwise.experiment import resolve
-from poolwise.images.sources import Source
 
 
 @pytest.fixture

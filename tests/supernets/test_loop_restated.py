@@ -12,8 +12,8 @@ import pytest
 from torch import nn
 
 from poolwise.experiment import Experiment, resolve
-from poolwise.networks import registry
-from poolwise.networks.chain import Chain, PoolHead, batch_norm
+from poolwise.models.chain import Chain, PoolHead, batch_norm
+from poolwise.models.families import registry
 from poolwise.progress import Listener
 from poolwise.rankings.scoring import rank
 from poolwise.rng import Streams

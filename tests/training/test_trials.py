@@ -9,7 +9,7 @@ import torch
 from poolwise.errors import RequestError, RunFailure, WorkerDied
 from poolwise.experiment import resolve
 from poolwise.progress import Interrupted, Listener
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, checkpoint_name
 from poolwise.training import LossNotFinite, trials
 from poolwise.training.standalone import RETRAINING, Outcome, Purpose, train_standalone
@@ -203,7 +203,7 @@ def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny
 
 
 def test_a_retraining_whose_worker_died_is_repeated_by_resume(folder, make, tiny_settings, tiny_source, monkeypatch):
-    from poolwise.truth import retraining
+    from poolwise.selection import retrain as retraining
 
     experiment = resolve(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
     _, fake = make(errors={"3_4_3": WorkerDied("out of memory")})

@@ -7,13 +7,13 @@ import pytest
 
 import poolwise
 from conftest import results
-from poolwise import calibration
-from poolwise.calibration import Parallel
 from poolwise.errors import RequestError, RunFailure, WorkerDied
 from poolwise.experiment import resolve
 from poolwise.parallelism import for_search, for_trainings
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
+from poolwise.training import calibration
+from poolwise.training.calibration import Parallel
 from poolwise.training.workers import run_jobs
 
 
@@ -71,7 +71,7 @@ def test_too_little_shared_memory_is_told(monkeypatch, tiny_settings, tiny_sourc
 
 def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr("poolwise.parallelism.cpu_threads", lambda: 8)
-    monkeypatch.setattr("poolwise.calibration.cpu_threads", lambda: 8)
+    monkeypatch.setattr("poolwise.training.calibration.cpu_threads", lambda: 8)
     for workers in (None, 1, 2, 4):
         settings = dataclasses.replace(tiny_settings, supernets=4, block=8, workers=workers)
         problem = resolve(settings, tiny_source).with_choices(parallel=Parallel(4, 2, 1.3))

@@ -27,9 +27,9 @@ from poolwise.api.running import (
     run,
     search,
 )
-from poolwise.comparing.config import CompareConfig, ComparisonPlan
+from poolwise.benchmarks.compare.config import CompareConfig, ComparisonPlan
 from poolwise.pipeline.graph import RUN as STAGES
-from poolwise.suggesting import SuggestConfig, suggest
+from poolwise.selection.suggest import SuggestConfig, suggest
 
 __all__ = [
     "REFINE_SETTINGS",

@@ -9,12 +9,12 @@ import torch
 
 from poolwise.api.exports import network
 from poolwise.experiment import requested_space
-from poolwise.networks.cost import Cost, family_costs, sized
-from poolwise.networks.lookup import default_image_size
-from poolwise.networks.others import build, is_other
-from poolwise.networks.slots import Slots, slots
+from poolwise.models.cost import Cost, family_costs, sized
+from poolwise.models.external.networks import build, is_other
+from poolwise.models.external.slots import Slots, slots
+from poolwise.models.lookup import default_image_size
 from poolwise.settings import Settings
-from poolwise.space import LISTED, Pooling, PoolingSpace
+from poolwise.spaces import LISTED, Pooling, PoolingSpace
 
 DRAWN = 1000  # of a space that is too large to be listed
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, overload
 
 from poolwise.api.results import Comparison
-from poolwise.comparing import protocol, study
-from poolwise.comparing.config import CompareConfig, ComparisonPlan
+from poolwise.benchmarks.compare import protocol, study
+from poolwise.benchmarks.compare.config import CompareConfig, ComparisonPlan
+from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
-from poolwise.images.sources import Source
 from poolwise.progress import Listener
-from poolwise.truth import tables
-from poolwise.truth.tables import Table
+from poolwise.storage import tables
+from poolwise.storage.tables import Table
 
 
 @overload
@@ -68,7 +68,7 @@ def compare(
             return plan_comparison(config, out, source=source).to_json()
     elif fields:
         raise TypeError(f"compare() got an unexpected keyword argument {next(iter(fields))!r}")
-    from poolwise.reporting import comparison  # matplotlib takes a second
+    from poolwise.reports import comparison  # matplotlib takes a second
 
     path, table, model, trainings = _open(config, out, source, listener)
     experiment = trainings.problem if trainings else None

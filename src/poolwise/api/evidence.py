@@ -8,16 +8,15 @@ from typing import Any
 
 from poolwise.api.results import Exhaustive, Simulation
 from poolwise.api.running import listed_configs
+from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import requested_space
-from poolwise.images.sources import Source
 from poolwise.pipeline import graph, runner
 from poolwise.progress import Listener
 from poolwise.settings import Settings
-from poolwise.space import Pooling
-from poolwise.storage import RunFolder, alone
+from poolwise.spaces import Pooling
+from poolwise.storage import RunFolder, alone, tables
 from poolwise.supernets import samplers
-from poolwise.truth import tables
 
 
 def exhaustive(
@@ -126,8 +125,8 @@ def simulate(
 
     Raises RequestError for an unknown table, method or hint, and for a table without noise between seeds.
     """
-    from poolwise.comparing import simulate as simulating
-    from poolwise.comparing import study
+    from poolwise.benchmarks import simulate as simulating
+    from poolwise.benchmarks.compare import study
 
     truth = tables.load(table)
     known = study.check_model(truth, model)

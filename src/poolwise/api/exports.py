@@ -11,15 +11,15 @@ from torch import nn
 
 from poolwise import exports
 from poolwise.errors import RequestError
-from poolwise.networks import family
-from poolwise.networks.chain import create, running_norm
-from poolwise.networks.cost import sized
-from poolwise.networks.switch import plain_model
+from poolwise.models import family
+from poolwise.models.chain import create, running_norm
+from poolwise.models.cost import sized
+from poolwise.models.supernet import plain_model
 from poolwise.rng import Streams
 from poolwise.sanitize import reading
 from poolwise.selection.picks import picks_of
 from poolwise.settings import Settings
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder
 from poolwise.training.trials import weights_name
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from poolwise.images.dataset import dataset
-from poolwise.images.loading import load
-from poolwise.images.sources import Source
+from poolwise.datasets.dataset import dataset
+from poolwise.datasets.loading import load
+from poolwise.datasets.sources import Source
 
 __all__ = ["dataset", "source"]
 

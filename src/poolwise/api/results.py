@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from poolwise.storage import RunFolder
-from poolwise.tabular import COST, LATENCY, MACS, REACH, Tabular
+from poolwise.storage.tabular import COST, LATENCY, MACS, REACH, Tabular
 
 _R = TypeVar("_R", bound="Result")
 

@@ -8,18 +8,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import autotuning, limiting, planning, refining
+from poolwise import constraints
 from poolwise.api.results import Ranking, Refinement, Retraining, Run
+from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import requested_space
-from poolwise.images.sources import Source
-from poolwise.pipeline import reorder, runner
+from poolwise.pipeline import autotuning, estimates, reorder, runner
+from poolwise.pipeline.estimates import Plan
 from poolwise.pipeline.graph import RUN as STAGES
-from poolwise.planning import Plan
 from poolwise.progress import Listener
 from poolwise.rankings import ranking
+from poolwise.selection import refine as refining
 from poolwise.settings import LIMITS, Settings
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, alone
 
 _RETRAIN_SETTINGS = (
@@ -71,7 +72,7 @@ def rank(
     again = fusion is not None and opened.has(ranking.OUTPUT)
     limited, found = any(limit is not None for limit in limits.values()), None
     if limited:
-        experiment, found = limiting.limited(runner.reopened(opened, source, _unlimited(settings, limits)))
+        experiment, found = constraints.limited(runner.reopened(opened, source, _unlimited(settings, limits)))
         settings, source = experiment.settings, experiment.source
     if fusion is not None and not again:  # it is ranked that way at once
         known = Settings.from_json(request["settings"])
@@ -125,7 +126,7 @@ def _again(
     request, output = opened.request(), f"{stage}.json"
     settings = changed(Settings.from_json(request["settings"]), changes, allowed)
     # a wrong request is refused before anything is changed
-    problem, found = limiting.limited(runner.reopened(opened, source, _unlimited(settings, changes), listener))
+    problem, found = constraints.limited(runner.reopened(opened, source, _unlimited(settings, changes), listener))
     settings = problem.settings
     if stage == "refine":
         refining.method_of(problem, opened.read("ranking.json", ""), settings.refiner)
@@ -197,7 +198,7 @@ def plan(
         listed = None if configs is None else [str(space.check(config)) for config in configs]
         return runner.plan_exhaustive(settings, listed, source)
     experiment, _ = autotuning.prepare(settings, source)
-    return planning.plan(experiment, asked, timing=autotuning.timing(experiment))
+    return estimates.plan(experiment, asked, timing=autotuning.timing(experiment))
 
 
 def listed_configs(
@@ -230,4 +231,4 @@ def fit(
     source: Source | None = None,
 ) -> Settings:
     """Settings with steps, M and images that fit the time on this machine; those named in ``kept`` stay."""
-    return planning.fit(settings, seconds, asked, kept, source)
+    return estimates.fit(settings, seconds, asked, kept, source)

@@ -88,7 +88,7 @@ def space(
 ) -> None:
     """All configurations of a network and what each costs, before any training; of very many, some."""
     from poolwise import api
-    from poolwise.networks import available, family
+    from poolwise.models import available, family
 
     if models:
         return show.families(available(), as_json)
@@ -150,7 +150,7 @@ def _fitted(settings: Settings, budget: str | None, stages: Sequence[str], given
     if budget is None:
         return settings
     from poolwise import api
-    from poolwise.planning import parse_time
+    from poolwise.pipeline.estimates import parse_time
 
     kept = [name for name, value in given.items() if value is not None]
     say("timing steps on this machine to fit the time budget", err=True)

@@ -27,7 +27,7 @@ def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None
     """
     if name == "cifar10":
         return _cifar10(archive, as_json)
-    from poolwise.images import loading
+    from poolwise.datasets import loading
 
     if archive is not None:
         raise RequestError(f"--archive is for cifar10 and the data set is {name}: leave it out")
@@ -47,7 +47,7 @@ def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None
 
 
 def _cifar10(archive: Path | None, as_json: bool) -> None:
-    from poolwise.images import cifar10
+    from poolwise.datasets import cifar10
 
     arrays = cifar10.fetch(archive, say=lambda text: say(text, err=True))
     shapes = {key: list(array.shape) for key, array in arrays.items()}

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from poolwise.cli.out import Table, say, say_json, show_table
 from poolwise.progress import time_words
 from poolwise.settings import DEMONSTRATION
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, read_checked
 from poolwise.storage.schemas import CompleteRanking, ExhaustiveFile, RefineFile, RetrainFile, validate
 
 if TYPE_CHECKING:
-    from poolwise.networks import Family
-    from poolwise.networks.cost import Cost
-    from poolwise.networks.slots import Slots
-    from poolwise.planning import Plan
-    from poolwise.suggesting import Guess
+    from poolwise.models import Family
+    from poolwise.models.cost import Cost
+    from poolwise.models.external.slots import Slots
+    from poolwise.pipeline.estimates import Plan
+    from poolwise.selection.suggest import Guess
 
 _SUGGESTED = 5  # rows
 PICKS = {

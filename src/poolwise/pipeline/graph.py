@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-from poolwise import refining
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.rankings import proxy_training, scoring
 from poolwise.selection import picks
+from poolwise.selection import refine as refining
+from poolwise.selection import retrain as retraining
+from poolwise.selection.exhaustive import exhaustive
 from poolwise.settings import Settings
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder
 from poolwise.supernets import trainer
 from poolwise.supernets.state import SearchState
-from poolwise.truth import retraining
-from poolwise.truth.exhaustive import exhaustive
 
 RUN = ("search", "rank", "retrain", "report")  # what `poolwise run` does
 Files = Mapping[str, Mapping[str, Any]]  # content of JSON files by name
@@ -103,7 +103,7 @@ def _retrain(work: Work) -> None:
 
 
 def _report(work: Work) -> None:
-    from poolwise.reporting import page  # takes matplotlib with it
+    from poolwise.reports import page  # takes matplotlib with it
 
     page.write(work.folder)
 

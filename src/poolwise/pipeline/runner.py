@@ -8,26 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from poolwise import autotuning, planning
-from poolwise.calibration import Timing
+from poolwise.datasets.augment import named
+from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment, requested_space, resolve
-from poolwise.images.augment import named
-from poolwise.images.sources import Source
-from poolwise.networks import others, weights
-from poolwise.pipeline import graph, reorder
+from poolwise.models import weights
+from poolwise.models.external import networks
+from poolwise.pipeline import autotuning, estimates, graph, reorder
+from poolwise.pipeline.estimates import Plan
 from poolwise.pipeline.graph import Work
-from poolwise.planning import Plan
 from poolwise.progress import Listener
 from poolwise.selection.picks import picks_of
 from poolwise.settings import Settings
-from poolwise.space import LISTED, Pooling, PoolingSpace
+from poolwise.spaces import LISTED, Pooling, PoolingSpace
 from poolwise.storage import RunFolder, alone, changes, command_line, environment
+from poolwise.training.calibration import Timing
 
 
 def rooted(settings: Settings) -> Settings:
     """Settings whose files (images, a network, weights) have absolute paths, so that a run is resumed from anywhere."""
-    settings = dataclasses.replace(settings, model=others.rooted(settings.model))
+    settings = dataclasses.replace(settings, model=networks.rooted(settings.model))
     if settings.data.startswith("folder:"):
         path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
         settings = dataclasses.replace(settings, data=f"folder:{path}")
@@ -64,8 +64,8 @@ def create(
     alone = "exhaustive" in stages
     problem, found = autotuning.prepare(settings, source, _count(settings, poolings) if alone else None, listener)
     trainings = _all_trainings(problem, poolings) if alone else None
-    planned = planning.plan(problem, stages, trainings, autotuning.quick_timing(problem))
-    planning.check_memory(planned, problem)
+    planned = estimates.plan(problem, stages, trainings, autotuning.quick_timing(problem))
+    estimates.check_memory(planned, problem)
     request = {
         "commands": [command_line()],
         "settings": problem.settings.to_json(),
@@ -168,7 +168,7 @@ def carry_out(
             problem = problem or reopened(folder, source, listener=listener)
             if planned is None:
                 planned = _planned(folder, problem, left, autotuning.quick_timing(problem))
-                planning.check_memory(planned, problem)
+                estimates.check_memory(planned, problem)
             for line in planned.lines():
                 listener.note(line)
         work = Work(folder, problem, listener, retry)
@@ -228,7 +228,7 @@ def _planned(folder: RunFolder, problem: Experiment, names: Sequence[str], timin
     elif "retrain" in names and folder.has("ranking.json") and "refine" not in names:
         roles = picks_of(folder, problem.settings).roles
         trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in roles]
-    return planning.plan(problem, names, trainings, timing)
+    return estimates.plan(problem, names, trainings, timing)
 
 
 def _all_trainings(problem: Experiment, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
@@ -263,4 +263,4 @@ def plan_exhaustive(settings: Settings, poolings: Sequence[str] | None, source: 
     """What training the listed configurations (None: all) takes, without doing it."""
     experiment, _ = autotuning.prepare(settings, source, _count(settings, poolings))
     trainings = _all_trainings(experiment, poolings)
-    return planning.plan(experiment, ["exhaustive"], trainings, autotuning.timing(experiment))
+    return estimates.plan(experiment, ["exhaustive"], trainings, autotuning.timing(experiment))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from poolwise.settings import TRIED
-from poolwise.space import Pooling, PoolingSpace, uniform_below
+from poolwise.spaces import Pooling, PoolingSpace, uniform_below
 
 _Stages = tuple[int, ...]
 

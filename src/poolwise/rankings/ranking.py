@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from poolwise.metrics import Fused, Together, fuse, fuse_parts, kendall_tau_b, smooth, three_picks, together
 from poolwise.settings import Settings
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
+from poolwise.statistics import Fused, Together, fuse, fuse_parts, kendall_tau_b, smooth, three_picks, together
 from poolwise.storage import RunFolder
 
 OUTPUT = "ranking.json"

@@ -12,16 +12,16 @@ import torch
 
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.experiment import Experiment
-from poolwise.networks.recalibration import Recalibrated
-from poolwise.networks.switch import SwitchableNet
-from poolwise.networks.walk import walk
+from poolwise.models.prefixes import walk
+from poolwise.models.recalibration import Recalibrated
+from poolwise.models.supernet import SwitchableNet
 from poolwise.parallelism import for_ranking
 from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rankings import proxy_training, ranking
 from poolwise.rankings.beam import beam
 from poolwise.rng import Streams
-from poolwise.space import LISTED, Pooling
+from poolwise.spaces import LISTED, Pooling
 from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.supernets.budget import scoring_macs, short_macs, short_trainings
 from poolwise.supernets.mixture import count_all

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poolwise import metrics
+from poolwise import statistics
 from poolwise.settings import Settings
 from poolwise.storage import RunFolder
 from poolwise.storage.schemas import CompleteRanking, validate
@@ -84,7 +84,7 @@ def _among(
 ) -> Picks:
     """Return the picks among rows that are sorted best first; ``expected`` names the column of what a row promises."""
     allowed = settings.pickable(row["pooling"] for row in rows)
-    three = metrics.three_picks(rows, default, expected, allowed)
+    three = statistics.three_picks(rows, default, expected, allowed)
     order = [row["pooling"] for row in rows if allowed is None or row["pooling"] in allowed]
     if trained is not None:
         order = [name for name in order if name in trained] or order

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
+from poolwise.datasets.batches import Draw, Shuffled
 from poolwise.experiment import Experiment
-from poolwise.images.batches import Draw, Shuffled
-from poolwise.networks.switch import SwitchableNet
-from poolwise.networks.walk import walk
+from poolwise.models.prefixes import walk
+from poolwise.models.supernet import SwitchableNet
 from poolwise.rng import Streams
-from poolwise.space import LISTED, Pooling, uniform_below
+from poolwise.spaces import LISTED, Pooling, uniform_below
 from poolwise.supernets.budget import CHECKS, SCORED, TRIALS, tried_steps
 from poolwise.supernets.mixture import Mixture
 from poolwise.supernets.samplers.draws import Rounds

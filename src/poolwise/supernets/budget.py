@@ -10,7 +10,7 @@ import numpy as np
 
 from poolwise.experiment import Experiment
 from poolwise.settings import Settings
-from poolwise.space import LISTED, Pooling
+from poolwise.spaces import LISTED, Pooling
 
 FEWEST_STEPS = 10  # of a short training, below which losses still say nothing of the configuration
 FEWEST_CONFIGURATIONS = 8  # below which hardly any agreement is more than chance

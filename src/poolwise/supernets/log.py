@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from poolwise.progress import Listener
-from poolwise.stopwatch import PARTS
 from poolwise.storage import FORMAT, RunFolder
 from poolwise.supernets.state import SearchState
+from poolwise.training.profiler import PARTS
 
 CURVE_EVENTS = 200  # means of loss and accuracy in a whole search
 SNAPSHOT_EVENTS = 40  # snapshots of the assignment in a whole search

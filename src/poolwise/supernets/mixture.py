@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poolwise.datasets.batches import Draw, Shuffled
 from poolwise.experiment import Experiment
-from poolwise.images.batches import Draw, Shuffled
-from poolwise.networks.switch import SwitchableNet
+from poolwise.models.supernet import SwitchableNet
 from poolwise.parallelism import for_search
 from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.space import Pooling
-from poolwise.stopwatch import IDLE, Stopwatch
+from poolwise.spaces import Pooling
 from poolwise.training import Precision, compiled, correct, count_correct, sgd, train_step
+from poolwise.training.profiler import IDLE, Stopwatch
 from poolwise.training.workers import WorkerPool
 
 

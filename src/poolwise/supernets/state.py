@@ -10,12 +10,12 @@ from torch import Tensor
 from poolwise.experiment import Experiment
 from poolwise.rng import Streams
 from poolwise.sanitize import reading
-from poolwise.stopwatch import Stopwatch
 from poolwise.storage import RunFolder
 from poolwise.supernets import samplers
 from poolwise.supernets.budget import measured_macs, search_steps, short_macs, step_macs
 from poolwise.supernets.mixture import Job, Mixture
 from poolwise.supernets.pace import Pace
+from poolwise.training.profiler import Stopwatch
 
 CHECKPOINT = "search"
 

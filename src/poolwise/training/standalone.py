@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from poolwise.images.batches import Shuffled
-from poolwise.networks.chain import learning, running_norm
-from poolwise.networks.switch import plain_model
+from poolwise.datasets.batches import Shuffled
+from poolwise.models.chain import learning, running_norm
+from poolwise.models.supernet import plain_model
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.training.step import LossNotFinite, accuracy, check_finite, compiled, cosine, sgd, train_step
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolwise.errors import RunFailure
-from poolwise.networks.switch import SwitchableNet
-from poolwise.networks.walk import walk
-from poolwise.space import Pooling
-from poolwise.stopwatch import IDLE, Stopwatch
+from poolwise.models.prefixes import walk
+from poolwise.models.supernet import SwitchableNet
+from poolwise.spaces import Pooling
 from poolwise.training.precision import Precision
+from poolwise.training.profiler import IDLE, Stopwatch
 
 Forward = Callable[[Tensor], Tensor]
 

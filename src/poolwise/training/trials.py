@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolwise.errors import PoolwiseError, WorkerDied
 from poolwise.progress import Listener
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, Trials, checkpoint_name
 from poolwise.training.standalone import Curve, Purpose, train_standalone
 from poolwise.training.step import LossNotFinite

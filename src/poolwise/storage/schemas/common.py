@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, PrivateAttr, Strict, Tag, model_validator
 
 from poolwise.errors import RequestError
-from poolwise.space import PoolingSpace, read
+from poolwise.spaces import PoolingSpace, read
 from poolwise.storage.schemas.fields import (
     Count,
     Flag,

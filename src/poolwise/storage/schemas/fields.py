@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from pydantic_core import PydanticCustomError
 
 from poolwise.errors import RequestError
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 
 NOT_ALLOWED, INCONSISTENT = "not_allowed", "inconsistent"  # our own kinds of errors
 _LARGEST = 2**63 - 1

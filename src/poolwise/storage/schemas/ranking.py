@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, Strict, model_validator
 
-from poolwise.space import Pooling
+from poolwise.spaces import Pooling
 from poolwise.storage.schemas.common import Environment, Images, Picks, Space, check_among
 from poolwise.storage.schemas.fields import (
     Count,

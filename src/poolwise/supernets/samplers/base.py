@@ -15,7 +15,7 @@ import numpy as np
 
 from poolwise.errors import RequestError
 from poolwise.settings import STEPS_A_SUPERNET
-from poolwise.space import Pooling, PoolingSpace
+from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.supernets import assignment as soft
 from poolwise.supernets.samplers.scores import Scores
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.space import uniform_below
+from poolwise.spaces import uniform_below
 from poolwise.supernets import assignment as soft
 from poolwise.supernets.samplers.base import Sampler, Task
 from poolwise.supernets.samplers.registry import register

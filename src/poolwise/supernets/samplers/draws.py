@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.space import uniform_below
+from poolwise.spaces import uniform_below
 
 
 class Rounds:

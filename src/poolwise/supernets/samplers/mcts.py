@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
-from poolwise.space import Pooling, uniform_below
+from poolwise.spaces import Pooling, uniform_below
 from poolwise.supernets import assignment as soft
 from poolwise.supernets.samplers.base import Sampler, Task
 from poolwise.supernets.samplers.registry import register

@@ -1,0 +1,1 @@
+"""Methods judged against tabular benchmarks: compare trains them at equal compute, simulate replays strategies."""

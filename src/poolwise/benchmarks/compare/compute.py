@@ -1,0 +1,66 @@
+"""What a budget is: multiply-adds of training, scoring, ranking and trials, counted alike for every method."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from poolwise.experiment import Experiment
+from poolwise.settings import Settings
+from poolwise.spaces import Pooling
+from poolwise.supernets.budget import measuring_macs, most_share, on_supernets, short_of, step_macs
+
+
+class Compute:
+    """Prices of one problem in multiply-adds (MACs).
+
+    A training step counts three forward passes of its batch and a scoring batch one. Ranking counts every configuration on
+    the whole scoring half, with what equal prefixes share counted once a SuperNet.
+    """
+
+    def __init__(self, problem: Experiment):
+        self.problem = problem
+        self.training, self.scoring = (len(half) for half in problem.halves)
+        self.batch = min(problem.settings.batch_size, self.training)
+
+    @cached_property
+    def macs(self) -> dict[Pooling, int]:
+        """Multiply-adds of one image, forward, of every configuration in the order of the space."""
+        return {pooling: self.problem.cost(pooling).macs for pooling in self.problem.space}
+
+    def ranking(self, search: Settings | None = None) -> int:
+        """MACs of ranking all configurations once on a single SuperNet, or the most that ranking after ``search`` can take.
+
+        With several SuperNets each computes its own prefixes; recalibrated norms see further images.
+        """
+        images, turns = self.problem.ranked_images(search), search.ranking_nets if search else [1]
+        rotation = search.ranking_rotation if search else 1  # each turn sees its share of the images
+        return -(-images * sum(self.problem.cost.prefix_macs(self.macs, nets) for nets in turns) // rotation)
+
+    def budget(self, steps: int) -> int:
+        """MACs of ``steps`` steps of a single SuperNet at the mean MACs over the space, and of its ranking."""
+        total = steps * step_macs(self.problem, sum(self.macs.values()))
+        return -(-total // len(self.macs)) + self.ranking()
+
+    def search_steps(self, macs: int, search: Settings) -> int:
+        """Steps of a search (at the mean MACs over the space) that leave the ranking paid; below 1 where none is left."""
+        left, total = macs - self.ranking(search), sum(self.macs.values())
+
+        def taken(steps: int) -> int:
+            length, seeds = short_of(steps, search.short, len(self.macs))
+            searched = on_supernets(steps, search.short, len(self.macs))
+            price = searched * step_macs(self.problem, total) + measuring_macs(self.problem, search, searched, total)
+            return price // len(self.macs) + length * seeds * step_macs(self.problem, total, 0)
+
+        steps = left * len(self.macs) // step_macs(self.problem, total, 1 - most_share(search.short))
+        while steps > 0 and taken(steps) > left:  # short trainings take whole steps of each, and branching is measured
+            steps -= max((taken(steps) - left) * len(self.macs) // (2 * step_macs(self.problem, total)), 1)
+        return steps
+
+    def trial(self, pooling: Pooling, steps: int) -> int:
+        """MACs of a stand-alone training on the training half with its pass over the scoring half."""
+        return (3 * steps * self.batch + self.scoring) * self.macs[pooling]
+
+    @property
+    def full_steps(self) -> int:
+        """Steps of a full training on the training half: as many epochs as the truth was trained for."""
+        return self.problem.half_steps

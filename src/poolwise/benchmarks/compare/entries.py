@@ -1,0 +1,198 @@
+"""One entry of a comparison: a method with a seed and a budget, in a folder of its own, resumable at any moment."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poolwise.benchmarks.compare.compute import Compute
+from poolwise.benchmarks.compare.judge import Entry
+from poolwise.benchmarks.compare.methods import MethodSpec
+from poolwise.datasets.sources import Source
+from poolwise.errors import RequestError
+from poolwise.experiment import Experiment, resolve
+from poolwise.pipeline import runner
+from poolwise.progress import Listener
+from poolwise.rankings import baselines
+from poolwise.rankings.ranking import parts
+from poolwise.selection import strategies
+from poolwise.settings import Settings
+from poolwise.spaces import PoolingSpace
+from poolwise.storage import FORMAT, RunFolder, environment
+from poolwise.storage.schemas import TrialsFile
+from poolwise.training.calibration import cpu_threads
+from poolwise.training.standalone import Purpose
+from poolwise.training.trials import Request, Result, TrialRunner
+
+TRIALS = "trials.json"
+PURPOSE = Purpose("trial")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done for one entry.
+
+    Attributes:
+        budget, macs: what it may take, in steps of a single SuperNet and in multiply-adds.
+        settings: of its search, or of its stand-alone trainings.
+        folder: where it is kept.
+    """
+
+    spec: MethodSpec
+    seed: int
+    budget: int
+    macs: int
+    settings: Settings
+    folder: Path
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / (TRIALS if self.spec.standalone else "ranking.json")).exists()
+
+    def request(self) -> dict[str, Any]:
+        """What its folder must have been asked for."""
+        own: dict[str, Any] = {"settings": self.settings.to_json()}
+        return {**own, "method": self.spec.method, "macs": self.macs} if self.spec.standalone else own
+
+    def check(self) -> None:
+        """RequestError where its folder holds something else."""
+        if not (self.folder / "run.json").exists():
+            return
+        had = RunFolder.open(self.folder).request()
+        settings = Settings.from_json(had["settings"])  # what was no setting then has its default
+        if settings.short is None:  # left open, which studies of earlier versions kept so
+            settings = replace(settings, short=self.settings.short)
+        had["settings"] = settings.to_json()
+        for name, value in self.request().items():
+            if had.get(name) != value:
+                raise RequestError(f"{self.folder} holds another request (its {name} differs): give another --out")
+
+
+class Share(Listener):
+    """Tells the progress of one entry in ``units`` of the whole."""
+
+    def __init__(self, listener: Listener, units: int, steps: int | None):
+        self.listener, self.units, self.steps = listener, units, steps
+        self.rate = 0.0  # units a step
+        self._gone, self._told = 0.0, 0
+
+    def start(self, stage: str, total: int, done: int = 0) -> None:
+        self.rate = self.units / (self.steps or total) if stage in ("search", "short") else 0.0
+        self.advance(done)
+
+    def advance(self, units: int = 1, **info: Any) -> None:
+        self.add(units * self.rate)
+
+    def add(self, units: float) -> None:
+        """``units`` of the whole are done."""
+        self._gone += units
+        whole = min(int(self._gone), self.units) - self._told
+        if whole > 0:
+            self._told += whole
+            self.listener.advance(whole)
+
+    def check(self) -> None:
+        self.listener.check()
+
+
+def carry_out(problem: Experiment, listener: Listener, _hold: None, work: Work) -> None:
+    """Do what is not done yet of one entry on ``problem``'s images. Raises Interrupted where it is asked to stop."""
+    share = Share(listener, work.budget, None if work.spec.standalone else work.settings.steps)
+    if not (work.folder / "run.json").exists() and work.folder.exists():
+        shutil.rmtree(work.folder)  # killed before anything was asked for
+    (_trials if work.spec.standalone else _search)(work, problem.source, share)
+    share.add(work.budget)
+
+
+def _search(work: Work, source: Source, share: Share) -> None:
+    asked, made, planned = ["search", "rank"], None, None
+    if (work.folder / "run.json").exists():
+        folder = RunFolder.open(work.folder)
+    else:
+        folder, made, planned = runner.create(work.settings, work.folder, asked, source)
+    runner.carry_out(folder, asked, source, share, made, planned=planned)
+
+
+def method_of(work: Work, compute: Compute) -> strategies.Method:
+    """The method of a trial entry at its beginning. RequestError where it needs a package that is not there."""
+    space, steps = compute.problem.space, compute.full_steps
+    priced = {pooling: compute.problem.cost(pooling) for pooling in space}
+    return strategies.create(
+        work.spec.method,
+        space,
+        seed=work.seed,
+        macs=work.macs,
+        steps=steps,
+        cost=compute.trial,
+        default=compute.problem.default,
+        hints=baselines.hints(priced),
+    )
+
+
+def _trials(work: Work, source: Source, share: Share) -> None:
+    """Train what the method asks for; a training that this or another entry of the same seed has done is told from there."""
+    if (work.folder / "run.json").exists():
+        folder = RunFolder.open(work.folder)
+    else:
+        folder = RunFolder.create(work.folder, {**work.request(), **environment()})
+    problem = resolve(work.settings, source)
+    compute = Compute(problem)
+    method = method_of(work, compute)
+    runner = TrialRunner(problem, folder.trials(), PURPOSE, share, workers=1, threads=cpu_threads())
+    points: list[dict[str, Any]] = []
+    while (asked := method.ask()) is not None:
+        request = Request(str(asked.pooling), asked.seed, asked.steps)
+        share.rate = work.budget / work.macs * compute.trial(asked.pooling, asked.steps) / asked.steps
+        if not runner.is_recorded(request) and (earlier := _elsewhere(work, request)) is not None:
+            runner.record(request, earlier)
+        row = runner.run([request])[request]
+        method.tell(*asked, row["accuracy"] or 0.0)
+        points.append({"spent_macs": method.spent, "scores": method.ranking().tolist()})
+    assert method.spent <= work.macs, "a method of trials spent more than it was given"
+    value = {
+        "format": FORMAT,
+        "poolings": [str(pooling) for pooling in problem.space],
+        "scores": method.ranking().tolist(),
+        "accuracies": method.accuracies,
+        "spent_macs": method.spent,
+        "points": points,
+        **environment(),
+    }
+    folder.write_json(TRIALS, value)
+
+
+def _elsewhere(work: Work, request: Request) -> Result | None:
+    """Return the result of the same training in another entry of the study.
+
+    Its seed, split and recipe are the same, and so are its bytes. It counts as if it had been trained here.
+    """
+    for path in sorted(work.folder.parent.glob(f"*-{work.seed}/trials.sqlite")):
+        trials = RunFolder(path.parent).trials()
+        if trials.accuracy(*request) is not None:
+            row = next(t for t in trials.all() if (t["pooling"], t["seed"], t["budget"]) == request)
+            return Result(row["accuracy"], row["curve"], row["seconds"])
+    return None
+
+
+def read(work: Work, space: PoolingSpace) -> Entry:
+    """The ranking that a finished entry came to; accuracies in percent, what it spent, and its points on the way."""
+    folder, label, parts_2P = RunFolder.open(work.folder), work.spec.label, None
+    if work.spec.standalone:
+        trials = folder.load(TrialsFile, "go on with the same command")
+        unit = 100.0 if trials.accuracies else 1.0
+        points = tuple((point.spent_macs, unit * np.array(point.scores)) for point in trials.points)
+        scores_P, spent, percent = unit * np.array(trials.scores), trials.spent_macs, trials.accuracies
+    else:
+        value = folder.read("ranking.json", "go on with the same command")
+        rows = {row["pooling"]: row for row in value["ranking"]}
+        ordered = [rows[str(pooling)] for pooling in space]
+        scores_P, points, percent = np.array([100 * row["score"] for row in ordered]), (), True
+        if value.get("short", {}).get("used"):
+            shared_P, own_P = parts(ordered)
+            parts_2P = np.stack([100 * shared_P, own_P])
+        spent = sum(value["spent"].values())
+    return Entry(label, work.seed, work.macs, scores_P, percent, work.budget, spent, points, parts_2P)

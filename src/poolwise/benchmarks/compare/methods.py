@@ -1,0 +1,139 @@
+"""Which methods a comparison trains: samplers with their variants, and strategies of stand-alone trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_type_hints
+
+from poolwise.errors import RequestError, did_you_mean
+from poolwise.selection import strategies
+from poolwise.settings import AUTO, Settings, preset
+from poolwise.supernets import samplers
+
+ALL = "all"
+# Settings that a variant may change: those of the search method, in the order in which labels list them. Everything else
+# (network, images, lengths, hardware, space) is the same for every method, or the comparison would not be one.
+VARIANT_FIELDS = (
+    *("supernets", "branching", "eval_batch_size"),
+    *("lr", "lr_end", "momentum", "weight_decay", "temperature", "temperature_start"),
+    *("draw", "block", "norm", "sharing", "warm_up", "rank_on", "short"),
+)
+# Settings of a search that come from the table's recipe and the machine.
+_SHARED_FIELDS = (
+    *("model", "width", "weights", "weights_for"),
+    *("data", "image_size", "images", "flip", "augment"),
+    *("batch_size", "eval_batch_size"),
+    *("device", "precision", "threads", "workers", "compile"),
+)
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One method of a comparison.
+
+    Attributes:
+        label: Name in all results. It is the same however the variant was written: ``mixture@supernets=4;draw=rounds``.
+        method: Name of the sampler, or of the strategy of stand-alone trainings.
+        standalone: Whether it trains configurations stand-alone and no SuperNet.
+        fields: Settings of the search that differ from the published recipe.
+    """
+
+    label: str
+    method: str
+    standalone: bool
+    fields: tuple[tuple[str, Any], ...] = ()
+
+
+def parse_methods(texts: Sequence[str], supernets: int) -> list[MethodSpec]:
+    """Parse methods such as ``mixture``, ``random`` and ``mixture@supernets=8;draw=rounds``.
+
+    Args:
+        texts: One method each; ``all`` stands for every sampler and strategy.
+        supernets: M of samplers that train several SuperNets, where the variant does not set it.
+
+    Returns:
+        One spec a method, in the order of ``texts``.
+
+    Raises:
+        RequestError: A method, field or value is unknown, or a method occurs twice.
+    """
+    known_samplers = {sampler.name: sampler for sampler in samplers.available()}
+    known_strategies = strategies.available()
+    assert not set(known_samplers) & set(known_strategies), "a sampler and a strategy share a name"
+    known = [*known_samplers, *known_strategies]
+    specs: list[MethodSpec] = []
+    for text in [name for entry in texts for name in (known if entry == ALL else [entry])]:
+        name, at, variant = text.partition("@")
+        if name not in known:
+            raise RequestError(
+                f"unknown method {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}; or {ALL}"
+            )
+        if name in known_samplers:
+            spec = _sampler_spec(text, known_samplers[name], variant if at else None, supernets)
+        elif at:
+            raise RequestError(f"{text}: variants are of samplers, and {name} trains stand-alone: write {name}")
+        else:
+            spec = MethodSpec(name, name, True)
+        if spec in specs:
+            raise RequestError(f"method {spec.label} is given twice")
+        specs.append(spec)
+    return specs
+
+
+def _sampler_spec(text: str, sampler: type[samplers.Sampler], variant: str | None, supernets: int) -> MethodSpec:
+    name = sampler.name
+    values: dict[str, Any] = {} if sampler.single else {"supernets": supernets}
+    values |= {} if variant is None else _parse_variant(text, sampler, variant)
+    published = preset("paper")
+    settings = samplers.settled(preset("paper", method=name, **values))
+    explicit = ("supernets", "eval_batch_size")  # always in the label: the published recipe does not decide them
+    kept = {field: v for field, v in values.items() if field in explicit or v != getattr(published, field)}
+    varied = tuple((f, AUTO if kept[f] == AUTO else getattr(settings, f)) for f in VARIANT_FIELDS if f in kept)
+    label = name + ("@" if varied else "") + ";".join(f"{field}={value}" for field, value in varied)
+    return MethodSpec(label, name, False, varied)
+
+
+def _parse_variant(text: str, sampler: type[samplers.Sampler], variant: str) -> dict[str, Any]:
+    """Parse ``field=value;field=value``, the part of ``text`` after the @."""
+    settings_names = {field.name for field in fields(Settings)}
+    values: dict[str, Any] = {}
+    for part in variant.split(";"):
+        field, equals, value = (piece.strip() for piece in part.partition("="))
+        if field in settings_names - set(VARIANT_FIELDS):
+            raise RequestError(
+                f"{text}: {field} is the same for all methods and cannot be varied. Allowed are {', '.join(VARIANT_FIELDS)}"
+            )
+        if field not in VARIANT_FIELDS or not equals:
+            raise RequestError(
+                f"{text}: no variant {part!r}{did_you_mean(field, VARIANT_FIELDS)}. After @ stands field=value, several"
+                f" separated by ; of {', '.join(VARIANT_FIELDS)}"
+            )
+        if field in values:
+            raise RequestError(f"{text}: {field} is given twice")
+        if field == "supernets" and sampler.single:
+            raise RequestError(f"{text}: {sampler.name} trains one SuperNet, leave supernets out")
+        values[field] = _parse_value(text, field, value)
+    return values
+
+
+def _parse_value(text: str, field: str, value: str) -> Any:
+    """Convert a value to the type of this field of Settings."""
+    if field in ("supernets", "short") and value == AUTO:
+        return value
+    hint = get_type_hints(Settings)[field]
+    kinds = get_args(hint) or (hint,)
+    for kind in (int, float, str):
+        if kind in kinds:
+            try:
+                return kind(value)
+            except ValueError:
+                pass
+    raise RequestError(f"{text}: {field} cannot be {value!r}")
+
+
+def search_settings(spec: MethodSpec, recipe: Settings, seed: int, steps: int) -> Settings:
+    """Return the settings of one search: the published method on the table's network, images and batches."""
+    shared = {name: getattr(recipe, name) for name in _SHARED_FIELDS}
+    values = {**shared, "method": spec.method, "seed": seed, "steps": steps, **dict(spec.fields)}
+    return samplers.settled(preset("paper", **values))

@@ -1,0 +1,276 @@
+"""The protocol: every method on one network, split and recipe at equal compute, several budgets and seeds.
+
+Everything that can be wrong with a request is told before anything is written. Each entry has a folder of its own under
+``runs/``; the same request again goes on with what is not done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from poolwise import parallelism
+from poolwise.benchmarks.compare import entries
+from poolwise.benchmarks.compare.compute import Compute
+from poolwise.benchmarks.compare.config import CompareConfig, ComparisonPlan, PlannedEntry
+from poolwise.benchmarks.compare.entries import Work
+from poolwise.benchmarks.compare.judge import Entry
+from poolwise.benchmarks.compare.methods import MethodSpec, parse_methods, search_settings
+from poolwise.benchmarks.compare.study import settings_of
+from poolwise.datasets.sources import Source
+from poolwise.errors import PoolwiseError, RequestError
+from poolwise.experiment import Experiment, resolve
+from poolwise.pipeline import autotuning, runner
+from poolwise.process import threads_here
+from poolwise.progress import Listener
+from poolwise.rankings.scoring import RANKED_CONFIGURATIONS
+from poolwise.sanitize import json_text
+from poolwise.settings import Settings, preset
+from poolwise.spaces import LISTED
+from poolwise.storage import FORMAT, alone, command_line, environment, read_checked, write_atomically
+from poolwise.storage.tables import Table
+from poolwise.supernets import samplers
+from poolwise.supernets.budget import on_supernets, share_of
+from poolwise.training.workers import run_jobs
+
+REQUEST = "study.json"
+
+
+def recipe_of(table: Table, model: str, named: str | None = None) -> Settings:
+    """The request that a table was made with, from its JSON or from the preset ``named`` where it holds none.
+
+    RequestError where it says nothing and nothing is named, and where both speak.
+    """
+    held = table.about.get("recipe")
+    if held is None and named is None:
+        raise RequestError(
+            f"table {table.name} does not say how its networks were trained (images, epochs, batch size, learning rate), so"
+            " nothing can be trained against it: say it with --recipe paper, or make a table with poolwise exhaustive --table"
+        )
+    if held is not None and named is not None:
+        raise RequestError(f"table {table.name} holds the recipe that it was trained with: leave --recipe out")
+    if held is not None:
+        return runner.rooted(settings_of(table, model))
+    assert named is not None
+    return preset(named, model=model, width=table.about.get("width"))
+
+
+class Protocol:
+    """The trainings of a comparison.
+
+    Args:
+        config: What is compared; its ``recipe``, or the table's, is that of all trainings.
+        table: The table that ``config`` names.
+        model: Network family.
+        out: Folder of the study.
+        source: The table's images, where they are not the data set that it names.
+        listener: Receives a line for what takes time.
+
+    Raises:
+        RequestError: The request is wrong, or ``out`` holds a study that contradicts it.
+    """
+
+    def __init__(
+        self,
+        config: CompareConfig,
+        table: Table,
+        model: str,
+        out: Path,
+        source: Source | None = None,
+        listener: Listener | None = None,
+    ):
+        self.table, self.out = table, out
+        self.methods = parse_methods(config.methods, config.supernets)
+        budgets, seeds = config.budgets, config.seeds
+        earlier = read_checked(out / REQUEST) if (out / REQUEST).exists() else {}
+        hardware = config.hardware
+        recipe = self._recipe(recipe_of(table, model, config.recipe), hardware, earlier)
+        steps = len(self.methods) * len(seeds) * sum(budgets) * 4 // 3  # a scoring pass after each
+        self.problem = autotuning.tune(resolve(recipe, source, listener=listener), steps, listener)
+        self._check_images()
+        if len(table.space) > RANKED_CONFIGURATIONS:
+            raise RequestError(f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations")
+        self.compute = Compute(self.problem)
+        self.parallel = parallelism.for_trainings(self.problem)
+        threads = hardware.get("threads") or earlier.get("threads") or self.parallel.threads
+        self.settings = replace(
+            self.problem.settings, precision=str(self.problem.precision), threads=threads, workers=1, profile=False
+        )
+        self.request = self._request()
+        _check_same(out, earlier, self.request)
+        self.works = [self._work(c, budget, seed) for budget in budgets for seed in seeds for c in self.methods]
+        for work in self.works:
+            work.check()
+
+    def _recipe(self, recipe: Settings, hardware: dict[str, Any], earlier: dict[str, Any]) -> Settings:
+        """Set the hardware of the recipe: as requested, else as the study began, else as the table was made."""
+        about, precision = self.table.about, recipe.precision
+        if precision in (None, "auto"):
+            precision = about.get("precision", precision)
+        chosen = {"precision": precision, "threads": None, "workers": None}
+        chosen |= {name: earlier[name] for name in ("precision", "threads") if name in earlier}
+        return replace(recipe, **{**chosen, **hardware})
+
+    def _check_images(self) -> None:
+        expected, found = self.table.about.get("data", {}).get("fingerprint"), self.problem.source.fingerprint()
+        if expected not in (None, found):
+            raise RequestError(
+                f"the images of {self.problem.source.name} are not those that table {self.table.name} was made with"
+                f" (fingerprint {found[:12]}, was {expected[:12]})"
+            )
+
+    def _request(self) -> dict[str, Any]:
+        told = json.dumps(self.table.column(self.table.truth)).encode()
+        return {
+            "format": FORMAT,
+            "table": self.table.name,
+            "truth": hashlib.sha256(told).hexdigest(),
+            "recipe": self.settings.to_json(),
+            "precision": self.settings.precision,
+            "threads": self.settings.threads,
+            "images": self.problem.source.fingerprint(),
+        }
+
+    def _work(self, spec: MethodSpec, budget: int, seed: int) -> Work:
+        macs = self.compute.budget(budget)
+        folder = self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', spec.label)}-{budget}-{seed}"
+        if spec.standalone:
+            work = Work(spec, seed, budget, macs, replace(self.settings, seed=seed), folder)
+            entries.method_of(work, self.compute)  # a package that is missing is told now
+            return work
+        settings = search_settings(spec, self.settings, seed, 1)
+        method = samplers.sampler(spec.method)
+        if settings.supernets is None:
+            steps = self.compute.search_steps(macs, replace(settings, supernets=1))
+            searched = on_supernets(steps, settings.short, len(self.table.space))
+            settings, _ = samplers.left_open(settings, searched, len(self.table.space), LISTED)
+        steps = self.compute.search_steps(macs, settings)
+        if steps < 1:
+            raise RequestError(
+                f"budget {budget} is too small for {spec.label}: ranking the configurations alone takes more; give more"
+            )
+        settings = replace(settings, short=share_of(steps, settings.short, len(self.table.space)))
+        length: dict[str, Any] = {"steps": steps}
+        if method.prefers:
+            length = {"steps": None, "search_macs": macs - self.compute.ranking(settings)}
+        return Work(spec, seed, budget, macs, replace(settings, **length), folder)
+
+    @property
+    def left(self) -> list[Work]:
+        """Entries that are not done."""
+        return [work for work in self.works if not work.done]
+
+    def seconds(self) -> float:
+        """Time steps on this machine and return the seconds that what is left should take."""
+        with threads_here(self.settings.threads or 1):
+            timing, macs = autotuning.timing(self.problem), sum(self.compute.macs.values()) / len(self.compute.macs)
+            step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
+        count = min(self.parallel.workers, max(len(self.left), 1))
+        return sum(work.budget for work in self.left) * step * (self.parallel.slowdown if count > 1 else 1.0) / count
+
+    def plan(self) -> ComparisonPlan:
+        """Return what would be trained."""
+        entries = [
+            PlannedEntry(
+                method=work.spec.label,
+                seed=work.seed,
+                budget=work.budget,
+                macs=work.macs,
+                steps=self._steps(work),
+                trains="stand-alone" if work.spec.standalone else _nets(work.settings),
+                done=work.done,
+            )
+            for work in self.works
+        ]
+        return ComparisonPlan(
+            table=self.table.name,
+            methods=tuple(spec.label for spec in self.methods),
+            entries=tuple(entries),
+            macs=sum(work.macs for work in self.left),
+            seconds=self.seconds(),
+            workers=min(self.parallel.workers, max(len(self.left), 1)),
+            threads=self.settings.threads,
+            precision=str(self.settings.precision),
+        )
+
+    def _steps(self, work: Work) -> int:
+        """Steps of a full training, or of the search as far as they are known before it."""
+        if work.spec.standalone:
+            return self.compute.full_steps
+        return work.settings.steps or self.compute.search_steps(work.macs, work.settings)
+
+    def run(self, listener: Listener) -> tuple[list[Entry], list[str]]:
+        """Do what is left; the rankings of all finished entries, and one line for each entry that failed.
+
+        Raises Interrupted where the listener is asked to stop; what is finished is kept.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        with alone(self.out):
+            return self._run(listener)
+
+    def _run(self, listener: Listener) -> tuple[list[Entry], list[str]]:
+        self._save()
+        left = self.left
+        total = sum(work.budget for work in self.works)
+        listener.note(f"{len(left)} of {len(self.works)} entries to do")
+        listener.start("compare", total, total - sum(work.budget for work in left))
+        failed = []
+        with_images = self._images()
+        jobs = [(work,) for work in left]
+        found = run_jobs(
+            with_images, entries.carry_out, jobs, listener, self.parallel.workers, self.settings.threads or 1
+        )
+        for (work,), error in found:
+            name = f"{work.spec.label}, budget {work.budget}, seed {work.seed}"
+            if isinstance(error, PoolwiseError):
+                failed.append(f"{name}: {error}")
+            listener.note(f"failed: {failed[-1]}" if error else f"done: {name}")
+        listener.finish()
+        done = [work for work in self.works if work.done]
+        return [entries.read(work, self.table.space) for work in done], failed
+
+    def _images(self) -> Experiment:
+        """The problem with nothing but the images in use, which is what worker processes have."""
+        return resolve(self.settings, self.problem.in_use, weights=self.problem.weights)
+
+    def _save(self) -> None:
+        earlier = read_checked(self.out / REQUEST) if (self.out / REQUEST).exists() else {}
+        commands, command = earlier.get("commands", []), command_line()
+        commands = commands if command in commands else [*commands, command]
+        value = {**self.request, "commands": commands, **environment()}
+        write_atomically(self.out / REQUEST, json_text(value) + "\n")
+
+
+def _nets(settings: Settings) -> str:
+    if settings.nets == 1:
+        return "one SuperNet"
+    return f"{'up to ' if settings.branching == 'measured' else ''}{settings.nets} SuperNets"
+
+
+def _check_same(out: Path, earlier: dict[str, Any], request: dict[str, Any]) -> None:
+    """RequestError where a folder holds a study that cannot be gone on with."""
+    if "recipe" in earlier:  # a study begun before a setting was there has its default
+        earlier = {**earlier, "recipe": Settings.from_json(earlier["recipe"]).to_json()}
+    for name, value in request.items():
+        if earlier and earlier.get(name) != value:
+            detail = ""
+            if isinstance(value, dict):
+                had = earlier.get(name, {})
+                name = next(field for field in value if value[field] != had.get(field))
+                value, detail = value[name], " of the recipe"
+                earlier = {name: had.get(name)}
+            raise RequestError(
+                f"{out} holds a study with another {name}{detail} ({earlier.get(name)}, now {value}): give another --out"
+            )
+
+
+def check_out(out: Path, table: Table) -> None:
+    """RequestError where the folder holds a study against another table."""
+    if (out / REQUEST).exists():
+        held = read_checked(out / REQUEST).get("table")
+        if held != table.name:
+            raise RequestError(f"{out} holds a study against table {held}: give another --out")

@@ -1,0 +1,277 @@
+"""Search-then-refine on a tabular benchmark, thousands of times: the claims can be checked in seconds.
+
+A simulated training answers with the table's accuracy and noise. A method is written as ``--methods`` of ``compare`` takes
+methods of stand-alone trials, with what it is told before any training after an ``@``: ``refine@supernets4+productive+macs``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poolwise.errors import RequestError, did_you_mean
+from poolwise.models import family
+from poolwise.models.cost import table_costs
+from poolwise.progress import Listener
+from poolwise.rankings import baselines
+from poolwise.sanitize import csv_text, json_text
+from poolwise.selection import strategies
+from poolwise.spaces import Pooling, PoolingSpace
+from poolwise.storage import FORMAT, command_line, environment, read_json, write_atomically
+from poolwise.storage.schemas import HintRanking, validate
+from poolwise.storage.tables import Table
+
+OUTPUT = "simulate.json"
+SHUFFLED = "shuffled-"
+QUANTILES = (0.1, 0.5, 0.9)
+AGREEMENT = 0.75  # correlation of trainings a third as long with whole ones, where nothing else is known
+
+
+@dataclass(frozen=True)
+class Player:
+    """A method of trials with its hints.
+
+    Attributes:
+        label: as it was written.
+        hints: name -> hint_VP, the values of every configuration, in the order of the space, and as many versions of them
+            as there are searches that they come from; repetitions take these in turn.
+        search_macs: what the searches took that hints are from, the mean over versions; 0 where there were none.
+    """
+
+    label: str
+    method: str
+    hints: dict[str, np.ndarray]
+    search_macs: int = 0
+
+
+def parse(words: Sequence[str], table: Table, model: str) -> list[Player]:
+    """Methods as they are written. RequestError for unknown methods or hints, and for what comes twice."""
+    known, found = strategies.available(), list[Player]()
+    for word in words:
+        name, at, told = word.partition("@")
+        strategies.STRATEGIES.get(name)
+        if word in words[: len(found)]:
+            raise RequestError(f"method {word} is given twice")
+        hints, macs = dict[str, np.ndarray](), 0
+        for hint in told.split("+") if at and told != "none" else ():
+            if hint in hints:
+                raise RequestError(f"{word}: hint {hint} is given twice")
+            hints[hint], own = _hint(word, hint, table, model)
+            macs += own
+        found.append(Player(word, name, hints, macs))
+    if not found:
+        raise RequestError(f"nothing to simulate: name --methods, of {', '.join(known)}")
+    return found
+
+
+def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, int]:
+    """hint_VP of one name, and the MACs that it took."""
+    plain = name.removeprefix(SHUFFLED)
+    if plain in baselines.HINTS:
+        priced = table_costs(table, model)
+        return np.array([[baselines.HINTS[plain](pooling, cost) for pooling, cost in priced.items()]]), 0
+    columns = {column.removesuffix("_mean"): column for column in table.columns if column != table.truth}
+    if plain in columns:
+        return np.array([table.column(columns[plain])]), 0
+    folders = sorted(Path(found) for found in _matching(plain) if (Path(found) / "ranking.json").is_file())
+    if folders:
+        ranked = [_ranked(word, folder, table) for folder in folders]
+        return np.array([own_P for own_P, _ in ranked]), round(sum(macs for _, macs in ranked) / len(ranked))
+    allowed = [*baselines.HINTS, *columns]
+    raise RequestError(
+        f"{word}: unknown hint {plain[:60]!r}{did_you_mean(plain, allowed)}. Known: {', '.join(allowed)}, the folder of a ranked"
+        f" run (or a pattern of several, which repetitions take in turn), each also with {SHUFFLED} before it; or none"
+    )
+
+
+def _matching(pattern: str) -> list[str]:
+    """Paths that a pattern stands for; none where no file can have such a name."""
+    return [] if "\0" in pattern else glob(pattern)
+
+
+def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:
+    """Smoothed scores of a run's ranking in the order of the table, and the MACs of its search and ranking."""
+    path = folder / "ranking.json"
+    ranking = validate(HintRanking, read_json(path), f"{path}: ")
+    smoothed = {row.pooling: row.smoothed for row in ranking.ranking}
+    if set(smoothed) != {str(pooling) for pooling in table.space}:
+        raise RequestError(f"{word}: {folder} ranks other configurations than table {table.name}")
+    return np.array([smoothed[str(pooling)] for pooling in table.space]), sum(ranking.spent.values())
+
+
+class Answers:
+    """Trainings that a table answers: its accuracy, and noise that is normal with its standard deviation between seeds.
+
+    The deviation is each configuration's own where the table holds means over seeds only, and the pooled one where it holds
+    the seeds, which are too few to tell configurations apart. Tables hold whole trainings: a shorter one is the truth and
+    something else of the same spread, so that both correlate by ``agreement`` for a third of the steps, its square for a ninth.
+    The n-th training of a configuration has the same noise whichever method asks for it.
+    """
+
+    def __init__(self, table: Table, steps: int, agreement: float, generator: np.random.Generator):
+        self.truth_P = np.array(table.column(table.truth))
+        own = next((table.values[name] for name in ("std", "standalone_std") if name in table.values), None)
+        pooled = table.noise()
+        if own is None or pooled is None:
+            raise RequestError(f"table {table.name} has no noise between seeds: simulate needs one of several seeds")
+        self.noise_P = np.full(len(self.truth_P), pooled) if table.seeds else np.array(own)
+        self.steps, self.agreement = steps, agreement
+        self._other_P = self.truth_P.mean() + self.truth_P.std() * generator.standard_normal(len(self.truth_P))
+        self._noise_NP = self.noise_P * generator.standard_normal((64, len(self.truth_P)))
+        self._given: dict[tuple[int, int], int] = {}
+
+    def __call__(self, place: int, steps: int) -> float:
+        """Percent."""
+        turn = self._given.get((place, steps), 0)
+        self._given[place, steps] = turn + 1
+        truth, mean = self.truth_P[place], self.truth_P.mean()
+        if steps < self.steps:
+            share = self.agreement ** (np.log(self.steps / steps) / np.log(3))
+            truth = mean + share * (truth - mean) + np.sqrt(1 - share**2) * (self._other_P[place] - mean)
+        return float(truth + self._noise_NP[turn % len(self._noise_NP), place])
+
+
+def simulate(
+    table: Table,
+    model: str,
+    players: Sequence[Player],
+    *,
+    runs: int,
+    trials: int,
+    tolerance: float | None = None,
+    agreement: float = AGREEMENT,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Regret of each method's first choice after every whole training, over ``runs`` repetitions; plain values.
+
+    ``found`` is the share of runs whose first choice is within the tolerance; ``reached`` the share that has trained one that
+    is, whether or not the noise of the trainings lets it be chosen.
+
+    Args:
+        trials: whole trainings of each method, the default's among them.
+        tolerance: points of regret that count as found (the table's noise between seeds).
+    """
+    if runs < 1 or trials < 1:
+        raise RequestError(f"{runs} runs of {trials} trials: at least one of each is needed")
+    listener = listener or Listener()
+    default, steps = family(model).default, int(table.about.get("steps", 81))
+    tolerance = tolerance if tolerance is not None else table.noise() or 0.0
+    every = _exhaustive_macs(table, model, steps)
+    listener.start("simulate", runs * len(players))
+    rows = []
+    for player in players:
+        begin, regret_RT, least_RT = time.perf_counter(), np.empty((runs, trials)), np.empty((runs, trials))
+        for run in range(runs):
+            listener.check()
+            regret_RT[run], least_RT[run] = _once(table, default, player, trials, steps, agreement, (seed, run))
+            listener.advance()
+        rows.append(
+            {
+                "method": player.label,
+                "search_macs": player.search_macs,
+                "mean": regret_RT.mean(0).tolist(),
+                **{f"q{round(100 * q)}": np.quantile(regret_RT, q, axis=0).tolist() for q in QUANTILES},
+                "found": (regret_RT <= tolerance + 1e-9).mean(0).tolist(),
+                "reached": (least_RT <= tolerance + 1e-9).mean(0).tolist(),
+                # of training all configurations once, the search included
+                "compute": [player.search_macs / every + count / table.space.size for count in range(1, trials + 1)],
+                "seconds": time.perf_counter() - begin,
+            }
+        )
+    listener.finish()
+    return {
+        "format": FORMAT,
+        "table": table.name,
+        "model": model,
+        "runs": runs,
+        "trials": trials,
+        "tolerance": tolerance,
+        "agreement": agreement,
+        "noise": table.noise(),
+        "seed": seed,
+        "methods": rows,
+        "command": command_line(),
+        **environment(),
+    }
+
+
+def _exhaustive_macs(table: Table, model: str, steps: int) -> float:
+    """MACs of one whole training of every configuration; a training image counts three passes."""
+    batch = (table.about.get("recipe") or {}).get("batch_size", 128)
+    return 3.0 * steps * batch * sum(cost.macs for cost in table_costs(table, model).values())
+
+
+def _once(
+    table: Table, default: Pooling, player: Player, trials: int, steps: int, agreement: float, entropy: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """[trials] regret of the first choice after each whole training of one repetition, and of the best trained by then.
+
+    Both are kept where the method ends earlier.
+
+    Trainings count by their steps, whatever their configuration takes.
+    """
+    space, generator = table.space, np.random.Generator(np.random.PCG64(entropy))
+    answers = Answers(table, steps, agreement, generator)
+    method = strategies.create(
+        player.method,
+        space,
+        seed=int(np.random.SeedSequence(entropy).generate_state(1)[0] % 2**20),
+        macs=trials * steps,
+        steps=steps,
+        cost=lambda _pooling, length: length,
+        trials=trials,
+        default=default,
+        hints={
+            name: _lookup(space, _shuffled(name, own_VP[entropy[1] % len(own_VP)], generator))
+            for name, own_VP in player.hints.items()
+        },
+    )
+    best = answers.truth_P.max()
+    regret_T = np.full(trials, best - answers.truth_P.mean())  # before anything is known: a uniform choice
+    least_T = regret_T.copy()
+    while (ask := method.ask()) is not None:
+        place = space.index(ask.pooling)
+        method.tell(*ask, answers(place, ask.steps) / 100)
+        done = max(int(method.spent / steps + 1e-6) - 1, 0)
+        regret_T[done:] = best - answers.truth_P[int(method.ranking().argmax())]
+        if ask.steps == steps:
+            least_T[done:] = np.minimum(least_T[done:], best - answers.truth_P[place])
+    return regret_T, least_T
+
+
+def _shuffled(name: str, own_P: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return generator.permutation(own_P) if name.startswith(SHUFFLED) else own_P
+
+
+def _lookup(space: PoolingSpace, own_P: np.ndarray) -> Callable[[Pooling], float]:
+    return lambda pooling: float(own_P[space.index(pooling)])
+
+
+def write(value: dict[str, Any], out: Path) -> None:
+    """``simulate.json``, ``simulate.csv`` (one line a method and training) and ``simulate.svg``."""
+    from poolwise.reports.comparison import simulated
+
+    names = ["mean", *(f"q{round(100 * q)}" for q in QUANTILES), "found", "reached", "compute"]
+    lines = [
+        [row["method"], i + 1, *(f"{row[name][i]:.6g}" for name in names)]
+        for row in value["methods"]
+        for i in range(value["trials"])
+    ]
+    write_atomically(out / "simulate.csv", csv_text(["method", "training", *names], lines))
+    write_atomically(out / "simulate.svg", simulated(value))
+    write_atomically(out / OUTPUT, json_text(value) + "\n")
+
+
+def check_out(out: Path) -> None:
+    """RequestError where the folder holds something other than an earlier simulation."""
+    if (out / OUTPUT).exists():
+        read_json(out / OUTPUT)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RequestError(f"{out} exists and is no folder of an earlier simulation: give another --out")

@@ -1,0 +1,165 @@
+"""Limits of cost: which configurations may be chosen at all. What is outside is never trained, the default aside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from poolwise.errors import RequestError
+from poolwise.experiment import Experiment
+from poolwise.models.cost import Cost
+from poolwise.rng import Streams
+from poolwise.settings import LIMITS, Settings
+from poolwise.spaces import LISTED, Pooling
+from poolwise.training import Precision
+
+MOST = LISTED  # configurations that are priced one by one
+MOST_TIMED = 1_000
+ROUNDS = 15
+_UNITS = {
+    "max_macs": "times the default's MACs",
+    "max_params": "trainable parameters",
+    "max_memory": "MiB of activations in a training step",
+    "max_latency_ms": "ms a forward pass",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What limits leave.
+
+    Attributes:
+        members: configurations within every limit, in the order of the space.
+        latency_ms: median of a forward pass of every configuration that was timed; empty where no limit asks for it.
+        batch: images of that pass.
+    """
+
+    members: tuple[Pooling, ...]
+    latency_ms: dict[Pooling, float]
+    batch: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "within": len(self.members),
+            "latency_batch": self.batch,
+            "latency_ms": {str(pooling): ms for pooling, ms in self.latency_ms.items()},
+        }
+
+
+def within(
+    priced: Mapping[Pooling, Cost],
+    limits: Mapping[str, float | None],
+    batch_size: int,
+    timed: Callable[[list[Pooling]], dict[Pooling, float]],
+    latency_batch: int = 1,
+) -> Found:
+    """Configurations within every limit that is set.
+
+    Args:
+        limits: of ``LIMITS``; None for no limit.
+        batch_size: images of a training step, for ``max_memory``.
+        timed: measures milliseconds; called for what is within all other limits, where ``max_latency_ms`` is set.
+
+    Raises RequestError where nothing is left, naming the smallest that there is.
+    """
+    members = list(priced)
+    if len(members) > MOST:
+        raise RequestError(f"limits price every configuration and there are {len(members)}: at most {MOST} are allowed")
+    takes: dict[str, Callable[[Pooling], float]] = {
+        "max_macs": lambda pooling: priced[pooling].macs_ratio,
+        "max_params": lambda pooling: priced[pooling].parameters,
+        "max_memory": lambda pooling: batch_size * priced[pooling].activation_bytes / 2**20,
+    }
+    for name, take in takes.items():
+        members = _kept(members, name, limits.get(name), take)
+    latency: dict[Pooling, float] = {}
+    if limits.get("max_latency_ms") is not None:
+        if len(members) > MOST_TIMED:
+            raise RequestError(
+                f"{len(members)} configurations would be timed one by one: at most {MOST_TIMED} are allowed; add --max-macs"
+            )
+        latency = timed(members)
+        members = _kept(members, "max_latency_ms", limits["max_latency_ms"], latency.__getitem__)
+    return Found(tuple(members), latency, latency_batch)
+
+
+def _kept(members: list[Pooling], name: str, limit: float | None, take: Callable[[Pooling], float]) -> list[Pooling]:
+    if limit is None:
+        return members
+    kept = [pooling for pooling in members if take(pooling) <= limit]
+    if not kept:
+        smallest = min(members, key=take)
+        raise RequestError(
+            f"no configuration takes at most {limit:g} {_UNITS[name]}: the smallest is {smallest} with"
+            f" {take(smallest):.4g}; give a larger --{name.replace('_', '-')}"
+        )
+    return kept
+
+
+def latencies(
+    build: Callable[[Pooling], nn.Module],
+    poolings: list[Pooling],
+    images_BCHW: Tensor,
+    precision: Precision,
+    device: torch.device,
+) -> dict[Pooling, float]:
+    """Median milliseconds of a forward pass of each, over ROUNDS rounds.
+
+    Every round times all of them, each round in another order, so that whatever slows the machine down for a while slows all.
+    """
+    networks = [precision.place(build(pooling), device).eval() for pooling in poolings]
+    images = precision.images(images_BCHW.to(device))
+    milliseconds, order = np.empty((ROUNDS + 1, len(networks))), Streams(0)["latency"]
+    with torch.inference_mode(), precision.active(device):
+        for turn in range(ROUNDS + 1):  # the first one prepares kernels
+            for place in order.permutation(len(networks)).tolist():
+                _wait(device)
+                begin = time.perf_counter()
+                networks[place](images)
+                _wait(device)
+                milliseconds[turn, place] = 1000 * (time.perf_counter() - begin)
+    median = np.median(milliseconds[1:], axis=0)
+    return {pooling: float(ms) for pooling, ms in zip(poolings, median, strict=True)}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def asked(settings: Settings) -> dict[str, float | None]:
+    """The limits of a request by name."""
+    return {name: getattr(settings, name) for name in LIMITS}
+
+
+def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
+    """The problem with nothing but what is within its limits, and the default; itself where there are none.
+
+    What is left is written into the settings (``only``), so that workers and a resumed run do not measure again.
+    """
+    limits = asked(problem.settings)
+    if problem.settings.only is not None or all(limit is None for limit in limits.values()):
+        return problem, None
+    if problem.space.size > MOST:
+        raise RequestError(
+            f"limits price every configuration and there are {problem.space.size:,}: at most {MOST:,} are allowed; draw so"
+            " many with --max-configs"
+        )
+    batch = problem.settings.latency_batch
+
+    def timed(poolings: list[Pooling]) -> dict[Pooling, float]:
+        size = problem.source.image_size
+        images_BCHW = torch.zeros(batch, 3, size, size)
+        return latencies(problem.plain, poolings, images_BCHW, problem.precision, problem.device)
+
+    priced = {pooling: problem.cost(pooling) for pooling in problem.space}
+    found = within(priced, limits, problem.settings.batch_size, timed, batch)
+    return problem.with_settings(only=tuple(str(pooling) for pooling in found.members)), found

@@ -1,0 +1,117 @@
+"""Endless shuffled batches for training, ordered ones for evaluation. The images stay uint8 on the device, or on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from poolwise.datasets.augment import Augmentation, Drawn, Normalise, to_device
+from poolwise.datasets.packed import Packed
+
+Draw = tuple[np.ndarray, Drawn | None]  # indices_B, and what is random about them where images are augmented
+
+
+class Batches:
+    """Batches of one image set or of some of its images.
+
+    Args:
+        images_NHWC, labels_N: uint8 (on the device, or ``Packed`` on disk) and int64 on the device; many Batches share them.
+        indices: which of them belong to it, sorted; None for all.
+        batch_size: images a batch; at most ``len(self)`` are used.
+        normalise: made from the training images.
+    """
+
+    def __init__(
+        self,
+        images_NHWC: Tensor | Packed,
+        labels_N: Tensor,
+        indices: np.ndarray | None,
+        batch_size: int,
+        normalise: Normalise,
+    ):
+        self.images_NHWC, self.labels_N, self.normalise = images_NHWC, labels_N, normalise
+        self.indices = np.arange(len(labels_N)) if indices is None else indices
+        self.batch_size = min(batch_size, len(self))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def parts(self) -> int:
+        """Batches in one ordered pass."""
+        return min(-(-len(self) // self.batch_size), max(len(self) // 2, 1))  # never a batch of one image
+
+    def ordered(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image once in order: images_BCHW float32, labels_B, in batches as even as possible.
+
+        Even, since batch statistics of a last batch of a few images would be noise.
+        """
+        return (self.part(i) for i in range(self.parts))
+
+    def part(self, i: int) -> tuple[Tensor, Tensor]:
+        """The i-th batch of ``ordered``."""
+        start, stop = len(self) * i // self.parts, len(self) * (i + 1) // self.parts
+        images_BHWC, labels_B = self.take(np.arange(start, stop))
+        return self.normalise(images_BHWC), labels_B
+
+    def take(self, places_B: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The images at these places of the set, raw: images_BHWC uint8, labels_B."""
+        places_B, device = self.indices[places_B], self.labels_N.device
+        indices_B = to_device(places_B, device)
+        if isinstance(self.images_NHWC, Packed):
+            return to_device(self.images_NHWC[places_B], device), self.labels_N[indices_B]
+        return self.images_NHWC[indices_B], self.labels_N[indices_B]
+
+
+class Shuffled:
+    """Endless full batches in a new order each pass, with a state that can be saved and put back.
+
+    Args:
+        order: generator of the orders.
+        augment: augmentation and its generator, or None for plain images.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        order: np.random.Generator,
+        augment: tuple[Augmentation, np.random.Generator] | None = None,
+    ):
+        self.batches, self.order, self.augment = batches, order, augment
+        self._permutation = np.empty(0, np.int64)
+        self._cursor = 0
+
+    def draw(self) -> Draw:
+        """Which images come next and how they are augmented: all that is random, so that any process can load them."""
+        size = self.batches.batch_size
+        if self._cursor + size > len(self._permutation):
+            self._permutation = self.order.permutation(len(self.batches))
+            self._cursor = 0
+        indices = self._permutation[self._cursor : self._cursor + size]
+        self._cursor += size
+        if self.augment is None:
+            return indices, None
+        augmentation, generator = self.augment
+        return indices, augmentation.draw(size, generator)
+
+    def load(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        """images_BCHW float32 and labels_B of a draw."""
+        indices, drawn = draw
+        images_BHWC, labels_B = self.batches.take(indices)
+        if self.augment is not None and drawn is not None:
+            images_BHWC = self.augment[0].apply(images_BHWC, *drawn)
+        return self.batches.normalise(images_BHWC), labels_B
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """images_BCHW float32 and labels_B of the next batch."""
+        return self.load(self.draw())
+
+    def state(self) -> dict[str, Any]:
+        return {"permutation": self._permutation.tolist(), "cursor": self._cursor}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._permutation = np.array(state["permutation"], np.int64)
+        self._cursor = int(state["cursor"])

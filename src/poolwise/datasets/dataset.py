@@ -1,0 +1,187 @@
+"""A user's own ``torch.utils.data.Dataset`` as a Source: every item is asked for once and kept as uint8."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
+
+from poolwise.datasets import picture
+from poolwise.datasets.decoding import Reading, cannot_write, check_disk
+from poolwise.datasets.packed import Packed, store
+from poolwise.datasets.sources import HELD_OUT, ImageSet, Source
+from poolwise.datasets.split import check_counts, stratified_halves
+from poolwise.errors import PoolwiseError, RequestError
+from poolwise.rng import Streams
+from poolwise.storage import cache_folder
+
+_WHAT = (
+    "(image, label) is needed: a PIL image, a uint8 tensor CHW, a uint8 array HWC or a float tensor CHW of 0 to 1, and a"
+    " whole number from 0"
+)
+
+
+def dataset(
+    train: Any,
+    test: Any = None,
+    *,
+    image_size: int | None = None,
+    name: str = "dataset",
+    classes: Sequence[str] | None = None,
+    flip: bool = True,
+    augment: Callable[[Any], Any] | None = None,
+    stream: str = "auto",
+    seed: int = 0,
+) -> Source:
+    """Map-style data sets as what ``search`` and all others take as ``source``.
+
+    Args:
+        train, test: of (image, label): a PIL image of any mode, a uint8 tensor_CHW or array_HWC, or a float tensor_CHW
+            of 0 to 1, of 1, 3 or 4 channels; label a whole number from 0. Without ``test`` a fifth of ``train``, drawn
+            by class, is held out. Each item is asked for once, so what is random belongs into ``augment``.
+        image_size: pixels along one side that images are fitted to (None: they are all square and of one size).
+        name, classes: what it is called, and its classes (None: ``.classes`` of ``train``, or their numbers).
+        flip: whether a mirrored image keeps its class.
+        augment: see ``Source.augment``.
+        stream: ``on`` (pixels on disk), ``off`` (in memory), ``auto``.
+        seed: decides what is held out.
+
+    Raises RequestError where an item is something else, naming it.
+    """
+    if stream not in ("auto", "on", "off"):
+        raise RequestError(f"unknown stream {stream!r}. Allowed are auto, on, off")
+    training = _read("train", train, image_size, None, stream)
+    named = _classes(train, classes, int(training.labels.max()) + 1)
+    check_counts(training.labels, named, 2 if test is not None else 3)
+    size, note = int(training.images.shape[1]), ""
+    if test is None:
+        held_out, kept = stratified_halves(training.labels, HELD_OUT, Streams(seed)["test"])
+        note = f"{len(held_out)} of {len(training)} images, drawn by class, are held out as the test set"
+        training, testing = training.subset(kept), training.subset(held_out)
+    else:
+        testing = _read("test", test, image_size, size, stream)
+    if testing.labels.max() >= len(named):
+        raise RequestError(f"test has the label {testing.labels.max()} and train has {len(named)} classes, from 0 on")
+    return Source(name, training, testing, named, flip, note, augment=augment)
+
+
+def _classes(train: Any, given: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    own: Any = train
+    while given is None and own is not None:  # a Subset has its classes in .dataset
+        given, own = getattr(own, "classes", None), getattr(own, "dataset", None)
+    named = tuple(map(str, given)) if given is not None else tuple(map(str, range(count)))
+    if len(named) < count:
+        raise RequestError(f"label {count - 1} is given and there are {len(named)} classes: labels are from 0 on")
+    if len(named) < 2:
+        raise RequestError("the data set has one class: at least two are needed")
+    return named
+
+
+def _read(part: str, items: Any, size: int | None, expected: int | None, stream: str) -> ImageSet:
+    """All items of one part; without ``size`` they must have the ``expected`` one, or that of the first."""
+    count = _length(part, items)
+    labels = np.empty(count, np.int64)
+    first, _ = _item(part, items, 0, size)
+    if first.shape[0] != first.shape[1] or expected not in (None, first.shape[0], size):
+        wanted = f"{expected} pixels square, as in train" if expected else "square"
+        raise RequestError(
+            f"image 0 of {part} is {first.shape[1]} x {first.shape[0]} pixels and must be {wanted}: give image_size"
+        )
+
+    def images() -> Iterator[np.ndarray]:
+        for i in range(count):
+            image_HWC, labels[i] = _item(part, items, i, size)
+            if image_HWC.shape != first.shape:
+                raise RequestError(
+                    f"image {i} of {part} is {image_HWC.shape[1]} x {image_HWC.shape[0]} pixels and image 0 is"
+                    f" {first.shape[1]} x {first.shape[0]}: give image_size"
+                )
+            yield image_HWC
+
+    if Reading(first.shape[0], stream).streams(count * first.size):
+        return ImageSet(_stored(images(), count, first.shape), labels)
+    held_NHWC = np.empty((count, *first.shape), np.uint8)
+    for i, image_HWC in enumerate(images()):
+        held_NHWC[i] = image_HWC
+    return ImageSet(held_NHWC, labels)
+
+
+def _stored(images: Iterator[np.ndarray], count: int, shape: tuple[int, ...]) -> Packed:
+    """Images in a file of the cache that is named after its content."""
+    folder = cache_folder() / "images"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_disk(folder, count * int(np.prod(shape)), count, shape[0])
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as temporary:
+            made = Path(temporary) / "new.rgb"
+            path = folder / f"dataset-{store(images, made)[:32]}.rgb"
+            os.replace(made, path)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return Packed(path, (shape[0], shape[1], shape[2]), np.arange(count))
+
+
+def _length(part: str, items: Any) -> int:
+    if isinstance(items, DataLoader):
+        raise RequestError(f"{part} is a DataLoader: give its data set, loader.dataset")
+    if isinstance(items, IterableDataset):
+        raise RequestError(
+            f"{part} is an IterableDataset, which has no order to draw from: a map-style data set is needed"
+        )
+    if not hasattr(items, "__getitem__") or not hasattr(items, "__len__"):
+        raise RequestError(f"{part} is a {type(items).__name__}: a torch.utils.data.Dataset with a length is needed")
+    if len(items) < 2:
+        raise RequestError(f"{part} has {len(items)} items: at least two a class are needed")
+    return len(items)
+
+
+def _item(part: str, items: Any, i: int, size: int | None) -> tuple[np.ndarray, int]:
+    """image_HWC uint8 in RGB and label of one item."""
+    try:
+        item = items[i]
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise picture.Unreadable(f"is {type(item).__name__}")
+        return _pixels(item[0], size), _label(item[1])
+    except PoolwiseError:
+        raise
+    except picture.Unreadable as error:
+        raise RequestError(f"item {i} of {part} {error}: {_WHAT}") from None
+    except Exception as error:  # whatever the user's own code raises
+        raise RequestError(f"item {i} of {part} raised {type(error).__name__}: {error}") from error
+
+
+def _label(label: Any) -> int:
+    if isinstance(label, (torch.Tensor, np.ndarray)) and label.ndim == 0:
+        label = label.item()
+    if isinstance(label, bool) or not isinstance(label, (int, np.integer)) or label < 0:
+        raise picture.Unreadable(f"has the label {label!r}")
+    return int(label)
+
+
+def _pixels(image: Any, size: int | None) -> np.ndarray:
+    return picture.fitted(image if isinstance(image, Image.Image) else _from_array(image), size)
+
+
+def _from_array(image: Any) -> Image.Image:
+    if isinstance(image, torch.Tensor):
+        if image.is_floating_point():
+            if not bool(((image >= 0) & (image <= 1)).all()):
+                raise picture.Unreadable("has numbers outside 0 to 1; leave out what normalises")
+            image = (image * 255).round().to(torch.uint8)
+        array = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 else image.cpu().numpy()
+    else:
+        array = image
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+        raise picture.Unreadable(f"has an image of {getattr(array, 'dtype', type(image).__name__)}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise picture.Unreadable(f"has an image of shape {tuple(image.shape)}")
+    return Image.fromarray(np.ascontiguousarray(array))

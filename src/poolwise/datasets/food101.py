@@ -1,0 +1,68 @@
+"""Food101 in its official layout: ``images/CLASS/ID.jpg``, and ``meta/train.txt`` and ``test.txt`` with lines CLASS/ID.
+
+It is not downloaded here: it is 5 GB, and its host has it without TLS.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from poolwise.datasets import folder, official
+from poolwise.datasets.decoding import Reading
+from poolwise.datasets.sources import Source
+from poolwise.datasets.tree import Listing, Walker
+from poolwise.errors import RequestError
+
+_NAME = re.compile(r"[\w-]+", re.ASCII)  # of classes and images: never a path that leads elsewhere
+
+
+def load(reading: Reading) -> Source:
+    """Food101 out of torchvision's folder. RequestError where it is not there or not whole."""
+    root = official.root()
+    if not (root / "food-101" / "images").is_dir():
+        raise RequestError(
+            f"food101 is not in {root}: put torchvision's food-101 there (it gets it by"
+            f" torchvision.datasets.Food101({str(root)!r}, download=True)), or say by POOLWISE_TORCHVISION_DATA where it is"
+        )
+    return read(root / "food-101", reading)
+
+
+def read(root: Path, reading: Reading) -> Source:
+    """The data set in a folder of that layout."""
+    lines = {part: _lines(root / "meta" / f"{part}.txt") for part in ("train", "test")}
+    classes = tuple(sorted({line.split("/")[0] for line in lines["train"]}))
+    label = {name: i for i, name in enumerate(classes)}
+    images = Walker(root / "images", follow=False)
+    there = {name for one in images.folders(root / "images") for name in images.images(root / "images" / one)}
+    listing, missing = Listing(root / "images"), []
+    for part in ("train", "test"):
+        for line in lines[part]:
+            name = os.path.join(*line.split("/")) + ".jpg"
+            if line.split("/")[0] not in label:
+                raise RequestError(f"{root / 'meta' / 'test.txt'} names {line!r}, of a class that train.txt lacks")
+            if name not in there:
+                missing.append(name)
+            listing.names.append(name)
+            listing.labels.append(label[line.split("/")[0]])
+            listing.parts.append(part)
+    if missing:
+        raise RequestError(
+            f"food101 in {root} lacks {len(missing)} of {len(listing)} images, like {missing[0]!r}: extract it anew"
+        )
+    return folder.read("food101", listing, classes, reading, 0, "test")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        found = path.read_text(encoding="ascii").split()
+    except (OSError, ValueError) as error:
+        raise RequestError(f"food101: {path} cannot be read ({error}): extract it anew") from error
+    for line in found:
+        parts = line.split("/")
+        if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
+            raise RequestError(f"food101: {path} holds {line[:60]!r}, where CLASS/ID is expected")
+    if not found:
+        raise RequestError(f"food101: {path} is empty: extract it anew")
+    return found

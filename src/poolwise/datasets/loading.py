@@ -1,0 +1,80 @@
+"""Load a data set by its name: ``cifar10``, ``cifar100``, ``food101`` or ``folder:PATH``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from poolwise.datasets import cifar10, cifar100, folder, food101
+from poolwise.datasets.decoding import Reading
+from poolwise.datasets.sources import Source
+from poolwise.errors import RequestError, did_you_mean
+from poolwise.progress import Listener
+from poolwise.settings import Settings
+
+NAMES = ("cifar10", "cifar100", "food101")
+FOLDER_SIZE = 64  # pixels along one side, by default
+
+
+def load(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    seed: int = 0,
+    stream: str = "auto",
+    cache_images: bool | None = None,
+    skip_broken: bool = False,
+    follow_links: bool = False,
+    room: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Source:
+    """Load the data set that ``spec`` names.
+
+    Args:
+        spec: ``cifar10``, ``cifar100``, ``food101``, or ``folder:PATH`` with one subfolder a class.
+        image_size: Pixels along one side, for folders and food101 (default 64); CIFAR images are 32 pixels.
+        seed: Decides which images of a folder without a test part are held out.
+        stream, cache_images, skip_broken, room, say: How files are read, see ``decoding.Reading``; CIFAR is held in memory.
+        follow_links: Whether links out of a folder are followed.
+
+    Raises:
+        RequestError: The data set is unknown, missing or damaged.
+    """
+    if spec in ("cifar10", "cifar100"):
+        if image_size not in (None, 32):
+            raise RequestError(f"image size {image_size}: {spec} images are 32 pixels; leave --image-size out")
+        return cifar10.load(say or (lambda _: None)) if spec == "cifar10" else cifar100.load()
+    reading = Reading(image_size or FOLDER_SIZE, stream, cache_images, skip_broken, room, say)
+    if spec == "food101":
+        return food101.load(reading)
+    if spec.startswith("folder:"):
+        return folder.load(Path(spec.removeprefix("folder:")).expanduser(), reading, seed, follow_links)
+    raise RequestError(
+        f"unknown data {spec!r}{did_you_mean(spec, [*NAMES, 'folder:PATH'])}."
+        f" Allowed are {', '.join(NAMES)} and folder:PATH with one subfolder a class"
+    )
+
+
+def load_requested(settings: Settings, room: int | None, listener: Listener) -> Source:
+    """Load the data set that the settings name, and report it before and after.
+
+    Args:
+        settings: the request.
+        room: bytes of memory that images may take (None: a quarter of what is free).
+        listener: receives the lines.
+    """
+    listener.note(f"loading {settings.data}")
+    source = load(
+        settings.data,
+        image_size=settings.image_size,
+        seed=settings.seed,
+        stream=settings.stream,
+        cache_images=settings.cache_images,
+        skip_broken=settings.skip_broken,
+        follow_links=settings.follow_links,
+        room=room,
+        say=listener.note,
+    )
+    sizes = f"{len(source.train)} training and {len(source.test)} test images of {source.image_size} pixels"
+    listener.note(f"loaded {source.name}: {sizes}, {len(source.classes)} classes")
+    return source

@@ -1,0 +1,1 @@
+"""Networks from elsewhere (torchvision, timm, the user's own): slots, strides, and the adapter that makes them searchable."""

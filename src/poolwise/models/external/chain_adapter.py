@@ -1,0 +1,151 @@
+"""Anyone's network as a chain, so that everything which runs, ranks, prices and trains chains takes it.
+
+The layers are those that ``slots`` finds, each with the switch of its downsamplings (``halving``); the head is the
+network's own ``forward`` with the layers passed over. The chain is a view: it holds the network and nothing else, with the
+names that its weights have there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from poolwise.errors import RequestError
+from poolwise.models.chain import Chain
+from poolwise.models.external.slots import Slots, slots
+from poolwise.models.external.strides import Unit
+from poolwise.settings import Settings
+from poolwise.spaces import Pooling
+
+
+class Tail(nn.Module):
+    """What a network does behind its last layer: its ``forward`` with the layers passed over.
+
+    Args:
+        model: the network; the tail has those of its modules that are outside the layers.
+        layers: all modules that run in layers, as often as they do.
+        in_place: it changes what it is given, so it gets a copy.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module], in_place: bool):
+        super().__init__()
+        self.in_place = in_place
+        self.parts = nn.ModuleList(_outside(model, set(layers)))
+        self._model = (model,)  # in a tuple, so that its weights are not the tail's as well
+        self._calls = Counter(layers)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        with _passed_over(self._calls):
+            return self._model[0](features_BCHW.clone() if self.in_place else features_BCHW)
+
+
+def _outside(module: nn.Module, layers: set[nn.Module]) -> Iterator[nn.Module]:
+    if layers.isdisjoint(module.modules()):
+        yield module
+    elif module not in layers:
+        for part in module.children():
+            yield from _outside(part, layers)
+
+
+class _Pass:
+    """A ``forward`` that hands on what it is given, so many times; then it is the module's own."""
+
+    def __init__(self, module: nn.Module, times: int):
+        self.module, self.times = module, times
+
+    def __call__(self, features_BCHW: Tensor) -> Tensor:
+        self.times -= 1
+        return features_BCHW if self.times >= 0 else type(self.module).forward(self.module, features_BCHW)
+
+
+@contextmanager
+def _passed_over(calls: Mapping[nn.Module, int]) -> Iterator[None]:
+    """The first so many calls of each module do nothing inside, nor do its hooks."""
+    hooks = [(module, module._forward_pre_hooks, module._forward_hooks) for module in calls]
+    try:
+        for module, times in calls.items():
+            module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
+            module.forward = _Pass(module, times)
+        yield
+    finally:
+        for module, before, after in hooks:
+            module._forward_pre_hooks, module._forward_hooks = before, after
+            module.__dict__.pop("forward", None)
+
+
+class WholeChain(Chain):
+    """A chain that is a view of someone's network.
+
+    Args:
+        model: the network; it is used, not copied, and its downsamplings are moved at every pass.
+        found: its layers.
+    """
+
+    operator = "stride"
+
+    def __init__(self, model: nn.Module, found: Slots):
+        nn.Module.__init__(self)
+        self.model = model
+        self.names = [slot.name for slot in found.layers]
+        self.reduction = found.reduction
+        units = [Unit(own, halving if i else None, found.in_place[i]) for i, (own, halving) in enumerate(found.parts)]
+        # past nn.Module, which would count their weights as others than the network's
+        self.__dict__["layers"] = units
+        self.__dict__["head"] = Tail(model, [module for own, _ in found.parts for module in own], found.in_place[-1])
+
+    def whole(self, pooling: Pooling) -> nn.Module:
+        twin, depths = copy.deepcopy(self), [0, *pooling.depths()]
+        for i, unit in enumerate(twin.layers):
+            assert isinstance(unit, Unit)
+            unit.place(depths[i + 1] - depths[i])
+        return twin.model
+
+    def use_batch_statistics(self) -> None:
+        """Norms that normalise by the batch, as in a search: no running averages. Scale and shift stay what they are."""
+        for norm in self.model.modules():
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+                norm.track_running_stats = False
+                norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+
+
+def chained(model: nn.Module, example: Tensor) -> WholeChain:
+    """The network as a chain of the layers that ``slots`` finds; RequestError where it finds none."""
+    return WholeChain(model, slots(model, example))
+
+
+@torch.no_grad()
+def check_same(chain: WholeChain, pooling: Pooling, example: Tensor) -> None:
+    """RequestError unless layers and head, one after the other, give what the network itself does, to the bit."""
+    model = chain.whole(pooling).eval()
+    twin = copy.deepcopy(chain).eval()
+    features_BCHW, depths = example, [0, *pooling.depths()]
+    expected = model(example)
+    for i, unit in enumerate(twin.layers):
+        features_BCHW = unit(features_BCHW, 2 ** (depths[i + 1] - depths[i]))
+    found = twin.head(features_BCHW)
+    if not isinstance(expected, Tensor) or not torch.equal(found, expected):
+        raise RequestError(
+            f"{type(chain.model).__name__} does more than its layers one after the other and a head (its head uses features from"
+            " further in front, or what it returns is no tensor): it cannot be searched; poolwise.apply moves its downsamplings"
+        )
+
+
+def check_settings(settings: Settings) -> None:
+    """RequestError for what only families of this library have."""
+    given = {
+        "width": (settings.width is not None, "its network has its own; leave it out"),
+        "norm": (settings.norm == "affine", "it copies layers; use batch or recalibrated"),
+        "sharing": (settings.sharing == "resolution", "it copies layers; use full"),
+        "compile": (settings.compile != "off", "strides change between calls; use off"),
+    }
+    for name, (wrong, why) in given.items():
+        if wrong:
+            told = getattr(settings, name)
+            raise RequestError(
+                f"{name} {told} is for families of this library and the model is {settings.model}: {why}"
+            )

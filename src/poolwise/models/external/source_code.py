@@ -1,0 +1,66 @@
+"""Lines of Python that build what ``others.build`` builds, with the user's own library."""
+
+from __future__ import annotations
+
+from keyword import iskeyword
+
+from torch import nn
+
+from poolwise.models.external.networks import ALONE, LIBRARIES, arguments, build, in_file, own, runs
+from poolwise.spaces import Pooling
+
+_TRIED = (64, 224)  # pixels of what ``apply`` looks at where no example is given
+Lines = tuple[list[str], list[str]]  # imports, and what follows them
+
+
+def written(name: str, classes: int, pooling: Pooling | str) -> Lines:
+    """Lines that leave the network, its downsamplings moved, in ``model``.
+
+    A network that ``poolwise.backbone`` was given is made by a call of ``build``, which is left to its owner.
+    """
+    library, _, model = name.partition(":")
+    imports, lines = _by_library(library, model, classes) if library in LIBRARIES else _by_owner(name, classes)
+    shape = runs(build(name, classes))[0].shape
+    given = "" if shape[-1] in _TRIED else f", torch.zeros({', '.join(map(str, shape))})"
+    lines = [*lines, f"poolwise.apply(model, {str(pooling)!r}{given})"]
+    torch = ["import torch"] if any("torch." in line for line in lines) else []
+    return [*imports, *torch, "import poolwise"], lines
+
+
+def _by_library(library: str, model: str, classes: int) -> Lines:
+    if library == "timm":
+        return ["import timm"], [f"model = timm.create_model({model!r}, num_classes={classes})"]
+    more = "".join(f", {key}={value}" for key, value in ALONE.get(model, {}).items())
+    return ["from torchvision import models"], [f"model = models.get_model({model!r}, num_classes={classes}{more})"]
+
+
+def _by_owner(name: str, classes: int) -> Lines:
+    maker, file = own(name), in_file(name)
+    called = file[1] if file else "build"
+    plain, call = maker, called
+    if not isinstance(plain, nn.Module):
+        given = arguments(plain, classes)
+        plain, call = plain(**given), f"{called}({', '.join(f'{key}={value}' for key, value in given.items())})"
+    imports, found = [], [f"# build: what poolwise.backbone({name.partition(':')[2]!r}, build) was given"]
+    if file:
+        stem, place = file[0].stem, f"sys.path.insert(0, {str(file[0].parent)!r})"
+        imports, found = ["import sys"], [place, f"from {stem} import {called}"]
+        if not stem.isidentifier() or iskeyword(stem):
+            imports = ["import importlib", *imports]
+            found = [place, f"{called} = importlib.import_module({stem!r}).{called}"]
+    return imports, [*found, f"model = {call}", *_other_head(plain, build(name, classes))]
+
+
+def _other_head(plain: nn.Module, made: nn.Module) -> list[str]:
+    """The line that gives ``plain`` the head that ``made`` has for another number of classes."""
+    for name, module in plain.named_modules():
+        other = made.get_submodule(name)
+        if isinstance(module, nn.Linear) and isinstance(other, nn.Linear) and module.out_features != other.out_features:
+            parent, _, last = name.rpartition(".")
+            head = f"torch.nn.Linear({other.in_features}, {other.out_features}, bias={other.bias is not None})"
+            return (
+                [f"setattr(model.get_submodule({parent!r}), {last!r}, {head})"]
+                if parent
+                else [f"model.{last} = {head}"]
+            )
+    return []

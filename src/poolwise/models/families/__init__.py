@@ -1,0 +1,1 @@
+"""Network families of this library, one file each."""

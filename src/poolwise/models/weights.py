@@ -1,0 +1,277 @@
+"""Weights that trainings begin with: a file of the user's, or those that torchvision and timm hand out.
+
+A name is looked for as the plain network has it: as ``poolwise.network`` and ``poolwise export`` write a family of this
+library, as its own library does for any other. The last layer begins anew where it has another number of classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import urllib.error
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as parse
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from poolwise.datasets.official import ask
+from poolwise.errors import RequestError, RunFailure, did_you_mean
+from poolwise.models.chain import Chain
+from poolwise.models.external.chain_adapter import WholeChain
+from poolwise.models.external.networks import LIBRARIES
+from poolwise.process import generators_kept
+from poolwise.sanitize import check_header, visible
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training scripts put a state dict under
+_AVERAGES = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name.
+
+    Attributes:
+        told: where they are from, as it was asked for.
+        sha256: of the file's bytes; of names and numbers where the library hands out no file.
+    """
+
+    told: str
+    sha256: str
+    tensors: Mapping[str, Tensor] = field(repr=False)
+
+    def packed(self) -> Tensor:
+        """All tensors as the bytes of one, which another process opens from shared memory."""
+        return torch.frombuffer(bytearray(save(dict(self.tensors))), dtype=torch.uint8).share_memory_()
+
+    def opened(self, packed: Tensor) -> Weights:
+        """These weights with the tensors of ``packed``."""
+        return replace(self, tensors=parse(packed.numpy().tobytes()))
+
+
+def is_named(told: str) -> bool:
+    """Whether weights are a library's (``torchvision:resnet18``) and not a file."""
+    return told.partition(":")[0] in LIBRARIES and ":" in told
+
+
+def check_named(told: str) -> None:
+    """RequestError where neither a file that is read nor a library's weights are meant; nothing is opened."""
+    if not is_named(told) and Path(told).suffix.lower() not in SUFFIXES:
+        raise RequestError(
+            f"weights {told[:80]!r}: a file that ends with {', '.join(SUFFIXES)}, torchvision:NAME or timm:NAME is allowed"
+        )
+
+
+def load(told: str) -> Weights:
+    """Read or fetch weights.
+
+    Args:
+        told: a file (``.safetensors``; ``.pth``, ``.pt`` and ``.bin`` are read without unpickling objects);
+            ``torchvision:resnet18`` or ``torchvision:resnet18.IMAGENET1K_V1``; ``timm:resnet26d`` or with its tag.
+
+    Raises RequestError for an unknown name and for a file that is not weights, RunFailure where they cannot be fetched.
+    """
+    check_named(told)
+    if is_named(told):
+        library, _, name = told.partition(":")
+        return _of_torchvision(told, name) if library == "torchvision" else _of_timm(told, name)
+    return _of_file(told, Path(told).expanduser())
+
+
+def _of_file(told: str, path: Path) -> Weights:
+    shown = visible(str(path))
+    if not path.is_file():
+        raise RequestError(f"weights {shown}: there is no such file")
+    try:
+        data = path.read_bytes()
+        if path.suffix.lower() == ".safetensors":
+            check_header(path)
+            read: Any = parse(data)
+        else:
+            read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except RequestError:
+        raise
+    except Exception as error:  # readers of damaged files raise what they like
+        raise RequestError(f"weights {shown} cannot be read as tensors alone ({_first_line(error)})") from error
+    return Weights(told, hashlib.sha256(data).hexdigest(), _state_dict(read, shown))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return visible(lines[0])[:160] if lines else type(error).__name__
+
+
+def _state_dict(read: Any, shown: str) -> dict[str, Tensor]:
+    """Tensors by name out of what training scripts save."""
+    for key in _WRAPPERS:
+        if isinstance(read, dict) and isinstance(read.get(key), dict):
+            read = read[key]
+            break
+    named = isinstance(read, dict) and all(isinstance(key, str) for key in read)
+    tensors = {key: value for key, value in read.items() if isinstance(value, Tensor)} if named else {}
+    if not tensors:
+        raise RequestError(f"weights {shown} hold no tensors by name: a state dict is needed")
+    if all(key.startswith("module.") for key in tensors):  # of a network that was trained on several devices
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def _of_torchvision(told: str, name: str) -> Weights:
+    from torchvision import models
+
+    model, _, version = name.partition(".")
+    known = models.list_models(module=models)
+    if model not in known:
+        raise RequestError(
+            f"weights {told[:80]!r}: torchvision has no model {model[:60]!r}{did_you_mean(model, known)}"
+        )
+    kinds = models.get_model_weights(model)
+    listed = [kind.name for kind in kinds]
+    version = version or (kinds.DEFAULT.name if listed else "")
+    if version not in listed:
+        raise RequestError(
+            f"weights {told[:80]!r}: torchvision has {', '.join(listed) or 'none'} for {model}"
+            f"{did_you_mean(version, listed)}"
+        )
+    url = kinds[version].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        _download(url, path)
+    found = _of_file(told, path)
+    expected = path.stem.rpartition("-")[2]  # torchvision's files are named by the begin of their SHA-256
+    if not found.sha256.startswith(expected):
+        raise RunFailure(f"weights {path} are damaged: their SHA-256 does not begin with {expected}; remove the file")
+    return found
+
+
+def _download(url: str, path: Path) -> None:
+    try:
+        ask(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
+    except (OSError, urllib.error.URLError, RuntimeError) as error:
+        reason = getattr(error, "reason", error)
+        raise RunFailure(
+            f"weights {path.name} are not in {path.parent} and cannot be fetched ({reason}): put the file there, or give"
+            " another with --weights FILE"
+        ) from error
+
+
+def _of_timm(told: str, name: str) -> Weights:
+    try:
+        import timm
+    except ImportError as error:
+        raise RequestError("weights of timm need the package timm: pip install 'poolwise[timm]'") from error
+    model, known = name.partition(".")[0], timm.list_models()
+    if model not in known:
+        raise RequestError(f"weights {told[:80]!r}: timm has no model {model[:60]!r}{did_you_mean(model, known)}")
+    tags = timm.list_pretrained(f"{model}.*") if not timm.is_model_pretrained(name) else [name]
+    if not tags or ("." in name and name not in tags):
+        raise RequestError(f"weights {told[:80]!r}: timm has {', '.join(tags) or 'none'} for {model}")
+    about = timm.get_pretrained_cfg(name)
+    if about is None or not about.hf_hub_id:
+        raise RequestError(f"weights {told[:80]!r} are not on timm's hub: give a file with --weights FILE")
+    path = _from_hub(told, about.hf_hub_id, about.hf_hub_filename or "model.safetensors")
+    found = _of_file(told, path)
+    # timm renames what older files call otherwise
+    with generators_kept():  # the initial weights, which these take the place of
+        network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    return replace(found, tensors=network.state_dict())
+
+
+def _from_hub(told: str, repository: str, name: str) -> Path:
+    import huggingface_hub
+
+    path = huggingface_hub.try_to_load_from_cache(repository, name)
+    if isinstance(path, str):
+        return Path(path)
+    try:
+        with contextlib.suppress(urllib.error.HTTPError):  # a host that answers with an error answers
+            ask(huggingface_hub.constants.ENDPOINT)
+        return Path(huggingface_hub.hf_hub_download(repository, name))
+    except Exception as error:  # the hub has errors of its own
+        raise RunFailure(
+            f"weights {told} are not in {huggingface_hub.constants.HF_HUB_CACHE} and cannot be fetched"
+            f" ({_first_line(error)}): give a file with --weights FILE"
+        ) from error
+
+
+def plain_tensors(chain: Chain) -> tuple[dict[str, Tensor], set[str]]:
+    """Parameters and buffers by the names that the plain network has, and which of them belong to the head."""
+    if isinstance(chain, WholeChain):
+        held = {id(tensor) for tensor in chain.head.state_dict(keep_vars=True).values()}
+        own = dict(chain.model.state_dict(keep_vars=True))
+        return own, {key for key, tensor in own.items() if id(tensor) in held}
+    parts = [*((name, chain.at(i)) for i, name in enumerate(chain.names)), ("head", chain.head)]
+    own = {f"{name}.{key}": tensor for name, part in parts for key, tensor in part.state_dict(keep_vars=True).items()}
+    return own, {key for key in own if key.startswith("head.")}
+
+
+@torch.no_grad()
+def begin(chain: Chain, weights: Weights) -> list[str]:
+    """Put weights into a chain that has initial ones; returns the names of the head that keep those.
+
+    Norms that take batch statistics leave running averages alone. Raises RequestError, and changes nothing, where the weights
+    are those of another network.
+    """
+    own, head = plain_tensors(chain)
+    given = weights.tensors
+    anew = _anew(own, head, given)
+    wrong = [key for key in own if key not in given and key not in anew and not key.endswith(".num_batches_tracked")]
+    if wrong:
+        raise RequestError(
+            f"weights {weights.told} have no {wrong[0]} ({len(wrong)} of the network's {len(own)} names are missing; they"
+            f" hold {', '.join(list(given)[:3])}, ...): they are of another network"
+        )
+    taken = {key: tensor for key, tensor in own.items() if key in given and key not in anew}
+    for key, tensor in taken.items():
+        if tensor.shape != given[key].shape:
+            raise RequestError(
+                f"weights {weights.told} are of another network: {key} is {_shape(given[key])} there and {_shape(tensor)} here"
+            )
+        if not torch.isfinite(given[key]).all():
+            raise RequestError(f"weights {weights.told}: {key} has numbers that are not finite")
+    _check_left(own, weights)
+    for key, tensor in taken.items():
+        tensor.copy_(given[key])
+    return sorted(anew)
+
+
+def _anew(own: Mapping[str, Tensor], head: set[str], given: Mapping[str, Tensor]) -> set[str]:
+    """Names of the linear layers of the head whose outputs are others, or which the weights leave out altogether."""
+    if not any(key in given for key in head):
+        return set(head)
+    other = {
+        key.rpartition(".")[0]
+        for key in head
+        if key in given and own[key].dim() == 2 and own[key].shape != given[key].shape
+        and own[key].shape[1:] == given[key].shape[1:]
+    }  # fmt: skip
+    return {key for key in head if key.rpartition(".")[0] in other}
+
+
+def _check_left(own: Mapping[str, Tensor], weights: Weights) -> None:
+    """RequestError for tensors that have no place, but for averages of norms that keep none."""
+    for key in weights.tensors:
+        module, _, last = key.rpartition(".")
+        if key in own or last in _AVERAGES:
+            continue
+        if f"{module}.running_mean" in weights.tensors:
+            raise RequestError(
+                f"weights {weights.told} hold scale and shift of norms ({key}) and norm batch has none: search with --norm"
+                " affine or recalibrated, or begin only the retraining with them (--weights-for retrain)"
+            )
+        raise RequestError(
+            f"weights {weights.told} are of another network: {key} is not in it ({len(own)} names, the first are"
+            f" {', '.join(list(own)[:3])})"
+        )
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,231 @@
+"""Decide what a request leaves open: the number of SuperNets, the number format, processes and threads, and limits.
+
+Choices follow from the request and the device. They are measured only for ``auto``, within ``calibration.allowed_seconds``;
+only a limit of latency, a plan or a time budget may take longer. A few steps are timed to say how long a run will take,
+unless all choices are given.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from poolwise import constraints
+from poolwise.constraints import Found
+from poolwise.datasets.batches import Shuffled
+from poolwise.datasets.sources import Source
+from poolwise.experiment import Experiment, resolve
+from poolwise.process import free_bytes, threads_here
+from poolwise.progress import Listener
+from poolwise.rng import Streams
+from poolwise.settings import AUTO, Settings
+from poolwise.supernets import samplers
+from poolwise.supernets.budget import search_steps
+from poolwise.training import calibration, count_correct, sgd, train_step
+from poolwise.training.calibration import Parallel, Timing, cpu_threads
+from poolwise.training.workers import WorkerPool, wait_for_others
+
+MOST_PROCESSES = 8  # that share the CPU by rule; more take memory faster than they save time
+FASTER = 1.5  # a training step becomes this many times faster with twice the threads
+WORTHWHILE_MACS = 2e13  # work of fewer multiply-adds ends before further processes pay for their start
+_RANKED = 36  # configurations that the time of ranking is measured on
+_RANKED_MACS = 4e11  # about a second of 2 cores
+_TIMED_STEPS = 6
+
+
+def prepare(
+    settings: Settings,
+    source: Source | None = None,
+    trainings: int | None = None,
+    listener: Listener | None = None,
+) -> tuple[Experiment, Found | None]:
+    """Return the experiment of a new request with nothing left open, and what its limits leave.
+
+    Args:
+        settings: the request.
+        source: a loaded data set; by default the one that the settings name is loaded.
+        trainings: stand-alone trainings, where the run consists of them alone; by default it has a search and retraining.
+        listener: receives a line for what takes time.
+
+    Raises:
+        RequestError: the request is wrong, or limits leave no configuration.
+    """
+    settings = samplers.settled(settings)
+    experiment = resolve(settings, source, listener=listener)
+    steps = search_steps(experiment)  # raises for a wrong length before anything is measured
+    if trainings is None:
+        experiment = choose_supernets(experiment)
+        settings = experiment.settings
+        count = (settings.top + 3) * settings.retrain_seeds
+        total = count * experiment.retrain_steps + steps * 4 // 3  # a scoring pass after each search step
+    else:
+        total = trainings * experiment.retrain_steps
+    return constraints.limited(tune(experiment, total, listener))
+
+
+def choose_supernets(experiment: Experiment) -> Experiment:
+    """Return the experiment with a number of SuperNets and the reason for it, where the request leaves it to the method."""
+    if experiment.settings.supernets is not None:
+        return experiment
+    most = max(free_bytes(experiment.device) // 4 // (12 * experiment.supernet_parameters), 1)
+    steps, configurations = search_steps(experiment), experiment.space.size
+    settings, reason = samplers.left_open(experiment.settings, steps, configurations, most)
+    changes = {"supernets": settings.supernets, "branching": settings.branching}
+    return experiment.with_settings(**changes).with_choices(supernets_reason=reason)
+
+
+def tune(experiment: Experiment, steps: int, listener: Listener | None = None) -> Experiment:
+    """Return the experiment with the number format and the processes for a run of ``steps`` training steps.
+
+    They follow from the device. Only for ``auto`` are they measured, in at most ``calibration.allowed_seconds``.
+    """
+    settings, listener = experiment.settings, listener or Listener()
+    if settings.precision == AUTO:
+        listener.note("measuring which number format is the fastest (--precision auto)")
+        choice = _fastest_precision(experiment, steps)
+        experiment = experiment.with_choices(precision=choice.precision, precision_seconds=choice.seconds)
+    parallel = default_parallel(experiment, steps)
+    if settings.workers == AUTO and settings.threads is None and experiment.device.type == "cpu":
+        listener.note("measuring how many processes are the fastest (--workers auto)")
+        parallel = _fastest_parallel(experiment, steps) or parallel
+    return experiment.with_choices(parallel=parallel)
+
+
+def default_parallel(experiment: Experiment, steps: int) -> Parallel:
+    """Return the processes and threads for ``steps`` stand-alone training steps, by rule.
+
+    Small networks use many threads badly. So up to MOST_PROCESSES processes share the CPU evenly where the work is worth
+    their start; otherwise one process has all threads. The threads, which change the last bits of results, depend on the
+    request and on the number of cores, never on how busy the machine is.
+    """
+    settings, cores = experiment.settings, cpu_threads()
+    macs = 3.0 * steps * settings.batch_size * experiment.cost(experiment.default).macs
+    if experiment.device.type != "cpu" or settings.threads or macs < WORTHWHILE_MACS:
+        return Parallel(1, settings.threads or cores)
+    threads = -(-cores // MOST_PROCESSES)
+    processes = max(cores // threads, 1)
+    return Parallel(processes, threads, FASTER ** math.log2(cores / threads))
+
+
+def training_batch(experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """Return images_BCHW and labels_B of one training batch, for measurements."""
+    half = experiment.batches(experiment.training_images, experiment.settings.batch_size, experiment.halves[0])
+    images_BHWC, labels_B = half.take(np.arange(half.batch_size))
+    return half.normalise(images_BHWC), labels_B
+
+
+def _key(experiment: Experiment) -> dict[str, Any]:
+    """Return what a measurement depends on, beside the machine."""
+    batch, size = min(experiment.settings.batch_size, len(experiment.halves[0])), experiment.source.image_size
+    return {
+        "model": experiment.settings.model,
+        "width": experiment.width,
+        "shape": [batch, 3, size, size],
+        "classes": len(experiment.source.classes),
+    }
+
+
+def _fastest_precision(experiment: Experiment, steps: int) -> calibration.Choice:
+    """Time real training steps of the default configuration in each number format."""
+    build = partial(experiment.plain, experiment.default)
+    return calibration.choose(build, *training_batch(experiment), _key(experiment), steps=steps)
+
+
+def _fastest_parallel(experiment: Experiment, steps: int) -> Parallel | None:
+    """Time processes that train side by side; None where the run is too short for measuring."""
+    alone = _step_seconds(experiment)
+    return calibration.parallel(
+        partial(_side_by_side, experiment),
+        alone,
+        cpu_threads(),
+        {**_key(experiment), "precision": str(experiment.precision)},
+        calibration.allowed_seconds(steps * alone),
+    )
+
+
+def _side_by_side(experiment: Experiment, workers: int, threads: int) -> float:
+    """Return the median seconds of a training step in each of ``workers`` processes that train at once."""
+    with WorkerPool(experiment, workers, threads) as pool:
+        timings = [pool.submit(_time_together, workers) for _ in range(workers)]
+        return float(np.median([timing.result() for timing in timings]))
+
+
+def _time_together(experiment: Experiment, listener: Listener, _state: None, workers: int) -> float:
+    """Return the median seconds of a step in this process, once all ``workers`` processes are warm."""
+    return _step_seconds(experiment, partial(wait_for_others, listener, workers, seconds=20))
+
+
+def _step_seconds(experiment: Experiment, warm: Callable[[], object] = lambda: None) -> float:
+    """Return the median seconds of a few training steps of the default configuration; ``warm`` is called after the first.
+
+    Fewer are timed where they take more than LEAST_SECONDS together.
+    """
+    network = experiment.precision.place(experiment.plain(experiment.default), experiment.device)
+    optimizer = sgd(network, 0.01, 0.9, 0.0)
+    images_BCHW, labels_B = training_batch(experiment)
+    seconds: list[float] = []
+    while len(seconds) < _TIMED_STEPS and sum(seconds) < calibration.LEAST_SECONDS:
+        if len(seconds) == 1:  # kernels are prepared
+            warm()
+        start = time.perf_counter()
+        float(train_step(network, optimizer, images_BCHW, labels_B, 0.01, experiment.precision))
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:] or seconds))
+
+
+def quick_timing(experiment: Experiment) -> Timing | None:
+    """Estimate the costs of steps from a few training steps of the default configuration, in seconds.
+
+    Costs are taken to be proportional to multiply-adds. Returns None, and times nothing, where number format, threads and
+    workers are all given: such a run starts at once.
+    """
+    settings = experiment.settings
+    if None not in (settings.precision, settings.threads, settings.workers):
+        return None
+    macs, batch = experiment.cost(experiment.default).macs, min(settings.batch_size, len(experiment.halves[0]))
+    with threads_here(experiment.parallel.threads if experiment.parallel.workers == 1 else cpu_threads()):
+        seconds = _step_seconds(experiment)
+    forward = seconds / 3 / macs  # a training step costs three forward passes
+    return Timing((0.0, seconds / macs), (0.0, forward), forward / batch, 0.0)
+
+
+def timing(experiment: Experiment) -> Timing:
+    """Time steps and passes of the cheapest, the default and the most expensive configuration, and a piece of ranking.
+
+    This takes from seconds to a minute, once for each machine and network: only a plan or a time budget asks for it.
+    """
+    images_BCHW, labels_B = training_batch(experiment)
+    space, cost = experiment.space, experiment.cost
+    members = sorted({space[0], experiment.default, space[space.size - 1]}, key=lambda pooling: cost(pooling).macs)
+    networks = [(cost(pooling).macs, partial(experiment.plain, pooling)) for pooling in members]
+    order = Streams(0).child("calibration")
+    batches = experiment.batches(experiment.training_images, experiment.settings.batch_size, experiment.halves[0])
+    training = Shuffled(batches, order["order"], (experiment.augmentation, order["augment"]))
+    scoring = Shuffled(batches, order["score_order"])
+    load = lambda: (training.next(), scoring.next())  # noqa: E731
+    piece = _piece_of_ranking(experiment)
+    return calibration.timing(networks, images_BCHW, labels_B, experiment.precision, load, piece, _key(experiment))
+
+
+def _piece_of_ranking(experiment: Experiment) -> tuple[float, Callable[[], Callable[[], Any]]]:
+    """Return the multiply-adds of ranking some configurations on part of a batch, and a maker of what does it."""
+    size = experiment.space.size
+    poolings = [experiment.space[size * i // min(size, _RANKED)] for i in range(min(size, _RANKED))]
+    macs, half = experiment.cost.prefix_macs(poolings), experiment.halves[1]
+    count = max(min(experiment.settings.eval_batch_size, len(half), int(_RANKED_MACS / macs)), 2)
+
+    def prepare() -> Callable[[], Any]:
+        batches = experiment.batches(experiment.training_images, count, half)
+        images_BHWC, labels_B = batches.take(np.arange(count))
+        network = experiment.supernet("calibration", Streams(0))
+        experiment.precision.place(network, experiment.device)
+        images_BCHW = experiment.normalise(images_BHWC)
+        return partial(count_correct, network, poolings, images_BCHW, labels_B, experiment.precision)
+
+    return float(count * macs), prepare

@@ -1,0 +1,366 @@
+"""Estimates of what a run takes, before it starts; and settings that fit a given time.
+
+Steps, multiply-adds, memory and disk are computed. Seconds are known only where steps were timed: they are the lines
+``base + slope x MACs`` (``calibration.Timing``), averaged over the configurations.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from poolwise import parallelism
+from poolwise.datasets.sources import Source
+from poolwise.errors import RequestError
+from poolwise.experiment import Experiment
+from poolwise.pipeline import autotuning
+from poolwise.process import free_bytes
+from poolwise.progress import time_words
+from poolwise.settings import STEPS_A_SUPERNET, TRIED, Settings
+from poolwise.spaces import LISTED, Pooling
+from poolwise.supernets.budget import measuring_macs, search_steps, short_macs, short_trainings, whole_steps
+from poolwise.training import calibration
+from poolwise.training.calibration import CREW_SECONDS, Timing
+
+PROCESS_BYTES = 610 * 2**20  # a process with torch and its libraries loaded
+WORKER_BYTES = 300 * 2**20  # one more, which shares the pages of the libraries
+WORKING = {"float32": 2.1, "bfloat16": 1.0}  # peak of a training step by its float32 activations (benchmarks/memory.py)
+_SAMPLE = 2000  # configurations that averages are taken over, evenly spread over larger spaces
+_UNTIMED = Timing((math.nan, math.nan), (math.nan, math.nan), math.nan, math.nan)  # makes all seconds NaN
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run: optimizer steps (or images, for ranking), multiply-adds, seconds and bytes of memory.
+
+    ``fixed_seconds`` of the seconds do not grow with the steps; both are None where nothing was timed. ``told`` is what the
+    user calls it, where that is more than its name.
+    """
+
+    name: str
+    steps: int
+    macs: int
+    seconds: float | None
+    memory_bytes: int
+    fixed_seconds: float | None
+    told: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "fixed_seconds"):
+            if math.isnan(getattr(self, name) or 0.0):
+                object.__setattr__(self, name, None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will take.
+
+    ``disk_bytes`` is what its folder holds at the end, ``streamed_bytes`` what the images take that it reads from the cache,
+    ``supernets`` how many there are and why, where that was not asked for, ``timing`` what its seconds come from.
+    """
+
+    stages: tuple[Stage, ...]
+    disk_bytes: int
+    precision: str
+    parallel: str
+    streamed_bytes: int = 0
+    supernets: str | None = None
+    timing: Timing | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of all stages; None where nothing was timed."""
+        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
+        return sum(known) if len(known) == len(self.stages) else None
+
+    @property
+    def memory_bytes(self) -> int:
+        return max(stage.memory_bytes for stage in self.stages)
+
+    def of(self, name: str) -> float | None:
+        """Seconds of one stage; None where it is not planned or nothing was timed."""
+        return next((stage.seconds for stage in self.stages if stage.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        value = {**asdict(self), "seconds": self.seconds, "memory_bytes": self.memory_bytes}
+        del value["timing"]
+        return value
+
+    def lines(self) -> list[str]:
+        """For the user."""
+        told = [
+            f"{s.told or s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs"
+            + ("" if s.seconds is None else f", about {time_words(s.seconds)}")
+            for s in self.stages
+        ]
+        memory, disk = f"{self.memory_bytes / 2**30:.1f} GiB of memory", f"{_size(self.disk_bytes)} on disk"
+        if self.streamed_bytes:
+            disk += f" and {_size(self.streamed_bytes)} of images in the cache"
+        needs = f"{memory}, {disk}"
+        if self.seconds is not None:
+            needs = f"about {time_words(self.seconds)}, {needs}"
+        why = [self.supernets] if self.supernets and any(s.name == "search" for s in self.stages) else []
+        return [*why, *told, f"in all {needs}; {self.precision}, {self.parallel}"]
+
+
+def plan(
+    problem: Experiment,
+    stages: Sequence[str],
+    trainings: Sequence[tuple[Pooling, int]] | None = None,
+    timing: Timing | None = None,
+) -> Plan:
+    """What ``stages`` of ``search``, ``rank``, ``refine``, ``retrain``, ``exhaustive`` would take.
+
+    Args:
+        problem: its precision and parallel choice are those that the run will use.
+        trainings: stand-alone trainings by configuration and number of seeds, where they are known; otherwise the most
+            that retraining can need, at the average cost.
+        timing: what steps cost here (``autotuning.timing``, ``quick_timing``); without it no seconds are known.
+    """
+    makers = {"search": _search, "rank": _rank}
+    planned, seconds_of = [], timing or _UNTIMED
+    for name in stages:
+        if name in makers:
+            planned.append(makers[name](problem, seconds_of))
+            if name == "search" and short_trainings(problem).seeds:
+                planned.append(_short(problem, seconds_of))
+        elif name in ("refine", "retrain", "exhaustive"):
+            planned.append(_trainings(problem, name, trainings, seconds_of))
+    settings, parameters = problem.settings, problem.cost(problem.default).parameters
+    kept = {
+        "search": 16 * (settings.supernets or 0) * problem.supernet_parameters,
+        "retrain": 4 * (settings.top + 3) * settings.retrain_seeds * parameters,
+    }
+    disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
+    parallel = _parallel_words(problem, stages)
+    streamed, reason = problem.source.cached_bytes, problem.supernets_reason
+    return Plan(tuple(planned), disk, str(problem.precision), parallel, streamed, reason, timing)
+
+
+def _search(problem: Experiment, timing: Timing) -> Stage:
+    settings = problem.settings
+    macs = _mean_macs(problem)
+    step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
+    parallel = parallelism.for_search(problem)
+    count = parallel.workers
+    seconds, fixed = search_steps(problem) * step, 0.0
+    if count > 1:
+        share = calibration.share_of_use(settings.nets, problem.block, count)
+        alone = settings.warm_up  # one worker trains then
+        seconds, fixed = seconds * parallel.slowdown * (alone + (1 - alone) / count / share), CREW_SECONDS
+    batch = min(settings.batch_size, len(problem.halves[0]))
+    parameters = problem.cost(problem.default).parameters
+    # weights and momentum of all copies; gradients of those in use
+    weights = 8 * problem.supernet_parameters * settings.nets + 4 * parameters * count
+    memory = _memory(problem, count, batch) + weights
+    measured = measuring_macs(problem, settings, search_steps(problem), int(macs))
+    fixed += measured / (3 * batch * macs) * timing.seconds("train", macs)
+    return Stage(
+        "search",
+        search_steps(problem),
+        int(search_steps(problem) * batch * 4 * macs) + measured,
+        seconds + fixed,
+        memory,
+        fixed,
+    )
+
+
+def _rank(problem: Experiment, timing: Timing) -> Stage:
+    settings = problem.settings
+    count = _ranked(problem)
+    poolings, images = _members(problem, min(count, _SAMPLE)), len(problem.halves[1])
+    calibrated = len(problem.calibration_batches or ())
+    generator, macs = np.random.Generator(np.random.PCG64(0)), 0.0
+    for nets in settings.ranking_nets:  # each turn sees its share of the images
+        owner = generator.integers(nets, size=len(poolings))
+        groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
+        macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / settings.ranking_rotation
+    macs *= count / len(poolings)
+    parallel = parallelism.for_ranking(problem)
+    batches = problem.ranking_batches()
+    at_once = min(parallel.workers, batches.parts)
+    each = macs * timing.rank  # seconds of an image
+    seconds = images * each
+    if at_once > 1:
+        seconds = seconds * parallel.slowdown / at_once + CREW_SECONDS
+    seconds += calibrated * each  # in one process
+    evaluated = min(batches.batch_size, images)
+    dearest = max(problem.cost(p).activation_bytes for p in poolings)
+    memory = _memory(problem, at_once, 0) + at_once * evaluated * dearest // 4
+    images += calibrated
+    return Stage("rank", images * count, int(images * macs), seconds, memory, seconds)
+
+
+def _short(problem: Experiment, timing: Timing) -> Stage:
+    """Short trainings of every configuration, which are part of the search."""
+    length, seeds = short_trainings(problem)
+    macs, steps = _mean_macs(problem), length * seeds * problem.space.size
+    parallel = parallelism.for_trainings(problem)
+    at_once = min(parallel.workers, seeds * problem.space.size)
+    seconds, fixed = steps * (timing.seconds("train", macs) + timing.data), 0.0
+    if at_once > 1:
+        seconds, fixed = seconds * parallel.slowdown / at_once, CREW_SECONDS
+    batch = min(problem.settings.batch_size, len(problem.halves[0]))
+    memory = _memory(problem, at_once, batch) + at_once * 12 * problem.cost(problem.default).parameters
+    told = f"short trainings ({seeds} of {length} steps of each of {problem.space.size} configurations)"
+    return Stage("short", steps, short_macs(problem), seconds + fixed, memory, fixed, told)
+
+
+def _trainings(
+    problem: Experiment, name: str, trainings: Sequence[tuple[Pooling, int]] | None, timing: Timing
+) -> Stage:
+    settings, halved = problem.settings, name == "refine"
+    steps = problem.half_steps if halved else problem.retrain_steps
+    if halved:
+        count, macs = settings.trials, _mean_macs(problem)
+    elif trainings is None:
+        count, macs = (settings.top + 3) * settings.retrain_seeds, _mean_macs(problem)
+    else:
+        count = sum(seeds for _, seeds in trainings)
+        macs = sum(problem.cost(pooling).macs * seeds for pooling, seeds in trainings) / max(count, 1)
+    batch = min(settings.batch_size, len(problem.halves[0]) if halved else len(problem.training_images))
+    test = len(problem.halves[1]) if halved else len(problem.source.test)
+    trained, tested = (
+        steps * (timing.seconds("train", macs) + timing.data),
+        test / batch * timing.seconds("score", macs),
+    )
+    parallel = parallelism.for_trainings(problem)
+    asked = (settings.at_once or problem.parallel.workers) if halved else count
+    at_once = min(parallel.workers, count, asked)
+    rounds = count if at_once == 1 else -(-count // at_once) * parallel.slowdown
+    fixed = rounds * tested + (CREW_SECONDS if at_once > 1 else 0.0)
+    weights = 12 * problem.cost(problem.default).parameters
+    memory = _memory(problem, at_once, batch) + at_once * weights
+    total = int(count * (steps * batch * 3 + test) * macs)
+    return Stage(name, count * steps, total, rounds * trained + fixed, memory, fixed)
+
+
+def _ranked(problem: Experiment) -> int:
+    """The most configurations that ranking can score."""
+    space, width = problem.space, problem.settings.rank_beam
+    if width is not None:
+        return min(space.size, space.poolings * width * space.layers * TRIED + 1)
+    return space.size if space.size <= LISTED else min(search_steps(problem), LISTED) + 1
+
+
+def _members(problem: Experiment, most: int = _SAMPLE) -> list[Pooling]:
+    """The space, or as many evenly spread over a larger one."""
+    size = problem.space.size
+    if size <= most:
+        return list(problem.space)
+    return [problem.space[size * i // most] for i in range(most)]
+
+
+def _mean_macs(problem: Experiment) -> float:
+    return float(np.mean([problem.cost(pooling).macs for pooling in _members(problem)]))
+
+
+def _memory(problem: Experiment, processes: int, batch: int) -> int:
+    """Bytes of processes, images and the activations of a training step of the dearest configuration in each process."""
+    dearest = max(problem.cost(pooling).activation_bytes for pooling in _members(problem))
+    images = problem.source.train.held_bytes + problem.source.test.held_bytes
+    shared = images * (2 if processes > 1 else 1)
+    extra = processes if processes > 1 else 0
+    working = WORKING["bfloat16" if problem.precision.dtype == "bfloat16" else "float32"]
+    return PROCESS_BYTES + extra * WORKER_BYTES + shared + int(processes * batch * dearest * working)
+
+
+def _parallel_words(problem: Experiment, stages: Sequence[str]) -> str:
+    told = []
+    for name, choose in (("search", parallelism.for_search), ("trainings", parallelism.for_trainings)):
+        found, wanted = (
+            choose(problem),
+            name in stages or (name == "trainings" and {"refine", "retrain", "exhaustive"} & set(stages)),
+        )
+        count = found.workers
+        if wanted:
+            told.append(f"{name} in {count} process{'' if count == 1 else 'es'} of {found.threads} threads")
+    return ", ".join(told) or "one process"
+
+
+def check_memory(planned: Plan, problem: Experiment) -> None:
+    """RequestError where the run needs clearly more memory than is free, with what would make it fit."""
+    free = free_bytes(problem.device)
+    if planned.memory_bytes > free:
+        files = problem.settings.data == "food101" or problem.settings.data.startswith("folder:")
+        streaming = ", or --stream on" if files and not problem.source.cached_bytes else ""
+        raise RequestError(
+            f"this needs about {planned.memory_bytes / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free:"
+            f" use a smaller --batch-size (now {problem.settings.batch_size}) or --eval-batch-size"
+            f" (now {problem.settings.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images{streaming}"
+        )
+
+
+def parse_time(text: str) -> float:
+    """Seconds of ``90s``, ``30m``, ``2h`` or ``1h30m``. RequestError for anything else."""
+    match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", text.strip().lower(), flags=re.ASCII)
+    if not match or not any(match.groups()):
+        raise RequestError(f"time {text[:40]!r}: write it like 30m, 2h, 1h30m or 90s")
+    hours, minutes, seconds = (int(group or 0) for group in match.groups())
+    total = 3600 * hours + 60 * minutes + seconds
+    if total < 1:
+        raise RequestError(f"time {text[:40]!r}: at least one second is needed")
+    return float(total)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
+
+
+RESERVE = 0.95  # of the time is planned for
+
+
+def fit(
+    settings: Settings, seconds: float, stages: Sequence[str], kept: Iterable[str], source: Source | None = None
+) -> Settings:
+    """Settings whose ``stages`` take about ``seconds`` on this machine.
+
+    Ranking gets at most a quarter of the time (by fewer images), the search three fifths of the rest and retraining two;
+    M is lowered until each SuperNet has STEPS_A_SUPERNET steps. What is in ``kept`` stays as it is. RequestError where
+    nothing is left to fit, or the time does not allow even a few steps.
+    """
+    keep = {{"epochs": "steps", "retrain_epochs": "retrain_steps"}.get(name, name) for name in kept}
+    free = [n for n in ("steps", "retrain_steps", "supernets", "images") if n not in keep]
+    if not free:
+        raise RequestError(
+            "--time-budget has nothing to choose: leave out --steps, --retrain-steps, --supernets or --images"
+        )
+    available = RESERVE * seconds
+    problem, planned = _timed(settings, source, stages)
+    fixed = planned.of("rank") or 0.0
+    if "images" in free and fixed > available / 4:
+        least = 4 * len(problem.source.classes) * 4
+        images = max(int(len(problem.training_images) * available / 4 / fixed), least)
+        settings = replace(settings, images=min(images, len(problem.training_images)))
+        problem, planned = _timed(settings, problem.source, stages)
+    left = available - sum(stage.fixed_seconds or 0.0 for stage in planned.stages)
+    shares = {"search": 3.0, "retrain": 2.0, "exhaustive": 2.0}
+    weight = sum(shares[stage.name] for stage in planned.stages if stage.name in shares)
+    growing = {stage.name: (stage.seconds or 0.0) - (stage.fixed_seconds or 0.0) for stage in planned.stages}
+    for stage in planned.stages:
+        name = {"search": "steps", "retrain": "retrain_steps", "exhaustive": "retrain_steps"}.get(stage.name)
+        if name in free:
+            asked = whole_steps(problem) if name == "steps" else problem.retrain_steps
+            short = growing.get("short", 0.0) if name == "steps" else 0.0  # part of the search
+            steps = int(asked * left * shares[stage.name] / weight / (growing[stage.name] + short))
+            if steps < 10:
+                raise RequestError(
+                    f"{time_words(seconds)} allow {max(steps, 0)} steps of {stage.name}: give more time, or use a smaller"
+                    " --width, fewer --images or fewer --retrain-seeds"
+                )
+            settings = replace(settings, steps=steps) if name == "steps" else replace(settings, retrain_steps=steps)
+    if "supernets" in free and "search" in stages:
+        most = max((settings.steps or whole_steps(problem)) // STEPS_A_SUPERNET, 1)
+        settings = replace(settings, supernets=settings.supernets and min(settings.supernets, most))
+    return settings
+
+
+def _timed(settings: Settings, source: Source | None, stages: Sequence[str]) -> tuple[Experiment, Plan]:
+    """Return the experiment of a request and its plan, with steps timed on this machine."""
+    experiment, _ = autotuning.prepare(settings, source)
+    return experiment, plan(experiment, stages, timing=autotuning.timing(experiment))

@@ -1,0 +1,26 @@
+"""Controls that only count: no weights, no images, no compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from poolwise.models.cost import Cost
+
+COUNTED: dict[str, Callable[[Cost], float]] = {
+    "macs": lambda cost: cost.macs,
+    "productive": lambda cost: cost.productive,
+    "receptive_field": lambda cost: -cost.receptive_field,
+}
+"""What each control counts.
+
+macs: multiply-adds; the more are done, the better. productive: convolutions whose input receptive field is smaller than
+the image; the more, the better (Richter et al., "Should You Go Deeper?", ICMLA 2021). receptive_field: negated, since by
+the same argument layers that see beyond the image add nothing.
+"""
+
+
+def counted(name: str, costs: Iterable[Cost]) -> np.ndarray:
+    """scores_P float64 of the control ``name`` (one of COUNTED) from the costs of every configuration, in order."""
+    return np.array([COUNTED[name](cost) for cost in costs], float)

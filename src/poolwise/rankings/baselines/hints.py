@@ -1,0 +1,28 @@
+"""What is known of a configuration before it is trained, for methods that learn how far to trust it (``trialing.refine``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from poolwise.models.cost import Cost
+from poolwise.spaces import Pooling
+
+HINTS: dict[str, Callable[[Pooling, Cost], float]] = {
+    "productive": lambda _, cost: float(cost.productive),
+    "macs": lambda _, cost: float(np.log(cost.macs)),
+    "last_stage": lambda pooling, _: float(np.log(pooling.stages[-1])),
+}
+"""productive and macs are the controls of these names, MACs as their logarithm. last_stage: logarithm of the number of
+layers at the last resolution, since what is late pooled gains by productive convolutions until the last stage starves; it
+was added after looking at both tables of the package, so what they say of it is no test."""
+
+
+def hints(costs: Mapping[Pooling, Cost]) -> dict[str, Callable[[Pooling], float]]:
+    """Name -> hint of a configuration that ``costs`` prices."""
+    return {name: _of(hint, costs) for name, hint in HINTS.items()}
+
+
+def _of(hint: Callable[[Pooling, Cost], float], costs: Mapping[Pooling, Cost]) -> Callable[[Pooling], float]:
+    return lambda pooling: hint(pooling, costs[pooling])

@@ -1,0 +1,84 @@
+"""Stand-alone training of every configuration of a space, or of those that are listed, with several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from poolwise.errors import PoolwiseError
+from poolwise.experiment import Experiment
+from poolwise.parallelism import for_trainings
+from poolwise.progress import Listener
+from poolwise.spaces import Pooling
+from poolwise.storage import FORMAT, RunFolder, environment
+from poolwise.storage.tables import seed_agreement
+from poolwise.training.standalone import RETRAINING
+from poolwise.training.trials import Request, TrialRunner
+
+
+def exhaustive(
+    problem: Experiment, folder: RunFolder, poolings: Sequence[Pooling], listener: Listener, retry: bool = False
+) -> dict[str, Any]:
+    """Train what is not trained yet, seed by seed, and write exhaustive.json.
+
+    A training whose loss is not finite is kept as failed and told of; ``retry`` repeats those.
+    """
+    names = [str(pooling) for pooling in poolings]
+    seeds = list(range(1, problem.settings.retrain_seeds + 1))
+    steps, parallel = problem.retrain_steps, for_trainings(problem)
+    runner = TrialRunner(
+        problem,
+        folder.trials(),
+        RETRAINING,
+        listener,
+        workers=parallel.workers,
+        threads=parallel.threads,
+        retry_failed=retry,
+        record_errors=(PoolwiseError,),
+    )
+    requested = [Request(name, seed, steps) for seed in seeds for name in names]
+    rows = runner.run(requested, "exhaustive")
+    results = []
+    for name in names:
+        own = [rows[Request(name, seed, steps)]["accuracy"] for seed in seeds]
+        done = [value for value in own if value is not None]
+        results.append(
+            {
+                "pooling": name,
+                "accuracies": own,
+                "mean": float(np.mean(done)) if done else None,
+                "std": float(np.std(done, ddof=1)) if len(done) > 1 else None,
+            }
+        )
+    value = {
+        "format": FORMAT,
+        "space": problem.space.to_json(),
+        "seeds": seeds,
+        "steps": steps,
+        "results": results,
+        "failed": [{"pooling": p, "seed": s, "error": row["error"]} for (p, s, _), row in rows.items() if row["error"]],
+        "width": problem.width,
+        "noise": _noise(results),
+        "ceiling": seed_agreement(_complete(results)),
+        "settings": problem.settings.to_json(),
+        "data": problem.describe_data(),
+        "precision": str(problem.precision),
+        "threads": parallel.threads,
+        **environment(),
+    }
+    folder.write_json("exhaustive.json", value)
+    return value
+
+
+def _noise(results: list[dict[str, Any]]) -> float | None:
+    """Standard deviation between seeds in points, pooled over configurations; None where none has two seeds."""
+    stds = [result["std"] for result in results if result["std"] is not None]
+    return 100 * float(np.sqrt(np.mean(np.square(stds)))) if stds else None
+
+
+def _complete(results: list[dict[str, Any]]) -> list[list[float]]:
+    """Accuracies seed by seed, of the configurations that have all seeds."""
+    whole = [result["accuracies"] for result in results if None not in result["accuracies"]]
+    return [list(column) for column in zip(*whole, strict=True)] if len(whole) > 1 else []

@@ -1,0 +1,219 @@
+"""From a ranking to a decision: a handful of stand-alone trainings where they tell most, and three picks.
+
+Trainings are on the training half and judged by the scoring half, so the test set that the verdict is made on has chosen
+nothing. Finished ones are in ``refine.sqlite``; the same request again goes on with what is missing, more ``trials`` go
+on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from poolwise.experiment import Experiment
+from poolwise.parallelism import for_trainings
+from poolwise.progress import Listener
+from poolwise.rankings import baselines
+from poolwise.selection import strategies
+from poolwise.selection.picks import among_refined
+from poolwise.selection.strategies.refine import CANDIDATES, DOUBT, Refine
+from poolwise.selection.strategies.surrogate import Surrogate
+from poolwise.spaces import Pooling, PoolingSpace, Subspace
+from poolwise.storage import FORMAT, RunFolder, environment
+from poolwise.training.standalone import Purpose
+from poolwise.training.trials import Request, TrialRunner
+
+OUTPUT = "refine.json"
+PURPOSE = Purpose("refine")
+NORMAL_95 = 1.959964
+_PARETO = 600  # configurations among which a front is looked for, the most promising
+_ANY = 2**62  # multiply-adds: trainings are counted here, not they
+
+
+def hints_of(problem: Experiment, ranking: Mapping[str, Any]) -> dict[str, Callable[[Pooling], float]]:
+    """What is known of every configuration: its smoothed score, and what costs nothing."""
+    smoothed = {row["pooling"]: float(row["smoothed"]) for row in ranking["ranking"]}
+    priced = {pooling: problem.cost(pooling) for pooling in map(Pooling.parse, smoothed)}
+    return {"scores": lambda pooling: smoothed[str(pooling)], **baselines.hints(priced)}
+
+
+def _chosen_from(problem: Experiment, ranking: Mapping[str, Any]) -> PoolingSpace:
+    """The whole space; where not all of it was ranked, the first of the ranking and the default."""
+    if ranking.get("covered") == ranking.get("configurations"):
+        return problem.space
+    ranked = [Pooling.parse(row["pooling"]) for row in ranking["ranking"]]
+    return Subspace.of(problem.space, {*[p for p in ranked if p in problem.space][:CANDIDATES], problem.default})
+
+
+def inputs(ranking: Mapping[str, Any]) -> object:
+    """Return the part of ``ranking.json`` that a refinement depends on.
+
+    The smoothed scores are hints. The order only says which configurations are candidates where not all were ranked.
+    """
+    smoothed = {row["pooling"]: row["smoothed"] for row in ranking["ranking"]}
+    partial = ranking.get("covered") != ranking.get("configurations")
+    return smoothed, [row["pooling"] for row in ranking["ranking"]] if partial else None
+
+
+def method_of(problem: Experiment, ranking: Mapping[str, Any], name: str) -> strategies.Method:
+    """A method at its beginning. RequestError for an unknown one, or one whose package is missing."""
+    settings = problem.settings
+    return strategies.create(
+        name,
+        _chosen_from(problem, ranking),
+        seed=settings.seed,
+        macs=_ANY,
+        steps=problem.half_steps,
+        cost=lambda pooling, steps: steps * problem.cost(pooling).macs,
+        trials=settings.trials,
+        default=problem.default,
+        hints=hints_of(problem, ranking),
+        margin=settings.margin,
+    )
+
+
+def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+    """Train what the method asks for until it is sure or ``trials`` are done; write refine.json."""
+    settings = problem.settings
+    ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
+    method, parallel = method_of(problem, ranking, settings.refiner), for_trainings(problem)
+    runner = TrialRunner(
+        problem,
+        folder.trials("refine.sqlite"),
+        PURPOSE,
+        listener,
+        workers=parallel.workers,
+        threads=parallel.threads,
+        consequence="; it counts as the worst",
+    )
+    listener.start("refine", settings.trials * method.steps)
+    rows: dict[Request, dict[str, Any]] = {}
+    order: list[strategies.Ask] = []
+    while batch := method.ask_all(settings.at_once or problem.parallel.workers):
+        requests = [Request(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
+        rows |= runner.run(requests)
+        for ask, request in zip(batch, requests, strict=True):
+            accuracy = rows[request]["accuracy"]
+            method.tell(*ask, _worst(method) if accuracy is None else accuracy)
+            order.append(ask)
+    listener.finish()
+    value = _describe(problem, folder, ranking, method, order, rows)
+    folder.write_json(OUTPUT, value)
+    return value
+
+
+def _worst(method: strategies.Method) -> float:
+    """What a training that failed counts as: the worst that did not."""
+    return min((accuracy for own in method.told.values() for accuracy in own), default=0.0)
+
+
+def _belief(problem: Experiment, ranking: Mapping[str, Any], method: strategies.Method) -> Refine:
+    """What all trainings say together, whichever method chose them."""
+    if isinstance(method, Refine):
+        return method
+    model = method_of(problem, ranking, "refine")
+    assert isinstance(model, Refine)
+    for (pooling, steps), accuracies in method.told.items():
+        for accuracy in accuracies:
+            model.observe(pooling, steps, accuracy)
+    return model
+
+
+def _describe(
+    problem: Experiment,
+    folder: RunFolder,
+    ranking: Mapping[str, Any],
+    method: strategies.Method,
+    order: list[strategies.Ask],
+    known: Mapping[Request, Mapping[str, Any]],
+) -> dict[str, Any]:
+    settings, model = problem.settings, _belief(problem, ranking, method)
+    latency: dict[str, float] = folder.request().get("limits", {}).get("latency_ms", {})
+    belief, doubt = model.belief, model.doubt(settings.margin)
+    best_P = belief.best(np.random.Generator(np.random.PCG64(settings.seed)))
+    foretold_N, error_N = belief.left_out()
+    rows: list[dict[str, Any]] = []
+    for place, pooling in enumerate(model.candidates):
+        mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, problem.cost(pooling)
+        own = [known[Request(str(pooling), a.seed, a.steps)]["accuracy"] for a in order if a.pooling == pooling]
+        rows.append(
+            {
+                "pooling": str(pooling),
+                "expected": float(mean),
+                "interval": [float(mean - NORMAL_95 * deviation), float(mean + NORMAL_95 * deviation)],
+                "best": float(best_P[place]),
+                "trainings": len(own),
+                "macs": cost.macs,
+                "macs_ratio": cost.macs_ratio,
+                "parameters": cost.parameters,
+                "activation_bytes": cost.activation_bytes,
+                "latency_ms": latency.get(str(pooling)),
+            }
+        )
+    _add_fronts(rows, model)
+    rows.sort(key=lambda row: (-row["expected"], row["macs"], Pooling.parse(row["pooling"])))
+    sure = len(order) < settings.trials and model.sure
+    return {
+        "format": FORMAT,
+        "method": settings.refiner,
+        "default": str(problem.default),
+        "steps": method.steps,
+        "images": {"training": len(problem.halves[0]), "scoring": len(problem.halves[1])},
+        "trials": [
+            {
+                "pooling": str(ask.pooling),
+                "seed": ask.seed,
+                "steps": ask.steps,
+                "accuracy": known[Request(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
+                "foretold": foretold_N[i] / 100 if model is method else None,
+                "error": error_N[i] / 100 if model is method else None,
+            }
+            for i, ask in enumerate(order)
+        ],
+        "left_out": _left_out(belief, foretold_N, error_N),
+        "hints": {
+            name: {"ignored": hint.ignored, "weight": hint.weight}
+            for name, hint in zip(model.task.hints, belief.hints(), strict=True)
+        },
+        "noise": belief.noise,
+        "agreement": belief.agreement if any(belief.short) else None,
+        "margin": settings.margin,
+        "doubt": doubt,
+        "stopped": (
+            f"nothing is left that is better by more than {settings.margin:g} points with a probability of {DOUBT:.0%}"
+            if sure
+            else f"{settings.trials} trainings are done; something better by more than {settings.margin:g} points is left"
+            f" with a probability of {doubt:.0%}"
+        ),
+        "picks": among_refined(rows, str(problem.default), settings).to_json(),
+        "configurations": rows,
+        "settings": settings.to_json(),
+        "precision": str(problem.precision),
+        **environment(),
+    }
+
+
+def _left_out(belief: Surrogate, foretold_N: np.ndarray, error_N: np.ndarray) -> dict[str, float]:
+    """How well each training is foretold from all others: root mean square in points, and the share within its 95 %."""
+    gap_N = np.array(belief.values) - foretold_N
+    return {
+        "error": float(np.sqrt(np.mean(gap_N**2))),
+        "within": float(np.mean(np.abs(gap_N) <= NORMAL_95 * error_N)),
+    }
+
+
+def _add_fronts(rows: list[dict[str, Any]], model: Refine) -> None:
+    """To each row, for each cost: probability that nothing that takes no more of it is truly better."""
+    places = np.argsort(-model.belief.mean_P, kind="stable")[:_PARETO]
+    drawn_nP = model.belief.draws(places, np.random.Generator(np.random.PCG64(len(model.belief))))
+    for row in rows:
+        row["front"] = {}
+    for cost in ("macs", "activation_bytes", "latency_ms"):
+        known = [i for i, place in enumerate(places) if rows[place][cost] is not None]
+        known.sort(key=lambda i: (rows[places[i]][cost], -model.belief.mean_P[places[i]]))
+        best_n = np.full(len(drawn_nP), -np.inf)
+        for i in known:
+            rows[places[i]]["front"][cost] = float((drawn_nP[:, i] > best_n).mean())
+            best_n = np.maximum(best_n, drawn_nP[:, i])

@@ -1,0 +1,234 @@
+"""Retraining the picks beside the default, and the verdict: fresh seeds, paired, on the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from poolwise import statistics
+from poolwise.errors import PoolwiseError, RunFailure, WorkerDied
+from poolwise.experiment import Experiment
+from poolwise.parallelism import for_trainings
+from poolwise.progress import Listener
+from poolwise.selection.picks import RANKING, picks_of
+from poolwise.spaces import Pooling
+from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.training.standalone import RETRAINING
+from poolwise.training.trials import Request, TrialRunner
+
+OUTPUT, VERDICT = "retrain.json", "verdict.json"
+
+
+def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+    """Retrain the picks and the default; write retrain.json and verdict.json.
+
+    Finished trainings are found in ``trials.sqlite`` and not repeated. Seeds are fresh: none of them chose the picks.
+    With ``until_decided`` the pick and the default get one more seed after the other until more would not change the verdict.
+    """
+    settings, default = problem.settings, str(problem.default)
+    roles = picks_of(folder, settings).roles
+    pick, seeds = next(iter(roles)), list(range(1, settings.retrain_seeds + 1))
+    _train(problem, folder, [(p, s) for s in seeds for p in roles], listener)
+    looks = (settings.retrain_seeds, settings.max_seeds) if settings.until_decided and pick != default else None
+    pair = list(seeds)
+    while looks and len(pair) < settings.max_seeds:
+        told = [_accuracies(problem, folder, pooling, pair) for pooling in (pick, default)]
+        if statistics.compare_paired(told[0], told[1], settings.margin, looks).decided:
+            break
+        pair.append(len(pair) + 1)
+        _train(problem, folder, [(p, pair[-1]) for p in (pick, default)], listener)
+    accuracies = {p: _accuracies(problem, folder, p, pair if p in (pick, default) else seeds) for p in roles}
+    value = _describe(problem, roles, seeds, accuracies, looks)
+    if settings.equal_cost and pick != default:
+        value["equal_cost"] = _equal_cost(problem, folder, listener, pick, accuracies[pick])
+    folder.write_json(VERDICT, _verdict(problem, value))
+    folder.write_json(OUTPUT, value)
+    return value
+
+
+def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str, int]], listener: Listener) -> None:
+    """Train every (pooling, seed) that is not recorded with its weights. RunFailure in the end if a worker died of one."""
+    parallel = for_trainings(experiment)
+    runner = TrialRunner(
+        experiment,
+        folder.trials(),
+        RETRAINING,
+        listener,
+        workers=parallel.workers,
+        threads=parallel.threads,
+        save_weights_to=folder,
+        retry_failed=True,
+        record_errors=(WorkerDied,),
+    )
+    rows = runner.run([Request(*pair, experiment.retrain_steps) for pair in pairs], "retrain")
+    errors = [row["error"] for row in rows.values() if row["state"] == "failed"]
+    if errors:
+        raise RunFailure(
+            f"{errors[-1]}; all others are finished and kept: poolwise resume {folder.path} tries it again"
+        )
+
+
+def _train_rival(experiment: Experiment, trials: Trials, seeds: Iterable[int], listener: Listener) -> None:
+    """Train the default of an experiment of equal cost with every seed that is not recorded."""
+    parallel = for_trainings(experiment)
+    runner = TrialRunner(
+        experiment,
+        trials,
+        RETRAINING,
+        listener,
+        workers=parallel.workers,
+        threads=parallel.threads,
+        retry_failed=True,
+        record_errors=(PoolwiseError,),
+    )
+    default, steps = str(experiment.default), experiment.retrain_steps
+    runner.run([Request(default, seed, steps) for seed in seeds], "equal cost")
+
+
+def _accuracies(
+    problem: Experiment, folder: RunFolder, pooling: str, seeds: Sequence[int], file: str = "trials.sqlite"
+) -> list[float]:
+    trials, found = folder.trials(file), []
+    for seed in seeds:
+        accuracy = trials.accuracy(pooling, seed, problem.retrain_steps)
+        if accuracy is None:
+            raise RunFailure(f"{trials.path} has no training of {pooling}, seed {seed}: poolwise resume {folder.path}")
+        found.append(accuracy)
+    return found
+
+
+def fits(folder: RunFolder) -> bool:
+    """Return whether ``retrain.json`` is of the picks that the run has now."""
+    if not folder.has(RANKING):
+        return True
+    retrained = {row["pooling"]: row["roles"] for row in folder.read(OUTPUT, "")["results"]}
+    return retrained == picks_of(folder).roles
+
+
+def _describe(
+    problem: Experiment,
+    roles: Mapping[str, list[str]],
+    seeds: Sequence[int],
+    accuracies: dict[str, list[float]],
+    looks: tuple[int, int] | None,
+) -> dict[str, Any]:
+    default, pick, margin = str(problem.default), next(iter(roles)), problem.settings.margin
+    results = []
+    for pooling, own in roles.items():
+        values, cost = np.array(accuracies[pooling]), problem.cost(Pooling.parse(pooling))
+        result: dict[str, Any] = {
+            "pooling": pooling,
+            "roles": own,
+            "accuracies": values.tolist(),
+            "mean": float(values.mean()),
+            "std": float(values.std(ddof=1)) if len(values) > 1 else None,
+            "macs": cost.macs,
+            "macs_ratio": cost.macs_ratio,
+        }
+        if pooling != default:
+            base = accuracies[default][: len(values)]
+            comparison = statistics.compare_paired(values.tolist(), base, margin, looks if pooling == pick else None)
+            told = statistics.sentence(pooling, default, comparison, cost.macs_ratio)
+            result["comparison"] = {**comparison.to_json(), "sentence": told}
+        results.append(result)
+    return {
+        "format": FORMAT,
+        "verdict": results[0]["comparison"]["sentence"] if "comparison" in results[0] else _itself(default),
+        "default": default,
+        "seeds": list(seeds),
+        "steps": problem.retrain_steps,
+        "training_images": len(problem.training_images),
+        "test_images": len(problem.source.test),
+        "results": results,
+        "equal_cost": [],
+        "settings": problem.settings.to_json(),
+        "precision": str(problem.precision),
+        **environment(),
+    }
+
+
+def _itself(default: str) -> str:
+    return f"The search picks the default {default} itself: nothing is gained and nothing is lost."
+
+
+def _equal_cost(
+    problem: Experiment, folder: RunFolder, listener: Listener, pick: str, accuracies: list[float]
+) -> list[dict[str, Any]]:
+    """The pick against the default with as many MACs: widened, and trained longer; nothing for a pick that is no dearer."""
+    ratio, default = problem.cost(Pooling.parse(pick)).macs_ratio, str(problem.default)
+    if ratio <= 1.005:
+        return []
+    longer = round(problem.retrain_steps * ratio)
+    rivals = [(f"default trained {longer} steps", "default-longer.sqlite", problem.with_settings(retrain_steps=longer))]
+    # else there is no wider network of its kind, or none with these weights
+    if problem.width is not None and not problem.settings.begins("retrain"):
+        rivals.append(_widened(problem, ratio))
+    found = []
+    for name, file, varied in rivals:
+        seeds = range(1, len(accuracies) + 1)
+        _train_rival(varied, folder.trials(file), seeds, listener)
+        own = _accuracies(varied, folder, default, seeds, file)
+        comparison = statistics.compare_paired(accuracies, own, problem.settings.margin)
+        macs = varied.cost(problem.default).macs * varied.retrain_steps
+        spent = macs / (problem.cost(problem.default).macs * problem.retrain_steps)
+        told = f"{pick} against the {name}: {comparison.difference:+.2f} points"
+        if comparison.interval is not None:
+            told += " ({:+.2f} to {:+.2f})".format(*comparison.interval)
+        found.append(
+            {
+                "name": name,
+                "width": varied.width,
+                "steps": varied.retrain_steps,
+                "training_macs_ratio": spent,
+                "accuracies": own,
+                "mean": float(np.mean(own)),
+                "comparison": {**comparison.to_json(), "sentence": f"{told}: {comparison.verdict}."},
+            }
+        )
+    return found
+
+
+def _widened(problem: Experiment, ratio: float) -> tuple[str, str, Experiment]:
+    """The default with the number of channels whose MACs come closest to ``ratio`` times its own."""
+    assert problem.width is not None
+    wanted, guess = ratio * problem.cost(problem.default).macs, problem.width * ratio**0.5
+    widths = range(max(int(guess) - 2, problem.width), int(guess) + 4)
+    candidates = [problem.with_settings(width=width) for width in widths]
+    best = min(candidates, key=lambda varied: abs(varied.cost(problem.default).macs - wanted))
+    return f"default with {best.width} channels at first", f"default-width{best.width}.sqlite", best
+
+
+def _verdict(problem: Experiment, value: dict[str, Any]) -> dict[str, Any]:
+    """What the whole run comes to, on one page."""
+    pick, settings = value["results"][0], problem.settings
+    comparison = pick.get("comparison")
+    return {
+        "format": FORMAT,
+        "verdict": comparison["verdict"] if comparison else "the default itself",
+        "sentence": value["verdict"],
+        "pick": pick["pooling"],
+        "default": value["default"],
+        "macs_ratio": pick["macs_ratio"],
+        "margin": settings.margin,
+        "comparison": comparison,
+        "looks": [settings.retrain_seeds, settings.max_seeds] if settings.until_decided else None,
+        "equal_cost": [
+            {key: rival[key] for key in ("name", "training_macs_ratio", "comparison")} for rival in value["equal_cost"]
+        ],
+        "others": [
+            {
+                "pooling": row["pooling"],
+                "roles": row["roles"],
+                "macs_ratio": row["macs_ratio"],
+                "comparison": row["comparison"],
+            }
+            for row in value["results"][1:]
+            if "comparison" in row
+        ],
+        "steps": value["steps"],
+        "training_images": value["training_images"],
+        "test_images": value["test_images"],
+        **environment(),
+    }

@@ -1,0 +1,103 @@
+"""Optuna's samplers by ask and tell: the tree-structured Parzen estimator and a Gaussian process.
+
+Sources: Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (NeurIPS 2011); Akiba et al., "Optuna" (KDD 2019).
+A configuration is given as one whole number a pooling, each from 0 to the number of free layers. Sorted, every tuple is
+one member of the space and every member is one sorted tuple: the i-th smallest number counts the layers before pooling
+i beyond the fewest there can be. In a space of several numbers of poolings the greatest number says that there is none.
+Optuna is told the sorted tuple. Needs the extra ``compare``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from poolwise.errors import RequestError
+from poolwise.selection.strategies.base import Method, Task, register
+from poolwise.spaces import Pooling, PoolingSpace
+
+STARTUP = 5  # uniform trainings before the model speaks
+_TRIES = 4  # proposals that were trained before are drawn anew so many times
+
+
+class _Optuna(Method):
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        try:
+            import optuna
+        except ImportError:
+            raise RequestError("this method needs optuna: pip install 'poolwise[compare]'") from None
+        self.optuna = optuna
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        whole = self.space.whole
+        spaces = {
+            count: PoolingSpace(whole.layers, count, whole.min_stage, whole.shared_slots) for count in whole.counts
+        }
+        self._offsets = list(spaces[whole.poolings][0].positions)
+        free = [_free(space) for space in spaces.values()]
+        self._none = max(free) + 1  # where numbers of poolings differ, the number of one that is not there
+        self._free = self._none if len(free) > 1 else max(free)
+        entropy = int(self.streams["optuna"].integers(2**31))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study = optuna.create_study(direction="maximize", sampler=self._sampler(entropy))
+        self._distributions: dict[str, Any] = {
+            f"pooling{i}": optuna.distributions.IntDistribution(0, self._free) for i in range(self.space.poolings)
+        }
+
+    def _sampler(self, seed: int) -> Any:
+        raise NotImplementedError
+
+    def _next(self) -> tuple[Pooling, int] | None:
+        if len(self.told) < STARTUP or self.space.size < 2:
+            return self.uniform(self.streams["startup"]), self.steps
+        for _ in range(_TRIES):
+            trial = self._study.ask(self._distributions)
+            self._study.tell(trial, state=self.optuna.trial.TrialState.FAIL)  # what is told later has sorted numbers
+            pooling = self._member(sorted(trial.params.values()))
+            if pooling is not None and pooling in self.space and self.unseen(pooling):
+                return pooling, self.steps
+        if pooling is None or pooling not in self.space:
+            return self.uniform(self.streams["around"]), self.steps
+        around = [neighbour for neighbour in self.space.neighbours(pooling) if self.unseen(neighbour)] or [pooling]
+        return around[int(self.streams["around"].integers(len(around)))], self.steps
+
+    def _member(self, numbers: list[int]) -> Pooling | None:
+        """The configuration of sorted numbers; None where they leave no layer behind the last pooling."""
+        pairs = zip(numbers, self._offsets, strict=True)
+        positions = [number + offset for number, offset in pairs if number < self._none]
+        if positions and positions[-1] >= self.space.layers:
+            return None
+        return Pooling.from_positions(positions, self.space.layers)
+
+    def _learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:
+        numbers = [position - offset for position, offset in zip(pooling.positions, self._offsets, strict=False)]
+        numbers += [self._none] * (len(self._offsets) - len(numbers))
+        params = dict(zip(self._distributions, numbers, strict=True))
+        trial = self.optuna.trial.create_trial(params=params, distributions=self._distributions, value=accuracy)
+        self._study.add_trial(trial)
+
+
+def _free(space: PoolingSpace) -> int:
+    """How many layers a pooling can be moved by at most."""
+    return space[space.size - 1].positions[-1] - space[0].positions[-1] if space.poolings else 0
+
+
+@register("tpe")
+class Tpe(_Optuna):
+    """TPESampler, multivariate. Not-yet-trained configurations are preferred."""
+
+    stream = "Tpe"
+
+    def _sampler(self, seed: int) -> Any:
+        return self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True)
+
+
+@register("gp")
+class GaussianProcess(_Optuna):
+    """GPSampler (log expected improvement, noisy objective). Not-yet-trained configurations are preferred."""
+
+    stream = "GaussianProcess"
+
+    def _sampler(self, seed: int) -> Any:
+        return self.optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)

@@ -1,0 +1,53 @@
+"""Short stand-alone trainings of every configuration, the compute split evenly, smoothed over neighbouring positions.
+
+Every configuration is trained for the same number of steps, with a whole schedule of that length: the most that the
+compute allows, at most a full training. What is left after full trainings of all goes into further seeds of all.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from poolwise import statistics
+from poolwise.selection.strategies.base import Method, register
+from poolwise.spaces import Pooling
+
+
+@register("short-all")
+class ShortAll(Method):
+    """One length for all, in a random order."""
+
+    stream = "ShortAll"
+
+    @cached_property
+    def length(self) -> int:
+        """Steps of each training; 0 where the compute does not reach for one step of each."""
+        low, high = 0, self.steps
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = sum(self.cost(pooling, middle) for pooling in self.space) <= self.macs
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    @cached_property
+    def _round_macs(self) -> int:
+        return sum(self.cost(pooling, self.length) for pooling in self.space)
+
+    @cached_property
+    def _order(self) -> list[int]:
+        return self.streams["order"].permutation(self.space.size).tolist()
+
+    def _next(self) -> tuple[Pooling, int] | None:
+        if self.length == 0:
+            return None
+        done = sum(map(len, self.told.values()))
+        turn, place = divmod(done, self.space.size)
+        if place == 0 and (turn + 1) * self._round_macs > self.macs:
+            return None  # a round that cannot be finished would favour those that come first
+        return self.space[self._order[place]], self.length
+
+    def ranking(self) -> np.ndarray:
+        """scores_P: mean accuracy at that length, the rest filled in, then smoothed (``metrics.smooth``)."""
+        return statistics.smooth(self.space, statistics.fill(self.space, self.means(self.length))).scores

@@ -1,0 +1,30 @@
+"""The first of a ranking, one after the other: what one does with a ranking and nothing else."""
+
+from __future__ import annotations
+
+from poolwise.selection.strategies.base import Method, Task, register
+from poolwise.spaces import Pooling
+
+_CANDIDATES = 1024  # of a space that is larger
+
+
+@register("top")
+class Top(Method):
+    """Full trainings in the order of the first hint; in a random order where there is none."""
+
+    stream = "Top"
+    batches = True
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        generator = self.streams["order"]
+        small = self.space.size <= _CANDIDATES
+        members = list(self.space) if small else sorted(dict.fromkeys(self.space.sample(generator, _CANDIDATES)))
+        self._order = [members[i] for i in generator.permutation(len(members))]
+        for hint in list(task.hints.values())[:1]:
+            self._order.sort(key=lambda pooling: -hint(pooling))
+        if task.default is not None:
+            self._order.sort(key=lambda pooling: pooling != task.default)
+
+    def _next(self) -> tuple[Pooling, int] | None:
+        return self._order[round(self.count) % len(self._order)], self.steps

@@ -1,0 +1,215 @@
+"""Every placement of one number of downsamplings, in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import TYPE_CHECKING, Any
+
+from poolwise.errors import RequestError
+from poolwise.spaces.pooling import Pooling, short
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class PoolingSpace:
+    """Every way to place ``poolings`` downsamplings before layers 1 .. ``layers`` - 1 (the first layer never has one).
+
+    Args:
+        layers: ordered layers of the network.
+        poolings: number of 2x downsamplings.
+        min_stage: smallest number of layers at one resolution.
+        shared_slots: allow two or more poolings on one slot (then stages between first and last may hold 0 layers).
+
+    Members are ordered by their stages, 1-1-8 first. ``len``, ``index`` and ``space[i]`` are closed form, so a space
+    of 10^6 members and more costs nothing until it is iterated.
+    """
+
+    layers: int
+    poolings: int
+    min_stage: int = 1
+    shared_slots: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("layers", 1), ("poolings", 0), ("min_stage", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise RequestError(f"{name} is {short(value)}: a whole number of at least {least} is allowed")
+        if self.shared_slots and self.min_stage > 1:
+            raise RequestError("min_stage above 1 and shared_slots contradict each other: choose one")
+        if self._free < 0:
+            needed = sum(self._least)
+            raise RequestError(
+                f"{self.poolings} poolings with stages of at least {self.min_stage} need {needed} layers and the network"
+                f" has {self.layers}: ask for fewer poolings or shorter stages"
+            )
+
+    @property
+    def _least(self) -> tuple[int, ...]:
+        inner = 0 if self.shared_slots else self.min_stage
+        return (self.min_stage, *[inner] * (self.poolings - 1), self.min_stage)[: self.poolings + 1]
+
+    @property
+    def _free(self) -> int:
+        return self.layers - sum(self._least)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Numbers of downsamplings that members have; ``poolings`` is the greatest of them."""
+        return (self.poolings,)
+
+    @property
+    def whole(self) -> PoolingSpace:
+        """The space itself; of a part of a space, the space that it is a part of."""
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of members, also where it exceeds what ``len`` can return."""
+        return comb(self._free + self.poolings, self.poolings)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Pooling]:
+        return (self[i] for i in range(self.size))
+
+    def __contains__(self, pooling: object) -> bool:
+        return (
+            isinstance(pooling, Pooling)
+            and pooling.layers == self.layers
+            and pooling.poolings == self.poolings
+            and all(stage >= least for stage, least in zip(pooling.stages, self._least, strict=True))
+        )
+
+    def __getitem__(self, i: int) -> Pooling:
+        if not -self.size <= i < self.size:
+            raise IndexError(f"index {i} is outside a space of {self.size} configurations")
+        rest, free, stages = i % self.size, self._free, []
+        for later in range(self.poolings, 0, -1):  # stages still to come after this one
+            extra = 0
+            while rest >= (count := comb(free - extra + later - 1, later - 1)):
+                rest -= count
+                extra += 1
+            free -= extra
+            stages.append(extra)
+        return Pooling(tuple(extra + least for extra, least in zip([*stages, free], self._least, strict=True)))
+
+    def index(self, pooling: Pooling | str) -> int:
+        """Place of a member in the order of the space. Raises RequestError where it is not a member."""
+        return self.below(self.check(pooling).stages)
+
+    def below(self, stages: Sequence[int]) -> int:
+        """How many members come before a configuration, a member or not, or before all that begin so, by their stages."""
+        free, total = self._free, 0
+        for later, least, stage in zip(range(self.poolings, 0, -1), self._least, stages, strict=False):
+            # members whose stage is shorter: a sum of binomials in closed form (hockey stick)
+            extra = min(stage - least, free + 1)
+            if extra < 0:
+                break
+            total += comb(free + later, later) - comb(free - extra + later, later)
+            free -= extra
+            if free < 0:
+                break
+        return total
+
+    def completions(self, begun: Sequence[int]) -> int:
+        """How many members have ``begun`` as their first stages, in closed form.
+
+        They follow each other in the order of the space, the first at ``below(begun)``.
+        """
+        later = self.poolings + 1 - len(begun)
+        if later < 0 or any(stage < least for stage, least in zip(begun, self._least, strict=False)):
+            return 0
+        free = self.layers - sum(begun) - sum(self._least[len(begun) :])
+        if later == 0:
+            return int(free == 0)
+        return comb(free + later - 1, later - 1) if free >= 0 else 0
+
+    def parse(self, text: str) -> Pooling:
+        """Read ``5-3-2`` or ``[5,3,2]`` and check that it is a member."""
+        return self.check(Pooling.parse(text))
+
+    def check(self, pooling: Pooling | str) -> Pooling:
+        """The same configuration if it is a member; RequestError otherwise."""
+        if isinstance(pooling, str):
+            pooling = Pooling.parse(pooling)
+        if pooling not in self:
+            raise RequestError(
+                f"pooling {short(str(pooling))} is not in the space of {self.layers} layers, {self.poolings} poolings and"
+                f" stages of at least {self.min_stage}: {self.poolings + 1} stage lengths that add up to {self.layers}"
+                f" are allowed, for example {self[self.size // 2]}"
+            )
+        return pooling
+
+    def neighbours(self, pooling: Pooling | str) -> list[Pooling]:
+        """Members reached by moving one pooling by one layer, in the order of the space."""
+        return sorted(other for other in self._around(self.check(pooling)) if other in self)
+
+    def _around(self, pooling: Pooling) -> Iterator[Pooling]:
+        """Configurations next to one, members or not."""
+        for i in range(pooling.poolings):
+            for step in (-1, 1):
+                stages = list(pooling.stages)
+                stages[i] += step
+                stages[i + 1] -= step
+                if min(stages) >= 0 and stages[0] >= 1 and stages[-1] >= 1:
+                    yield Pooling(tuple(stages))
+
+    def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
+        """Lengths that the next stage may have in a member whose first stages are ``begun``, fewer than all.
+
+        The space as a tree: a path of lengths from ``()`` down ends at one member, where they add up to ``layers``, and
+        every member has one path.
+        """
+        least, later = self._least, len(begun)
+        used = sum(stage - own for stage, own in zip(begun, least, strict=False))
+        free = self._free - used
+        return range(least[later] + (free if later == self.poolings else 0), least[later] + free + 1)
+
+    def depths_at(self, layer: int) -> list[int]:
+        """Numbers of downsamplings that members may have passed when ``layer`` runs, those before it included."""
+        least = self._least
+        return [
+            depth
+            for depth in range(self.poolings + 1)
+            if sum(least[:depth]) <= layer < self.layers - sum(least[depth + 1 :])
+        ]
+
+    def sample(self, generator: np.random.Generator, n: int = 1) -> list[Pooling]:
+        """``n`` independent uniform draws (with replacement), without enumerating the space."""
+        return [self[uniform_below(generator, self.size)] for _ in range(n)]
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as plain values; ``space.read`` makes the same space of them."""
+        return {
+            "layers": self.layers,
+            "poolings": self.poolings,
+            "min_stage": self.min_stage,
+            "shared_slots": self.shared_slots,
+        }
+
+
+def positions(poolings: Iterable[Pooling]) -> list[tuple[int, ...]]:
+    """Positions of each, all of one length, for distances in layers.
+
+    What one has fewer poolings than another stands behind its last layer. So two configurations are apart, summed over
+    positions, by what their numbers of downsamplings passed differ, summed over layers: 5-4-1 is next to 5-5.
+    """
+    told = list(poolings)
+    most = max((pooling.poolings for pooling in told), default=0)
+    return [(*pooling.positions, *[pooling.layers] * (most - pooling.poolings)) for pooling in told]
+
+
+def uniform_below(generator: np.random.Generator, bound: int) -> int:
+    """A uniform whole number in [0, bound), for bounds of any size."""
+    if bound < 2**63:
+        return int(generator.integers(bound))
+    bits = bound.bit_length()
+    while True:
+        value = int.from_bytes(generator.bytes((bits + 7) // 8), "little") >> (-bits % 8)
+        if value < bound:
+            return value

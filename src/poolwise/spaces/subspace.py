@@ -1,0 +1,111 @@
+"""Some members of a space: what limits leave, what is drawn of a large one, what the user names."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from poolwise.errors import RequestError
+from poolwise.spaces.pooling import Pooling, short
+from poolwise.spaces.space import PoolingSpace, uniform_below
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Subspace(PoolingSpace):
+    """Some members of a space, in its order; made by ``of``.
+
+    Args:
+        members: at least one, each once, in any order. RequestError for what is not in the space.
+        part_of: the whole.
+    """
+
+    members: tuple[Pooling, ...] = ()
+    part_of: PoolingSpace | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise RequestError("no configuration is left: choose at least one")
+        members = tuple(sorted({self.whole.check(pooling) for pooling in self.members}))
+        if len(members) < len(self.members):
+            raise RequestError("a configuration is chosen twice: choose each once")
+        object.__setattr__(self, "members", members)
+        object.__setattr__(self, "_places", {pooling: place for place, pooling in enumerate(members)})
+
+    @classmethod
+    def of(cls, space: PoolingSpace, members: Iterable[Pooling | str]) -> Subspace:
+        """The members of ``space`` that are named."""
+        chosen = tuple(Pooling.parse(p) if isinstance(p, str) else p for p in members)
+        return cls(space.layers, space.poolings, space.min_stage, space.shared_slots, chosen, space.whole)
+
+    _places: ClassVar[dict[Pooling, int]]  # set for each object
+
+    @property
+    def whole(self) -> PoolingSpace:
+        if self.part_of is not None:  # not its truth, which asks for its length: large spaces have none
+            return self.part_of
+        return PoolingSpace(self.layers, self.poolings, self.min_stage, self.shared_slots)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(sorted({pooling.poolings for pooling in self.members}))
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+    def __contains__(self, pooling: object) -> bool:
+        return pooling in self._places
+
+    def __getitem__(self, i: int) -> Pooling:
+        if not -self.size <= i < self.size:
+            raise IndexError(f"index {i} is outside a space of {self.size} configurations")
+        return self.members[i]
+
+    def below(self, stages: Sequence[int]) -> int:
+        return bisect_left(self.members, tuple(stages), key=lambda pooling: pooling.stages)
+
+    def completions(self, begun: Sequence[int]) -> int:
+        if not begun:
+            return self.size
+        return self.below((*begun[:-1], begun[-1] + 1)) - self.below(begun)
+
+    def check(self, pooling: Pooling | str) -> Pooling:
+        if isinstance(pooling, str):
+            pooling = Pooling.parse(pooling)
+        if pooling not in self:
+            raise RequestError(
+                f"pooling {short(str(pooling))} is not among the {self.size} configurations that were chosen, for example"
+                f" {self[self.size // 2]}"
+            )
+        return pooling
+
+    def _around(self, pooling: Pooling) -> Iterable[Pooling]:  # type: ignore[override]
+        return self.whole.neighbours(pooling)
+
+    def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
+        count, first = len(begun), self.below(begun)
+        own = self.members[first : first + self.completions(begun)]
+        return sorted({pooling.stages[count] for pooling in own})
+
+    def depths_at(self, layer: int) -> list[int]:
+        return self.whole.depths_at(layer)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.whole.to_json(), "members": [str(pooling) for pooling in self.members]}
+
+
+def subset(
+    space: PoolingSpace, count: int, generator: np.random.Generator, kept: Iterable[Pooling] = ()
+) -> PoolingSpace:
+    """A uniform draw of ``count`` members without replacement, those ``kept`` among them; all where there are no more."""
+    if space.size <= count:
+        return space
+    places = {space.index(pooling) for pooling in kept}
+    while len(places) < count:
+        places.add(uniform_below(generator, space.size))
+    return Subspace.of(space, [space[place] for place in sorted(places)])

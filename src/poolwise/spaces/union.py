@@ -1,0 +1,142 @@
+"""Placements of several numbers of downsamplings, as one space in closed form."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from poolwise.errors import RequestError
+from poolwise.spaces.pooling import Pooling, short
+from poolwise.spaces.space import PoolingSpace
+from poolwise.spaces.subspace import Subspace
+
+
+@dataclass(frozen=True)
+class UnionSpace(PoolingSpace):
+    """The members of several spaces of one number of layers; made by ``space_of``.
+
+    Args:
+        poolings: the greatest number of downsamplings of any.
+        parts: spaces, each of another number of downsamplings, the fewest first.
+
+    Members are ordered by their stages, whatever their number: 1-1-8, then 1-9, then 2-1-7. Stages add up to the same
+    number, so none begins with another, and place and member follow from counting in each part.
+    """
+
+    parts: tuple[PoolingSpace, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.parts) > 1, "a union has several parts"
+        assert all(part.layers == self.layers for part in self.parts), "parts are of one network"
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(part.poolings for part in self.parts)
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    def __contains__(self, pooling: object) -> bool:
+        return any(pooling in part for part in self.parts)
+
+    def __getitem__(self, i: int) -> Pooling:
+        if not -self.size <= i < self.size:
+            raise IndexError(f"index {i} is outside a space of {self.size} configurations")
+        place, begun = i % self.size, tuple[int, ...]()
+        while sum(begun) < self.layers:
+            choices, before = self.next_stages(begun), partial(self._below_next, begun)
+            begun = (*begun, choices[bisect_right(choices, place, key=before) - 1])
+        return Pooling(begun)
+
+    def _below_next(self, begun: tuple[int, ...], stage: int) -> int:
+        return self.below((*begun, stage))
+
+    def below(self, stages: Sequence[int]) -> int:
+        return sum(part.below(stages) for part in self.parts)
+
+    def completions(self, begun: Sequence[int]) -> int:
+        return sum(part.completions(begun) for part in self.parts)
+
+    def check(self, pooling: Pooling | str) -> Pooling:
+        if isinstance(pooling, str):
+            pooling = Pooling.parse(pooling)
+        if pooling not in self:
+            raise RequestError(
+                f"pooling {short(str(pooling))} is not in the space of {self.layers} layers and"
+                f" {' or '.join(map(str, self.counts))} poolings: stage lengths that add up to {self.layers} are allowed, for"
+                f" example {self[self.size // 2]}"
+            )
+        return pooling
+
+    def neighbours(self, pooling: Pooling | str) -> list[Pooling]:
+        """Members reached by moving one pooling by one layer, or, to the next number of poolings, by giving up the last
+        ones where they stand as late as they can, or adding such ones."""
+        return super().neighbours(pooling)
+
+    def _around(self, pooling: Pooling) -> Iterator[Pooling]:
+        yield from super()._around(pooling)
+        place = self.counts.index(pooling.poolings)
+        if place:
+            tail = self._latest(pooling.poolings - self.counts[place - 1])
+            if pooling.stages[-len(tail) :] == tail:
+                stages = pooling.stages[: -len(tail)]
+                yield Pooling((*stages[:-1], stages[-1] + sum(tail)))
+        if place + 1 < len(self.counts):
+            tail = self._latest(self.counts[place + 1] - pooling.poolings)
+            last = pooling.stages[-1] - sum(tail)
+            if last >= (1 if pooling.poolings == 0 else 0):
+                yield Pooling((*pooling.stages[:-1], last, *tail))
+
+    def _latest(self, count: int) -> tuple[int, ...]:
+        """The stages behind ``count`` poolings that stand as late as they can."""
+        return (*[0 if self.shared_slots else self.min_stage] * (count - 1), self.min_stage)
+
+    def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
+        own = [part for part in self.parts if len(begun) <= part.poolings and part.completions(begun)]
+        return sorted({stage for part in own for stage in part.next_stages(begun)})
+
+    def depths_at(self, layer: int) -> list[int]:
+        return sorted({depth for part in self.parts for depth in part.depths_at(layer)})
+
+    def to_json(self) -> dict[str, Any]:
+        also = [str(pooling) for part in self.parts if isinstance(part, Subspace) for pooling in part.members]
+        counts = [part.poolings for part in self.parts if not isinstance(part, Subspace)]
+        return {**super().to_json(), "poolings": counts, **({"also": also} if also else {})}
+
+
+def space_of(
+    layers: int,
+    counts: Iterable[int],
+    min_stage: int = 1,
+    shared_slots: bool = False,
+    also: Iterable[Pooling | str] = (),
+) -> PoolingSpace:
+    """All placements of so many downsamplings, of one number or several, and of other numbers those named in ``also``.
+
+    Raises RequestError where the layers do not suffice for a number, or ``also`` holds what is not among the placements
+    of its number.
+    """
+    parts = {count: PoolingSpace(layers, count, min_stage, shared_slots) for count in sorted(set(counts))}
+    if not parts:
+        raise RequestError("no number of poolings is given: give at least one")
+    named = [Pooling.parse(p) if isinstance(p, str) else p for p in also]
+    for count in sorted({pooling.poolings for pooling in named} - set(parts)):
+        own = dict.fromkeys(pooling for pooling in named if pooling.poolings == count)
+        parts[count] = Subspace.of(PoolingSpace(layers, count, min_stage, shared_slots), own)
+    every = tuple(part for _, part in sorted(parts.items()))
+    if len(every) == 1:
+        return every[0]
+    return UnionSpace(layers, max(parts), min_stage, shared_slots, every)
+
+
+def read(value: Mapping[str, Any]) -> PoolingSpace:
+    """The space whose ``to_json`` this is. Raises KeyError or TypeError for anything else, RequestError for no space."""
+    own = dict(value)
+    members, also, poolings = own.pop("members", None), own.pop("also", ()), own.pop("poolings")
+    counts = [poolings] if isinstance(poolings, int) else poolings
+    space = space_of(own.pop("layers"), counts, also=also, **own)
+    return space if members is None else Subspace.of(space, members)

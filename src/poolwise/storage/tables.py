@@ -1,0 +1,233 @@
+"""Tabular benchmarks: the accuracy of every configuration of a space, measured once, to be looked up for ever.
+
+A table is two files of one name: ``NAME.csv`` (one row a configuration) and ``NAME.json`` (its space and how it came
+about). Those in ``data/`` come in the package; a new pair of files there is a new table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poolwise import statistics
+from poolwise.errors import RequestError, did_you_mean
+from poolwise.sanitize import TABLE_BYTES, csv_text, json_text, read_bytes
+from poolwise.spaces import Pooling, PoolingSpace, read
+from poolwise.storage import FORMAT, read_json, write_atomically
+from poolwise.storage.schemas import SpaceOnly, TableFile, validate
+
+_TRUTHS = ("mean", "standalone_mean")
+_STDS = ("std", "standalone_std")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns aligned with the space: entry i belongs to ``space[i]``. Accuracies are in percent.
+
+    Attributes:
+        values: column name -> one value a configuration.
+        about: what the JSON file says: recipe, hardware, versions, seeds, model, source.
+    """
+
+    name: str
+    space: PoolingSpace
+    values: dict[str, list[float]]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.values)
+
+    @property
+    def truth(self) -> str:
+        """Name of the column of mean stand-alone accuracies."""
+        return next(name for name in _TRUTHS if name in self.values)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds that have a column of their own, ``seed1`` and so on; none where only means are known."""
+        found = (re.fullmatch(r"seed(\d+)", name) for name in self.values)
+        return sorted(int(match[1]) for match in found if match)
+
+    def column(self, name: str) -> list[float]:
+        """All values of one column in the order of the space. RequestError with the known columns otherwise."""
+        if name not in self.values:
+            raise RequestError(
+                f"table {self.name} has no column {name!r}{did_you_mean(name, self.values)}. Columns: {', '.join(self.columns)}"
+            )
+        return self.values[name]
+
+    def query(self, pooling: Pooling | str, seed: int | None = None) -> float:
+        """Test accuracy in percent of one stand-alone training, or the mean over seeds where no seed is given.
+
+        Raises RequestError for a configuration outside the space and for a seed that the table does not have.
+        """
+        i = self.space.index(pooling)
+        if seed is None:
+            return self.values[self.truth][i]
+        if seed not in self.seeds:
+            have = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "means over seeds only: give no seed"
+            raise RequestError(f"table {self.name} has no seed {seed!r}; it has {have}")
+        return self.values[f"seed{seed}"][i]
+
+    def noise(self) -> float | None:
+        """Standard deviation between seeds in points, pooled over configurations (root of the mean variance)."""
+        stds = next((self.values[name] for name in _STDS if name in self.values), None)
+        return None if stds is None else float(np.sqrt(np.mean(np.square(stds))))
+
+    def ceiling(self) -> float | None:
+        """Kendall tau-b between the accuracies of two seeds, mean over pairs of seeds; None below two seeds.
+
+        What a ranking by one perfect stand-alone training of each configuration would reach on another such training.
+        """
+        return seed_agreement([self.values[f"seed{seed}"] for seed in self.seeds])
+
+
+def shape(table: Table) -> tuple[int, int]:
+    """Pixels along one side of the table's images, and the number of their classes; CIFAR-10's where it does not say."""
+    data = table.about.get("data", {})
+    return int(data.get("image_size", 32)), len(data.get("classes", ())) or 10
+
+
+def seed_agreement(columns: list[list[float]]) -> float | None:
+    """Mean Kendall tau-b over pairs of columns; None for fewer than two."""
+    taus = [statistics.kendall_tau_b(a, b) for a, b in itertools.combinations(columns, 2)]
+    return float(np.mean(taus)) if taus else None
+
+
+def names() -> list[str]:
+    """Tables that come in the package."""
+    files = resources.files("poolwise.storage").joinpath("data").iterdir()
+    return sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json"))
+
+
+def load(name: str | Path) -> Table:
+    """A table of the package by its name, or one on disk by its folder (which holds one) or by its .csv or .json file.
+
+    ``resnet20-cifar10-published`` holds the 36 x 10 figures of Javan, Toews, Pedersoli (arXiv 2306.11982). Raises
+    RequestError where there is no such table, or where it is damaged or does not cover its space.
+    """
+    text = str(name)
+    if text in names():
+        folder = resources.files("poolwise.storage").joinpath("data")
+        with (
+            resources.as_file(folder.joinpath(f"{text}.json")) as about,
+            resources.as_file(folder.joinpath(f"{text}.csv")) as values,
+        ):
+            return _read(text, about, values)
+    path = Path(name)
+    if os.path.isdir(path):  # False also where no folder can have such a name
+        found = sorted(file for file in path.glob("*.json") if file.with_suffix(".csv").exists())
+        if len(found) != 1:
+            held = f"{len(found)} of them, name the file" if found else "none"
+            raise RequestError(f"{path} should hold one table, a .csv and a .json of one name: it holds {held}")
+        path = found[0]
+    if path.suffix in (".csv", ".json") and os.path.exists(path):
+        return _read(path.stem, path.with_suffix(".json"), path.with_suffix(".csv"))
+    raise RequestError(
+        f"unknown table {text!r}{did_you_mean(text, names())}. Known tables: {', '.join(names())}; or give the folder of one"
+    )
+
+
+def _read(name: str, about_path: Path, values_path: Path) -> Table:
+    about = read_json(about_path)
+    for schema, problem in ((SpaceOnly, "describes no space"), (TableFile, "is wrong")):
+        try:
+            described = validate(schema, about, f"{about_path.name}: ")
+        except RequestError as error:
+            raise RequestError(f"table {name} is damaged: {about_path.name} {problem} ({error})") from None
+    space = described.space.to_space()
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_bytes(values_path, TABLE_BYTES).decode()), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise RequestError(f"table {name} is damaged: {values_path} cannot be read ({error})") from None
+    return Table(name, space, _aligned(name, space, rows), about)
+
+
+def _aligned(name: str, space: PoolingSpace, rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Columns in the order of the space; RequestError for whatever does not fit it."""
+
+    def damaged(what: str) -> RequestError:
+        return RequestError(f"table {name} is damaged or does not fit its space: {what}")
+
+    if not rows or "pooling" not in rows[0]:
+        raise damaged("it has no column 'pooling' or no rows")
+    columns = [column for column in rows[0] if column != "pooling"]
+    if not set(columns) & set(_TRUTHS):
+        raise damaged(f"no column of mean accuracies ({' or '.join(_TRUTHS)})")
+    found: dict[Pooling, list[float]] = {}
+    for line, row in enumerate(rows, 2):
+        try:
+            pooling = space.parse(row["pooling"] or "")
+            values = [float(row[column]) for column in columns]
+        except RequestError as error:
+            raise damaged(f"line {line}: {error}") from None
+        except (TypeError, ValueError):
+            raise damaged(f"line {line} has an entry that is no number") from None
+        if None in row or not all(map(math.isfinite, values)):
+            raise damaged(f"line {line} has an entry too many or one that is not finite")
+        if pooling in found:
+            raise damaged(f"line {line}: {pooling} comes twice")
+        found[pooling] = values
+    if space.size > len(found):
+        missing = next(pooling for pooling in space if pooling not in found)  # among the first len(found) + 1
+        raise damaged(f"{space.size - len(found)} of {space.size} configurations are missing, among them {missing}")
+    return {column: [found[pooling][i] for pooling in space] for i, column in enumerate(columns)}
+
+
+def check_name(name: str) -> str:
+    """The name of a table if it can be a file name everywhere; RequestError otherwise."""
+    if not re.fullmatch(r"[\w.-]*\w", name, flags=re.ASCII):
+        raise RequestError(f"table name {name!r}: letters, digits, dots, dashes and underscores are allowed")
+    return name
+
+
+def write(directory: str | Path, name: str, measured: dict[str, Any], command: str = "") -> Path:
+    """Write ``NAME.csv`` and ``NAME.json`` from the content of an ``exhaustive.json``; returns the path of the csv.
+
+    csv: pooling, seed1 .. seedN, mean, std in percent. json: space, model, recipe (settings), steps, command, hardware,
+    versions, seeds, data, precision, threads. Raises RequestError where a configuration or a training is missing.
+    """
+    check_name(name)
+    if measured["failed"]:
+        raise RequestError(
+            f"a table needs every training and {len(measured['failed'])} failed: repeat them with --retry-failed"
+        )
+    space, seeds = read(measured["space"]), measured["seeds"]
+    header = [*(f"seed{seed}" for seed in seeds), "mean", *(["std"] if len(seeds) > 1 else [])]
+    rows = []
+    for result in measured["results"]:
+        own = [*result["accuracies"], result["mean"], *([result["std"]] if len(seeds) > 1 else [])]
+        cells: list[str] = [format_percent(value) for value in own]
+        rows.append(dict(zip(["pooling", *header], [result["pooling"], *cells], strict=True)))
+    _aligned(name, space, list(rows))
+    kept = ("space", "seeds", "steps", "data", "precision", "threads", "versions", "hardware")
+    about = {
+        "format": FORMAT,
+        "name": name,
+        **{key: measured[key] for key in kept if key in measured},
+        "model": measured["settings"]["model"],
+        "width": measured.get("width", measured["settings"]["width"]),
+        "recipe": measured["settings"],
+        "command": command,
+        "unit": "test accuracy in percent; std with n - 1",
+    }
+    path = Path(directory) / f"{name}.csv"
+    write_atomically(path.with_suffix(".json"), json_text(about) + "\n")
+    write_atomically(path, csv_text(["pooling", *header], [list(row.values()) for row in rows]))
+    return path
+
+
+def format_percent(share: float) -> str:
+    """A share as percent with the digits that 10,000 test images have, and four for means."""
+    return f"{100 * share:.4f}"

@@ -1,1 +1,0 @@
-"""What is so: stand-alone trainings, tables of them, and the statistics that judge."""

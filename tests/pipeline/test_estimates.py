@@ -1,0 +1,137 @@
+"""Plans, time budgets and what does not fit into memory."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poolwise.errors import RequestError
+from poolwise.experiment import resolve
+from poolwise.pipeline import autotuning, estimates
+from poolwise.pipeline.estimates import fit, parse_time
+from poolwise.sanitize import json_text
+from poolwise.training.calibration import Timing
+
+STAGES = ("search", "rank", "retrain")
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(1, 59))
+def test_times_are_read_back(hours, minutes, seconds):
+    assert parse_time(f"{hours}h{minutes}m{seconds}s") == 3600 * hours + 60 * minutes + seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "-5m", "1.5h", "0s", "5 minutes", "٣m", "m" * 100])
+def test_other_times_are_refused(text):
+    with pytest.raises(RequestError, match="time"):
+        parse_time(text)
+
+
+TIMING = Timing(
+    (0.5, 0.0), (0.1, 0.0), 1e-12, 0.0
+)  # a step takes half a second, a scoring pass a tenth, whatever it is
+
+
+def plan(experiment, stages, trainings=None):
+    return estimates.plan(experiment, stages, trainings, TIMING)
+
+
+def prepared(settings, source):
+    return autotuning.prepare(settings, source)[0]
+
+
+@pytest.fixture
+def slow_machine(monkeypatch):
+    monkeypatch.setattr(autotuning, "timing", lambda experiment: TIMING)
+
+
+def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_machine):
+    problem = resolve(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
+    planned = plan(problem, STAGES)
+    assert planned.of("search") == pytest.approx(30 * 0.6)
+    one = 6 * 0.5 + 48 / 16 * 0.1  # steps, then the test set
+    assert planned.of("retrain") == pytest.approx(4 * 2 * one)
+    poolings = list(problem.space)
+    known = plan(problem, ["retrain"], [(poolings[0], 2), (poolings[5], 3)])
+    assert known.seconds == pytest.approx(5 * one)
+    assert planned.of("rank") == pytest.approx(1e-12 * planned.stages[1].macs)
+    assert planned.of("report") is None
+
+
+@pytest.mark.parametrize("seconds", [150, 1000, 20_000])
+def test_a_budget_is_kept_and_used(tiny_settings, tiny_source, slow_machine, seconds):
+    settings = dataclasses.replace(tiny_settings, threads=1, workers=1)
+    fitted = fit(settings, seconds, STAGES, [], tiny_source)
+    planned = plan(resolve(fitted, tiny_source), STAGES)
+    assert 0.7 * seconds < planned.seconds <= seconds
+    assert fitted.supernets == max(min(2, fitted.steps // estimates.STEPS_A_SUPERNET), 1)
+
+
+def test_a_budget_changes_nothing_that_was_given(tiny_settings, tiny_source, slow_machine):
+    settings = dataclasses.replace(tiny_settings, threads=1, workers=1, steps=77)
+    fitted = fit(settings, 500, STAGES, ["steps", "supernets", "images"], tiny_source)
+    assert fitted == dataclasses.replace(settings, retrain_steps=fitted.retrain_steps)
+    with pytest.raises(RequestError, match="nothing to choose"):
+        fit(settings, 500, STAGES, ["epochs", "supernets", "images", "retrain_steps"], tiny_source)
+
+
+def test_too_little_time_is_told(tiny_settings, tiny_source, slow_machine):
+    with pytest.raises(RequestError, match="allow"):
+        fit(dataclasses.replace(tiny_settings, threads=1, workers=1), 12, STAGES, [], tiny_source)
+
+
+def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, slow_machine, monkeypatch):
+    problem = resolve(tiny_settings, tiny_source)
+    planned = plan(problem, STAGES)
+    estimates.check_memory(planned, problem)
+    monkeypatch.setattr(estimates, "free_bytes", lambda device: planned.memory_bytes - 1)
+    with pytest.raises(RequestError, match="--batch-size \\(now 16\\)"):
+        estimates.check_memory(planned, problem)
+
+
+def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
+    settings = dataclasses.replace(tiny_settings, supernets=None, threads=1, workers=1)
+    few, many = (prepared(dataclasses.replace(settings, steps=steps), tiny_source) for steps in (3900, 9000))
+    assert (few.settings.supernets, few.settings.branching) == (1, None)
+    assert plan(few, ["search"]).lines()[0] == "1 SuperNet: 3900 steps, and a SuperNet should have 2000"
+    assert (many.settings.supernets, many.settings.branching) == (4, "measured")
+    said = "1 SuperNet at first, up to 4 where configurations are better off apart: 9000 steps, and a SuperNet should have 2000"
+    assert plan(many, ["search"]).lines()[0] == said
+    fixed = prepared(dataclasses.replace(settings, steps=9000, method="partition-first"), tiny_source)
+    assert (fixed.settings.supernets, fixed.settings.branching) == (4, None)
+    search, without = (
+        plan(resolve(dataclasses.replace(many.settings, branching=how), tiny_source), ["search"]).of("search")
+        for how in ("measured", "fixed")
+    )
+    assert without < search < 1.2 * without
+    asked = prepared(dataclasses.replace(settings, supernets=5), tiny_source)
+    assert plan(asked, ["search"]).supernets is None
+
+
+def test_without_timing_no_seconds_are_known(tiny_settings, tiny_source):
+    experiment = resolve(tiny_settings, tiny_source)
+    untimed = estimates.plan(experiment, STAGES)
+    assert (untimed.seconds, untimed.of("search"), untimed.stages[0].fixed_seconds) == (None, None, None)
+    assert json.loads(json_text(untimed.to_json()))["seconds"] is None
+    assert not any("about" in line for line in untimed.lines())
+    timed = plan(experiment, STAGES)
+    for name in ("steps", "macs", "memory_bytes"):
+        assert [getattr(stage, name) for stage in untimed.stages] == [getattr(stage, name) for stage in timed.stages]
+
+
+def test_short_trainings_are_planned_with_the_search(tiny_settings, tiny_source, slow_machine):
+    settings = dataclasses.replace(tiny_settings, steps=1500, short=0.5, threads=1, workers=1)
+    problem = prepared(settings, tiny_source)
+    planned = plan(problem, ["search", "rank"])
+    search, short, _ = planned.stages
+    assert (search.steps, short.steps) == (1500 - 20 * 36, 20 * 36)
+    macs = sum(problem.cost(pooling).macs for pooling in problem.space)
+    assert short.macs == 3 * 16 * 20 * macs
+    assert short.seconds == pytest.approx(short.steps / search.steps * search.seconds, rel=0.5)
+    assert "short trainings (1 of 20 steps of each of 36 configurations): 720 steps" in planned.lines()[1]
+    fitted = fit(
+        settings, 2 * planned.seconds / estimates.RESERVE, ["search", "rank"], ["supernets", "images"], tiny_source
+    )
+    again = plan(prepared(fitted, tiny_source), ["search", "rank"])
+    assert again.seconds == pytest.approx(2 * planned.seconds, rel=0.1)

@@ -1,0 +1,199 @@
+import itertools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from poolwise.spaces import PoolingSpace
+from poolwise.statistics import (
+    beats_random,
+    best_rank,
+    bootstrap_interval,
+    kendall_tau_a,
+    kendall_tau_b,
+    mean_interval,
+    paired_test,
+    regret,
+    smooth,
+    sparse_tau,
+    spearman,
+)
+from poolwise.statistics.smoothing import reliabilities
+
+numbers = st.integers(-5, 5).map(float)
+rankings = st.integers(2, 12).flatmap(
+    lambda n: st.tuples(st.lists(numbers, min_size=n, max_size=n), st.lists(numbers, min_size=n, max_size=n))
+)
+
+
+@given(rankings)
+def test_agreement_against_scipy(pair):
+    x, y = pair
+    told = len(set(x)) > 1 and len(set(y)) > 1
+    assert kendall_tau_b(x, y) == pytest.approx(stats.kendalltau(x, y).statistic if told else 0)
+    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic if told else 0)
+    assert sparse_tau(x, y, 0) == kendall_tau_b(x, y)
+    for measure in (kendall_tau_a, kendall_tau_b, spearman):
+        assert measure(x, y) == pytest.approx(measure(y, x))
+        assert measure(x, np.negative(y)) == pytest.approx(-measure(x, y))
+        assert -1 - 1e-12 <= measure(x, y) <= 1 + 1e-12
+
+
+@given(rankings)
+def test_only_the_order_counts(pair):
+    x, y = map(np.array, pair)
+    for measure in (kendall_tau_a, kendall_tau_b, spearman):
+        assert measure(np.exp(x), 3 * y + 1) == pytest.approx(measure(x, y))
+    for k in range(1, len(x) + 1):
+        assert regret(np.exp(x), y, k) == pytest.approx(regret(x, y, k))
+
+
+def test_many_configurations_agree_with_few():
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 30, (2, 1000))
+    assert kendall_tau_b(x, y) == pytest.approx(sparse_tau(x, y, 0))
+
+
+def test_sparse_tau_by_hand():
+    truth = [90.0, 90.05, 91.0]
+    assert sparse_tau([2, 1, 3], truth, 0.1) == pytest.approx(2 / np.sqrt(3 * 2))
+    assert sparse_tau([2.0, 1.95, 3.0], truth, 0.1, 0.1) == 1.0
+    assert sparse_tau([2, 1, 3], truth, 5) == 0.0
+
+
+def by_trying(scores, value, k):
+    """Mean of the best value in the top k over every order that ties allow."""
+    found = [
+        max(value[i] for i in sorted(order, key=lambda i: -scores[i])[:k])
+        for order in itertools.permutations(range(len(scores)))
+    ]
+    return np.mean(found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 5).flatmap(
+        lambda n: st.tuples(st.lists(numbers, min_size=n, max_size=n), st.lists(numbers, min_size=n, max_size=n))
+    ),
+    st.integers(1, 6),
+)
+def test_ties_are_an_expectation(pair, k):
+    scores, truth = pair
+    assert regret(scores, truth, k) == pytest.approx(max(truth) - by_trying(scores, truth, k))
+    ranks = [1 + sum(other > own for other in truth) for own in truth]
+    assert best_rank(scores, truth, k) == pytest.approx(-by_trying(scores, [-r for r in ranks], k))
+
+
+@given(rankings)
+def test_more_picks_never_regret_more(pair):
+    scores, truth = pair
+    regrets = [regret(scores, truth, k) for k in range(1, len(scores) + 1)]
+    assert all(b <= a + 1e-9 for a, b in itertools.pairwise(regrets))
+    assert regrets[-1] == pytest.approx(0)
+    assert regret(truth, truth) == pytest.approx(0)
+    assert best_rank(truth, truth) == pytest.approx(1)
+
+
+def test_beating_random_picks():
+    truth = np.arange(10.0)
+    assert beats_random(truth, truth, 3) == pytest.approx(0.9**3)
+    assert beats_random(-truth, truth, 3) == 0
+    assert beats_random(np.zeros(10), truth, 2) == pytest.approx(np.mean((np.arange(10) / 10) ** 2))
+    assert beats_random([1, 0, 0], [5, 5, 4], 1) == pytest.approx(1 / 3)
+
+
+def test_bootstrap_covers_and_repeats():
+    generator = np.random.default_rng(3)
+    held, repeats = 0, 60
+    for seed in range(repeats):
+        x = generator.normal(size=40)
+        y = 0.6 * x + 0.8 * generator.normal(size=40)
+        low, high = bootstrap_interval({"r": spearman}, x, y, resamples=200, seed=seed)["r"]
+        held += low <= 0.58 <= high
+    assert held >= 0.85 * repeats
+    again = [bootstrap_interval({"tau": kendall_tau_b}, x, y, resamples=50, seed=1) for _ in range(2)]
+    assert again[0] == again[1]
+
+
+def test_intervals_of_means():
+    assert mean_interval([0.3]) is None
+    assert mean_interval([0.3, 0.3]) == (0.3, 0.3)
+    low, high = mean_interval([0.1, 0.2, 0.3, 0.4], seed=1)
+    assert 0.1 <= low < 0.25 < high <= 0.4
+    assert (low, high) == mean_interval([0.1, 0.2, 0.3, 0.4], seed=1)
+
+
+def test_paired_tests():
+    state = np.random.get_state()[1].copy()
+    first, second = [0.5, 0.6, 0.7, 0.65, 0.72], [0.4, 0.45, 0.6, 0.6, 0.6]
+    found = paired_test(first, second)
+    expected = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert found.interval == pytest.approx((expected.low, expected.high))
+    assert found.permutation == pytest.approx(2 / 2**5)
+    assert found.wilcoxon == pytest.approx(2 / 2**5)
+    same = paired_test(first, first)
+    assert (same.difference, same.permutation, same.wilcoxon) == (0, 1, None)
+    assert paired_test([1.0], [0.5]).interval is None
+    long = paired_test(np.arange(20) + 1.0, np.arange(20.0))
+    assert long.permutation < 0.001
+    assert np.array_equal(state, np.random.get_state()[1])
+
+
+def test_permutation_test_keeps_its_level():
+    generator = np.random.default_rng(5)
+    found = [paired_test(*generator.normal(size=(2, 6))).permutation for _ in range(300)]
+    assert 0.01 <= np.mean(np.array(found) <= 0.05) <= 0.1
+
+
+def slowly(space, scores, width):
+    positions = np.array([p.positions for p in space], float)
+    squared = ((positions[:, None] - positions) ** 2).sum(-1)
+    kernel = np.exp(-squared / (2 * width**2))
+    others = kernel - np.eye(len(scores))
+    return kernel @ scores / kernel.sum(1), np.mean((scores - others @ scores / others.sum(1)) ** 2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(4, 12), st.integers(1, 3), st.integers(0, 1000))
+def test_smoothing_is_the_kernel_mean(layers, poolings, seed):
+    space = PoolingSpace(layers, poolings)
+    scores = np.random.default_rng(seed).normal(size=len(space)) + 80
+    found = smooth(space, scores)
+    if len(space) < 3:
+        return
+    expected, error = slowly(space, scores, found.width)
+    assert found.scores == pytest.approx(expected, abs=1e-3)
+    assert found.errors[found.width] == pytest.approx(error, rel=1e-3)
+    assert found.errors[found.width] == min(found.errors.values())
+    assert scores.min() - 1e-9 <= found.scores.min() <= found.scores.max() <= scores.max() + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 12), st.integers(1, 3), st.integers(0, 10**6))
+def test_reliabilities_are_those_of_smoothing(layers, poolings, seed):
+    space, generator = PoolingSpace(layers, min(poolings, layers - 1)), np.random.default_rng(seed)
+    scores_PN = generator.integers(0, 9, (len(space), 4)) + np.arange(len(space))[:, None] * np.array([0.0, 0.3, 3, 0])
+    scores_PN[:, 3] = 0.1
+    found = reliabilities(space, scores_PN)
+    assert found == pytest.approx([smooth(space, scores_P).reliability for scores_P in scores_PN.T], abs=1e-9)
+    assert found[3] == 0
+
+
+def test_smoothing_helps_where_the_truth_is_smooth_and_keeps_constants():
+    space, generator = PoolingSpace(17, 3), np.random.default_rng(2)
+    truth = np.array([-((p.positions[0] - 8) ** 2) - 0.5 * (p.positions[2] - 12) ** 2 for p in space], float)
+    noisy = truth + generator.normal(0, truth.std(), len(truth))
+    assert kendall_tau_b(smooth(space, noisy).scores, truth) > kendall_tau_b(noisy, truth) + 0.15
+    assert smooth(space, np.full(len(space), 3.0)).scores == pytest.approx(np.full(len(space), 3.0))
+
+
+@pytest.mark.slow
+def test_smoothing_of_thousands():
+    space = PoolingSpace(46, 3)
+    begin = time.perf_counter()
+    smooth(space, np.arange(float(len(space))))
+    assert len(space) > 14_000
+    assert time.perf_counter() - begin < 90
