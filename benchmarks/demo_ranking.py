@@ -37,21 +37,21 @@ def main(seeds: int, runs: Path, supernets: str | None, **given: Any) -> None:
     rows = []
     for seed in range(seeds):
         count = int(supernets) if supernets and supernets.isdecimal() else supernets
-        settings = poolwise.preset("demo", seed=seed, supernets=count, **given)
-        variant = f"{settings.method}-{settings.norm}-m{settings.supernets or 'auto'}-short{settings.short}"
+        config = poolwise.preset("demo", seed=seed, supernets=count, **given)
+        variant = f"{config.search.method}-{config.search.norm}-m{config.search.supernets or 'auto'}-short{config.search.proxy}"
         precision = f"-{given['precision']}" if given["precision"] else ""
         out = runs / f"{variant}{precision}-seed{seed}"
         if not (out / "run.json").exists():
-            poolwise.search(settings, out)
+            poolwise.search(config, out)
         poolwise.resume(out)
         ranked = poolwise.rank(out)
         ranking = {row["pooling"]: row for row in ranked["ranking"]}
         ordered = [ranking[str(pooling)] for pooling in table.space]
         row = {
-            "method": settings.method,
-            "norm": settings.norm,
+            "method": config.search.method,
+            "norm": config.search.norm,
             "supernets": json.loads((out / "run.json").read_text())["settings"]["supernets"],
-            "short": settings.short,
+            "short": config.search.proxy,
             "seed": seed,
             "ranked_by": ranked["ranked_by"],
             "pick": next(p for p in ranking if ranking[p]["rank"] == 1),

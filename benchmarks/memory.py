@@ -9,7 +9,6 @@ measured before the plan is made, for the same reason.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import resource
@@ -22,14 +21,16 @@ import click
 from common import record
 
 import poolwise
+from poolwise.config import Config
 from poolwise.experiment import resolve
 from poolwise.pipeline import estimates
-from poolwise.settings import Settings
 
 CASES = {
-    "search of ResNet20, M = 8, batch 128": (Settings(steps=64, supernets=8, block=8, workers=1), ["search"]),
+    "search of ResNet20, M = 8, batch 128": (Config.from_flat(steps=64, supernets=8, block=8, workers=1), ["search"]),
     "ranking of ResNet50, 560 configurations, batch 64": (
-        Settings(model="resnet50", images=1000, steps=8, supernets=1, eval_batch_size=64, batch_size=32, workers=1),
+        Config.from_flat(
+            model="resnet50", images=1000, steps=8, supernets=1, eval_batch_size=64, batch_size=32, workers=1
+        ),
         ["rank"],
     ),
 }
@@ -42,16 +43,16 @@ def measure(case: str, precision: str) -> dict:
     from poolwise.rng import Streams
     from poolwise.training import count_correct
 
-    settings, stages = CASES[case]
-    settings = dataclasses.replace(settings, precision=precision)
-    problem = resolve(settings)
+    config, stages = CASES[case]
+    config = config.replace(precision=precision)
+    problem = resolve(config)
     if stages == ["search"]:
         with tempfile.TemporaryDirectory() as folder:
-            poolwise.search(settings, Path(folder) / "run", source=problem.source)
+            poolwise.search(config, Path(folder) / "run", source=problem.source)
     else:  # one batch of the ranking: every other takes the same
         network = SwitchableNet(problem.build(batch_norm, "init0", Streams(0)))
         problem.precision.place(network, problem.device)
-        batches = problem.batches(problem.training_images, settings.eval_batch_size, problem.halves[1])
+        batches = problem.batches(problem.training_images, config.ranking.eval_batch_size, problem.halves[1])
         count_correct(network, list(problem.space), *next(batches.ordered()), problem.precision)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     planned = estimates.plan(problem, stages).memory_bytes

@@ -11,7 +11,6 @@ ways run alone, in turns; start-up of processes and everything else is part of t
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tempfile
 import time
@@ -27,12 +26,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import poolwise
+from poolwise.config import Config
 from poolwise.datasets import loading
 from poolwise.experiment import Experiment, resolve
 from poolwise.models.chain import batch_norm
 from poolwise.models.supernet import SwitchableNet
 from poolwise.rng import Streams
-from poolwise.settings import Settings
 from poolwise.training.workers import keep_memory
 
 
@@ -69,7 +68,7 @@ def sinkhorn(scores_PM: torch.Tensor, temperature: float) -> torch.Tensor:
 
 def published(problem: Experiment) -> np.ndarray:
     """Search and ranking; accuracy_P of every configuration."""
-    s, source = problem.settings, problem.training_images
+    s, source = problem.config, problem.training_images
     normal = transforms.Normalize((problem.normalise.mean / 255).tolist(), (problem.normalise.std / 255).tolist())
     moved = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     training = transforms.Compose([*moved, transforms.ToTensor(), normal])
@@ -124,10 +123,10 @@ def published(problem: Experiment) -> np.ndarray:
 )
 def main(repeats: int, steps: int, images: int, precision: str | None) -> None:
     keep_memory()
-    settings = Settings(steps=steps, images=images, supernets=4, precision=precision, block=8)
+    config = Config.from_flat(steps=steps, images=images, supernets=4, precision=precision, block=8)
     source = loading.load("cifar10")
-    problem = resolve(settings, source)
-    poolwise.plan(settings, ["search", "rank"], source=source)  # calibrates: once a machine, not once a run
+    problem = resolve(config, source)
+    poolwise.plan(config, ["search", "rank"], source=source)  # calibrates: once a machine, not once a run
     ratios, ours, theirs = [], [], []
     for repeat in range(repeats):
         begin = time.perf_counter()
@@ -135,12 +134,12 @@ def main(repeats: int, steps: int, images: int, precision: str | None) -> None:
         theirs.append(time.perf_counter() - begin)
         with tempfile.TemporaryDirectory() as folder:
             begin = time.perf_counter()
-            poolwise.search(dataclasses.replace(settings, seed=repeat), Path(folder) / "run", source=source)
+            poolwise.search(config.replace(seed=repeat), Path(folder) / "run", source=source)
             poolwise.rank(Path(folder) / "run", source=source)
             ours.append(time.perf_counter() - begin)
         ratios.append(theirs[-1] / ours[-1])
         click.echo(f"published {theirs[-1]:.1f} s, ours {ours[-1]:.1f} s, {ratios[-1]:.2f} times")
-    told = {"width": 16, "batch": settings.batch_size, "supernets": 4, "steps": steps, "images": images}
+    told = {"width": 16, "batch": config.training.batch_size, "supernets": 4, "steps": steps, "images": images}
     told |= {"precision": str(problem.precision), "repeats": repeats}
     rows = [
         {**told, "what": what, **spread(values)}

@@ -70,7 +70,7 @@ class Bare:
         self.precision, device = problem.precision, problem.device
         self.networks = [
             self.precision.place(SwitchableNet(problem.build(batch_norm, f"bare{m}", Streams(0))), device)
-            for m in range(problem.settings.supernets)
+            for m in range(problem.config.search.supernets)
         ]
         self.optimizers = [torch.optim.SGD(n.parameters(), lr=0.05, momentum=0.9) for n in self.networks]
         images_BCHW, self.labels_B = training_batch(problem)
@@ -97,7 +97,7 @@ def peak(problem: Experiment) -> float:
     """Multiply-adds a second of a 3x3 convolution of 64 channels at 32x32 in the chosen precision, forward."""
     order = torch.channels_last if problem.precision.channels_last else torch.contiguous_format
     number = torch.bfloat16 if problem.precision.dtype == "bfloat16" else torch.float32
-    images = torch.randn(problem.settings.batch_size, 64, 32, 32, dtype=number).contiguous(memory_format=order)
+    images = torch.randn(problem.config.training.batch_size, 64, 32, 32, dtype=number).contiguous(memory_format=order)
     weight = torch.randn(64, 64, 3, 3, dtype=number).contiguous(memory_format=order)
     seconds = []
     with torch.no_grad():
@@ -116,21 +116,26 @@ def main(turns: int, keep: bool) -> None:
     if keep:
         keep_memory()
     for case, changes in CASES.items():
-        settings = poolwise.preset("demo", steps=(turns + WARM) * BLOCK, block=BLOCK, **changes)
-        problem = resolve(settings)
+        config = poolwise.preset("demo", steps=(turns + WARM) * BLOCK, block=BLOCK, **changes)
+        problem = resolve(config)
         with tempfile.TemporaryDirectory() as folder:
             state = SearchState(problem)
             listener = Turns(state, Bare(problem))
-            train(state, RunFolder.create(Path(folder) / "run", settings.to_json()), listener)
+            train(state, RunFolder.create(Path(folder) / "run", config.to_flat()), listener)
         timed = listener.turns[WARM:]
         ratios = [ours / bare for ours, bare, _ in timed]
         each = [ours / BLOCK for ours, _, _ in timed]
         macs = [
-            sum(problem.cost(pooling).macs for pooling, _ in asked) * 4 * settings.batch_size / ours
+            sum(problem.cost(pooling).macs for pooling, _ in asked) * 4 * config.training.batch_size / ours
             for ours, _, asked in timed
         ]
         best = peak(problem)
-        told = {"case": case, "width": settings.width, "batch": settings.batch_size, "supernets": settings.supernets}
+        told = {
+            "case": case,
+            "width": config.model.width,
+            "batch": config.training.batch_size,
+            "supernets": config.search.supernets,
+        }
         told |= {
             "precision": str(problem.precision),
             "threads": torch.get_num_threads(),

@@ -40,16 +40,18 @@ def generate(root: Path, count: int, side: int) -> None:
 
 def measure(case: str, root: Path, size: int) -> dict[str, float]:
     """Seconds of loading and images a second of batches, in this process."""
+    from poolwise.config import Config
     from poolwise.datasets.batches import Shuffled
     from poolwise.experiment import resolve
-    from poolwise.settings import Settings
 
     if case == "no images":
         return {"load_seconds": 0.0, "batches_images_per_second": 0.0}
     begin = time.perf_counter()
     stream = "off" if case == "in memory" else "on"
     problem = resolve(
-        Settings(data=f"folder:{root}", image_size=size, stream=stream, device="cpu", precision="float32", width=4)
+        Config.from_flat(
+            data=f"folder:{root}", image_size=size, stream=stream, device="cpu", precision="float32", width=4
+        )
     )
     problem.describe_data()  # fingerprint, mean and deviation: everything is gone through once
     loaded = time.perf_counter() - begin

@@ -20,12 +20,12 @@ with tempfile.TemporaryDirectory() as place:
         for i in range(40):
             pixels = np.clip(generator.normal(0, 45, (16, 16, 3)) + colour, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
-    settings = poolwise.preset(
+    config = poolwise.preset(
         "demo", data=f"folder:{folder}", image_size=16, width=4, steps=60, batch_size=16, retrain_steps=20,
         retrain_seeds=2, precision="float32", threads=1, workers=1,
     )  # fmt: skip
     run, file = Path(place) / "run", Path(place) / "model.onnx"
-    print(poolwise.run(settings, run)["verdict"])
+    print(poolwise.run(config, run)["verdict"])
     print(poolwise.export(run, file))
     print(poolwise.python_code(run))
     session = onnxruntime.InferenceSession(str(file))

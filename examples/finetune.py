@@ -72,8 +72,8 @@ def main() -> None:
             norm="affine", lr=0.02, augment="none", threads=1,
         )  # fmt: skip
         found = {}
-        for name, settings in {"random": scratch, "learned": replace(scratch, weights=str(weights))}.items():
-            result = poolwise.run(settings, Path(folder) / name, source=source)
+        for name, config in {"random": scratch, "learned": replace(scratch, weights=str(weights))}.items():
+            result = poolwise.run(config, Path(folder) / name, source=source)
             for row in result["results"]:
                 told = ", ".join(f"{100 * accuracy:.0f} %" for accuracy in row["accuracies"])
                 print(f"from {name} weights: {row['pooling']} {told}")

@@ -59,10 +59,10 @@ def main() -> None:
             f"{len(source.train)} training and {len(source.test)} test images of {', '.join(source.classes)}; {source.note}"
         )
 
-        settings = poolwise.preset(
+        config = poolwise.preset(
             "demo", width=4, steps=72, batch_size=32, retrain_steps=30, retrain_seeds=2, precision="float32"
         )
-        result = poolwise.run(settings, Path(folder) / "run", source=source)
+        result = poolwise.run(config, Path(folder) / "run", source=source)
         for role in result["results"]:
             print(role["pooling"], [f"{100 * accuracy:.0f} %" for accuracy in role["accuracies"]])
         print(f"pick and default retrained on {len(source.train)} images")

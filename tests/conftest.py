@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from poolwise.config import Config
 from poolwise.datasets.sources import ImageSet, Source
 from poolwise.progress import Listener
-from poolwise.settings import Settings
 
 torch.set_num_threads(1)  # the networks of the fast tests are so small that a second thread costs time
 
@@ -49,8 +49,8 @@ def tiny_source() -> Source:
 
 
 @pytest.fixture
-def tiny_settings() -> Settings:
-    return Settings(
+def tiny_settings() -> Config:
+    return Config.from_flat(
         width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=6, retrain_seeds=2, lr=0.05,
         draw="rounds", precision="float32", device="cpu",
     )  # fmt: skip

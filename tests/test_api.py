@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import re
 
@@ -56,7 +55,7 @@ def test_same_seed_same_bytes_other_seed_others(finished, tmp_path, tiny_setting
     api.run(tiny_settings, tmp_path / "again", source=tiny_source)
     assert ranking_bytes(tmp_path / "again") == ranking_bytes(finished)
     assert torch.equal(state, torch.get_rng_state())
-    other = poolwise.Settings.from_json({**tiny_settings.to_json(), "seed": 1})
+    other = poolwise.Config.from_flat({**tiny_settings.to_json(), "seed": 1})
     api.run(other, tmp_path / "other", source=tiny_source)
     assert ranking_bytes(tmp_path / "other") != ranking_bytes(finished)
 
@@ -137,22 +136,20 @@ def test_changed_images_are_noticed(finished, tiny_source):
 
 
 def test_infinite_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_settings, tiny_source):
-    settings = poolwise.Settings.from_json({**tiny_settings.to_json(), "lr": 1e38})
+    config = poolwise.Config.from_flat({**tiny_settings.to_json(), "lr": 1e38})
     with pytest.raises(
         RunFailure, match=r"step \d+ of 30: the loss is (nan|inf), configuration \d.*SuperNet \d, learning rate"
     ):
-        api.search(settings, tmp_path / "run", source=tiny_source)
+        api.search(config, tmp_path / "run", source=tiny_source)
     folder = RunFolder.open(tmp_path / "run")
-    assert SearchState(resolve(settings, tiny_source)).restore(folder)
+    assert SearchState(resolve(config, tiny_source)).restore(folder)
     with pytest.raises(RequestError, match="finish it first"):
         api.rank(tmp_path / "run", source=tiny_source)
 
 
 def test_report_escapes_what_users_name(tmp_path, tiny_settings, image_folder):
-    settings = poolwise.Settings.from_json(
-        {**tiny_settings.to_json(), "data": f"folder:{image_folder}", "image_size": 12}
-    )
-    poolwise.run(settings, tmp_path / "<script>alert(1)<")
+    config = poolwise.Config.from_flat({**tiny_settings.to_json(), "data": f"folder:{image_folder}", "image_size": 12})
+    poolwise.run(config, tmp_path / "<script>alert(1)<")
     page = (tmp_path / "<script>alert(1)<" / "report.html").read_text()
     assert "&lt;b&gt;cats" in page
     assert "<b>" not in page
@@ -177,8 +174,8 @@ def test_plan_does_no_work(tiny_settings, tiny_source, tmp_path, monkeypatch):
 
 
 def test_a_strided_family_from_search_to_plain_model(tmp_path, tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, model="resnet18", steps=60)
-    retrained = api.run(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(model="resnet18", steps=60)
+    retrained = api.run(config, tmp_path / "run", source=tiny_source)
     ranking = json.loads(ranking_bytes(tmp_path / "run"))
     assert (ranking["operator"], len(ranking["ranking"])) == ("stride", 56)
     assert {role for result in retrained["results"] for role in result["roles"]} >= {"pick", "default"}
@@ -186,8 +183,8 @@ def test_a_strided_family_from_search_to_plain_model(tmp_path, tiny_settings, ti
     assert not any(isinstance(part, torch.nn.MaxPool2d) for part in plain.modules())
     strides = [m.stride[0] for m in plain.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
     assert strides == [1] * 5 + [2, 1, 1, 1] * 3
-    problem = resolve(settings, tiny_source)
-    test = problem.batches(tiny_source.test, settings.eval_batch_size)
+    problem = resolve(config, tiny_source)
+    test = problem.batches(tiny_source.test, config.ranking.eval_batch_size)
     recorded = next(r for r in retrained["results"] if r["pooling"] == "3-2-2-2")["accuracies"]
     assert accuracy(plain, test.ordered(), problem.precision) in recorded
 

@@ -1,6 +1,5 @@
 """Files that are damaged are noticed, told of, and put back or made again; nothing is wrong in silence."""
 
-import dataclasses
 import json
 import os
 import sqlite3
@@ -10,9 +9,9 @@ import pytest
 import torch
 
 from poolwise import api
+from poolwise.config import Config
 from poolwise.errors import RequestError, RunFailure
 from poolwise.progress import Listener
-from poolwise.settings import Settings
 from poolwise.storage import RunFolder
 
 REQUEST = {"stages": [], "macs": 1}
@@ -191,8 +190,8 @@ def test_what_no_longer_fits_goes_with_the_request(folder, monkeypatch):
 
 
 def test_lost_weights_are_trained_again_to_the_same_bytes(tmp_path, tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, retrain_seeds=1, steps=6)
-    api.run(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(retrain_seeds=1, steps=6)
+    api.run(config, tmp_path / "run", source=tiny_source)
     run = tmp_path / "run"
     weights = next(path for path in sorted((run / "checkpoints").iterdir()) if path.name != "search.safetensors")
     kept = {path: path.read_bytes() for path in (weights, run / "ranking.json", run / "retrain.json")}
@@ -210,7 +209,7 @@ def test_another_machine_is_told(tmp_path, tiny_settings, tiny_source):
         def note(self, text):
             told.append(text)
 
-    folder = api.search(dataclasses.replace(tiny_settings, steps=2), tmp_path / "run", source=tiny_source)
+    folder = api.search(tiny_settings.replace(steps=2), tmp_path / "run", source=tiny_source)
     request = folder.request()
     request["hardware"]["processor"] = "abacus"
     folder.save_request(request)
@@ -220,4 +219,4 @@ def test_another_machine_is_told(tmp_path, tiny_settings, tiny_source):
 
 def test_minutes_between_checkpoints_are_checked():
     with pytest.raises(RequestError, match="checkpoint_minutes is 0"):
-        Settings(checkpoint_minutes=0)
+        Config.from_flat(checkpoint_minutes=0)

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 
 from poolwise import api
+from poolwise.config import preset
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
 from poolwise.pipeline import autotuning, runner
 from poolwise.progress import Interrupted, Listener
-from poolwise.settings import preset
 from poolwise.training import Precision, calibration
 from poolwise.training.calibration import Parallel
 
@@ -37,7 +37,7 @@ def test_variants_share_images_weights_and_choices(tiny_settings, tiny_source):
     )
     batches, halves = experiment.batches(experiment.training_images, 8), experiment.halves
     wider = experiment.with_settings(width=4)
-    assert (wider.width, wider.settings.width, experiment.width) == (4, 4, 2)
+    assert (wider.width, wider.config.model.width, experiment.width) == (4, 4, 2)
     assert wider.cost(wider.default).macs > experiment.cost(experiment.default).macs
     assert (wider.precision, wider.parallel) == (experiment.precision, experiment.parallel)
     assert wider.supernets_reason == "because"
@@ -81,16 +81,16 @@ def timed(monkeypatch):
 
 
 def test_nothing_is_timed_where_the_choices_are_given(tiny_settings, tiny_source, tmp_path, timed):
-    settings = dataclasses.replace(tiny_settings, **GIVEN, steps=4, retrain_steps=2, retrain_seeds=1)
-    api.run(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(**GIVEN, steps=4, retrain_steps=2, retrain_seeds=1)
+    api.run(config, tmp_path / "run", source=tiny_source)
     assert timed == []
 
 
 def test_by_default_only_a_few_steps_are_timed(tiny_settings, tiny_source, tmp_path, timed):
-    settings = dataclasses.replace(tiny_settings, precision=None, steps=4, retrain_steps=2, retrain_seeds=1)
-    api.run(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(precision=None, steps=4, retrain_steps=2, retrain_seeds=1)
+    api.run(config, tmp_path / "run", source=tiny_source)
     assert timed == ["_step_seconds"]
-    api.plan(settings, source=tiny_source)  # somebody asks for the plan
+    api.plan(config, source=tiny_source)  # somebody asks for the plan
     assert timed[1:] == ["timing", "timing"]
 
 
@@ -124,7 +124,7 @@ def test_the_race_of_number_formats_respects_the_limit(tiny_settings, tiny_sourc
     monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path))
     clock = iter(range(0, 10_000, 3))
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: next(clock))
-    experiment = resolve(dataclasses.replace(tiny_settings, precision="auto"), tiny_source)
+    experiment = resolve(tiny_settings.replace(precision="auto"), tiny_source)
     short = autotuning.tune(experiment, 10)
     assert set(short.precision_seconds) == {"float32"}
     assert not list(tmp_path.rglob("*.json"))  # an incomplete race is not remembered
@@ -153,8 +153,8 @@ def test_the_first_line_comes_before_the_images_are_loaded(tiny_settings, tiny_s
         return tiny_source
 
     monkeypatch.setattr("poolwise.datasets.loading.load", load)
-    settings = dataclasses.replace(tiny_settings, **GIVEN, steps=2)
-    api.search(settings, tmp_path / "run", listener=notes)
+    config = tiny_settings.replace(**GIVEN, steps=2)
+    api.search(config, tmp_path / "run", listener=notes)
     assert order == [["loading cifar10"]]
     assert notes.lines[1:3] == [
         "decoded 1 of 2 images",
@@ -177,8 +177,8 @@ def test_a_run_loads_once_resolves_once_and_plans_once(tiny_settings, tiny_sourc
         return plan(experiment, stages, *args)
 
     monkeypatch.setattr(runner.planning, "plan", counted)
-    settings = dataclasses.replace(tiny_settings, **GIVEN, steps=4, retrain_steps=2, retrain_seeds=1)
-    api.run(settings, tmp_path / "run")
+    config = tiny_settings.replace(**GIVEN, steps=4, retrain_steps=2, retrain_seeds=1)
+    api.run(config, tmp_path / "run")
     assert (len(loaded), len(resolved)) == (1, 1)
     assert planned == [["search", "rank", "retrain", "report"], ["retrain"]]  # again once the trainings are known
 
@@ -188,9 +188,9 @@ def test_a_run_that_began_with_auto_resumes(tiny_settings, tiny_source, tmp_path
         def finish(self):
             self.stopping = True
 
-    settings = dataclasses.replace(tiny_settings, precision="auto", steps=4, retrain_steps=2, retrain_seeds=1)
+    config = tiny_settings.replace(precision="auto", steps=4, retrain_steps=2, retrain_seeds=1)
     with pytest.raises(Interrupted):
-        api.run(settings, tmp_path / "run", source=tiny_source, listener=Stops())
+        api.run(config, tmp_path / "run", source=tiny_source, listener=Stops())
     folder = runner.RunFolder.open(tmp_path / "run")
     chosen = folder.request()["calibration"]
     assert chosen["seconds_per_step"][chosen["precision"]] > 0
@@ -201,7 +201,5 @@ def test_a_run_that_began_with_auto_resumes(tiny_settings, tiny_source, tmp_path
 def test_names_of_data_sets_are_told_before_anything_is_read(tmp_path):
     notes = Notes()
     with pytest.raises(RequestError, match="does not exist"):
-        api.search(
-            dataclasses.replace(preset("demo"), data=f"folder:{tmp_path / 'no'}"), tmp_path / "run", listener=notes
-        )
+        api.search(preset("demo").replace(data=f"folder:{tmp_path / 'no'}"), tmp_path / "run", listener=notes)
     assert notes.lines == [f"loading folder:{tmp_path / 'no'}"]

@@ -22,16 +22,16 @@ from poolwise.spaces import Pooling
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, request):
     from conftest import draw_images
+    from poolwise.config import Config
     from poolwise.datasets.sources import Source
-    from poolwise.settings import Settings
 
-    settings = Settings(
+    config = Config.from_flat(
         width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=6, retrain_seeds=2, lr=0.05,
         draw="rounds", precision="float32", device="cpu",
     )  # fmt: skip
     source = Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
     path = tmp_path_factory.mktemp("exports") / "run"
-    api.run(settings, path, source=source)
+    api.run(config, path, source=source)
     return path
 
 

@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from poolwise import api
+from poolwise.config import Config
 from poolwise.errors import PoolwiseError, RunFailure
 from poolwise.progress import Interrupted, Listener
-from poolwise.settings import Settings
 from poolwise.storage import RunFolder
 
 POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent))
@@ -30,7 +30,7 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def asked():
-    return Settings(
+    return Config.from_flat(
         width=2, supernets=2, steps=20, batch_size=16, eval_batch_size=24, retrain_steps=4, retrain_seeds=2, lr=0.05,
         draw="rounds", precision="float32", device="cpu", workers=1, threads=1,
     )  # fmt: skip
@@ -373,11 +373,11 @@ class Kills(Listener):
 
 @pytest.mark.slow
 def test_a_worker_killed_in_a_search_is_one_line_and_resume_ends_in_the_same(asked, tiny_source, tmp_path):
-    settings = dataclasses.replace(asked, workers=2, threads=1, block=4, steps=40)
-    api.search(settings, tmp_path / "undisturbed", source=tiny_source)
+    config = dataclasses.replace(asked, workers=2, threads=1, block=4, steps=40)
+    api.search(config, tmp_path / "undisturbed", source=tiny_source)
     killer = Kills("search")
     with pytest.raises(RunFailure, match="a worker process died"):
-        api.search(settings, tmp_path / "run", source=tiny_source, listener=killer)
+        api.search(config, tmp_path / "run", source=tiny_source, listener=killer)
     assert killer.killed
     api.resume(tmp_path / "run", source=tiny_source)
     name = "checkpoints/search.safetensors"
@@ -386,10 +386,10 @@ def test_a_worker_killed_in_a_search_is_one_line_and_resume_ends_in_the_same(ask
 
 @pytest.mark.slow
 def test_a_worker_killed_in_a_training_has_it_repeated(asked, tiny_source, tmp_path):
-    settings = dataclasses.replace(asked, retrain_steps=20)
-    api.run(settings, tmp_path / "undisturbed", source=tiny_source)
+    config = dataclasses.replace(asked, retrain_steps=20)
+    api.run(config, tmp_path / "undisturbed", source=tiny_source)
     killer = Kills("retrain")
-    api.run(dataclasses.replace(settings, workers=2), tmp_path / "run", source=tiny_source, listener=killer)
+    api.run(config.replace(workers=2), tmp_path / "run", source=tiny_source, listener=killer)
     assert killer.killed
     for path in (tmp_path / "undisturbed" / "checkpoints").iterdir():
         assert (tmp_path / "run" / "checkpoints" / path.name).read_bytes() == path.read_bytes()

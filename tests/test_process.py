@@ -59,9 +59,9 @@ def state():
     }
 
 
-def whole(settings, run, **more):
+def whole(config, run, **more):
     """Everything but the report."""
-    poolwise.search(settings, run, **more)
+    poolwise.search(config, run, **more)
     poolwise.rank(run, source=more["source"])
     poolwise.retrain(run, source=more["source"])
 
@@ -75,10 +75,10 @@ def everything(run):
 @pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)])
 def requests(request, tiny_settings, tiny_source):
     """Two searches that differ in what the process holds: threads, and what draws from its generators."""
-    settings = dataclasses.replace(tiny_settings, retrain_seeds=1, retrain_steps=3, steps=20)
+    config = tiny_settings.replace(retrain_seeds=1, retrain_steps=3, steps=20)
     model = poolwise.backbone("drawn", Drawn)
-    one = dataclasses.replace(settings, model=model, width=None, threads=request.param, seed=1)
-    two = dataclasses.replace(settings, threads=1, seed=2, steps=24)
+    one = config.replace(model=model, width=None, threads=request.param, seed=1)
+    two = config.replace(threads=1, seed=2, steps=24)
     turning = dataclasses.replace(tiny_source, augment=v2.RandomRotation(20))
     return {"one": (one, tiny_source), "two": (two, turning)}
 
@@ -86,8 +86,8 @@ def requests(request, tiny_settings, tiny_source):
 def test_two_searches_in_two_threads_give_the_bytes_of_each_alone(tmp_path, requests):
     alone, together, failures = tmp_path / "alone", tmp_path / "together", []
     before = state()
-    for name, (settings, source) in requests.items():
-        whole(settings, alone / name, source=source)
+    for name, (config, source) in requests.items():
+        whole(config, alone / name, source=source)
         assert state() == before
     inside = threading.Barrier(2)
 
@@ -99,9 +99,9 @@ def test_two_searches_in_two_threads_give_the_bytes_of_each_alone(tmp_path, requ
                 inside.wait(60)
 
     def search(name):
-        settings, source = requests[name]
+        config, source = requests[name]
         try:
-            whole(settings, together / name, source=source, listener=Waits())
+            whole(config, together / name, source=source, listener=Waits())
         except BaseException as error:
             failures.append(error)
 

@@ -1,6 +1,5 @@
 """docs/python.md says what the results hold, and its code runs."""
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -44,8 +43,8 @@ def test_the_code_runs(tmp_path, tiny_settings, tiny_source, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     first, *blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert "preset" in first
-    settings = dataclasses.replace(tiny_settings, steps=60, block=1, retrain_seeds=1, retrain_steps=2)
-    names = {"poolwise": poolwise, "settings": settings, "source": tiny_source}
+    config = tiny_settings.replace(steps=60, block=1, retrain_seeds=1, retrain_steps=2)
+    names = {"poolwise": poolwise, "settings": config, "source": tiny_source}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     told = capsys.readouterr().out.splitlines()
@@ -53,7 +52,7 @@ def test_the_code_runs(tmp_path, tiny_settings, tiny_source, monkeypatch, capsys
     assert re.fullmatch(r"1 \d+-\d+-\d+ \d+\.\d %", told[1])
     stopped = re.fullmatch(r"stopped after (\d+) steps", told[-1])
     assert stopped
-    assert int(stopped[1]) < settings.steps
+    assert int(stopped[1]) < config.search.steps
     assert poolwise.Run.open("runs/watched").ranking == names["run"].ranking
 
 

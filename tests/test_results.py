@@ -18,19 +18,19 @@ def results(tmp_path_factory):
     from poolwise.datasets.sources import Source
 
     place = tmp_path_factory.mktemp("results")
-    settings = poolwise.Settings(
+    config = poolwise.Config(
         width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=1, retrain_seeds=2, lr=0.05,
         draw="rounds", precision="float32", device="cpu", trials=2,
     )  # fmt: skip
     source = Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
-    run = api.search(settings, place / "run", source=source)
+    run = api.search(config, place / "run", source=source)
     table = "resnet20-cifar10-published"
     return {
         "search": run,
         "rank": api.rank(run.path, source=source),
         "refine": api.refine(run.path, source=source),
         "retrain": api.retrain(run.path, source=source),
-        "exhaustive": api.exhaustive(settings, place / "all", configs=["5-3-2", "4-3-3"], source=source),
+        "exhaustive": api.exhaustive(config, place / "all", configs=["5-3-2", "4-3-3"], source=source),
         "compare": api.compare(
             api.CompareConfig(table, columns=["supernets1"], controls=["macs"], resamples=20), place / "compare"
         ),

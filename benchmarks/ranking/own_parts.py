@@ -29,11 +29,11 @@ from common import record
 from tricks import TABLE, Trick, judged, runner
 
 from poolwise import tables
+from poolwise.config import Config
 from poolwise.experiment import resolve
 from poolwise.models.chain import Chain, affine_norm
 from poolwise.models.sharing import without_norms
 from poolwise.rng import Streams
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling
 from poolwise.storage import write_atomically
 from poolwise.supernets.state import SearchState
@@ -70,16 +70,16 @@ class OwnParts(nn.Module):
         return self.heads[str(pooling)](images_BCHW)
 
 
-def searched(settings: Settings, norm: str, head: str) -> list[float]:
+def searched(config: Config, norm: str, head: str) -> list[float]:
     """score_P in percent on the whole scoring half."""
-    problem = resolve(settings)
+    problem = resolve(config)
     state, poolings = SearchState(problem), list(problem.space)
     nets = state.mixture
-    network = OwnParts(problem.build(affine_norm, "init0", Streams(settings.seed)), poolings, norm, head)
+    network = OwnParts(problem.build(affine_norm, "init0", Streams(config.seed)), poolings, norm, head)
     nets.precision.place(network, problem.device)
     network.train()
     nets.networks = [network]
-    nets.optimizers = [sgd(network, settings.lr, settings.momentum, settings.weight_decay)]
+    nets.optimizers = [sgd(network, config.training.lr, config.training.momentum, config.training.weight_decay)]
     run = runner(state, Trick(problem))
     while state.step < state.steps:
         train_block(state, run)
@@ -103,7 +103,7 @@ def searched(settings: Settings, norm: str, head: str) -> list[float]:
 def main(entry: Path, out: Path, forms: str, seeds: int, first_seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
     table = tables.load(TABLE)
-    asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    asked = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in range(first_seed, first_seed + seeds):

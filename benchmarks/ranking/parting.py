@@ -22,9 +22,9 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
+from poolwise.config import Config
 from poolwise.experiment import Experiment, resolve
 from poolwise.models.prefixes import walk
-from poolwise.settings import Settings
 from poolwise.supernets import branching
 from poolwise.supernets.state import SearchState
 from poolwise.supernets.trainer import train_block
@@ -49,15 +49,15 @@ def reached(problem: Experiment, state: SearchState) -> dict[str, float]:
     return {"loss": round(loss / images, 4), "accuracy": round(100 * right / images, 2)}
 
 
-def alone(settings: Settings, shares: list[float], lengths: list[int]) -> list[dict[str, Any]]:
+def alone(config: Config, shares: list[float], lengths: list[int]) -> list[dict[str, Any]]:
     """One SuperNet: trials on the way, and what it reaches."""
-    problem, rows = resolve(settings), []
+    problem, rows = resolve(config), []
     state = SearchState(problem)
     while state.step < state.steps:
         train_block(state)
         for share in shares:
             if state.step == round(share * state.steps):
-                lr = cosine(state.step, state.steps, settings.lr, settings.lr_end)
+                lr = cosine(state.step, state.steps, config.training.lr, config.training.lr_end)
                 for length in lengths:
                     streams = state.streams.child(f"parting{share}-{length}")
                     found, _ = branching.measure_gain(
@@ -68,13 +68,13 @@ def alone(settings: Settings, shares: list[float], lengths: list[int]) -> list[d
     return [*rows, {"parts": 1, **reached(problem, state)}]
 
 
-def apart(settings: Settings) -> list[dict[str, Any]]:
+def apart(config: Config) -> list[dict[str, Any]]:
     """Several, from the half of the search on."""
-    problem = resolve(settings)
+    problem = resolve(config)
     state = SearchState(problem)
     while state.step < state.steps:
         train_block(state)
-    return [{"parts": settings.nets, **reached(problem, state)}]
+    return [{"parts": config.search.max_supernets, **reached(problem, state)}]
 
 
 def numbers(_context: click.Context, _parameter: click.Parameter, text: str) -> list[float]:
@@ -103,7 +103,7 @@ def main(
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for seed in map(int, seeds):
-        one = Settings(
+        one = Config.from_flat(
             width=width,
             images=10_000,
             steps=steps,
@@ -118,7 +118,7 @@ def main(
         told = alone(one, shares, [int(length) for length in lengths])
         for count in map(int, parts):
             several = {**one.to_json(), "method": "partition-first", "supernets": count, "warm_up": 0.5}
-            told += apart(Settings.from_json(several))
+            told += apart(Config.from_flat(several))
         rows += [{"seed": seed, **row} for row in told]
     names = dict.fromkeys(name for row in rows for name in row)
     shown = [{name: _plain(row.get(name, "")) for name in names} for row in rows]

@@ -36,10 +36,10 @@ from common import record
 from tricks import TABLE, judged
 
 from poolwise import tables
+from poolwise.config import Config
 from poolwise.experiment import Experiment, resolve
 from poolwise.progress import Listener
 from poolwise.rankings.scoring import Panel, score_all
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage import write_atomically
 from poolwise.supernets.assignment import MOVING_AVERAGE
@@ -213,13 +213,13 @@ def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[Step
     return told
 
 
-def steps_of(settings: Settings, policy: type[Plain]) -> int:
+def steps_of(config: Config, policy: type[Plain]) -> int:
     """Steps at the compute of the entry: training takes three passes, a scoring one."""
-    assert settings.steps
+    assert config.search.steps
     if not policy.paired:
-        return settings.steps
-    apart = 1 - settings.warm_up
-    return int(settings.steps * 4 / (4 + apart * (settings.nets - 1)))
+        return config.search.steps
+    apart = 1 - config.search.warm_up
+    return int(config.search.steps * 4 / (4 + apart * (config.search.max_supernets - 1)))
 
 
 def coherence(space: PoolingSpace, assignment_PM: np.ndarray) -> float:
@@ -236,16 +236,16 @@ def coherence(space: PoolingSpace, assignment_PM: np.ndarray) -> float:
     return float((together - chance) / (1 - chance))
 
 
-def searched(settings: Settings, name: str) -> dict[str, Any]:
+def searched(config: Config, name: str) -> dict[str, Any]:
     """Scores in percent after one search with a policy, and what became of its assignment."""
     policy = POLICIES[name]
-    problem = resolve(replace(settings, steps=steps_of(settings, policy)))
+    problem = resolve(config.replace(steps=steps_of(config, policy)))
     state, poolings = SearchState(problem), list(problem.space)
     sampler = policy(state.sampler.task, problem)
     state.sampler = sampler
     while state.step < state.steps:
         train_block(state, (lambda jobs, _watch: paired(state, sampler, jobs)) if policy.paired else None)
-    panel = Panel(problem, poolings, *sampler.judges_of(poolings, problem.settings.rank_on))
+    panel = Panel(problem, poolings, *sampler.judges_of(poolings, problem.config.ranking.rank_on))
     scores_P = 100 * panel.scores(score_all(problem, state.mixture.networks, panel, Listener()))
     assignment_PM = sampler.assignment_of(poolings)
     return {
@@ -266,7 +266,7 @@ def searched(settings: Settings, name: str) -> dict[str, Any]:
 def main(entry: Path, out: Path, policies: str, seeds: str, threads: int) -> None:
     torch.set_num_threads(threads)
     table = tables.load(TABLE)
-    asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    asked = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in map(int, seeds.split(",")):

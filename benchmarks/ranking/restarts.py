@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
+from poolwise.config import Config
 from poolwise.experiment import Experiment, resolve
 from poolwise.progress import Listener
-from poolwise.settings import Settings
 from poolwise.statistics import kendall_tau_b, regret, smooth
 from poolwise.statistics.fusion import standard
 from poolwise.storage import write_atomically
@@ -58,7 +58,7 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
     torch.set_num_threads(threads)
     table = tables.load(TABLE)
     truth_P = np.array(table.column(table.truth))
-    asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    asked = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for form in forms.split(","):

@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
 
 from poolwise import tables
+from poolwise.config import Config
 from poolwise.experiment import Experiment, resolve
 from poolwise.models.supernet import SwitchableNet
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling
 from poolwise.statistics import kendall_tau_b, regret, smooth
 from poolwise.storage import write_atomically
@@ -136,14 +136,14 @@ def scored(problem: Experiment, state: SearchState, weights: list[Tensor] | None
     return 100 * right / len(batches)
 
 
-def searched(settings: Settings, name: str) -> dict[str, list[float]]:
+def searched(config: Config, name: str) -> dict[str, list[float]]:
     """Scores after one search with a trick, by what was ranked."""
-    problem = resolve(settings)
+    problem = resolve(config)
     trick = TRICKS[name](problem)
-    assert settings.steps
-    assert problem.settings.nets == 1
-    steps = int(settings.steps * Trick(problem).macs() / trick.macs())
-    problem = resolve(replace(settings, steps=steps), problem.source)
+    assert config.search.steps
+    assert problem.config.search.max_supernets == 1
+    steps = int(config.search.steps * Trick(problem).macs() / trick.macs())
+    problem = resolve(config.replace(steps=steps), problem.source)
     state = SearchState(problem)
     run, told = runner(state, trick), {}
     averages = {decay: [p.detach().clone() for p in state.mixture.networks[0].parameters()] for decay in DECAYS}
@@ -179,7 +179,7 @@ def judged(table: tables.Table, scores_P: list[float]) -> dict[str, float]:
 def main(entry: Path, out: Path, seeds: int, threads: int) -> None:
     torch.set_num_threads(threads)
     table = tables.load(TABLE)
-    asked = Settings.from_json(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    asked = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in range(seeds):

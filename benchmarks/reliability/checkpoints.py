@@ -12,7 +12,6 @@ which do not depend on what else the machine does. "read" is reading the checkpo
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import subprocess
@@ -27,9 +26,9 @@ import numpy as np
 from soak import Stop
 
 from poolwise import api
+from poolwise.config import Config, preset
 from poolwise.experiment import resolve
 from poolwise.progress import Interrupted
-from poolwise.settings import Settings, preset
 from poolwise.storage import RunFolder
 from poolwise.supernets.state import SearchState
 from poolwise.supernets.trainer import train_block
@@ -41,7 +40,7 @@ POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent)) or "p
 SECONDS = 300.0  # between two checkpoints, by default
 
 
-def cases(data: str) -> dict[str, Settings]:
+def cases(data: str) -> dict[str, Config]:
     """Two searches on CIFAR-10, on one thread."""
     fixed = {"precision": "float32", "threads": 1, "workers": 1, "device": "cpu", "data": data}
     return {
@@ -50,9 +49,9 @@ def cases(data: str) -> dict[str, Settings]:
     }
 
 
-def resumed(settings: Settings, folder: Path, repeats: int) -> tuple[list[float], list[float]]:
+def resumed(config: Config, folder: Path, repeats: int) -> tuple[list[float], list[float]]:
     """Seconds by the clock, and of CPU, of ``poolwise resume`` of copies of a search with one step left."""
-    short = dataclasses.replace(settings, steps=4, block=1)
+    short = config.replace(steps=4, block=1)
     with contextlib.suppress(Interrupted):
         api.search(short, folder, listener=Stop(short.steps - 1))  # one step left
     seconds, cpu = [], []
@@ -67,9 +66,9 @@ def resumed(settings: Settings, folder: Path, repeats: int) -> tuple[list[float]
     return seconds, cpu
 
 
-def measured(name: str, settings: Settings, repeats: int, blocks: int, work: Path) -> dict[str, Any]:
+def measured(name: str, config: Config, repeats: int, blocks: int, work: Path) -> dict[str, Any]:
     """Median, least and most over the repeats."""
-    problem = resolve(settings)
+    problem = resolve(config)
     state, folder = SearchState(problem), RunFolder.create(work / "saved", {"stages": [], "macs": 1})
     steps, saves, reads, shares = [], [], [], []
     train_block(state)
@@ -87,7 +86,7 @@ def measured(name: str, settings: Settings, repeats: int, blocks: int, work: Pat
         shares.append(saves[-1] * (2 + whole // SECONDS) / whole)
     size = (folder.path / "checkpoints" / "search.safetensors").stat().st_size
     shutil.rmtree(folder.path)
-    whole, cpu = resumed(settings, work / "resumed", max(repeats // 3, 3))
+    whole, cpu = resumed(config, work / "resumed", max(repeats // 3, 3))
     row = {"case": name, "repeats": repeats, "MiB": round(size / 2**20, 1), "steps": state.steps}
     for what, values, digits in (
         ("step", steps, 4), ("save", saves, 4), ("read", reads, 4), ("share of a search", shares, 6), ("resume", whole, 2),
@@ -105,9 +104,9 @@ def measured(name: str, settings: Settings, repeats: int, blocks: int, work: Pat
 @click.option("--write/--no-write", default=True, help="Write a csv of the results.")
 def main(repeats: int, blocks: int, data: str, write: bool) -> None:
     rows = []
-    for name, settings in cases(data).items():
+    for name, config in cases(data).items():
         with tempfile.TemporaryDirectory() as work:
-            rows.append(measured(name, settings, repeats, blocks, Path(work)))
+            rows.append(measured(name, config, repeats, blocks, Path(work)))
         click.echo(rows[-1])
     if write:
         record("checkpoints", rows)

@@ -33,12 +33,12 @@ from poolwise.benchmarks import simulate
 from poolwise.benchmarks.compare import methods
 from poolwise.cli import show
 from poolwise.cli.commands import cli
+from poolwise.config import Config
 from poolwise.datasets import cifar10
 from poolwise.datasets.python_batch import python_batch
 from poolwise.errors import PoolwiseError
 from poolwise.experiment import resolve
 from poolwise.selection.picks import picks_of
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage import RunFolder, tables
 from poolwise.storage.schemas import Space, validate
@@ -68,12 +68,12 @@ class Fuzzer:
         for i in range(24):
             (data / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(generator.integers(0, 256, (8, 8, 3), np.uint8)).save(data / "ab"[i % 2] / f"{i}.png")
-        settings = Settings(
+        config = Config.from_flat(
             width=2, supernets=2, steps=8, batch_size=4, eval_batch_size=4, retrain_steps=2, retrain_seeds=2, trials=2,
             data=f"folder:{data}", image_size=8, draw="rounds", precision="float32", device="cpu", threads=1, workers=1,
         )  # fmt: skip
         self.run = work / "run"
-        api.search(settings, self.run)
+        api.search(config, self.run)
         kept = RunFolder(self.run).load_checkpoint(CHECKPOINT)
         assert kept is not None
         self.tensors, self.meta = kept
@@ -81,7 +81,7 @@ class Fuzzer:
         api.refine(self.run)
         api.retrain(self.run)
         self.checkpoint = (self.run / "checkpoints" / f"{CHECKPOINT}.safetensors").read_bytes()
-        self.state = SearchState(resolve(settings))
+        self.state = SearchState(resolve(config))
         self.table = tables.load(PUBLISHED)
         self.files = {path.name: path.read_bytes() for path in self.run.iterdir() if path.is_file()}
         source = Path(tables.__file__).parent / "data" / PUBLISHED
@@ -150,8 +150,8 @@ class Fuzzer:
         (where / name).write_bytes(_changed(r, self.files[name]))
         try:
             opened = RunFolder.open(where)
-            settings = Settings.from_json(opened.request()["settings"])
-            picks_of(opened, settings)
+            config = Config.from_flat(opened.request()["settings"])
+            picks_of(opened, config)
             opened.read("retrain.json", "")
             for kind in ("search", "stage", "assignment"):
                 opened.events(kind)

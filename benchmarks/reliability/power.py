@@ -33,8 +33,8 @@ import click
 import torch
 
 from poolwise import api
+from poolwise.config import Config
 from poolwise.errors import PoolwiseError
-from poolwise.settings import Settings
 from poolwise.storage import RunFolder, Trials
 
 sys.path.append(str(Path(__file__).parent))
@@ -208,20 +208,20 @@ Command = Callable[[Path], Any]
 
 def scripts(data: Path) -> dict[str, list[Command]]:
     """Commands that follow each other on one folder."""
-    settings = Settings(
+    config = Config.from_flat(
         width=2, batch_size=8, image_size=8, steps=24, supernets=2, device="cpu", precision="float32", threads=1, workers=1,
         data=f"folder:{data}", retrain_steps=6, retrain_seeds=2, draw="rounds", checkpoint_minutes=1e-6, trials=3,
     )  # fmt: skip
     return {
-        "run": [lambda out: api.run(settings, out)],
+        "run": [lambda out: api.run(config, out)],
         "stages": [
-            lambda out: api.search(settings, out),
+            lambda out: api.search(config, out),
             api.rank,
             api.retrain,
             api.refine,
             lambda out: api.retrain(out, retrain_seeds=3),
         ],
-        "exhaustive": [lambda out: api.exhaustive(settings, out, configs=["5-3-2", "4-3-3"])],
+        "exhaustive": [lambda out: api.exhaustive(config, out, configs=["5-3-2", "4-3-3"])],
     }
 
 

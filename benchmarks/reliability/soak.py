@@ -37,11 +37,11 @@ from PIL import Image
 
 from poolwise import api
 from poolwise.cli import main as poolwise_main
+from poolwise.config import Config
 from poolwise.errors import PoolwiseError
 from poolwise.models import available
 from poolwise.progress import Interrupted, Listener
 from poolwise.reports import page  # noqa: F401 (so that no child has to import it)
-from poolwise.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import record
@@ -262,16 +262,16 @@ class Stop(Listener):
 
 def states(work: Path, data: Path) -> dict[str, Path]:
     """Folders of one run as it is while searching, while retraining and in the end, and one of another run."""
-    settings = Settings(
+    config = Config.from_flat(
         width=2, batch_size=8, image_size=8, steps=60, supernets=2, device="cpu", precision="float32", threads=1,
         data=f"folder:{data}", retrain_steps=10, retrain_seeds=2, draw="rounds", checkpoint_minutes=0.002,
     )  # fmt: skip
     found = {name: work / name for name in ("searching", "retraining", "whole", "other")}
     for name, units in (("searching", 40), ("retraining", 100)):
         with contextlib.suppress(Interrupted):
-            api.run(settings, found[name], listener=Stop(units))
-    api.run(settings, found["whole"])
-    api.run(Settings.from_json({**settings.to_json(), "seed": 5}), found["other"])
+            api.run(config, found[name], listener=Stop(units))
+    api.run(config, found["whole"])
+    api.run(Config.from_flat({**config.to_flat(), "seed": 5}), found["other"])
     return found
 
 
@@ -342,12 +342,12 @@ class Watching(Listener):
 
 def long_run(steps: int, work: Path, data: Path) -> list[dict[str, Any]]:
     """MiB and file handles of this process after every 500 steps of one search."""
-    settings = Settings(
+    config = Config.from_flat(
         width=2, batch_size=8, image_size=8, steps=steps, supernets=2, device="cpu", precision="float32", threads=1,
         data=f"folder:{data}", draw="rounds", checkpoint_minutes=0.05,
     )  # fmt: skip
     watching = Watching()
-    api.search(settings, work / "long", listener=watching)
+    api.search(config, work / "long", listener=watching)
     return [{"step": step, "MiB": round(mib, 1), "handles": handles} for step, mib, handles in watching.seen]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -33,34 +34,37 @@ if TYPE_CHECKING:
         source,
         suggest,
     )
+    from poolwise.config import Config, load_config, preset
+    from poolwise.config.legacy import Settings
     from poolwise.errors import PoolwiseError
     from poolwise.models.external.networks import backbone
     from poolwise.models.external.slots import apply, slots
     from poolwise.models.supernet import SwitchableNet, plain_model
     from poolwise.progress import Interrupted, Listener
     from poolwise.selection.optuna_sampler import optuna_sampler
-    from poolwise.settings import Settings, preset
     from poolwise.spaces import Pooling, PoolingSpace
     from poolwise.storage import tables
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Pooling": "space",
-    "PoolingSpace": "space",
+    "Pooling": "spaces",
+    "PoolingSpace": "spaces",
     "PoolwiseError": "errors",
     "Interrupted": "progress",
     "Listener": "progress",
     "Run": "api",
-    "Settings": "settings",
-    "preset": "settings",
-    "SwitchableNet": "networks.switch",
+    "Config": "config",
+    "Settings": "config.legacy",
+    "load_config": "config",
+    "preset": "config",
+    "SwitchableNet": "models.supernet",
     "export": "api",
-    "plain_model": "networks.switch",
+    "plain_model": "models.supernet",
     "python_code": "api",
-    "apply": "networks.slots",
-    "backbone": "networks.others",
-    "slots": "networks.slots",
+    "apply": "models.external.slots",
+    "backbone": "models.external.networks",
+    "slots": "models.external.slots",
     "CompareConfig": "api",
     "compare": "api",
     "plan_comparison": "api",
@@ -83,10 +87,11 @@ _HOMES = {
     "model": "api",
     "network": "api",
     "hand_over": "api",
-    "optuna_sampler": "trialing.driving",
+    "optuna_sampler": "selection.optuna_sampler",
 }
 __all__ = [
     "CompareConfig",
+    "Config",
     "Interrupted",
     "Listener",
     "Pooling",
@@ -105,6 +110,7 @@ __all__ = [
     "export",
     "fit",
     "hand_over",
+    "load_config",
     "model",
     "network",
     "optuna_sampler",
@@ -131,6 +137,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "tables":
         return import_module("poolwise.storage.tables")
+    if name == "Settings":
+        warnings.warn(
+            "poolwise.Settings is now poolwise.Config; Config.from_flat(steps=100) takes the same names",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     if name not in _HOMES:
         raise AttributeError(f"module 'poolwise' has no attribute {name!r}")
     return getattr(import_module(f"poolwise.{_HOMES[name]}"), name)

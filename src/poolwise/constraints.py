@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from poolwise.config import LIMITS, Config
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.models.cost import Cost
 from poolwise.rng import Streams
-from poolwise.settings import LIMITS, Settings
 from poolwise.spaces import LISTED, Pooling
 from poolwise.training import Precision
 
@@ -135,9 +135,9 @@ def _wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def asked(settings: Settings) -> dict[str, float | None]:
+def asked(config: Config) -> dict[str, float | None]:
     """The limits of a request by name."""
-    return {name: getattr(settings, name) for name in LIMITS}
+    return {name: getattr(config, name) for name in LIMITS}
 
 
 def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
@@ -145,15 +145,15 @@ def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
 
     What is left is written into the settings (``only``), so that workers and a resumed run do not measure again.
     """
-    limits = asked(problem.settings)
-    if problem.settings.only is not None or all(limit is None for limit in limits.values()):
+    limits = asked(problem.config)
+    if problem.config.limits.only is not None or all(limit is None for limit in limits.values()):
         return problem, None
     if problem.space.size > MOST:
         raise RequestError(
             f"limits price every configuration and there are {problem.space.size:,}: at most {MOST:,} are allowed; draw so"
             " many with --max-configs"
         )
-    batch = problem.settings.latency_batch
+    batch = problem.config.limits.latency_batch
 
     def timed(poolings: list[Pooling]) -> dict[Pooling, float]:
         size = problem.source.image_size
@@ -161,5 +161,5 @@ def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
         return latencies(problem.plain, poolings, images_BCHW, problem.precision, problem.device)
 
     priced = {pooling: problem.cost(pooling) for pooling in problem.space}
-    found = within(priced, limits, problem.settings.batch_size, timed, batch)
+    found = within(priced, limits, problem.config.training.batch_size, timed, batch)
     return problem.with_settings(only=tuple(str(pooling) for pooling in found.members)), found

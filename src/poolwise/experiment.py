@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from poolwise.config import AUTO, Config
 from poolwise.datasets.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
 from poolwise.datasets.batches import Batches
 from poolwise.datasets.loading import load_requested
@@ -30,7 +31,6 @@ from poolwise.models.weights import load as load_weights
 from poolwise.process import free_bytes
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.settings import AUTO, Settings
 from poolwise.spaces import Pooling, PoolingSpace, Subspace, subset
 from poolwise.training import Precision, choose_device, device_precision
 from poolwise.training.calibration import Parallel, cpu_threads
@@ -40,22 +40,22 @@ RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
 _OF_IMAGES = ("training_images", "in_use", "halves", "normalise", "_ranking_order")  # what images and seed decide
 
 
-def requested_space(settings: Settings) -> PoolingSpace:
+def requested_space(config: Config) -> PoolingSpace:
     """Return the configurations that a request chooses from.
 
     These are the placements of the requested numbers of downsamplings, a random subset of them, or what limits left.
     """
-    known = family(settings.model)
-    space = known.over(settings.poolings)
-    if settings.only is not None:
-        return Subspace.of(space, sorted({*settings.only, str(known.default)}))
-    if settings.max_configs is not None:
-        return subset(space, settings.max_configs, Streams(settings.seed)["subset"], [known.default])
+    known = family(config.model.name)
+    space = known.over(config.model.poolings)
+    if config.limits.only is not None:
+        return Subspace.of(space, sorted({*config.limits.only, str(known.default)}))
+    if config.model.max_configs is not None:
+        return subset(space, config.model.max_configs, Streams(config.seed)["subset"], [known.default])
     return space
 
 
 def resolve(
-    settings: Settings,
+    config: Config,
     source: Source | None = None,
     choices: dict[str, Any] | None = None,
     *,
@@ -76,40 +76,40 @@ def resolve(
     Raises:
         RequestError: the request is wrong, or its parts do not fit together.
     """
-    device, known = choose_device(settings.device), family(settings.model)
+    device, known = choose_device(config.hardware.device), family(config.model.name)
     if known.whole:
-        check_settings(settings)
-    space, precision = requested_space(settings), _precision(settings, device, choices)
-    parallel = Parallel(**choices["parallel"]) if choices else Parallel(1, settings.threads or cpu_threads())
+        check_settings(config)
+    space, precision = requested_space(config), _precision(config, device, choices)
+    parallel = Parallel(**choices["parallel"]) if choices else Parallel(1, config.hardware.threads or cpu_threads())
     if source is None:
         on_device = device.type == "cuda"  # images in memory lie there
         room = min(free_bytes(torch.device("cpu")), free_bytes(device)) // 4 if on_device else None
-        source = load_requested(settings, room, listener or Listener())
-    experiment = Experiment(settings, source, device, known, space, precision, parallel, weights)
-    if weights is None and settings.weights is not None:
-        experiment = replace(experiment, weights=_load_weights(experiment, settings.weights))
+        source = load_requested(config, room, listener or Listener())
+    experiment = Experiment(config, source, device, known, space, precision, parallel, weights)
+    if weights is None and config.model.weights is not None:
+        experiment = replace(experiment, weights=_load_weights(experiment, config.model.weights))
     if normalise is not None:
         vars(experiment)["normalise"] = normalise  # fills the cached property
     experiment.cost  # noqa: B018 (raises where the images are too small for the configurations)
     return experiment
 
 
-def _precision(settings: Settings, device: torch.device, choices: dict[str, Any] | None) -> Precision:
+def _precision(config: Config, device: torch.device, choices: dict[str, Any] | None) -> Precision:
     """Return the recorded or requested number format, or the device's own where measuring is to decide."""
     if choices:
         return Precision.parse(choices["precision"])
-    if settings.precision in (None, AUTO):
+    if config.hardware.precision in (None, AUTO):
         return device_precision(device)
-    return Precision.parse(settings.precision)
+    return Precision.parse(config.hardware.precision)
 
 
 def _load_weights(experiment: Experiment, name: str) -> Weights:
     """Load weights and check that they fit every network that starts from them. Raises RequestError otherwise."""
-    settings, weights = experiment.settings, load_weights(name)
-    norms: dict[str, list[Norm]] = {"search": [sharing.NORMS[settings.norm]], "retrain": [running_norm]}
-    if settings.short != 0:
+    config, weights = experiment.config, load_weights(name)
+    norms: dict[str, list[Norm]] = {"search": [sharing.NORMS[config.search.norm]], "retrain": [running_norm]}
+    if config.search.proxy != 0:
         norms["search"].append(running_norm)
-    for norm in [norm for kind, listed in norms.items() if settings.begins(kind) for norm in listed]:
+    for norm in [norm for kind, listed in norms.items() if config.starts_from_weights(kind) for norm in listed]:
         begin(experiment.build(norm, "weights", Streams(0)), weights)
     return weights
 
@@ -129,7 +129,7 @@ class Experiment:
         precision_seconds: seconds of a training step by number format, where they were measured to choose one.
     """
 
-    settings: Settings
+    config: Config
     source: Source
     device: torch.device
     family: Family
@@ -143,8 +143,8 @@ class Experiment:
 
     def with_settings(self, **changes: Any) -> Experiment:
         """Return this experiment with other settings. Its images, weights and number format are kept."""
-        settings = replace(self.settings, **changes)
-        varied = resolve(settings, self.source, self.describe_choices(), weights=self.weights)
+        config = self.config.replace(**changes)
+        varied = resolve(config, self.source, self.describe_choices(), weights=self.weights)
         varied = varied.with_choices(supernets_reason=self.supernets_reason, _on_device=self._on_device)
         if not {"images", "seed"} & set(changes):
             vars(varied).update({name: vars(self)[name] for name in _OF_IMAGES if name in vars(self)})
@@ -165,12 +165,12 @@ class Experiment:
     @property
     def width(self) -> int | None:
         """Base number of channels; None for networks that have their own."""
-        return self.settings.width or self.family.width
+        return self.config.model.width or self.family.width
 
     @cached_property
     def cost(self) -> CostModel:
         """Costs of every configuration. Raises RequestError where the images are too small for them."""
-        chain = self.build(batch_norm, "cost", Streams(self.settings.seed))
+        chain = self.build(batch_norm, "cost", Streams(self.config.seed))
         return CostModel(chain, self.source.image_size, self.default, most=self.space.poolings)
 
     @cached_property
@@ -185,7 +185,7 @@ class Experiment:
     @cached_property
     def in_use(self) -> Source:
         """The data set with no other training images than ``training_images``."""
-        train, count, scoring = self.source.train, self.settings.images, self.source.scoring
+        train, count, scoring = self.source.train, self.config.data.images, self.source.scoring
         if count is None or count >= len(train):
             return self.source
         chosen = stratified_subset(train.labels, count, Streams(0)["images"])
@@ -201,7 +201,7 @@ class Experiment:
         """
         labels, scoring = self.training_images.labels, self.in_use.scoring
         if scoring is None:
-            return stratified_halves(labels, 0.5, Streams(self.settings.seed)["split"])
+            return stratified_halves(labels, 0.5, Streams(self.config.seed)["split"])
         training = np.setdiff1d(np.arange(len(labels)), scoring)
         if min(len(training), len(scoring)) < 2:
             raise RequestError(
@@ -216,14 +216,14 @@ class Experiment:
 
     @property
     def augmentation(self) -> Augmentation:
-        asked, own = self.settings.augment, self.source.augment
+        asked, own = self.config.data.augment, self.source.augment
         if own is not None:
-            if asked != Settings.augment:
+            if asked != settings()["augment"].default:
                 raise RequestError(
                     f"augment is {asked!r} and the data set brings its own transform: leave one of them out"
                 )
             return PerImage(own)
-        flip = self.settings.flip if self.settings.flip is not None else self.source.flip
+        flip = self.config.data.flip if self.config.data.flip is not None else self.source.flip
         return augmentation(asked, self.source.image_size, flip)
 
     def batches(self, data: ImageSet, batch_size: int, indices: np.ndarray | None = None) -> Batches:
@@ -243,7 +243,7 @@ class Experiment:
         """
         arguments: dict[str, Any] = {"classes": len(self.source.classes), "width": self.width, "norm": norm}
         chain = create(self.family.build, streams.torch(name), **arguments)
-        if what and self.weights and self.settings.begins(what):
+        if what and self.weights and self.config.starts_from_weights(what):
             begin(chain, self.weights)
         return chain
 
@@ -262,21 +262,21 @@ class Experiment:
         return sum(parameter.numel() for parameter in self._supernet(build).parameters())
 
     def _supernet(self, build: Callable[[Norm], Chain]) -> SwitchableNet:
-        return sharing.supernet(build, self.space, self.settings.norm, self.settings.sharing)
+        return sharing.supernet(build, self.space, self.config.search.norm, self.config.search.sharing)
 
-    def ranked_images(self, settings: Settings | None = None) -> int:
+    def ranked_images(self, config: Config | None = None) -> int:
         """Images that ranking runs every configuration on: the scoring half, and what norms are recalibrated on."""
-        settings, (training, scoring) = settings or self.settings, map(len, self.halves)
-        again = RECALIBRATION_BATCHES * settings.eval_batch_size if settings.norm == "recalibrated" else 0
+        config, (training, scoring) = config or self.config, map(len, self.halves)
+        again = RECALIBRATION_BATCHES * config.ranking.eval_batch_size if config.search.norm == "recalibrated" else 0
         return scoring + min(again, training)
 
     @cached_property
     def calibration_batches(self) -> Batches | None:
         """Images of the training half, drawn once, that recalibrated norms are averaged over; None for other norms."""
-        if self.settings.norm != "recalibrated":
+        if self.config.search.norm != "recalibrated":
             return None
-        size, half = self.settings.eval_batch_size, self.halves[0]
-        drawn = Streams(self.settings.seed)["recalibration"].permutation(half)[: RECALIBRATION_BATCHES * size]
+        size, half = self.config.ranking.eval_batch_size, self.halves[0]
+        drawn = Streams(self.config.seed)["recalibration"].permutation(half)[: RECALIBRATION_BATCHES * size]
         return self.batches(self.training_images, size, self._mixed(np.sort(drawn)))
 
     def ranking_batches(self, turns: int | None = None) -> Batches:
@@ -284,8 +284,8 @@ class Experiment:
 
         ``turns`` are by default as many as the settings allow.
         """
-        half, size = self._ranking_order, self.settings.eval_batch_size
-        turns = turns or self.settings.ranking_rotation
+        half, size = self._ranking_order, self.config.ranking.eval_batch_size
+        turns = turns or self.config.ranking_turns
         if turns > 1:
             size = max(min(size, len(half) // turns), 2)
         return self.batches(self.training_images, size, half)
@@ -297,21 +297,21 @@ class Experiment:
 
     def _mixed(self, indices: np.ndarray) -> np.ndarray:
         """Places among the training images in an order in which batches hold all classes."""
-        return mixed(self.training_images.labels, indices, Streams(self.settings.seed)["mixed"])
+        return mixed(self.training_images.labels, indices, Streams(self.config.seed)["mixed"])
 
     @property
     def retrain_steps(self) -> int:
         images = len(self.training_images)
-        return self.settings.retrain_steps or self.settings.retrain_epochs * max(
-            images // min(self.settings.batch_size, images), 1
+        return self.config.retrain.steps or self.config.retrain.epochs * max(
+            images // min(self.config.training.batch_size, images), 1
         )
 
     @property
     def half_steps(self) -> int:
         """Steps of a stand-alone training on the training half: as many epochs as a retraining has on all images."""
         images, half = len(self.training_images), len(self.halves[0])
-        batch = min(self.settings.batch_size, half)
-        whole = images // min(self.settings.batch_size, images)  # batches in an epoch, as training counts them
+        batch = min(self.config.training.batch_size, half)
+        whole = images // min(self.config.training.batch_size, images)  # batches in an epoch, as training counts them
         return max(round(self.retrain_steps * (half // batch) / whole), 1)
 
     @property
@@ -321,8 +321,8 @@ class Experiment:
         On CUDA the device is waited for once a block, and SuperNets in worker processes work side by side within one;
         a single SuperNet on a CPU gains nothing by it.
         """
-        many = 16 if self.device.type == "cuda" else 8 if self.settings.side_by_side > 1 else 1
-        return self.settings.block or many
+        many = 16 if self.device.type == "cuda" else 8 if self.config.search.parallel_supernets > 1 else 1
+        return self.config.search.block or many
 
     def plain(self, pooling: Pooling) -> nn.Module:
         """A configuration as it is trained stand-alone, with the same arbitrary weights each time, for measurements."""
@@ -331,19 +331,14 @@ class Experiment:
     def describe_choices(self) -> dict[str, Any]:
         """Return what was decided for this machine, for run.json and for ``resolve``."""
         measured = {"seconds_per_step": self.precision_seconds} if self.precision_seconds else {}
-        return {
-            "precision": str(self.precision),
-            **measured,
-            "parallel": asdict(self.parallel),
-            "block": self.block,
-        }
+        return {"precision": str(self.precision), **measured, "parallel": asdict(self.parallel), "block": self.block}
 
     def describe_weights(self) -> dict[str, Any]:
         """What is recorded about the weights that trainings begin with; nothing where there are none."""
         if self.weights is None:
             return {}
         anew = begin(self.build(running_norm, "weights", Streams(0)), self.weights)
-        told = {"from": self.weights.told, "sha256": self.weights.sha256, "for": self.settings.weights_for}
+        told = {"from": self.weights.told, "sha256": self.weights.sha256, "for": self.config.model.weights_for}
         return {"weights": {**told, "anew": anew}}
 
     def describe_data(self) -> dict[str, Any]:
@@ -372,14 +367,14 @@ class Experiment:
         Raises:
             RequestError: the network or the transform cannot be sent to another process, or shared memory is too small.
         """
-        settings, source, network = self.settings, self.in_use, networks.given(self.settings.model)
+        config, source, network = self.config, self.in_use, networks.given(self.config.model.name)
         if source.augment:
             check_sendable(source.augment, f"transform {named(source.augment)}")
-        check_sendable(network, f"network {settings.model}")
+        check_sendable(network, f"network {config.model.name}")
         weights = (replace(self.weights, tensors={}), self.weights.packed()) if self.weights else None
         return partial(
             _rebuild,
-            replace(settings, precision=str(self.precision), device=str(self.device), images=None, threads=threads),
+            config.replace(precision=str(self.precision), device=str(self.device), images=None, threads=threads),
             SharedSource.of(source, weights[1].numel() if weights else 0),
             self.normalise,
             network,
@@ -388,7 +383,7 @@ class Experiment:
 
 
 def _rebuild(
-    settings: Settings,
+    config: Config,
     source: SharedSource,
     normalise: Normalise,
     network: Any,
@@ -396,6 +391,6 @@ def _rebuild(
 ) -> Experiment:
     """Return the experiment of ``Experiment.share``, in the worker process."""
     if network is not None:
-        networks.backbone(settings.model.removeprefix(networks.OWN), network)
+        networks.backbone(config.model.name.removeprefix(networks.OWN), network)
     opened = weights and weights[0].opened(weights[1])
-    return resolve(settings, source.open(), weights=opened, normalise=normalise)  # no worker goes through all images
+    return resolve(config, source.open(), weights=opened, normalise=normalise)  # no worker goes through all images

@@ -13,14 +13,14 @@ SMALL_RANKING_MACS = 2e12
 
 
 def for_trainings(experiment: Experiment) -> Parallel:
-    """Return the processes and threads for stand-alone trainings. Threads do not depend on ``Settings.workers``."""
+    """Return the processes and threads for stand-alone trainings. Threads do not depend on ``Config.workers``."""
     measured = experiment.parallel
     return _with_requested(experiment, measured.threads, measured.slowdown)
 
 
 def for_search(experiment: Experiment) -> Parallel:
     """Return the processes and threads for a search, whose SuperNets train side by side within a block of draws."""
-    measured, supernets = experiment.parallel, experiment.settings.side_by_side
+    measured, supernets = experiment.parallel, experiment.config.search.parallel_supernets
     useful = min(measured.workers, supernets)
     gain = useful / measured.slowdown * calibration.share_of_use(supernets, experiment.block, useful)
     pays = experiment.block > 1 and gain > 1.05
@@ -32,13 +32,13 @@ def for_ranking(experiment: Experiment) -> Parallel:
     """Return the processes and threads for ranking all configurations; a small ranking stays in this process."""
     small_space = experiment.space.size <= LISTED
     if small_space and experiment.cost.prefix_macs(experiment.space) * len(experiment.halves[1]) < SMALL_RANKING_MACS:
-        return Parallel(1, experiment.settings.threads or cpu_threads())
+        return Parallel(1, experiment.config.hardware.threads or cpu_threads())
     return for_trainings(experiment)
 
 
 def _with_requested(experiment: Experiment, threads: int, slowdown: float) -> Parallel:
     """Return what the settings request, and otherwise these threads and as many processes as fill the machine."""
-    threads = experiment.settings.threads or threads
-    requested = experiment.settings.workers
+    threads = experiment.config.hardware.threads or threads
+    requested = experiment.config.hardware.workers
     workers = requested if isinstance(requested, int) else max(cpu_threads() // threads, 1)
     return Parallel(workers, threads, slowdown)

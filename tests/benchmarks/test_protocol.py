@@ -17,13 +17,13 @@ from poolwise.benchmarks.compare.config import CompareConfig
 from poolwise.benchmarks.compare.methods import VARIANT_FIELDS, parse_methods
 from poolwise.benchmarks.compare.protocol import Protocol
 from poolwise.cli import main
+from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
 from poolwise.models import family
 from poolwise.progress import Interrupted, Listener
 from poolwise.selection import strategies
-from poolwise.settings import Settings
 from poolwise.storage import RunFolder
 from poolwise.supernets import samplers
 from poolwise.supernets.budget import step_macs
@@ -44,11 +44,11 @@ def source():
 @pytest.fixture(scope="module")
 def recipe(source):
     """What a table says of itself."""
-    settings = {
+    config = {
         "width": 2, "batch_size": 16, "eval_batch_size": 24, "retrain_steps": 12, "lr": 0.05,
         "precision": "float32", "device": "cpu",
     }  # fmt: skip
-    return {"preset": "paper", "model": "resnet20", **settings}
+    return {"preset": "paper", "model": "resnet20", **config}
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +129,11 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
             )
         else:
             mean = sum(macs.values()) / 36
-            ranking = asked.compute.ranking(work.settings)
-            assert work.settings.steps * step_macs(asked.problem, 1) * mean + ranking <= budget + 1
-            assert (work.settings.steps + 1) * step_macs(asked.problem, 1) * mean + ranking > budget
-            assert own <= work.settings.steps * step_macs(asked.problem, dearest) + ranking
-    steps = {work.spec.label: work.settings.steps for work in asked.works if not work.spec.standalone}
+            ranking = asked.compute.ranking(work.config)
+            assert work.config.search.steps * step_macs(asked.problem, 1) * mean + ranking <= budget + 1
+            assert (work.config.search.steps + 1) * step_macs(asked.problem, 1) * mean + ranking > budget
+            assert own <= work.config.search.steps * step_macs(asked.problem, dearest) + ranking
+    steps = {work.spec.label: work.config.search.steps for work in asked.works if not work.spec.standalone}
     assert steps["fairnas"] == 60  # the budget is defined by a single SuperNet
     assert 40 < steps["mixture@supernets=2"] < 60
     assert asked.left == []
@@ -200,7 +200,7 @@ def test_trials_never_see_the_test_set(study, tmp_path, table, source):
     asked = protocol(table, METHODS[1:3], [60], [1], tmp_path, source)
     other = dataclasses.replace(source, test=draw_images(48, 8, 77))
     for work in asked.works:
-        entries.carry_out(resolve(work.settings, other), Listener(), None, work)
+        entries.carry_out(resolve(work.config, other), Listener(), None, work)
         again = entries.read(work, asked.table.space)
         first = next(e for e in study[1]["entries"] if (e["method"], e["seed"]) == (work.spec.label, 1))
         assert again.scores_P.tolist() == first["scores"]
@@ -235,7 +235,7 @@ def test_a_training_is_done_once_a_seed(tmp_path, table, source):
 
 
 def test_full_trainings_have_the_epochs_of_the_truth(recipe, source):
-    settings = {
+    config = {
         "preset": "paper",
         "model": "resnet20",
         "width": 2,
@@ -243,10 +243,10 @@ def test_full_trainings_have_the_epochs_of_the_truth(recipe, source):
         "retrain_steps": None,
         "retrain_epochs": 7,
     }
-    compute = Compute(resolve(Settings.from_json(settings), source))
+    compute = Compute(resolve(Config.from_flat(config), source))
     assert (compute.training, compute.full_steps) == (48, 7 * (48 // 20))
-    steps = {**settings, "retrain_steps": 7 * (96 // 20)}
-    assert Compute(resolve(Settings.from_json(steps), source)).full_steps == 7 * (48 // 20)
+    steps = {**config, "retrain_steps": 7 * (96 // 20)}
+    assert Compute(resolve(Config.from_flat(steps), source)).full_steps == 7 * (48 // 20)
 
 
 def test_short_trainings_are_paid_for(tmp_path, table, source):
@@ -262,13 +262,13 @@ def test_short_trainings_are_paid_for(tmp_path, table, source):
         assert entry["spent_macs"] == sum(told["spent"].values())
         assert entry["spent_macs"] == pytest.approx(entry["budget_macs"], rel=0.02)
         if work.spec.label == "fairnas":
-            assert work.settings.steps == work.budget
+            assert work.config.search.steps == work.budget
             continue
         trials = folder.trials("short.sqlite").all()
         length, seeds = told["short"]["length"], told["short"]["seeds"]
         assert len(trials) == 36 * seeds
-        assert length * seeds * 36 <= 0.6 * work.settings.steps < (length * seeds + 1) * 36
-        assert work.settings.steps > work.budget  # nothing is scored in short trainings
+        assert length * seeds * 36 <= 0.6 * work.config.search.steps < (length * seeds + 1) * 36
+        assert work.config.search.steps > work.budget  # nothing is scored in short trainings
         assert ("parts" in entry) == told["short"]["used"]
 
 
@@ -277,7 +277,7 @@ def test_recalibration_is_paid_for(tmp_path, table, source):
     options = {**ASKED, "methods": names, "budgets": [100], "seeds": [1]}
     value = compare(table, tmp_path / "out", source, **options)
     asked = protocol(table, names, [100], [1], tmp_path / "out", source)
-    (steps, fewer) = (work.settings.steps for work in asked.works)
+    (steps, fewer) = (work.config.search.steps for work in asked.works)
     assert fewer < steps
     for work, images in zip(asked.works, (48, 48 + 48), strict=True):  # the whole training half is below 8 batches
         told = RunFolder.open(work.folder).read("ranking.json", "")
@@ -285,7 +285,7 @@ def test_recalibration_is_paid_for(tmp_path, table, source):
             [asked.table.space.parse(r["pooling"]) for r in told["ranking"] if r["supernet"] == m] for m in (0, 1)
         ]
         expected = images * sum(asked.problem.cost.prefix_macs(group) for group in groups)
-        assert told["spent"]["rank_macs"] == expected <= asked.compute.ranking(work.settings)
+        assert told["spent"]["rank_macs"] == expected <= asked.compute.ranking(work.config)
     assert value["failed"] == []
 
 
@@ -340,7 +340,7 @@ def test_names_and_variants():
 
 def test_only_settings_of_the_search_method_vary():
     """What is the same for every method is refused by name, so a new setting is not silently a variant."""
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(Config):
         if field.name not in VARIANT_FIELDS:
             with pytest.raises(RequestError, match=f"{field.name} is the same for all methods"):
                 parse_methods([f"fairnas@{field.name}=1"], 4)

@@ -6,12 +6,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import config, given
 from hypothesis import strategies as st
 from playing import SPACES, accuracy, make, play, small_spaces
 
+from poolwise.config import Config
 from poolwise.errors import RequestError
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling, PoolingSpace, space_of
 from poolwise.supernets.samplers import OutOfTurn, available, left_open, sampler, settled
 
@@ -24,7 +24,7 @@ HUGE = [
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=25, deadline=None)
+@config(max_examples=25, deadline=None)
 @given(small_spaces(), st.integers(1, 5), st.sampled_from(["rounds", "iid"]), st.sampled_from([0.0, 0.4]))
 def test_answers_are_in_range_and_repeatable(method, space, supernets, draw, warm_up):
     asked = {"supernets": supernets, "draw": draw, "warm_up": warm_up, "steps": 60}
@@ -203,25 +203,25 @@ def test_names_are_told():
 
 
 def test_settled_settings():
-    assert settled(Settings(method="mixture", supernets=4)).supernets == 4
-    assert settled(Settings(method="spos", supernets=4)).supernets == 1
-    assert settled(Settings(method="mcts", warm_up=0.5)).warm_up == 0.5
-    assert settled(Settings(supernets=2, warm_up=0.5)).warm_up == 0.5
+    assert settled(Config.from_flat(method="mixture", supernets=4)).supernets == 4
+    assert settled(Config.from_flat(method="spos", supernets=4)).supernets == 1
+    assert settled(Config.from_flat(method="mcts", warm_up=0.5)).warm_up == 0.5
+    assert settled(Config.from_flat(supernets=2, warm_up=0.5)).warm_up == 0.5
     with pytest.raises(RequestError, match=r"no warm-up.*boltzmann, mcts, mixture"):
-        settled(Settings(method="fairnas", warm_up=0.5))
+        settled(Config.from_flat(method="fairnas", warm_up=0.5))
     with pytest.raises(RequestError, match="none to branch into"):
-        settled(Settings(supernets=1, warm_up=0.5))
+        settled(Config.from_flat(supernets=1, warm_up=0.5))
     with pytest.raises(RequestError, match="as many SuperNets from start to end: use mixture, unbalanced"):
-        settled(Settings(method="partition-first", branching="measured"))
+        settled(Config.from_flat(method="partition-first", branching="measured"))
     with pytest.raises(RequestError, match="leave one of them out"):
-        settled(Settings(warm_up=0.5, branching="measured"))
+        settled(Config.from_flat(warm_up=0.5, branching="measured"))
     with pytest.raises(RequestError, match="1, 2, 4 or auto"):
-        settled(Settings(supernets=3, branching="measured"))
+        settled(Config.from_flat(supernets=3, branching="measured"))
 
 
 def test_the_number_of_supernets_left_open():
     def decided(steps, **asked):
-        found, why = left_open(settled(Settings(supernets=None, **asked)), steps, 36, 100)
+        found, why = left_open(settled(Config.from_flat(supernets=None, **asked)), steps, 36, 100)
         return found.supernets, found.branching, why
 
     assert decided(3999)[:2] == (1, None)

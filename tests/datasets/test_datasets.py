@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from torchvision.transforms import v2
 
 import poolwise
+from poolwise.config import AUGMENTS
 from poolwise.datasets.augment import PerImage, augmentation, named
 from poolwise.datasets.packed import Packed
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
-from poolwise.settings import AUGMENTS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
 
@@ -159,7 +159,7 @@ def test_transforms_that_give_something_else_are_refused(wrong):
 
 def test_a_run_with_an_own_transform(tiny_settings, tmp_path):
     source = poolwise.dataset(Own(KINDS["pil"]), Own(KINDS["pil"], 6), augment=shaken)
-    asked = dataclasses.replace(tiny_settings, batch_size=4, steps=8, block=4, threads=1)
+    asked = tiny_settings.replace(batch_size=4, steps=8, block=4, threads=1)
     poolwise.search(asked, tmp_path / "run", source=source)
     request = json.loads((tmp_path / "run" / "run.json").read_text())
     assert request["data"]["augment"] == f"{__name__}.shaken"
@@ -178,7 +178,7 @@ def test_an_own_transform_gives_the_same_bytes_in_workers(tiny_settings, tmp_pat
     source = poolwise.dataset(Own(KINDS["pil"]), Own(KINDS["pil"], 6), augment=shaken)
     checkpoints = []
     for workers in (1, 2):
-        asked = dataclasses.replace(tiny_settings, batch_size=4, steps=16, block=8, workers=workers, threads=1)
+        asked = tiny_settings.replace(batch_size=4, steps=16, block=8, workers=workers, threads=1)
         folder = poolwise.search(asked, tmp_path / str(workers), source=source)
         checkpoints.append((folder.path / "checkpoints" / "search.safetensors").read_bytes())
     assert checkpoints[0] == checkpoints[1]
@@ -186,7 +186,7 @@ def test_an_own_transform_gives_the_same_bytes_in_workers(tiny_settings, tmp_pat
 
 def test_folders_take_a_transform(image_folder):
     source = poolwise.source(f"folder:{image_folder}", image_size=8, augment=v2.RandomInvert(p=1.0))
-    problem = resolve(poolwise.Settings(width=2, device="cpu", precision="float32"), source)
+    problem = resolve(poolwise.Config(width=2, device="cpu", precision="float32"), source)
     assert torch.equal(
         problem.augmentation.apply(batch(), *problem.augmentation.draw(6, np.random.default_rng(0))), 255 - batch()
     )

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from poolwise.config import Config
 from poolwise.datasets.loading import load
 from poolwise.datasets.split import stratified_halves, stratified_subset
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
 from poolwise.rng import Streams
-from poolwise.settings import Settings
 
 
 def fill(folder, classes, count, start=0):
@@ -38,12 +38,12 @@ def test_train_val_and_test_are_each_used(tmp_path, val):
     source = read(tmp_path)
     assert (len(source.train), len(source.test)) == (16, 8)
     assert (source.test.images[:, 0, 0, 1] >= 200).all()
-    problem = resolve(Settings(width=2, device="cpu", precision="float32"), source)
+    problem = resolve(Config.from_flat(width=2, device="cpu", precision="float32"), source)
     training, scoring = problem.halves
     assert (source.train.images[training, 0, 0, 1] < 100).all()
     assert (source.train.images[scoring, 0, 0, 1] >= 100).all()
     assert len(training) == len(scoring) == 8
-    few = resolve(Settings(width=2, device="cpu", precision="float32", images=10), source)
+    few = resolve(Config.from_flat(width=2, device="cpu", precision="float32", images=10), source)
     pixels = few.training_images.images[:, 0, 0, 1]
     assert (pixels[few.halves[0]] < 100).all()
     assert (pixels[few.halves[1]] >= 100).all()
@@ -104,7 +104,7 @@ def test_broken_files_are_listed_at_once_or_skipped(root, tmp_path):
         (root / "a" / f"broken{i:02}.png").unlink()
     clean = read(root)
     assert clean.fingerprint() == source.fingerprint()
-    problem = resolve(Settings(width=2, device="cpu", precision="float32"), source)
+    problem = resolve(Config.from_flat(width=2, device="cpu", precision="float32"), source)
     assert problem.describe_data()["skipped"] == list(source.skipped)
 
 

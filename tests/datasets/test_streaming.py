@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import config, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -39,7 +39,7 @@ def read(root, **how):
     return load(f"folder:{root}", image_size=8, **how)
 
 
-@settings(max_examples=60, deadline=None)
+@config(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-9, 8), max_size=20), st.lists(st.integers(0, 8), min_size=1, max_size=9))
 def test_packed_images_are_indexed_like_an_array(tmp_path_factory, wanted, rows):
     images = np.random.default_rng(0).integers(0, 256, (9, 2, 3, 3), dtype=np.uint8)
@@ -67,8 +67,7 @@ def test_streamed_images_are_those_in_memory(image_folder):
 def test_a_search_gives_the_same_bytes_streamed_and_in_memory(image_folder, tiny_settings, tmp_path):
     results = []
     for stream, workers in (("off", 1), ("on", 2)):
-        asked = dataclasses.replace(
-            tiny_settings, data=f"folder:{image_folder}", image_size=8, batch_size=4, steps=16, block=8, stream=stream,
+        asked = tiny_settings.replace(data=f"folder:{image_folder}", image_size=8, batch_size=4, steps=16, block=8, stream=stream,
             workers=workers, threads=1,
         )  # fmt: skip
         out = tmp_path / f"{stream}{workers}"
@@ -147,7 +146,7 @@ def test_a_full_disk_leaves_nothing_behind(image_folder, cache):
 
 
 def test_the_plan_counts_the_cache_and_not_the_memory(image_folder, tiny_settings):
-    asked = dataclasses.replace(tiny_settings, data=f"folder:{image_folder}", image_size=64, batch_size=4)
+    asked = tiny_settings.replace(data=f"folder:{image_folder}", image_size=64, batch_size=4)
     held, streamed = (plan(resolve(dataclasses.replace(asked, stream=s)), ["search"]) for s in ("off", "on"))
     assert held.streamed_bytes == 0
     assert streamed.streamed_bytes == 16 * 64 * 64 * 3

@@ -12,11 +12,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import draw_images
+from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.experiment import resolve
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.settings import Settings
 from poolwise.spaces import PoolingSpace
 from poolwise.supernets.samplers import Task, sampler
 from poolwise.supernets.state import SearchState
@@ -28,11 +28,11 @@ FILE = Path(__file__).with_name("search.json")
 def tiny_search() -> dict:
     """54 steps of ResNet20 of width 2 on tiny images, M = 3."""
     source = Source("tiny", draw_images(120, 8, 1), draw_images(30, 8, 2), ("red", "green", "blue"))
-    settings = Settings(
+    config = Config.from_flat(
         width=2, supernets=3, steps=54, batch_size=20, lr=0.02, temperature=20, draw="rounds", block=1,
         precision="float32", device="cpu", seed=11,
     )  # fmt: skip
-    state = SearchState(resolve(settings, source))
+    state = SearchState(resolve(config, source))
     while state.step < state.steps:
         train_block(state)
     return numbers(state.sampler)

@@ -1,6 +1,5 @@
 """Networks that are not of the library through the commands: killed, resumed from elsewhere, refined, handed over."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -100,10 +99,10 @@ class StopsInTheMiddle(poolwise.Listener):
 
 
 def test_stopped_and_resumed_from_another_directory(place, ran, tmp_path, monkeypatch):
-    settings = poolwise.Settings.from_json(poolwise.Run.open(ran).request()["settings"])
-    assert settings.model == f"{place / 'nets' / 'nets_of_tests.py'}:Small"
+    config = poolwise.Config.from_flat(poolwise.Run.open(ran).request()["settings"])
+    assert config.model.name == f"{place / 'nets' / 'nets_of_tests.py'}:Small"
     monkeypatch.chdir(place / "nets")
-    asked = dataclasses.replace(settings, model="nets_of_tests.py:Small", data="folder:../images")
+    asked = config.replace(model="nets_of_tests.py:Small", data="folder:../images")
     with pytest.raises(poolwise.Interrupted):
         poolwise.run(asked, place / "stopped", listener=StopsInTheMiddle())
     assert not (place / "stopped" / "ranking.json").exists()
@@ -234,9 +233,9 @@ def test_lines_for_what_backbone_was_given():
 
 
 def test_a_network_with_one_placement_is_one_line(tmp_path):
-    settings = poolwise.preset("demo", model="timm:test_resnet", width=None)
+    config = poolwise.preset("demo", model="timm:test_resnet", width=None)
     with pytest.raises(RequestError, match=r"one placement of 3 downsamplings .* --poolings 2,3"):
-        poolwise.search(settings, tmp_path / "run")
+        poolwise.search(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,7 +1,6 @@
 """What configurations share: norms and weights by depth, running averages by prefix; each against a plain restatement."""
 
 import copy
-import dataclasses
 import itertools
 import json
 
@@ -12,6 +11,7 @@ from torch import nn
 
 import poolwise
 from poolwise import parallelism
+from poolwise.config import NORMS, SHARINGS, Config
 from poolwise.errors import RequestError
 from poolwise.experiment import RECALIBRATION_BATCHES, resolve
 from poolwise.models import family
@@ -26,7 +26,6 @@ from poolwise.progress import Interrupted, Listener
 from poolwise.rankings import scoring
 from poolwise.rankings.scoring import recalibrate
 from poolwise.rng import Streams
-from poolwise.settings import NORMS, SHARINGS, Settings
 from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage import RunFolder
 from poolwise.supernets.mixture import Mixture, count_all
@@ -77,8 +76,8 @@ def test_depths_of_a_layer_are_those_of_the_members(space):
 def test_defaults_are_the_plain_network():
     network = make("resnet20", "batch", "full")
     assert not any(isinstance(layer, PerDepth) for layer in network.chain.layers)
-    assert Settings().norm == "batch"
-    assert Settings().sharing == "full"
+    assert Config.from_flat().norm == "batch"
+    assert Config.from_flat().sharing == "full"
 
 
 @pytest.mark.parametrize(("norm", "sharing"), VARIANTS)
@@ -256,8 +255,8 @@ def test_outside_of_the_space_is_refused():
         CostModel(network.chain, 8, family("resnet20").default)
 
 
-def shorter(settings, **changes):
-    return dataclasses.replace(settings, **{"steps": 12, "block": 4, "threads": 1, "workers": 1, **changes})
+def shorter(config, **changes):
+    return config.replace(**{"steps": 12, "block": 4, "threads": 1, "workers": 1, **changes})
 
 
 def bytes_of(path):
@@ -274,12 +273,12 @@ class StopsOnce(Listener):
 
 @pytest.mark.parametrize(("norm", "sharing"), VARIANTS)
 def test_search_and_rank_resume_to_the_same_bytes(norm, sharing, tiny_settings, tiny_source, tmp_path):
-    settings = shorter(tiny_settings, norm=norm, sharing=sharing)
+    config = shorter(tiny_settings, norm=norm, sharing=sharing)
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    poolwise.search(settings, straight, source=tiny_source)
+    poolwise.search(config, straight, source=tiny_source)
     value = poolwise.rank(straight, source=tiny_source)
     with pytest.raises(Interrupted):
-        poolwise.search(settings, stopped, source=tiny_source, listener=StopsOnce())
+        poolwise.search(config, stopped, source=tiny_source, listener=StopsOnce())
     poolwise.resume(stopped, source=tiny_source)
     poolwise.rank(stopped, source=tiny_source)
     assert bytes_of(straight) == bytes_of(stopped)
@@ -287,24 +286,24 @@ def test_search_and_rank_resume_to_the_same_bytes(norm, sharing, tiny_settings, 
     expected = {"images": min(RECALIBRATION_BATCHES * 24, 48), "batch": 24}
     assert value.get("recalibration") == (expected if norm == "recalibrated" else None)
     loaded = RunFolder.open(straight).load_checkpoint("search")
-    nets = Mixture(resolve(settings, tiny_source), Streams(0))
+    nets = Mixture(resolve(config, tiny_source), Streams(0))
     names = [name for name, _ in nets.networks[0].named_parameters()]
     assert {f"{m}.{part}.{name}" for m in (0, 1) for part in ("weight", "momentum") for name in names} == set(loaded[0])
 
 
 def test_one_worker_and_two_search_to_the_same_bytes(tiny_settings, tiny_source, tmp_path):
     for workers in (1, 2):
-        settings = shorter(tiny_settings, norm="affine", sharing="full", workers=workers)  # copies that share modules
-        poolwise.search(settings, tmp_path / str(workers), source=tiny_source)
+        config = shorter(tiny_settings, norm="affine", sharing="full", workers=workers)  # copies that share modules
+        poolwise.search(config, tmp_path / str(workers), source=tiny_source)
         poolwise.rank(tmp_path / str(workers), source=tiny_source)
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
 
 
 def test_two_workers_rank_with_the_same_averages(tiny_settings, tiny_source, tmp_path, monkeypatch):
-    settings = shorter(tiny_settings, norm="recalibrated", sharing="resolution")
-    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    config = shorter(tiny_settings, norm="recalibrated", sharing="resolution")
+    folder = poolwise.search(config, tmp_path / "run", source=tiny_source)
     alone = poolwise.rank(folder.path, source=tiny_source)
-    problem = resolve(dataclasses.replace(settings, workers=2), tiny_source, folder.request()["calibration"])
+    problem = resolve(config.replace(workers=2), tiny_source, folder.request()["calibration"])
     monkeypatch.setattr(parallelism, "SMALL_RANKING_MACS", 0)
     assert scoring.rank(problem, folder, Listener())["ranking"] == alone["ranking"]
 
@@ -334,4 +333,4 @@ def test_plans_count_the_copies(tiny_settings, tiny_source):
 )
 def test_wrong_values_are_refused(wrong, told):
     with pytest.raises(RequestError, match=told):
-        Settings(**wrong)
+        Config.from_flat(**wrong)

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 import poolwise
 from conftest import results
+from poolwise.config import Config
 from poolwise.errors import PoolwiseError, RequestError, RunFailure
 from poolwise.experiment import resolve
 from poolwise.models import family
 from poolwise.models.chain import affine_norm, batch_norm, create, running_norm
 from poolwise.models.weights import begin, load, plain_tensors
 from poolwise.rng import Streams
-from poolwise.settings import Settings
 
 
 def chain(name="resnet20", norm=running_norm, classes=3, width=2, seed=5):
@@ -189,7 +189,7 @@ def test_torchvisions_files_are_known_by_their_sum(other, tmp_path, monkeypatch)
 
 @pytest.fixture
 def begun(tiny_settings, other, tmp_path):
-    return dataclasses.replace(tiny_settings, norm="affine", weights=kept(tmp_path, other))
+    return tiny_settings.replace(norm="affine", weights=kept(tmp_path, other))
 
 
 def test_each_training_begins_as_asked(begun, other, tiny_source):
@@ -201,9 +201,9 @@ def test_each_training_begins_as_asked(begun, other, tiny_source):
         told = [torch.equal(next(part.parameters()), other[key]) for part in (search, alone)]
         assert told == [what in ("both", "search"), what in ("both", "retrain")]
     with pytest.raises(RequestError, match="give --weights"):
-        Settings(weights_for="search")
+        Config.from_flat(weights_for="search")
     with pytest.raises(RequestError, match="did you mean 'retrain'"):
-        Settings(weights="a.pth", weights_for="retrained")
+        Config.from_flat(weights="a.pth", weights_for="retrained")
     with pytest.raises(RequestError, match="--weights-for retrain"):
         resolve(dataclasses.replace(begun, norm="batch"), tiny_source)
 
@@ -213,8 +213,8 @@ def test_a_run_from_weights_is_the_same_in_two_processes_and_is_resumed_with_no_
     begun, other, tiny_source, tmp_path
 ):
     for workers in (1, 2):
-        settings = dataclasses.replace(begun, workers=workers, threads=1, block=8)
-        poolwise.run(settings, tmp_path / str(workers), source=tiny_source)
+        config = dataclasses.replace(begun, workers=workers, threads=1, block=8)
+        poolwise.run(config, tmp_path / str(workers), source=tiny_source)
     assert results(tmp_path / "1") == results(tmp_path / "2")
     scratch = dataclasses.replace(begun, weights=None, threads=1, block=8)
     poolwise.run(scratch, tmp_path / "scratch", source=tiny_source)

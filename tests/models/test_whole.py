@@ -1,6 +1,5 @@
 """Networks of other libraries and one's own as families: the same bits, costs, and the whole way to a retrained one."""
 
-import dataclasses
 import json
 
 import pytest
@@ -42,11 +41,11 @@ def test_a_transformer_is_refused():
 def test_an_own_network_the_whole_way_in_one_process_and_in_two(tmp_path, tiny_settings, tiny_source):
     model, told = poolwise.backbone("small", Small), []
     for workers in (1, 2):
-        settings = dataclasses.replace(
-            tiny_settings, model=model, width=None, supernets=2, retrain_seeds=1, threads=1, workers=workers
+        config = tiny_settings.replace(
+            model=model, width=None, supernets=2, retrain_seeds=1, threads=1, workers=workers
         )
         run = tmp_path / str(workers)
-        poolwise.run(settings, run, source=tiny_source)
+        poolwise.run(config, run, source=tiny_source)
         found = [json.loads((run / f"{name}.json").read_text()) for name in ("ranking", "retrain")]
         told.append(([(row["pooling"], row["score"]) for row in found[0]["ranking"]], found[1]["results"]))
     assert told[0] == told[1]
@@ -59,6 +58,6 @@ def test_an_own_network_the_whole_way_in_one_process_and_in_two(tmp_path, tiny_s
 
 def test_what_workers_cannot_be_given_is_one_line(tmp_path, tiny_settings, tiny_source):
     model = poolwise.backbone("closed", lambda classes: Small(classes))
-    settings = dataclasses.replace(tiny_settings, model=model, width=None, supernets=2, threads=1, workers=2)
+    config = tiny_settings.replace(model=model, width=None, supernets=2, threads=1, workers=2)
     with pytest.raises(RequestError, match="own:closed cannot be sent to worker processes"):
-        poolwise.run(settings, tmp_path / "run", source=tiny_source)
+        poolwise.run(config, tmp_path / "run", source=tiny_source)

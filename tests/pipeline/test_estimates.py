@@ -1,6 +1,5 @@
 """Plans, time budgets and what does not fit into memory."""
 
-import dataclasses
 import json
 
 import pytest
@@ -37,8 +36,8 @@ def plan(experiment, stages, trainings=None):
     return estimates.plan(experiment, stages, trainings, TIMING)
 
 
-def prepared(settings, source):
-    return autotuning.prepare(settings, source)[0]
+def prepared(config, source):
+    return autotuning.prepare(config, source)[0]
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def slow_machine(monkeypatch):
 
 
 def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_machine):
-    problem = resolve(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
+    problem = resolve(tiny_settings.replace(threads=1, workers=1), tiny_source)
     planned = plan(problem, STAGES)
     assert planned.of("search") == pytest.approx(30 * 0.6)
     one = 6 * 0.5 + 48 / 16 * 0.1  # steps, then the test set
@@ -61,24 +60,24 @@ def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_mac
 
 @pytest.mark.parametrize("seconds", [150, 1000, 20_000])
 def test_a_budget_is_kept_and_used(tiny_settings, tiny_source, slow_machine, seconds):
-    settings = dataclasses.replace(tiny_settings, threads=1, workers=1)
-    fitted = fit(settings, seconds, STAGES, [], tiny_source)
+    config = tiny_settings.replace(threads=1, workers=1)
+    fitted = fit(config, seconds, STAGES, [], tiny_source)
     planned = plan(resolve(fitted, tiny_source), STAGES)
     assert 0.7 * seconds < planned.seconds <= seconds
-    assert fitted.supernets == max(min(2, fitted.steps // estimates.STEPS_A_SUPERNET), 1)
+    assert fitted.search.supernets == max(min(2, fitted.search.steps // estimates.STEPS_A_SUPERNET), 1)
 
 
 def test_a_budget_changes_nothing_that_was_given(tiny_settings, tiny_source, slow_machine):
-    settings = dataclasses.replace(tiny_settings, threads=1, workers=1, steps=77)
-    fitted = fit(settings, 500, STAGES, ["steps", "supernets", "images"], tiny_source)
-    assert fitted == dataclasses.replace(settings, retrain_steps=fitted.retrain_steps)
+    config = tiny_settings.replace(threads=1, workers=1, steps=77)
+    fitted = fit(config, 500, STAGES, ["steps", "supernets", "images"], tiny_source)
+    assert fitted == config.replace(retrain_steps=fitted.retrain.steps)
     with pytest.raises(RequestError, match="nothing to choose"):
-        fit(settings, 500, STAGES, ["epochs", "supernets", "images", "retrain_steps"], tiny_source)
+        fit(config, 500, STAGES, ["epochs", "supernets", "images", "retrain_steps"], tiny_source)
 
 
 def test_too_little_time_is_told(tiny_settings, tiny_source, slow_machine):
     with pytest.raises(RequestError, match="allow"):
-        fit(dataclasses.replace(tiny_settings, threads=1, workers=1), 12, STAGES, [], tiny_source)
+        fit(tiny_settings.replace(threads=1, workers=1), 12, STAGES, [], tiny_source)
 
 
 def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, slow_machine, monkeypatch):
@@ -91,21 +90,21 @@ def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, sl
 
 
 def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
-    settings = dataclasses.replace(tiny_settings, supernets=None, threads=1, workers=1)
-    few, many = (prepared(dataclasses.replace(settings, steps=steps), tiny_source) for steps in (3900, 9000))
-    assert (few.settings.supernets, few.settings.branching) == (1, None)
+    config = tiny_settings.replace(supernets=None, threads=1, workers=1)
+    few, many = (prepared(config.replace(steps=steps), tiny_source) for steps in (3900, 9000))
+    assert (few.config.search.supernets, few.config.search.branching) == (1, None)
     assert plan(few, ["search"]).lines()[0] == "1 SuperNet: 3900 steps, and a SuperNet should have 2000"
-    assert (many.settings.supernets, many.settings.branching) == (4, "measured")
+    assert (many.config.search.supernets, many.config.search.branching) == (4, "measured")
     said = "1 SuperNet at first, up to 4 where configurations are better off apart: 9000 steps, and a SuperNet should have 2000"
     assert plan(many, ["search"]).lines()[0] == said
-    fixed = prepared(dataclasses.replace(settings, steps=9000, method="partition-first"), tiny_source)
-    assert (fixed.settings.supernets, fixed.settings.branching) == (4, None)
+    fixed = prepared(config.replace(steps=9000, method="partition-first"), tiny_source)
+    assert (fixed.config.search.supernets, fixed.config.search.branching) == (4, None)
     search, without = (
-        plan(resolve(dataclasses.replace(many.settings, branching=how), tiny_source), ["search"]).of("search")
+        plan(resolve(many.config.replace(branching=how), tiny_source), ["search"]).of("search")
         for how in ("measured", "fixed")
     )
     assert without < search < 1.2 * without
-    asked = prepared(dataclasses.replace(settings, supernets=5), tiny_source)
+    asked = prepared(config.replace(supernets=5), tiny_source)
     assert plan(asked, ["search"]).supernets is None
 
 
@@ -121,8 +120,8 @@ def test_without_timing_no_seconds_are_known(tiny_settings, tiny_source):
 
 
 def test_short_trainings_are_planned_with_the_search(tiny_settings, tiny_source, slow_machine):
-    settings = dataclasses.replace(tiny_settings, steps=1500, short=0.5, threads=1, workers=1)
-    problem = prepared(settings, tiny_source)
+    config = tiny_settings.replace(steps=1500, short=0.5, threads=1, workers=1)
+    problem = prepared(config, tiny_source)
     planned = plan(problem, ["search", "rank"])
     search, short, _ = planned.stages
     assert (search.steps, short.steps) == (1500 - 20 * 36, 20 * 36)
@@ -131,7 +130,7 @@ def test_short_trainings_are_planned_with_the_search(tiny_settings, tiny_source,
     assert short.seconds == pytest.approx(short.steps / search.steps * search.seconds, rel=0.5)
     assert "short trainings (1 of 20 steps of each of 36 configurations): 720 steps" in planned.lines()[1]
     fitted = fit(
-        settings, 2 * planned.seconds / estimates.RESERVE, ["search", "rank"], ["supernets", "images"], tiny_source
+        config, 2 * planned.seconds / estimates.RESERVE, ["search", "rank"], ["supernets", "images"], tiny_source
     )
     again = plan(prepared(fitted, tiny_source), ["search", "rank"])
     assert again.seconds == pytest.approx(2 * planned.seconds, rel=0.1)

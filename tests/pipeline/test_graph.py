@@ -1,6 +1,5 @@
 """What follows from the graph of the stages: order, what is left, and what a request makes out of date."""
 
-import dataclasses
 import json
 import shutil
 
@@ -8,9 +7,9 @@ import pytest
 from small import SETTINGS, SOURCE
 
 from poolwise import api
+from poolwise.config import Config
 from poolwise.pipeline import graph
 from poolwise.selection.picks import picks_of
-from poolwise.settings import Settings
 from poolwise.storage import RunFolder
 
 VERDICT = ("verdict.json", "retrain.json", "figures/*", "report.html")
@@ -100,16 +99,16 @@ def test_an_order_keeps_a_refinement_that_does_not_depend_on_it(finished):
 
 def test_other_scores_put_a_refinement_out_of_date(finished):
     api.refine(finished.path, trials=2, at_once=1, margin=0.0, source=SOURCE)
-    settings = Settings.from_json(finished.request()["settings"])
+    config = Config.from_flat(finished.request()["settings"])
     ranking = finished.read("ranking.json", "")
     same, other = json.loads(json.dumps(ranking)), json.loads(json.dumps(ranking))
-    assert graph.outdated(finished, {"ranking.json": same}, settings) == ()
+    assert graph.outdated(finished, {"ranking.json": same}, config) == ()
     same["spent"]["rank_macs"] += 1
-    assert graph.outdated(finished, {"ranking.json": same}, settings) == ("figures/*", "report.html")
+    assert graph.outdated(finished, {"ranking.json": same}, config) == ("figures/*", "report.html")
     other["ranking"][0]["smoothed"] += 0.01
-    assert graph.outdated(finished, {"ranking.json": other}, settings) == ("refine.json", *VERDICT)
+    assert graph.outdated(finished, {"ranking.json": other}, config) == ("refine.json", *VERDICT)
     other = {**ranking, "covered": 20, "ranking": ranking["ranking"][::-1]}
-    assert "refine.json" in graph.outdated(finished, {"ranking.json": other}, settings), "candidates are others"
+    assert "refine.json" in graph.outdated(finished, {"ranking.json": other}, config), "candidates are others"
 
 
 def test_a_lost_result_is_made_again_with_what_follows_from_it(finished):
@@ -125,9 +124,9 @@ def test_a_verdict_that_an_earlier_version_left_is_removed(finished):
     """Earlier versions kept the verdict when a refinement changed the picks."""
     request = finished.request()
     pick = finished.read("retrain.json", "")["results"][0]["pooling"]
-    settings = Settings.from_json(request["settings"])
+    config = Config.from_flat(request["settings"])
     rows = [row["pooling"] for row in finished.read("ranking.json", "")["ranking"] if row["pooling"] != pick]
-    limited = dataclasses.replace(settings, only=tuple(rows))
+    limited = config.replace(only=tuple(rows))
     finished.save_request({**request, "settings": limited.to_json()})
     assert graph.misfits(finished) == VERDICT
     api.report(finished.path)

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -83,6 +81,6 @@ def test_a_network_without_relus():
 
 
 def test_part_of_the_images(tiny_settings, tiny_source):
-    few = resolve(dataclasses.replace(tiny_settings, images=12), tiny_source)
+    few = resolve(tiny_settings.replace(images=12), tiny_source)
     scores, _ = untrained(few, "naswot", initialisations=1)
     assert np.isfinite(scores).all()

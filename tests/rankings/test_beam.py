@@ -1,7 +1,5 @@
 """The beam: as wide as the space it scores everything, narrow it finds the top of what changes slowly, and says what it saw."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -72,8 +70,8 @@ def test_what_must_be_scored_is_and_draws_repeat():
 def test_a_run_ranked_by_a_wide_beam_is_ranked_as_without(tmp_path, tiny_settings, tiny_source):
     told = []
     for name, width in (("plain", None), ("wide", 36), ("narrow", 1)):
-        settings = dataclasses.replace(tiny_settings, rank_beam=width)
-        folder = poolwise.search(settings, tmp_path / name, source=tiny_source)
+        config = tiny_settings.replace(rank_beam=width)
+        folder = poolwise.search(config, tmp_path / name, source=tiny_source)
         told.append(poolwise.rank(folder.path, source=tiny_source))
     plain, wide, narrow = told
     assert [(row["pooling"], row["score"]) for row in wide["ranking"]] == [
@@ -88,7 +86,7 @@ def test_a_run_ranked_by_a_wide_beam_is_ranked_as_without(tmp_path, tiny_setting
 
 def test_a_run_that_ranks_by_a_beam_has_a_report(tmp_path, tiny_settings, tiny_source):
     """Its assignment through time is of the whole space, its ranking of what the beam came by."""
-    settings = dataclasses.replace(tiny_settings, rank_beam=1)
-    poolwise.run(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(rank_beam=1)
+    poolwise.run(config, tmp_path / "run", source=tiny_source)
     assert 0 < len(RunFolder.open(tmp_path / "run").read("ranking.json", "")["ranking"]) < 36
     assert "Most probable SuperNet" in (tmp_path / "run" / "report.html").read_text()

@@ -8,6 +8,7 @@ import pytest
 import poolwise
 from conftest import draw_images
 from poolwise import constraints, models
+from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment, requested_space, resolve
@@ -15,7 +16,6 @@ from poolwise.models.families import registry
 from poolwise.models.families.resnet import BasicBlock, _chain
 from poolwise.pipeline import estimates
 from poolwise.progress import Listener
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling, Subspace, UnionSpace, read
 from poolwise.storage import RunFolder
 from poolwise.training.calibration import Timing
@@ -24,7 +24,7 @@ from poolwise.training.calibration import Timing
 @pytest.fixture
 def counted(tiny_settings):
     """One pooling or three, in a network whose default has two."""
-    return dataclasses.replace(tiny_settings, poolings=(3, 1), steps=24, retrain_seeds=1, retrain_steps=3, trials=3)
+    return tiny_settings.replace(poolings=(3, 1), steps=24, retrain_seeds=1, retrain_steps=3, trials=3)
 
 
 def test_the_whole_way(tmp_path, counted, tiny_source):
@@ -56,33 +56,31 @@ def test_the_whole_way(tmp_path, counted, tiny_source):
 
 
 def test_one_other_number_with_copies_by_depth_and_all_supernets(tmp_path, counted, tiny_source):
-    settings = dataclasses.replace(
+    config = dataclasses.replace(
         counted, poolings=(3,), norm="affine", sharing="resolution", rank_on="all", fusion=True, method="mcts", steps=12
     )
-    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    folder = poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(folder.path, source=tiny_source)
     assert value["covered"] == 85
     assert all(name.count("-") == 3 for name in value["picks"].values())
 
 
 def test_the_default_is_a_member_where_its_number_is_asked_for(tiny_settings, tiny_source):
-    problem = resolve(dataclasses.replace(tiny_settings, poolings=(2, 3)), tiny_source)
+    problem = resolve(tiny_settings.replace(poolings=(2, 3)), tiny_source)
     assert problem.space.size == 36 + 84
-    assert (
-        resolve(dataclasses.replace(tiny_settings, poolings=(2,)), tiny_source).space == models.family("resnet20").space
-    )
+    assert resolve(tiny_settings.replace(poolings=(2,)), tiny_source).space == models.family("resnet20").space
     with pytest.raises(RequestError, match="8x8 pixels are too small for 4 poolings: at least 16x16"):
-        resolve(dataclasses.replace(tiny_settings, poolings=(4,)), tiny_source)
+        resolve(tiny_settings.replace(poolings=(4,)), tiny_source)
 
 
 def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, poolings=(1, 3), max_configs=20, threads=1, workers=1)
-    problem = resolve(settings, tiny_source)
+    config = tiny_settings.replace(poolings=(1, 3), max_configs=20, threads=1, workers=1)
+    problem = resolve(config, tiny_source)
     assert problem.space.size == 20
     assert problem.default in problem.space
-    assert resolve(settings, tiny_source).space == problem.space
-    assert resolve(dataclasses.replace(settings, seed=1), tiny_source).space != problem.space
-    limited, found = constraints.limited(resolve(dataclasses.replace(settings, max_macs=1.0), tiny_source))
+    assert resolve(config, tiny_source).space == problem.space
+    assert resolve(config.replace(seed=1), tiny_source).space != problem.space
+    limited, found = constraints.limited(resolve(config.replace(max_macs=1.0), tiny_source))
     assert 0 < len(found.members) < 20
     assert set(limited.space) == {*found.members, problem.default}
     assert isinstance(limited.space, Subspace)
@@ -94,16 +92,16 @@ def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
 )
 def test_wrong_numbers_are_refused(poolings, told):
     with pytest.raises(RequestError, match=told):
-        Settings(poolings=poolings)
+        Config.from_flat(poolings=poolings)
 
 
 def test_exhaustive_of_several_numbers_makes_a_table(tmp_path, counted, tiny_source):
-    settings = dataclasses.replace(counted, poolings=(0, 1), retrain_steps=1)
-    value = poolwise.exhaustive(settings, tmp_path / "run", table=tmp_path / "mine", source=tiny_source)
+    config = dataclasses.replace(counted, poolings=(0, 1), retrain_steps=1)
+    value = poolwise.exhaustive(config, tmp_path / "run", table=tmp_path / "mine", source=tiny_source)
     assert len(value["results"]) == 1 + 9 + 1
     table = poolwise.tables.load(tmp_path / "mine")
-    assert table.space == requested_space(settings)
-    few = dataclasses.replace(settings, max_configs=3)
+    assert table.space == requested_space(config)
+    few = config.replace(max_configs=3)
     assert len(poolwise.exhaustive(few, tmp_path / "few", source=tiny_source)["results"]) == 3
     with pytest.raises(RequestError, match="a table needs all 11 configurations and 3 are listed"):
         poolwise.exhaustive(few, tmp_path / "other", table=tmp_path / "other-table", source=tiny_source)
@@ -136,11 +134,10 @@ def test_a_million_are_searched_by_what_is_drawn(tmp_path, deep, tiny_settings, 
             notes.append(text)
 
     source = Source("tiny", draw_images(24, 32, 1), draw_images(12, 32, 2), ("red", "green", "blue"))
-    settings = dataclasses.replace(
-        tiny_settings, model=deep, poolings=(4, 5), steps=8, batch_size=4, eval_batch_size=12, retrain_seeds=1,
+    config = tiny_settings.replace(model=deep, poolings=(4, 5), steps=8, batch_size=4, eval_batch_size=12, retrain_seeds=1,
         retrain_steps=1, trials=2, threads=1, workers=1,
     )  # fmt: skip
-    folder = poolwise.search(settings, tmp_path / "run", source=source)
+    folder = poolwise.search(config, tmp_path / "run", source=source)
     value = poolwise.rank(folder.path, source=source, listener=Notes())
     assert value["configurations"] == 1_086_009
     assert value["covered"] == len(value["ranking"]) in (8, 9)
@@ -159,9 +156,9 @@ def test_a_million_are_searched_by_what_is_drawn(tmp_path, deep, tiny_settings, 
 
 
 def test_a_million_are_refused_where_all_would_be_trained(tmp_path, deep, tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, model=deep, poolings=(4, 5))
+    config = tiny_settings.replace(model=deep, poolings=(4, 5))
     with pytest.raises(RequestError, match="there are 1,086,009, above 20,000: draw some with --max-configs"):
-        poolwise.exhaustive(settings, tmp_path / "run", source=tiny_source)
+        poolwise.exhaustive(config, tmp_path / "run", source=tiny_source)
     assert not (tmp_path / "run").exists()
 
 
@@ -177,9 +174,9 @@ def test_of_a_million_some_are_priced_and_guessed(deep):
 def test_a_plan_of_a_million_takes_no_time(deep, tiny_settings, monkeypatch):
     monkeypatch.setattr(Experiment, "timing", Timing((0.5, 0.0), (0.1, 0.0), 1e-12, 0.0))
     source = Source("tiny", draw_images(24, 32, 1), draw_images(12, 32, 2), ("red", "green", "blue"))
-    settings = dataclasses.replace(tiny_settings, model=deep, poolings=(4, 5), threads=1, workers=1, steps=40)
-    problem = resolve(settings, source)
+    config = tiny_settings.replace(model=deep, poolings=(4, 5), threads=1, workers=1, steps=40)
+    problem = resolve(config, source)
     rank = estimates.plan(problem, ["rank"]).stages[0]
     assert rank.steps == 41 * 12, "no more than the search can visit"
-    wider = resolve(dataclasses.replace(settings, rank_beam=3), source)
+    wider = resolve(config.replace(rank_beam=3), source)
     assert estimates.plan(wider, ["rank"]).stages[0].macs > rank.macs

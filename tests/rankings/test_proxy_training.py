@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import poolwise
+from poolwise.config import Config
 from poolwise.datasets.batches import Shuffled
 from poolwise.errors import RequestError, RunFailure
 from poolwise.experiment import resolve
@@ -19,7 +20,6 @@ from poolwise.models.supernet import plain_model
 from poolwise.progress import Interrupted, Listener
 from poolwise.rankings import proxy_training, ranking
 from poolwise.rng import Streams
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling
 from poolwise.statistics import smooth, together
 from poolwise.storage import RunFolder
@@ -50,12 +50,12 @@ def test_both_their_length_and_their_number_grow():
 def two(monkeypatch, tiny_settings):
     """Settings of a search with two short trainings of ten steps of every configuration."""
     monkeypatch.setattr(budget, "_BALANCED", 5)
-    return dataclasses.replace(tiny_settings, method="fairnas", supernets=1, steps=800, short=0.9, fusion=None)
+    return tiny_settings.replace(method="fairnas", supernets=1, steps=800, short=0.9, fusion=None)
 
 
 def asked(folder, source):
     request = RunFolder.open(folder).request()
-    return resolve(Settings.from_json(request["settings"]), source, request["calibration"])
+    return resolve(Config.from_flat(request["settings"]), source, request["calibration"])
 
 
 def test_what_they_are_restated(tmp_path, two, tiny_source):
@@ -204,8 +204,8 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
 def test_a_length_in_multiply_adds_is_kept(tmp_path, two, tiny_source):
     problem = resolve(two, tiny_source)
     allowed = 800 * budget.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36, 1 - two.short)
-    settings = dataclasses.replace(two, method="boltzmann", steps=None, search_macs=allowed)
-    poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    config = dataclasses.replace(two, method="boltzmann", steps=None, search_macs=allowed)
+    poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(tmp_path / "run", source=tiny_source)
     dearest = max(problem.cost(p).macs for p in problem.space)
     assert allowed - 2 * budget.step_macs(problem, dearest) < value["spent"]["search_macs"] <= allowed
@@ -248,8 +248,8 @@ def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_pat
     monkeypatch.setattr(standalone, "train_step", lambda model, *given: seen.append(model) or torch.zeros(()))
     chain = resolve(two, tiny_source).build(running_norm, "mine", Streams(9))
     save_file(plain_model(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
-    settings = dataclasses.replace(two, norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
-    problem = resolve(settings, tiny_source)
+    config = dataclasses.replace(two, norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
+    problem = resolve(config, tiny_source)
     standalone.train_standalone(problem, Pooling.parse("4-3-3"), 1, 1, proxy_training.PURPOSE, Listener())
     given = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
     used = [parameter for parameter in seen[0].parameters() if parameter.dim() == 4]

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import shutil
 
@@ -122,8 +121,8 @@ def test_gains_are_pooled_and_not_how_good_a_supernet_is():
 
 
 def test_passes_may_end_in_any_order(monkeypatch, tmp_path, tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, eval_batch_size=8, rank_on="all")
-    api.search(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(eval_batch_size=8, rank_on="all")
+    api.search(config, tmp_path / "run", source=tiny_source)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     in_order = api.rank(tmp_path / "run", source=tiny_source)
     run_jobs = scoring.run_jobs
@@ -132,10 +131,10 @@ def test_passes_may_end_in_any_order(monkeypatch, tmp_path, tiny_settings, tiny_
 
 
 def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, rank_on="all", eval_batch_size=8)
-    api.search(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(rank_on="all", eval_batch_size=8)
+    api.search(config, tmp_path / "run", source=tiny_source)
     value = api.rank(tmp_path / "run", source=tiny_source)
-    problem = resolve(settings, tiny_source, RunFolder.open(tmp_path / "run").request()["calibration"])
+    problem = resolve(config, tiny_source, RunFolder.open(tmp_path / "run").request()["calibration"])
     state = SearchState(problem)
     state.restore(RunFolder.open(tmp_path / "run"))
     poolings, batches = list(problem.space), problem.ranking_batches()
@@ -158,5 +157,5 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
 
 
 def test_every_supernet_has_a_batch(tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, rank_on="all", supernets=5, eval_batch_size=40)
-    assert resolve(settings, tiny_source).ranking_batches().parts >= 5
+    config = tiny_settings.replace(rank_on="all", supernets=5, eval_batch_size=40)
+    assert resolve(config, tiny_source).ranking_batches().parts >= 5

@@ -5,12 +5,12 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import config, given
 from hypothesis import strategies as st
 
+from poolwise.config import Config
 from poolwise.errors import PoolwiseError
 from poolwise.sanitize import JSON_DEPTH, parse_json, read_bytes
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage import read_json
 from poolwise.storage.schemas import Space, validate
@@ -67,16 +67,16 @@ def test_poolings(text):
 def test_spaces_and_settings(value):
     for read in (
         lambda: PoolingSpace(**validate(Space, value, "space: ").to_json()),
-        lambda: Settings.from_json(value if isinstance(value, dict) else {"model": value}),
-        lambda: Settings(model=value),
-        lambda: Settings(steps=value, seed=value),
-        lambda: Settings(only=value, profile=value),
+        lambda: Config.from_flat(value if isinstance(value, dict) else {"model": value}),
+        lambda: Config.from_flat(model=value),
+        lambda: Config.from_flat(steps=value, seed=value),
+        lambda: Config.from_flat(only=value, profile=value),
     ):
         with contextlib.suppress(PoolwiseError):
             read()
 
 
-@settings(max_examples=50)
+@config(max_examples=50)
 @given(st.binary(max_size=200))
 def test_bytes_as_json(data):
     with contextlib.suppress(PoolwiseError):

@@ -23,8 +23,8 @@ from poolwise.cli import show
 from poolwise.cli.commands import main
 from poolwise.cli.out import Table
 from poolwise.cli.progress import Lines
+from poolwise.config import Config
 from poolwise.sanitize import csv_text, json_text, visible
-from poolwise.settings import Settings
 from poolwise.storage import RunFolder
 
 NASTY = "a\nb\"'<script>alert(1)</script>\u202egnp\x1b[31m[bold]$x^$\x9b\u200f"
@@ -185,12 +185,12 @@ def named(tmp_path_factory):
         room = data / (NASTY.replace("/", "") if i % 2 else "=cmd")
         room.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (16 * i, 90, 40)).save(room / f"{i}\n.png")
-    settings = Settings(
+    config = Config.from_flat(
         width=2, supernets=2, steps=6, batch_size=4, eval_batch_size=4, retrain_steps=2, retrain_seeds=2, data=f"folder:{data}",
         image_size=8, draw="rounds", precision="float32", device="cpu", threads=1, workers=1,
     )  # fmt: skip
     run = base / "run\x1b[2J<script>"
-    api.run(settings, run)
+    api.run(config, run)
     return run
 
 
@@ -230,13 +230,13 @@ def test_compare_page(tmp_path):
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nothing_listens_on_a_port(named, tmp_path, workers):
     """A search, also in worker processes, looked at many times while it runs."""
-    settings = json.loads((named / "run.json").read_text())["settings"]
+    config = json.loads((named / "run.json").read_text())["settings"]
     code = (
-        "import json, sys\nfrom poolwise import api\nfrom poolwise.settings import Settings\n"
-        "if __name__ == '__main__':\n    api.search(Settings.from_json(json.loads(sys.argv[1])), sys.argv[2])\n"
+        "import json, sys\nfrom poolwise import api\nfrom poolwise.config import Settings\n"
+        "if __name__ == '__main__':\n    api.search(Settings.from_flat(json.loads(sys.argv[1])), sys.argv[2])\n"
     )
     (tmp_path / "do.py").write_text(code)
-    asked = json.dumps({**settings, "steps": 16, "block": 4, "workers": workers})
+    asked = json.dumps({**config, "steps": 16, "block": 4, "workers": workers})
     seen, most, sockets = 0, 0, []
     with subprocess.Popen([sys.executable, tmp_path / "do.py", asked, tmp_path / "run"]) as running:
         process = psutil.Process(running.pid)

@@ -38,10 +38,10 @@ def test_another_request_on_the_same_folder(tmp_path, tiny_settings, source):
     path, plain = tmp_path / "run", tiny_settings.to_json()
     api.exhaustive(tiny_settings, path, configs=FEW[:1], source=source)
     with pytest.raises(RequestError, match=r"another request \(lr 0.05, now 0.1\)"):
-        api.exhaustive(poolwise.Settings(**{**plain, "lr": 0.1}), path, configs=FEW[:1], source=source)
+        api.exhaustive(poolwise.Config(**{**plain, "lr": 0.1}), path, configs=FEW[:1], source=source)
     with pytest.raises(RequestError, match="another request \\(configs"):
         api.exhaustive(tiny_settings, path, configs=FEW[:2], source=source)
-    api.exhaustive(poolwise.Settings(**{**plain, "workers": 2}), path, configs=FEW[:1], source=source)
+    api.exhaustive(poolwise.Config(**{**plain, "workers": 2}), path, configs=FEW[:1], source=source)
     api.search(tiny_settings, tmp_path / "search", source=source)
     with pytest.raises(RequestError, match="run of another kind"):
         api.exhaustive(tiny_settings, tmp_path / "search", source=source)
@@ -69,8 +69,8 @@ def test_the_old_keyword_still_lists_and_warns(tmp_path, tiny_settings, source):
 
 
 def test_failures_are_kept_and_repeated_on_request(tmp_path, tiny_settings, source):
-    settings = poolwise.Settings(**{**tiny_settings.to_json(), "lr": 1e38, "retrain_seeds": 1})
-    value = api.exhaustive(settings, tmp_path / "run", configs=FEW[:2], source=source)
+    config = poolwise.Config(**{**tiny_settings.to_json(), "lr": 1e38, "retrain_seeds": 1})
+    value = api.exhaustive(config, tmp_path / "run", configs=FEW[:2], source=source)
     assert [failure["pooling"] for failure in value["failed"]] == FEW[:2]
     notes = []
 
@@ -78,16 +78,16 @@ def test_failures_are_kept_and_repeated_on_request(tmp_path, tiny_settings, sour
         def note(self, text):
             notes.append(text)
 
-    api.exhaustive(settings, tmp_path / "run", configs=FEW[:2], source=source, listener=Notes())
+    api.exhaustive(config, tmp_path / "run", configs=FEW[:2], source=source, listener=Notes())
     assert notes == []
-    api.exhaustive(settings, tmp_path / "run", configs=FEW[:2], source=source, listener=Notes(), retry=True)
+    api.exhaustive(config, tmp_path / "run", configs=FEW[:2], source=source, listener=Notes(), retry=True)
     assert len([note for note in notes if note.startswith("failed")]) == 2
 
 
 def test_table_of_all(tmp_path, tiny_settings, source):
     threads = torch.get_num_threads()
-    settings = poolwise.Settings(**{**tiny_settings.to_json(), "retrain_steps": 2})
-    value = api.exhaustive(settings, tmp_path / "run", source=source, table=tmp_path / "mine")
+    config = poolwise.Config(**{**tiny_settings.to_json(), "retrain_steps": 2})
+    value = api.exhaustive(config, tmp_path / "run", source=source, table=tmp_path / "mine")
     table = tables.load(tmp_path / "mine")
     assert (table.name, table.seeds, table.truth) == ("mine", [1, 2], "mean")
     assert table.columns == ["seed1", "seed2", "mean", "std"]
@@ -103,9 +103,9 @@ def test_table_of_all(tmp_path, tiny_settings, source):
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_numbers(tmp_path, tiny_settings, source):
-    settings = poolwise.Settings(**{**tiny_settings.to_json(), "threads": 1})
-    one = api.exhaustive(settings, tmp_path / "one", configs=FEW, source=source)
-    parallel = poolwise.Settings(**{**settings.to_json(), "workers": 2})
+    config = poolwise.Config(**{**tiny_settings.to_json(), "threads": 1})
+    one = api.exhaustive(config, tmp_path / "one", configs=FEW, source=source)
+    parallel = poolwise.Config(**{**config.to_flat(), "workers": 2})
     path = tmp_path / "two"
     with pytest.raises(Interrupted):
         api.exhaustive(parallel, path, configs=FEW, source=source, listener=After(7))

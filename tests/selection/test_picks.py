@@ -1,6 +1,5 @@
 """One answer to "what are the picks of this run?", whoever asks."""
 
-import dataclasses
 import json
 
 import pytest
@@ -10,10 +9,10 @@ from safetensors import safe_open
 from conftest import draw_images
 from poolwise import api
 from poolwise.cli import cli, show
+from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.rankings import ranking
 from poolwise.selection.picks import picks_of
-from poolwise.settings import Settings
 from poolwise.storage import RunFolder
 
 
@@ -21,12 +20,12 @@ from poolwise.storage import RunFolder
 def refined(tmp_path_factory):
     """A run whose refinement picks another configuration than its ranking, retrained and reported."""
     source = Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
-    settings = Settings(
+    config = Config.from_flat(
         width=2, supernets=2, steps=10, batch_size=16, eval_batch_size=24, retrain_steps=4, retrain_seeds=2, lr=0.05,
         draw="rounds", precision="float32", device="cpu", workers=1, threads=1,
     )  # fmt: skip
     path = tmp_path_factory.mktemp("picks") / "run"
-    api.search(settings, path, source=source)
+    api.search(config, path, source=source)
     api.rank(path, source=source)
     picks = api.refine(path, trials=3, at_once=1, margin=0.0, source=source).picks
     folder = RunFolder.open(path)
@@ -70,10 +69,10 @@ def test_everybody_names_the_same_picks(refined, capsys):
 def test_limits_of_a_later_request_count_at_once(refined):
     folder = RunFolder.open(refined)
     rows = {row["pooling"]: row for row in read(refined, "refine.json")["configurations"]}
-    settings, first = Settings.from_json(folder.request()["settings"]), picks_of(folder)
+    config, first = Config.from_flat(folder.request()["settings"]), picks_of(folder)
 
     def within(allowed):
-        return picks_of(folder, dataclasses.replace(settings, only=tuple(allowed)))
+        return picks_of(folder, config.replace(only=tuple(allowed)))
 
     second = within(name for name in rows if name != first.best)
     assert second.best != first.best

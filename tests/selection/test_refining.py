@@ -1,6 +1,5 @@
 """Refining a real (tiny) run: what it leaves, that it goes on, and what limits do."""
 
-import dataclasses
 import json
 
 import pytest
@@ -16,7 +15,7 @@ from poolwise.storage import RunFolder
 @pytest.fixture
 def ranked(tmp_path, tiny_settings, tiny_source):
     path = tmp_path / "run"
-    api.search(dataclasses.replace(tiny_settings, retrain_steps=4), path, source=tiny_source)
+    api.search(tiny_settings.replace(retrain_steps=4), path, source=tiny_source)
     api.rank(path, source=tiny_source)
     return path
 
@@ -55,7 +54,7 @@ def test_it_trains_the_default_and_others_and_names_three_picks(ranked, tiny_sou
 def test_stopped_and_resumed_and_more_trials_end_in_the_same(ranked, tmp_path, tiny_settings, tiny_source):
     whole = refined(ranked, tiny_source)
     again = tmp_path / "again"
-    api.search(dataclasses.replace(tiny_settings, retrain_steps=4), again, source=tiny_source)
+    api.search(tiny_settings.replace(retrain_steps=4), again, source=tiny_source)
     api.rank(again, source=tiny_source)
     with pytest.raises(Interrupted):
         api.refine(again, source=tiny_source, trials=4, at_once=1, listener=After(3))
@@ -93,15 +92,15 @@ def test_what_is_outside_the_limits_is_not_trained(ranked, tiny_source):
 
 
 def test_a_search_within_limits_sees_nothing_else(tmp_path, tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, max_macs=0.7)
-    value = api.run(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(max_macs=0.7)
+    value = api.run(config, tmp_path / "run", source=tiny_source)
     ranking = RunFolder(tmp_path / "run").read("ranking.json", "")
     assert all(row["macs_ratio"] <= 0.7 or row["pooling"] == "4-3-3" for row in ranking["ranking"])
     assert len(ranking["ranking"]) < 36
     assert ranking["picks"]["best"] != "4-3-3"
     assert all(r["macs_ratio"] <= 0.7 or r["pooling"] == "4-3-3" for r in value["results"])
     with pytest.raises(RequestError, match="the smallest is"):
-        api.search(dataclasses.replace(tiny_settings, max_memory=1e-6), tmp_path / "other", source=tiny_source)
+        api.search(tiny_settings.replace(max_memory=1e-6), tmp_path / "other", source=tiny_source)
     assert not (tmp_path / "other").exists()
 
 

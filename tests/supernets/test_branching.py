@@ -26,9 +26,7 @@ PAYS, COSTS = BranchingResult(0.05, 0.02, 10), BranchingResult(-0.05, 0.02, 10)
 
 @pytest.fixture
 def measured_settings(tiny_settings):
-    return dataclasses.replace(
-        tiny_settings, supernets=4, branching="measured", rank_on="all", steps=24, threads=1, workers=1
-    )
+    return tiny_settings.replace(supernets=4, branching="measured", rank_on="all", steps=24, threads=1, workers=1)
 
 
 @pytest.fixture
@@ -42,8 +40,8 @@ def always(monkeypatch):
     return told
 
 
-def _state(settings, source, steps=5):
-    state = SearchState(resolve(settings, source))
+def _state(config, source, steps=5):
+    state = SearchState(resolve(config, source))
     for _ in range(steps):
         train_block(state)
     return state
@@ -80,7 +78,7 @@ def test_a_trial_restated(measured_settings, tiny_source):
             gradients = torch.autograd.grad(loss, list(network.parameters()))
             with torch.no_grad():
                 for p, momentum, gradient in zip(network.parameters(), momenta, gradients, strict=True):
-                    momentum.mul_(problem.settings.momentum).add_(gradient)
+                    momentum.mul_(problem.config.training.momentum).add_(gradient)
                     p.sub_(rate * momentum)
         images_BCHW, labels_B = again.scoring_batch
         with torch.no_grad():
@@ -107,8 +105,8 @@ def test_the_gain_is_a_mean_over_trials_and_its_noise_student_s(measured_setting
 
 
 def test_early_on_configurations_are_better_off_together(measured_settings, tiny_source):
-    settings = dataclasses.replace(measured_settings, steps=600, batch_size=48, lr=0.1)
-    state = _state(settings, tiny_source, 2)
+    config = measured_settings.replace(steps=600, batch_size=48, lr=0.1)
+    state = _state(config, tiny_source, 2)
     found, _ = branching.measure_gain(
         state.experiment, state.mixture, [list(state.experiment.space)], Streams(0), 10, 0.1
     )
@@ -118,7 +116,7 @@ def test_early_on_configurations_are_better_off_together(measured_settings, tiny
 def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(BranchingResult, "pays", property(lambda _: False))
     problem = resolve(measured_settings, tiny_source)
-    plain = resolve(dataclasses.replace(measured_settings, supernets=1, branching="fixed"), tiny_source)
+    plain = resolve(measured_settings.replace(supernets=1, branching="fixed"), tiny_source)
     looked, state = SearchState(problem), SearchState(plain)
     assert (problem.block, plain.block) == (1, 1)
     while state.step < state.steps:
@@ -201,7 +199,7 @@ def test_a_trial_that_diverges_decides_nothing(measured_settings, tiny_source, m
 @pytest.mark.parametrize(("only", "checks"), [(("4-3-3", "8-1-1"), 1), (("4-3-3", "5-2-3", "8-1-1"), 2)])
 def test_few_configurations_part_as_far_as_they_can(measured_settings, tiny_source, monkeypatch, only, checks):
     monkeypatch.setattr(BranchingResult, "pays", property(lambda _: True))
-    state = _state(dataclasses.replace(measured_settings, only=only), tiny_source, 24)
+    state = _state(measured_settings.replace(only=only), tiny_source, 24)
     assert len(state.checks) == checks
 
 
@@ -219,12 +217,12 @@ def test_spaces_too_large_to_be_listed_are_sampled(measured_settings, tiny_sourc
 
 
 def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_source):
-    plain = dataclasses.replace(measured_settings, supernets=1, branching="fixed")
+    plain = measured_settings.replace(supernets=1, branching="fixed")
     problem = resolve(plain, tiny_source)
     mean = sum(problem.cost(pooling).macs for pooling in problem.space) // 36
     allowed = 2000 * step_macs(problem, mean)
-    settings = dataclasses.replace(measured_settings, steps=None, search_macs=allowed)
-    state = SearchState(resolve(settings, tiny_source))
+    config = measured_settings.replace(steps=None, search_macs=allowed)
+    state = SearchState(resolve(config, tiny_source))
     assert 0.5 * 2000 < state.steps < 2000
     whole = SearchState(resolve(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
     assert whole.steps in (1999, 2000)

@@ -1,7 +1,5 @@
 """Data sets that list their images class by class, as folders do: batch statistics need batches of all classes."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -21,20 +19,20 @@ def sorted_source(tiny_source):
 
 @pytest.mark.parametrize("norm", ["affine", "recalibrated"])
 def test_every_batch_holds_all_classes(tiny_settings, sorted_source, norm):
-    problem = resolve(replace(tiny_settings, supernets=1, method="fairnas", norm=norm), sorted_source)
+    problem = resolve(tiny_settings.replace(supernets=1, method="fairnas", norm=norm), sorted_source)
     assert (np.diff(problem.training_images.labels) >= 0).all()
     passes = [problem.ranking_batches()] + ([problem.calibration_batches] if norm == "recalibrated" else [])
     for batches in passes:
         labels = [labels.tolist() for _, labels in batches.ordered()]
         assert all(set(own) == {0, 1, 2} for own in labels)
     assert sorted(problem.ranking_batches().indices) == problem.halves[1].tolist()
-    again = resolve(problem.settings, sorted_source).ranking_batches()
+    again = resolve(problem.config, sorted_source).ranking_batches()
     assert (again.indices == problem.ranking_batches().indices).all()
 
 
 def test_it_is_ranked_as_well_as_it_was_scored_while_training(tmp_path, tiny_settings, sorted_source):
-    settings = replace(tiny_settings, supernets=1, method="fairnas", norm="affine", steps=180, width=4)
-    run = poolwise.search(settings, tmp_path / "run", source=sorted_source)
+    config = tiny_settings.replace(supernets=1, method="fairnas", norm="affine", steps=180, width=4)
+    run = poolwise.search(config, tmp_path / "run", source=sorted_source)
     ranking = poolwise.rank(tmp_path / "run", source=sorted_source)
     scored = np.mean([row["accuracy"] for row in run.to_rows()[-40:]])
     ranked = np.mean([row["score"] for row in ranking["ranking"]])

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from torch import nn
 
+from poolwise.config import Config
 from poolwise.experiment import Experiment, resolve
 from poolwise.models.chain import Chain, PoolHead, batch_norm
 from poolwise.models.families import registry
 from poolwise.progress import Listener
 from poolwise.rankings.scoring import rank
 from poolwise.rng import Streams
-from poolwise.settings import Settings
 from poolwise.storage import RunFolder
 from poolwise.supernets.state import SearchState
 from poolwise.supernets.trainer import train
@@ -120,7 +120,7 @@ def augment(images, generator, pad=1):
 
 def restated(problem: Experiment, initial: list[list[np.ndarray]]):
     """Steps 1 to 6. Returns draws, scores_PM, assignment_PM and the ranking's accuracy_P."""
-    s, streams = problem.settings, Streams(problem.settings.seed).child("search")
+    s, streams = problem.config, Streams(problem.config.seed).child("search")
     training, scoring = (problem.training_images.subset(half) for half in problem.halves)
     everything = problem.training_images.images.astype(float)
     mean, std = everything.mean(axis=(0, 1, 2)), everything.std(axis=(0, 1, 2))
@@ -171,12 +171,12 @@ def restated(problem: Experiment, initial: list[list[np.ndarray]]):
 
 @pytest.mark.parametrize(("supernets", "draw"), [(1, "rounds"), (3, "rounds"), (2, "iid")])
 def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supernets, draw):
-    settings = Settings(
+    config = Config.from_flat(
         model="pointwise", supernets=supernets, steps=60, batch_size=12, eval_batch_size=48, lr=0.1, temperature=40.0,
         draw=draw, block=1, precision="float32", device="cpu", seed=20 + supernets,
     )  # fmt: skip
-    problem = resolve(settings, tiny_source)
-    streams = Streams(settings.seed).child("search")
+    problem = resolve(config, tiny_source)
+    streams = Streams(config.seed).child("search")
     initial = []
     for m in range(supernets):
         chain = problem.build(batch_norm, f"init{m}", streams)
@@ -189,7 +189,7 @@ def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supe
         def advance(self, units=1, **info):
             asked.append(info["supernet"])  # one step a block here
 
-    folder = RunFolder.create(tmp_path / "run", settings.to_json())
+    folder = RunFolder.create(tmp_path / "run", config.to_flat())
     state = SearchState.open(problem, folder)
     train(state, folder, Recorder())
     draws, scores_PM, assignment_PM, accuracy_P = restated(problem, initial)

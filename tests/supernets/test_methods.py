@@ -1,6 +1,5 @@
 """Every sampler in the loop: search, ranking and report; and spaces that are too large to be ranked whole."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -25,8 +24,8 @@ METHODS = [method.name for method in samplers.available()]
 @pytest.mark.parametrize("method", METHODS)
 def test_search_rank_and_report(method, tmp_path, tiny_settings, tiny_source):
     known = samplers.sampler(method)
-    settings = dataclasses.replace(tiny_settings, method=method, steps=20, warm_up=0.3 if known.warms_up else 0.0)
-    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(method=method, steps=20, warm_up=0.3 if known.warms_up else 0.0)
+    folder = poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(folder.path, source=tiny_source)
     used = known.supernets_used(2)
     assert folder.request()["settings"]["supernets"] == used
@@ -48,8 +47,8 @@ def test_of_a_large_space_what_was_visited_is_ranked(tmp_path, tiny_settings, ti
         def note(self, text):
             notes.append(text)
 
-    settings = dataclasses.replace(tiny_settings, steps=12)
-    folder = poolwise.search(settings, tmp_path / "run", source=tiny_source)
+    config = tiny_settings.replace(steps=12)
+    folder = poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(folder.path, source=tiny_source, listener=Notes())
     found = {row["pooling"] for row in value["ranking"]}
     assert len(found) == value["covered"] in (12, 13)  # the default may be among the visited
@@ -61,14 +60,14 @@ def test_of_a_large_space_what_was_visited_is_ranked(tmp_path, tiny_settings, ti
 
 
 def test_a_wrong_method_is_told_before_there_is_a_folder(tmp_path, tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, method="mctss")
+    config = tiny_settings.replace(method="mctss")
     with pytest.raises(RequestError, match="did you mean 'mcts'"):
-        poolwise.search(settings, tmp_path / "run", source=tiny_source)
+        poolwise.search(config, tmp_path / "run", source=tiny_source)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path, tiny_settings, tiny_source):
-    folder = poolwise.search(dataclasses.replace(tiny_settings, steps=4), tmp_path / "run", source=tiny_source)
+    folder = poolwise.search(tiny_settings.replace(steps=4), tmp_path / "run", source=tiny_source)
     tensors, meta = folder.load_checkpoint(CHECKPOINT)
     meta["sampler"] = {"scores": [[1.0, 1.0]] * 36, "round": [], "step": 4}
     folder.save_checkpoint(CHECKPOINT, tensors, json.loads(json.dumps(meta)))
@@ -83,8 +82,8 @@ def _trained(state):
 
 
 def test_a_branch_copies_the_first_supernet_between_two_blocks(tiny_settings, tiny_source):
-    settings = dataclasses.replace(tiny_settings, supernets=3, steps=20, warm_up=0.35, block=4)
-    state = SearchState(resolve(settings, tiny_source))
+    config = tiny_settings.replace(supernets=3, steps=20, warm_up=0.35, block=4)
+    state = SearchState(resolve(config, tiny_source))
     sizes = []
     while state.step < 7:
         first = _trained(state)
@@ -103,16 +102,12 @@ def test_a_branch_copies_the_first_supernet_between_two_blocks(tiny_settings, ti
 def test_a_branched_search_ends_in_the_same_bytes_stopped_or_in_two_workers(
     method, tmp_path, tiny_settings, tiny_source
 ):
-    settings = dataclasses.replace(
-        tiny_settings, method=method, supernets=2, steps=20, warm_up=0.35, block=4, threads=1
-    )
+    config = tiny_settings.replace(method=method, supernets=2, steps=20, warm_up=0.35, block=4, threads=1)
 
-    whole = poolwise.search(dataclasses.replace(settings, workers=1), tmp_path / "whole", source=tiny_source)
-    poolwise.search(dataclasses.replace(settings, workers=2), tmp_path / "two", source=tiny_source)
+    whole = poolwise.search(config.replace(workers=1), tmp_path / "whole", source=tiny_source)
+    poolwise.search(config.replace(workers=2), tmp_path / "two", source=tiny_source)
     with pytest.raises(Interrupted):
-        poolwise.search(
-            dataclasses.replace(settings, workers=1), tmp_path / "cut", source=tiny_source, listener=After(7)
-        )
+        poolwise.search(config.replace(workers=1), tmp_path / "cut", source=tiny_source, listener=After(7))
     poolwise.resume(tmp_path / "cut", source=tiny_source)
     expected = whole.load_checkpoint(CHECKPOINT)[0]
     for name in ("two", "cut"):
@@ -125,15 +120,15 @@ def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, t
     mean = resolve(tiny_settings, tiny_source)
     prices = [step_macs(mean, mean.cost(pooling).macs) for pooling in mean.space]
     allowed = 150 * sum(prices) // len(prices)
-    settings = dataclasses.replace(tiny_settings, method=method, steps=None, search_macs=allowed, block=8, threads=1)
-    whole = poolwise.search(settings, tmp_path / "whole", source=tiny_source)
+    config = tiny_settings.replace(method=method, steps=None, search_macs=allowed, block=8, threads=1)
+    whole = poolwise.search(config, tmp_path / "whole", source=tiny_source)
     tensors, meta = whole.load_checkpoint(CHECKPOINT)
     assert allowed - max(prices) < meta["macs"] < allowed + 8 * max(prices)
     last = whole.events("search")[-1]
     assert last["step"] == meta["step"] != 150
-    assert last["lr"] == pytest.approx(settings.lr_end, rel=0.5)  # the schedule came to its end
+    assert last["lr"] == pytest.approx(config.training.lr_end, rel=0.5)  # the schedule came to its end
     with pytest.raises(Interrupted):
-        poolwise.search(settings, tmp_path / "part", source=tiny_source, listener=After(60))
+        poolwise.search(config, tmp_path / "part", source=tiny_source, listener=After(60))
     part = poolwise.resume(tmp_path / "part", source=tiny_source)
     again, told = RunFolder.open(part.path).load_checkpoint(CHECKPOINT)
     assert told == meta

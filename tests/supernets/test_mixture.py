@@ -2,15 +2,15 @@
 
 import torch
 
+from poolwise.config import Config
 from poolwise.experiment import resolve
 from poolwise.rng import Streams
-from poolwise.settings import Settings
 from poolwise.supernets.mixture import Job, Mixture
 
 
 def test_a_block_equals_its_jobs_one_by_one(tiny_source):
-    settings = Settings(width=4, supernets=3, steps=8, batch_size=16, device="cpu", precision="float32")
-    experiment, found = resolve(settings, tiny_source), []
+    config = Config.from_flat(width=4, supernets=3, steps=8, batch_size=16, device="cpu", precision="float32")
+    experiment, found = resolve(config, tiny_source), []
     for block in (8, 3, 1):
         mixture = Mixture(experiment, Streams(0))
         jobs = [Job(experiment.space[i], i % 3, 0.1, mixture.training.draw(), mixture.scoring.draw()) for i in range(8)]

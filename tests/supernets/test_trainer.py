@@ -1,6 +1,5 @@
 """The path from the command to an optimizer step, and from the search to the ranking within one process."""
 
-import dataclasses
 import signal
 import traceback
 from pathlib import Path
@@ -84,10 +83,10 @@ def loaded(monkeypatch):
 def test_the_ranking_gets_the_live_state_and_is_the_same_as_from_the_checkpoint(
     tmp_path, tiny_settings, tiny_source, loaded, changes
 ):
-    settings = dataclasses.replace(tiny_settings, retrain_steps=1, retrain_seeds=1, **changes)
-    poolwise.run(settings, tmp_path / "direct", source=tiny_source)
+    config = tiny_settings.replace(retrain_steps=1, retrain_seeds=1, **changes)
+    poolwise.run(config, tmp_path / "direct", source=tiny_source)
     assert CHECKPOINT not in loaded
-    poolwise.search(settings, tmp_path / "staged", source=tiny_source)
+    poolwise.search(config, tmp_path / "staged", source=tiny_source)
     assert CHECKPOINT not in loaded
     poolwise.rank(tmp_path / "staged", source=tiny_source)
     assert loaded == [CHECKPOINT]
@@ -96,8 +95,8 @@ def test_the_ranking_gets_the_live_state_and_is_the_same_as_from_the_checkpoint(
 
 
 def test_a_resumed_run_reads_its_checkpoint_once(tmp_path, tiny_settings, tiny_source, loaded):
-    settings = dataclasses.replace(tiny_settings, retrain_steps=1, retrain_seeds=1)
+    config = tiny_settings.replace(retrain_steps=1, retrain_seeds=1)
     with pytest.raises(Interrupted):
-        poolwise.run(settings, tmp_path / "run", source=tiny_source, listener=After(7))
+        poolwise.run(config, tmp_path / "run", source=tiny_source, listener=After(7))
     poolwise.resume(tmp_path / "run", source=tiny_source)
     assert loaded == [CHECKPOINT]

@@ -10,10 +10,10 @@ import torch
 
 import poolwise
 from poolwise import api
+from poolwise.config import Config
 from poolwise.datasets.augment import to_tensor
 from poolwise.datasets.sources import ImageSet
 from poolwise.experiment import resolve
-from poolwise.settings import Settings
 from poolwise.training import Precision, device_precision, precision
 
 CPU = torch.device("cpu")
@@ -54,9 +54,9 @@ def test_tf32_is_allowed_beside_bfloat16_and_not_in_float32(monkeypatch):
 
 
 def test_the_default_follows_the_device_and_no_candidates_race(tiny_settings, tiny_source, tmp_path, monkeypatch):
-    assert Settings().precision is None
+    assert Config.from_flat().precision is None
     monkeypatch.setattr("poolwise.training.calibration.CANDIDATES", ())  # a race would have nobody to win it
-    api.search(dataclasses.replace(tiny_settings, precision=None, steps=2), tmp_path / "run", source=tiny_source)
+    api.search(tiny_settings.replace(precision=None, steps=2), tmp_path / "run", source=tiny_source)
     request = json.loads((tmp_path / "run/run.json").read_text())
     assert request["settings"]["precision"] is None
     assert request["calibration"]["precision"] == str(device_precision(CPU)) == request["plan"]["precision"]
@@ -64,7 +64,7 @@ def test_the_default_follows_the_device_and_no_candidates_race(tiny_settings, ti
 
 def test_a_run_that_raced_goes_on_with_the_winner(tiny_settings, tiny_source):
     choices = {"precision": "float32", "parallel": {"workers": 1, "threads": 1, "slowdown": 1.0}}
-    earlier = resolve(dataclasses.replace(tiny_settings, precision="auto"), tiny_source, choices)
+    earlier = resolve(tiny_settings.replace(precision="auto"), tiny_source, choices)
     assert str(earlier.precision) == "float32"
 
 
@@ -76,10 +76,10 @@ def test_read_only_images_are_trained_on_without_a_warning(tiny_settings, tiny_s
         return ImageSet(*arrays)
 
     source = dataclasses.replace(tiny_source, train=locked(tiny_source.train), test=locked(tiny_source.test))
-    settings = dataclasses.replace(tiny_settings, steps=4, retrain_steps=2, retrain_seeds=1)
+    config = tiny_settings.replace(steps=4, retrain_steps=2, retrain_seeds=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        poolwise.run(settings, tmp_path / "run", source=source)
+        poolwise.run(config, tmp_path / "run", source=source)
     writable, kept = np.zeros(3), np.zeros(3)
     kept.setflags(write=False)
     assert to_tensor(writable).data_ptr() == writable.ctypes.data

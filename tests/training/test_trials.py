@@ -195,7 +195,7 @@ def die_of_one(experiment, listener, state, pooling, *rest):
 @pytest.mark.slow
 def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(trials, "_train", die_of_one)
-    experiment = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
     runner = TrialRunner(experiment, file, PURPOSE, Recorder(), workers=2, threads=1)
     rows = runner.run(REQUESTS)
     assert [row["state"] for row in rows.values()] == ["done", "failed", "done"]
@@ -205,7 +205,7 @@ def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny
 def test_a_retraining_whose_worker_died_is_repeated_by_resume(folder, make, tiny_settings, tiny_source, monkeypatch):
     from poolwise.selection import retrain as retraining
 
-    experiment = resolve(dataclasses.replace(tiny_settings, threads=1, workers=1), tiny_source)
+    experiment = resolve(tiny_settings.replace(threads=1, workers=1), tiny_source)
     _, fake = make(errors={"3_4_3": WorkerDied("out of memory")})
     with pytest.raises(RunFailure, match="all others are finished and kept: poolwise resume"):
         retraining._train(experiment, folder, [("3-4-3", 1), ("4-3-3", 1)], Listener())

@@ -1,6 +1,5 @@
 """Workers change nothing but the time: the same bytes with one process and with two."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -20,8 +19,8 @@ from poolwise.training.workers import run_jobs
 def test_one_worker_and_two_give_the_same_bytes(tiny_settings, tiny_source, tmp_path, monkeypatch):
     monkeypatch.setattr("poolwise.parallelism.SMALL_RANKING_MACS", 0)  # the ranking as well goes to the workers
     for workers in (1, 2):
-        settings = dataclasses.replace(tiny_settings, supernets=3, block=8, workers=workers, threads=1)
-        poolwise.run(settings, tmp_path / str(workers), source=tiny_source)
+        config = tiny_settings.replace(supernets=3, block=8, workers=workers, threads=1)
+        poolwise.run(config, tmp_path / str(workers), source=tiny_source)
     one, two = results(tmp_path / "1"), results(tmp_path / "2")
     assert len(one[0]) > 2
     assert one == two
@@ -37,15 +36,15 @@ class StopsAt(Listener):
 
 
 def test_a_search_stopped_with_two_workers_goes_on_with_one(tiny_settings, tiny_source, tmp_path):
-    settings = dataclasses.replace(tiny_settings, block=4, workers=2, threads=1)
+    config = tiny_settings.replace(block=4, workers=2, threads=1)
     with pytest.raises(Interrupted):
-        poolwise.run(settings, tmp_path / "stopped", source=tiny_source, listener=StopsAt(13))
+        poolwise.run(config, tmp_path / "stopped", source=tiny_source, listener=StopsAt(13))
     folder = RunFolder.open(tmp_path / "stopped")
     request = folder.request()
     request["settings"]["workers"] = 1
     folder.save_request(request)
     poolwise.resume(tmp_path / "stopped", source=tiny_source)
-    poolwise.run(dataclasses.replace(settings, workers=1), tmp_path / "undisturbed", source=tiny_source)
+    poolwise.run(config.replace(workers=1), tmp_path / "undisturbed", source=tiny_source)
     stopped, undisturbed = results(tmp_path / "stopped"), results(tmp_path / "undisturbed")
     assert stopped[1:] == undisturbed[1:]
 
@@ -57,14 +56,14 @@ def dies(problem, listener, hold, number):
 
 
 def test_a_dead_worker_is_told_in_one_line(tiny_settings, tiny_source):
-    problem = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = resolve(tiny_settings.replace(threads=1), tiny_source)
     with pytest.raises(RunFailure, match="a worker process died"):
         list(run_jobs(problem, dies, [(1,), (2,)], Listener(), 2, 1))
 
 
 def test_too_little_shared_memory_is_told(monkeypatch, tiny_settings, tiny_source):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    problem = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = resolve(tiny_settings.replace(threads=1), tiny_source)
     with pytest.raises(RequestError, match="--shm-size"):
         list(run_jobs(problem, dies, [(1,), (2,)], Listener(), 2, 1))
 
@@ -73,8 +72,8 @@ def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_sour
     monkeypatch.setattr("poolwise.parallelism.cpu_threads", lambda: 8)
     monkeypatch.setattr("poolwise.training.calibration.cpu_threads", lambda: 8)
     for workers in (None, 1, 2, 4):
-        settings = dataclasses.replace(tiny_settings, supernets=4, block=8, workers=workers)
-        problem = resolve(settings, tiny_source).with_choices(parallel=Parallel(4, 2, 1.3))
+        config = tiny_settings.replace(supernets=4, block=8, workers=workers)
+        problem = resolve(config, tiny_source).with_choices(parallel=Parallel(4, 2, 1.3))
         assert for_trainings(problem).threads == for_search(problem).threads == 2
         assert for_trainings(problem).workers == (workers or 4)
         assert for_search(problem.with_settings(block=1)).workers == 1  # nothing runs side by side within one step
@@ -120,7 +119,7 @@ def dies_at(problem, listener, hold, number, mark):
 
 @pytest.mark.slow
 def test_a_dead_worker_s_job_is_repeated_once_and_the_others_go_on(tiny_settings, tiny_source, tmp_path):
-    problem = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = resolve(tiny_settings.replace(threads=1), tiny_source)
     jobs = [(number, str(tmp_path / "mark")) for number in (1, 2, 3, 4)]
     found = {job[0]: result for job, result in run_jobs(problem, dies_at, jobs, Listener(), 2, 1)}
     assert isinstance(found.pop(1), WorkerDied)
@@ -138,7 +137,7 @@ def has_no_memory(problem, listener, hold, number):
 
 @pytest.mark.slow
 def test_a_worker_without_memory_is_a_failed_job(tiny_settings, tiny_source):
-    problem = resolve(dataclasses.replace(tiny_settings, threads=1), tiny_source)
+    problem = resolve(tiny_settings.replace(threads=1), tiny_source)
     found = {job[0]: result for job, result in run_jobs(problem, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
     assert isinstance(found[1], WorkerDied)
     assert found[2] == 2

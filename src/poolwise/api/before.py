@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
 from poolwise.api.exports import network
+from poolwise.config import Config
 from poolwise.experiment import requested_space
 from poolwise.models.cost import Cost, family_costs, sized
 from poolwise.models.external.networks import build, is_other
 from poolwise.models.external.slots import Slots, slots
 from poolwise.models.lookup import default_image_size
-from poolwise.settings import Settings
 from poolwise.spaces import LISTED, Pooling, PoolingSpace
 
 DRAWN = 1000  # of a space that is too large to be listed
@@ -36,18 +35,18 @@ def costs(
         max_configs: of more configurations, a uniform draw of so many, the default among them; by default DRAWN of more
             than LISTED.
     """
-    space = _listed(Settings(model=model, poolings=_tuple(poolings), max_configs=max_configs))
+    space = _listed(Config.from_flat(model=model, poolings=_tuple(poolings), max_configs=max_configs))
     return family_costs(model, width, image_size or default_image_size(model), classes, space)
 
 
 def placements(model: str = "resnet20", *, poolings: Sequence[int] | None = None) -> PoolingSpace:
     """The space that ``costs`` prices, or draws from."""
-    return requested_space(Settings(model=model, poolings=_tuple(poolings)))
+    return requested_space(Config.from_flat(model=model, poolings=_tuple(poolings)))
 
 
-def _listed(settings: Settings) -> PoolingSpace:
-    space = requested_space(settings)
-    return space if space.size <= LISTED else requested_space(replace(settings, max_configs=DRAWN))
+def _listed(config: Config) -> PoolingSpace:
+    space = requested_space(config)
+    return space if space.size <= LISTED else requested_space(config.replace(max_configs=DRAWN))
 
 
 def _tuple(poolings: Sequence[int] | None) -> tuple[int, ...] | None:

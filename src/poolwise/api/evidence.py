@@ -8,19 +8,19 @@ from typing import Any
 
 from poolwise.api.results import Exhaustive, Simulation
 from poolwise.api.running import listed_configs
+from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import requested_space
 from poolwise.pipeline import graph, runner
 from poolwise.progress import Listener
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, alone, tables
 from poolwise.supernets import samplers
 
 
 def exhaustive(
-    settings: Settings,
+    config: Config,
     out: str | Path,
     *,
     configs: Sequence[Pooling | str] | None = None,
@@ -51,9 +51,9 @@ def exhaustive(
     Raises:
         RequestError: The folder holds a different request, or the list of configurations is wrong.
     """
-    space = requested_space(settings)
+    space = requested_space(config)
     configs = listed_configs(configs, poolings)
-    if configs is not None and settings.max_configs is not None:
+    if configs is not None and config.model.max_configs is not None:
         raise RequestError("configs and max_configs are two ways to choose configurations: give one")
     listed = None if configs is None else [str(space.whole.check(config)) for config in configs]
     if listed is not None and (not listed or len(set(listed)) < len(listed)):
@@ -68,9 +68,9 @@ def exhaustive(
     path = Path(out)
     if (path / "run.json").exists():
         folder, problem, planned = RunFolder.open(path), None, None
-        _check_same_request(folder, settings, listed)
+        _check_same_request(folder, config, listed)
     else:
-        folder, problem, planned = runner.create(settings, path, ["exhaustive"], source, listed, listener)
+        folder, problem, planned = runner.create(config, path, ["exhaustive"], source, listed, listener)
     if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
         with alone(folder.path):
             graph.remove(folder, graph.invalidated("exhaustive"))
@@ -81,10 +81,10 @@ def exhaustive(
     return Exhaustive(value, folder.path)
 
 
-def _check_same_request(folder: RunFolder, settings: Settings, configs: list[str] | None) -> None:
+def _check_same_request(folder: RunFolder, config: Config, configs: list[str] | None) -> None:
     """Raise RequestError where the run has another request; take over another number of workers."""
-    request, wanted = folder.request(), samplers.settled(runner.rooted(settings)).to_json()
-    kept = Settings.from_json(request["settings"]).to_json()  # a setting that is newer than the run has its default
+    request, wanted = folder.request(), samplers.settled(runner.rooted(config)).to_flat()
+    kept = Config.from_flat(request["settings"]).to_flat()  # a setting that is newer than the run has its default
     if "exhaustive" not in request["stages"]:
         raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
     listed = request.get("poolings")  # the configurations: run folders of format 1 call them so

@@ -10,6 +10,7 @@ from typing import Any, overload
 from torch import nn
 
 from poolwise import exports
+from poolwise.config import Config
 from poolwise.errors import RequestError
 from poolwise.models import family
 from poolwise.models.chain import create, running_norm
@@ -18,7 +19,6 @@ from poolwise.models.supernet import plain_model
 from poolwise.rng import Streams
 from poolwise.sanitize import reading
 from poolwise.selection.picks import picks_of
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder
 from poolwise.training.trials import weights_name
@@ -141,7 +141,7 @@ def _warn(message: str) -> None:
 def _load_trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     """Load a retrained configuration and the record of its training."""
     request, name = opened.request(), str(Pooling.parse(str(pooling)))
-    settings = Settings.from_json(request["settings"])
+    config = Config.from_flat(request["settings"])
     steps = opened.read("retrain.json", f"retrain it first, poolwise retrain {opened.path}")["steps"]
     loaded = opened.load_checkpoint(weights_name(name, seed, steps))
     trials = opened.trials().all()
@@ -157,7 +157,7 @@ def _load_trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple
             " number of --retrain-seeds trains it again"
         )
     with reading(f"what {opened.path} keeps of {name}, seed {seed},", "retrain it"):
-        plain = network(settings.model, name, width=settings.width, classes=len(request["data"]["classes"]))
+        plain = network(config.model.name, name, width=config.model.width, classes=len(request["data"]["classes"]))
         plain.load_state_dict(loaded[0])
     return plain.eval(), trial
 
@@ -170,11 +170,11 @@ def _find_trained(run: str | Path, pooling: Pooling | str, seed: int) -> exports
     name = named.get(str(pooling), str(pooling))
     plain, trial = _load_trained(opened, name, seed)
     request = opened.request()
-    settings, data = Settings.from_json(request["settings"]), request["data"]
+    config, data = Config.from_flat(request["settings"]), request["data"]
     about = {
-        "model": settings.model,
+        "model": config.model.name,
         "pooling": name,
-        "width": settings.width or family(settings.model).width,
+        "width": config.model.width or family(config.model.name).width,
         "classes": data["classes"],
         "image_size": data["image_size"],
         "mean": data.get("mean"),

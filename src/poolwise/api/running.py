@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from poolwise import constraints
 from poolwise.api.results import Ranking, Refinement, Retraining, Run
+from poolwise.config import LIMITS, Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import requested_space
@@ -19,7 +19,6 @@ from poolwise.pipeline.graph import RUN as STAGES
 from poolwise.progress import Listener
 from poolwise.rankings import ranking
 from poolwise.selection import refine as refining
-from poolwise.settings import LIMITS, Settings
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, alone
 
@@ -27,22 +26,23 @@ _RETRAIN_SETTINGS = (
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps"),
     *("until_decided", "max_seeds", "margin", "equal_cost", *LIMITS, "latency_batch"),
 )
-REFINE_SETTINGS = ("trials", "refiner", "margin", "at_once", *LIMITS, "latency_batch")
+REFINE_SETTINGS = (
+    *("trials", "refiner", "margin", "at_once", "retrain_epochs", "retrain_steps"),
+    *(*LIMITS, "latency_batch"),
+)
 
 
-def search(
-    settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
-) -> Run:
+def search(config: Config, out: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> Run:
     """Train the mixture and keep it in the run folder ``out``."""
-    folder, problem, planned = runner.create(settings, out, ["search"], source, listener=listener)
+    folder, problem, planned = runner.create(config, out, ["search"], source, listener=listener)
     return Run(runner.carry_out(folder, ["search"], source, listener, problem, planned=planned).path)
 
 
 def run(
-    settings: Settings, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
+    config: Config, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> Retraining:
     """Search, rank, retrain and report in one go; returns the content of ``retrain.json``."""
-    folder, problem, planned = runner.create(settings, out, STAGES, source, listener=listener)
+    folder, problem, planned = runner.create(config, out, STAGES, source, listener=listener)
     runner.carry_out(folder, STAGES, source, listener, problem, planned=planned)
     return Retraining(folder.read("retrain.json", ""), folder.path)
 
@@ -66,20 +66,20 @@ def rank(
     with alone(opened.path):
         reorder.finish(opened)
     request = opened.request()
-    settings = changed(reorder.requested_settings(request), limits, (*LIMITS, "latency_batch"))
+    config = changed(reorder.requested_settings(request), limits, (*LIMITS, "latency_batch"))
     if fusion is not None:
-        settings = dataclasses.replace(settings, fusion=fusion)
+        config = config.replace(fusion=fusion)
     again = fusion is not None and opened.has(ranking.OUTPUT)
     limited, found = any(limit is not None for limit in limits.values()), None
     if limited:
-        experiment, found = constraints.limited(runner.reopened(opened, source, _unlimited(settings, limits)))
-        settings, source = experiment.settings, experiment.source
+        experiment, found = constraints.limited(runner.reopened(opened, source, _unlimited(config, limits)))
+        config, source = experiment.config, experiment.source
     if fusion is not None and not again:  # it is ranked that way at once
-        known = Settings.from_json(request["settings"])
-        request["settings"] = dataclasses.replace(known, fusion=fusion).to_json()
+        known = Config.from_flat(request["settings"])
+        request["settings"] = known.replace(fusion=fusion).to_flat()
     if again or limited or reorder.PENDING in request:
         # limits do not say what is ranked but what is picked of it: they wait until it is ranked
-        request = reorder.pending(request, settings, found.to_json() if found else None)
+        request = reorder.pending(request, config, found.to_json() if found else None)
     with alone(opened.path):
         runner.request_stage(opened, "rank", request)
     runner.carry_out(opened, ["rank"], source, listener)
@@ -91,9 +91,9 @@ def refine(
 ) -> Refinement:
     """Train a handful of configurations stand-alone, where that tells most; returns the content of ``refine.json``.
 
-    ``trials``, ``refiner``, ``margin`` and ``at_once`` change what the run was asked for; finished trainings are used again,
-    so more trials go on where fewer ended. Results that followed from other picks are removed, but no training; ``resume``
-    makes them again.
+    ``trials``, ``refiner``, ``margin``, ``at_once``, ``retrain_epochs`` and ``retrain_steps`` change the request. A training on
+    half of the images has half of those steps. Finished trainings are used again, so more trials continue where fewer ended.
+    Results that followed from other picks are removed, but no training; ``resume`` makes them again.
     """
     opened = RunFolder.open(Path(folder))
     return Refinement(_again(opened, "refine", changes, REFINE_SETTINGS, source, listener), opened.path)
@@ -124,27 +124,27 @@ def _again(
         reorder.finish(opened)
     opened.read("ranking.json", f"rank it first, poolwise rank {opened.path}")
     request, output = opened.request(), f"{stage}.json"
-    settings = changed(Settings.from_json(request["settings"]), changes, allowed)
+    config = changed(Config.from_flat(request["settings"]), changes, allowed)
     # a wrong request is refused before anything is changed
-    problem, found = constraints.limited(runner.reopened(opened, source, _unlimited(settings, changes), listener))
-    settings = problem.settings
+    problem, found = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
+    config = problem.config
     if stage == "refine":
-        refining.method_of(problem, opened.read("ranking.json", ""), settings.refiner)
-    renew = settings != Settings.from_json(request["settings"]) or not opened.has(output)
+        refining.method_of(problem, opened.read("ranking.json", ""), config.refine.refiner)
+    renew = config != Config.from_flat(request["settings"]) or not opened.has(output)
     limits = {"limits": found.to_json()} if found else {}
     with alone(opened.path):
-        runner.request_stage(opened, stage, {**request, **limits, "settings": settings.to_json()}, renew=renew)
+        runner.request_stage(opened, stage, {**request, **limits, "settings": config.to_flat()}, renew=renew)
     names = [name for name in (stage, "report") if name in opened.request()["stages"]]
     return runner.carry_out(opened, names, source, listener, problem).read(output, "")
 
 
-def _unlimited(settings: Settings, changes: dict[str, Any]) -> Settings:
+def _unlimited(config: Config, changes: dict[str, Any]) -> Config:
     """Settings that are to be limited anew where a limit is among the changes."""
     limited_anew = any(changes.get(name) is not None for name in (*LIMITS, "latency_batch"))
-    return dataclasses.replace(settings, only=None) if limited_anew else settings
+    return config.replace(only=None) if limited_anew else config
 
 
-def changed(settings: Settings, changes: dict[str, Any], allowed: Sequence[str] = _RETRAIN_SETTINGS) -> Settings:
+def changed(config: Config, changes: dict[str, Any], allowed: Sequence[str] = _RETRAIN_SETTINGS) -> Config:
     """Settings with another retraining, or what else is ``allowed``. RequestError for any other change."""
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     unknown = sorted(set(given) - set(allowed))
@@ -152,7 +152,7 @@ def changed(settings: Settings, changes: dict[str, Any], allowed: Sequence[str] 
         raise RequestError(f"{unknown[0]!r} cannot be changed here: {', '.join(allowed)} can be changed")
     if "retrain_epochs" in given and "retrain_steps" not in given:
         given["retrain_steps"] = None
-    return dataclasses.replace(settings, **given)
+    return config.replace(**given)
 
 
 def report(folder: str | Path) -> Path:
@@ -176,7 +176,7 @@ def resume(folder: str | Path, *, source: Source | None = None, listener: Listen
 
 
 def plan(
-    settings: Settings,
+    config: Config,
     asked: Sequence[str] = STAGES,
     *,
     configs: Sequence[Pooling | str] | None = None,
@@ -194,10 +194,10 @@ def plan(
     """
     configs = listed_configs(configs, poolings)
     if "exhaustive" in asked:
-        space = requested_space(settings).whole
+        space = requested_space(config).whole
         listed = None if configs is None else [str(space.check(config)) for config in configs]
-        return runner.plan_exhaustive(settings, listed, source)
-    experiment, _ = autotuning.prepare(settings, source)
+        return runner.plan_exhaustive(config, listed, source)
+    experiment, _ = autotuning.prepare(config, source)
     return estimates.plan(experiment, asked, timing=autotuning.timing(experiment))
 
 
@@ -223,12 +223,12 @@ def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | Non
 
 
 def fit(
-    settings: Settings,
+    config: Config,
     seconds: float,
     asked: Sequence[str] = STAGES,
     kept: Iterable[str] = (),
     *,
     source: Source | None = None,
-) -> Settings:
+) -> Config:
     """Settings with steps, M and images that fit the time on this machine; those named in ``kept`` stay."""
-    return estimates.fit(settings, seconds, asked, kept, source)
+    return estimates.fit(config, seconds, asked, kept, source)

@@ -15,22 +15,22 @@ import click
 
 from poolwise import __version__
 from poolwise.cli import show
+from poolwise.cli.flags import requested
 from poolwise.cli.options import (
     PATH,
     Sections,
-    counts_options,
-    fusion_options,
-    limit_options,
+    every_setting,
     output_options,
-    retrain_options,
-    retraining_options,
-    settings_options,
+    rank_settings,
+    refine_settings,
+    retrain_settings,
+    search_settings,
+    space_settings,
 )
 from poolwise.cli.out import say
 from poolwise.cli.work import Stopped, interruptible
+from poolwise.config import AUTO, Config
 from poolwise.errors import PoolwiseError, RequestError, out_of_memory
-from poolwise.settings import AUTO, Settings
-from poolwise.settings import preset as make_preset
 
 
 def _limit(_context: click.Context, _parameter: click.Parameter, text: str) -> float | None:
@@ -74,7 +74,7 @@ _SIZE = click.option(
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @_SIZE
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
-@counts_options
+@space_settings
 @click.option("--json", "as_json", is_flag=True, help="The table as JSON.")
 def space(
     model: str,
@@ -117,7 +117,7 @@ def space(
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @_SIZE
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
-@counts_options
+@space_settings
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
 def suggest(model: str, as_json: bool, **arguments: Any) -> None:
     """Guess where the poolings should stand, without any training, and say how good such guesses were."""
@@ -126,38 +126,39 @@ def suggest(model: str, as_json: bool, **arguments: Any) -> None:
     show.suggested(api.suggest(model, **arguments), as_json)
 
 
-def _settings(values: dict[str, Any]) -> Settings:
-    """What was asked for, checked as far as it can be without the images."""
+def _request(values: dict[str, Any]) -> Config:
+    """Return the request of a command line, checked as far as it can be without the images."""
     from poolwise.supernets import samplers
 
-    asked = make_preset(values.pop("preset_name"), **values)
-    settings = samplers.settled(asked)
-    if values.get("supernets") not in (None, AUTO, settings.supernets):
+    supernets, request = values.get("supernets"), requested(values)
+    config = samplers.settled(request)
+    if supernets not in (None, AUTO, config.search.supernets):
         raise RequestError(
-            f"method {settings.method} trains {settings.supernets} SuperNet and --supernets is {asked.supernets}: leave it out"
+            f"method {config.search.method} trains {config.search.supernets} SuperNet and --supernets is {supernets}: leave it"
+            " out"
         )
-    return settings
+    return config
 
 
-def _planned(settings: Settings, stages: Sequence[str], as_json: bool) -> None:
+def _planned(config: Config, stages: Sequence[str], as_json: bool) -> None:
     from poolwise import api
 
-    show.plan(api.plan(settings, stages), as_json)
+    show.plan(api.plan(config, stages), as_json)
 
 
-def _fitted(settings: Settings, budget: str | None, stages: Sequence[str], given: dict[str, Any]) -> Settings:
+def _fitted(config: Config, budget: str | None, stages: Sequence[str], given: dict[str, Any]) -> Config:
     """Settings that fit ``--time-budget``; what was given by a flag stays."""
     if budget is None:
-        return settings
+        return config
     from poolwise import api
     from poolwise.pipeline.estimates import parse_time
 
     kept = [name for name, value in given.items() if value is not None]
     say("timing steps on this machine to fit the time budget", err=True)
-    fitted = api.fit(settings, parse_time(budget), stages, kept)
-    chosen = {"steps": fitted.steps, "supernets": fitted.supernets, "images": fitted.images}
+    fitted = api.fit(config, parse_time(budget), stages, kept)
+    chosen = {"steps": fitted.search.steps, "supernets": fitted.search.supernets, "images": fitted.data.images}
     if "retrain" in stages:
-        chosen["retrain-steps"] = fitted.retrain_steps
+        chosen["retrain-steps"] = fitted.retrain.steps
     flags = " ".join(f"--{name} {value}" for name, value in chosen.items() if value is not None)
     say(f"time budget {budget}: {flags} (with these flags in its place the same run can be had anywhere)", err=True)
     return fitted
@@ -170,8 +171,7 @@ _RUN = click.argument("run", type=PATH)
 
 
 @cli.command()
-@settings_options
-@retrain_options
+@every_setting
 @_OUT
 @_PLAN
 @_BUDGET
@@ -180,16 +180,16 @@ def run(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_j
     """Search, rank, retrain and report in one go."""
     from poolwise import api
 
-    settings, out = _fitted(_settings(values), time_budget, api.STAGES, values), out or Path("runs/run")
+    config, out = _fitted(_request(values), time_budget, api.STAGES, values), out or Path("runs/run")
     if plan:
-        return _planned(settings, api.STAGES, as_json)
+        return _planned(config, api.STAGES, as_json)
     with interruptible(out, quiet, as_json) as listener:
-        api.run(settings, out, listener=listener)
+        api.run(config, out, listener=listener)
     show.result(out, as_json)
 
 
 @cli.command()
-@settings_options
+@search_settings
 @_OUT
 @_PLAN
 @_BUDGET
@@ -198,18 +198,17 @@ def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, a
     """Train the mixture of SuperNets."""
     from poolwise import api
 
-    settings, out = _fitted(_settings(values), time_budget, ["search"], values), out or Path("runs/search")
+    config, out = _fitted(_request(values), time_budget, ["search"], values), out or Path("runs/search")
     if plan:
-        return _planned(settings, ["search"], as_json)
+        return _planned(config, ["search"], as_json)
     with interruptible(out, quiet, as_json) as listener:
-        api.search(settings, out, listener=listener)
+        api.search(config, out, listener=listener)
     show.line({"run": str(out), "next": f"poolwise rank {out}"}, as_json, f"searched; next: poolwise rank {out}")
 
 
 @cli.command()
 @_RUN
-@fusion_options
-@limit_options
+@rank_settings
 @_PLAN
 @output_options
 def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool, **limits: Any) -> None:
@@ -221,7 +220,7 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool,
     from poolwise.storage import RunFolder
 
     if plan:
-        return _planned(Settings.from_json(RunFolder.open(run).request()["settings"]), ["rank"], as_json)
+        return _planned(Config.from_flat(RunFolder.open(run).request()["settings"]), ["rank"], as_json)
     with interruptible(run, quiet, as_json) as listener:
         value = api.rank(run, fusion=fusion, listener=listener, **limits)
     show.ranking(dict(value), as_json, rows=None)
@@ -229,23 +228,22 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool,
 
 @cli.command()
 @_RUN
-@click.option("--trials", type=int, help="Stand-alone trainings in all, the default's among them (7).")
-@click.option(
-    "--method", "refiner", help="What chooses them: refine (a surrogate of all), or gp, tpe, top, random and others."
-)
-@click.option("--margin", type=float, help="Points of accuracy below which a difference does not matter (0.2).")
-@click.option("--at-once", type=int, help="Trainings asked for together (as many as run at once fastest).")
-@limit_options
+@refine_settings
+@click.option("--method", "old_method", hidden=True)
 @_PLAN
 @output_options
-def refine(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
-    """Train a handful of configurations where that tells most, and name three picks."""
+def refine(run: Path, old_method: str | None, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
+    """Train a few configurations where that tells most, and name three picks."""
     from poolwise import api
     from poolwise.storage import RunFolder
 
+    if old_method is not None:
+        say("poolwise: --method is now --refiner; the old form goes with the next release", err=True)
+        changes["refiner"] = changes["refiner"] or old_method
+
     if plan:
-        settings = Settings.from_json(RunFolder.open(run).request()["settings"])
-        return _planned(api.changed(settings, changes, api.REFINE_SETTINGS), ["refine"], as_json)
+        config = Config.from_flat(RunFolder.open(run).request()["settings"])
+        return _planned(api.changed(config, changes, api.REFINE_SETTINGS), ["refine"], as_json)
     with interruptible(run, quiet, as_json) as listener:
         value = api.refine(run, listener=listener, **changes)
     show.refined(dict(value), as_json)
@@ -253,7 +251,7 @@ def refine(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) ->
 
 @cli.command()
 @_RUN
-@retraining_options
+@retrain_settings
 @_PLAN
 @output_options
 def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
@@ -262,8 +260,8 @@ def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -
     from poolwise.storage import RunFolder
 
     if plan:
-        settings = Settings.from_json(RunFolder.open(run).request()["settings"])
-        return _planned(api.changed(settings, changes), ["retrain"], as_json)
+        config = Config.from_flat(RunFolder.open(run).request()["settings"])
+        return _planned(api.changed(config, changes), ["retrain"], as_json)
     with interruptible(run, quiet, as_json) as listener:
         value = api.retrain(run, listener=listener, **changes)
     show.retrained(dict(value), as_json)

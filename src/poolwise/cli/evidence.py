@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from poolwise.cli import show
-from poolwise.cli.options import PATH, counts, machine_options, output_options, standalone_options
+from poolwise.cli.flags import SectionedCommand, requested
+from poolwise.cli.options import PATH, counts, machine_settings, output_options, standalone_settings
 from poolwise.cli.out import say
 from poolwise.cli.work import interruptible
 from poolwise.errors import RequestError
 from poolwise.sanitize import TABLE_BYTES, read_bytes
-from poolwise.settings import preset
 
 # flags of exhaustive under their old names, which go with the next release
 _OLD_FLAGS = {
@@ -25,8 +25,8 @@ _OLD_FLAGS = {
 }
 
 
-@click.command()
-@standalone_options
+@click.command(cls=SectionedCommand)
+@standalone_settings
 @click.option("--poolings", help="Numbers of downsamplings to place, like 2,3 (as many as the default has).")
 @click.option("--configs", help="Train only these configurations, like 5-3-2,4-3-3.")
 @click.option("--configs-file", type=PATH, help="Train only the configurations in this file, one a line.")
@@ -54,12 +54,12 @@ def exhaustive(
     values = _renamed(values)
     configs = _configs(values.pop("configs"), values.pop("configs_file"))
     poolings = counts(click.get_current_context(), None, values.pop("poolings"))
-    settings = preset(values.pop("preset_name"), poolings=poolings, **values)
+    config = requested(values, poolings=poolings)
     if plan:
-        return show.plan(api.plan(settings, ["exhaustive"], configs=configs), as_json)
+        return show.plan(api.plan(config, ["exhaustive"], configs=configs), as_json)
 
     with interruptible(out, quiet, as_json) as listener:
-        value = api.exhaustive(settings, out, configs=configs, retry=retry_failed, table=table, listener=listener)
+        value = api.exhaustive(config, out, configs=configs, retry=retry_failed, table=table, listener=listener)
     show.exhaustive(dict(value), as_json)
 
 
@@ -117,7 +117,7 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
     return parse
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.option("--table", required=True, help="The truth: a table of the package, or the folder of one.")
 @click.option("--model", help="Network family (the table's).")
 @click.option(
@@ -155,7 +155,7 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
     help="Rankings without training, or none; naswot and grad_norm run on training images.",
 )
 @click.option("--recipe", help="Preset that the table's networks were trained with, for tables that do not say it.")
-@machine_options
+@machine_settings
 @click.option("--resamples", type=click.IntRange(min=20), default=1000, show_default=True, help="Bootstrap draws.")
 @click.option("--out", type=PATH, default=Path("runs/compare"), show_default=True, help="Folder to make.")
 @click.option("--plan", is_flag=True, help="Say what would be trained, MACs and time, and do nothing.")
@@ -193,7 +193,7 @@ def compare(
     show.compared(dict(value), out, as_json)
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.option("--table", required=True, help="The truth: a table of the package, or the folder of one.")
 @click.option("--model", help="Network family (the table's).")
 @click.option(

@@ -120,14 +120,15 @@ def together(*decorators: Decorator) -> Decorator:
 
 
 def chosen(*parts: str) -> list[Setting]:
-    """Return the settings of sections (``retrain``) and single ones by name (``retrain_epochs``), in the order given."""
+    """Return settings in the order given: whole sections (``retrain``), single ones by name (``retrain_epochs``) or place
+    (``model.name``)."""
     every = settings()
     found: dict[str, Setting] = {}
     for part in parts:
-        own = [every[part]] if part in every and part not in Config.model_fields else []
-        own = own or [setting for setting in every.values() if setting.section == part]
-        assert own or part in every, f"no setting or section {part}"
-        found |= {setting.name: setting for setting in own or [every[part]]}
+        matches = [one for one in every.values() if part in (one.section, f"{one.section}.{one.field}")] or [
+            every[part]
+        ]
+        found |= {one.name: one for one in matches}
     return list(found.values())
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poolwise.cli.out import Table, say, say_json, show_table
+from poolwise.config import DEMO_NOTICE
 from poolwise.progress import time_words
-from poolwise.settings import DEMONSTRATION
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, read_checked
 from poolwise.storage.schemas import CompleteRanking, ExhaustiveFile, RefineFile, RetrainFile, validate
@@ -384,4 +384,4 @@ def result(path: Path, as_json: bool) -> None:
         say(f"report: {path / 'report.html'}")
     asked = values.get("ranking", {}).get("settings", {})
     if asked.get("preset") == "demo" and asked.get("data") == "cifar10":
-        say(DEMONSTRATION)
+        say(DEMO_NOTICE)

@@ -9,6 +9,7 @@ from typing import Any
 
 from poolwise.config.presets import apply_preset
 from poolwise.config.request import Config, settings
+from poolwise.config.sections import LIMITS
 from poolwise.errors import RequestError, did_you_mean
 
 if sys.version_info >= (3, 11):
@@ -72,7 +73,10 @@ def _from_run(path: Path) -> dict[str, Any]:
         raise RequestError(f"config {path} is not JSON: give a .toml file or a run folder") from None
     if not isinstance(value, dict) or not isinstance(value.get("settings"), dict):
         raise RequestError(f"config {path} holds no request: give a .toml file or a run folder")
-    return dict(value["settings"])
+    found = dict(value["settings"])
+    if any(found.get(limit) is not None for limit in LIMITS):
+        found["only"] = None  # what the limits left there; they are applied anew
+    return found
 
 
 def _from_toml(path: Path) -> dict[str, Any]:

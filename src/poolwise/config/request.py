@@ -47,11 +47,15 @@ class Setting:
     @property
     def choices(self) -> tuple[str, ...]:
         """Allowed words; empty for settings with other values."""
-        return tuple(word for kind in self.kinds if get_origin(kind) is Literal for word in get_args(kind))
+        if not all(get_origin(kind) is Literal for kind in self.kinds):
+            return ()
+        return tuple(word for kind in self.kinds for word in get_args(kind))
 
     @property
     def can_be_auto(self) -> bool:
-        """Whether ``auto`` stands for None."""
+        """Whether ``auto`` is allowed beside values of another type."""
+        if any(get_origin(kind) is Literal for kind in self.kinds) and not self.choices:
+            return True
         return any(getattr(part, "func", None) is sections._open for part in _metadata(self.info))
 
     @property

@@ -240,9 +240,13 @@ class Hardware(Section):
         "Number format: float32, bfloat16 or tf32, each alone or with +channels_last; auto takes the fastest by measurement."
         " By default it follows from the device.",
     )
-    threads: Count | None = setting(None, "CPU threads of each process; part of the last bits of a result.")
-    workers: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, BeforeValidator(_open)] = setting(
-        None, "Processes at the same time, or auto. Results do not depend on it."
+    threads: Count | None = setting(
+        None, "CPU threads of each process; changes the last bits of a result. By default it follows from the cores."
+    )
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None = setting(
+        None,
+        "Processes at the same time; auto measures how many are fastest. By default it follows from the cores and the length"
+        " of the run. Results do not depend on it.",
     )
     compile: Literal["off", "default", "cuda-graphs"] = setting(
         "off", "Apply torch.compile to each layer (default), on CUDA with CUDA graphs (cuda-graphs)."

@@ -137,7 +137,7 @@ class PerImage:
 
 
 def augmentation(name: str, image_size: int, flip: bool) -> Augmentation:
-    """The augmentation called ``name``, one of ``Settings``' AUGMENTS, for images of this size."""
+    """The augmentation called ``name``, one of ``Config``' AUGMENTS, for images of this size."""
     first = CropFlip(pad=max(image_size // 8, 1), flip=flip)
     if name == "none":
         return Nothing()

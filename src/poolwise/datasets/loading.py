@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from poolwise.config import Config
 from poolwise.datasets import cifar10, cifar100, folder, food101
 from poolwise.datasets.decoding import Reading
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.progress import Listener
-from poolwise.settings import Settings
 
 NAMES = ("cifar10", "cifar100", "food101")
 FOLDER_SIZE = 64  # pixels along one side, by default
@@ -55,7 +55,7 @@ def load(
     )
 
 
-def load_requested(settings: Settings, room: int | None, listener: Listener) -> Source:
+def load_requested(config: Config, room: int | None, listener: Listener) -> Source:
     """Load the data set that the settings name, and report it before and after.
 
     Args:
@@ -63,15 +63,15 @@ def load_requested(settings: Settings, room: int | None, listener: Listener) -> 
         room: bytes of memory that images may take (None: a quarter of what is free).
         listener: receives the lines.
     """
-    listener.note(f"loading {settings.data}")
+    listener.note(f"loading {config.data.source}")
     source = load(
-        settings.data,
-        image_size=settings.image_size,
-        seed=settings.seed,
-        stream=settings.stream,
-        cache_images=settings.cache_images,
-        skip_broken=settings.skip_broken,
-        follow_links=settings.follow_links,
+        config.data.source,
+        image_size=config.data.image_size,
+        seed=config.seed,
+        stream=config.data.stream,
+        cache_images=config.data.cache_images,
+        skip_broken=config.data.skip_broken,
+        follow_links=config.data.follow_links,
         room=room,
         say=listener.note,
     )

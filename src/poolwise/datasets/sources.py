@@ -48,7 +48,7 @@ class Source:
             them are drawn).
         skipped: names of files that could not be read and were left out.
         augment: a torchvision v2 transform, or another callable on one uint8 image_CHW, that takes the place of
-            ``Settings.augment``.
+            ``Config.augment``.
     """
 
     name: str

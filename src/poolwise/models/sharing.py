@@ -34,7 +34,7 @@ def supernet(build: Callable[[Norm], Chain], space: PoolingSpace, norm: str, sha
 
     Args:
         build: makes the plain chain with norms of the given kind.
-        norm, sharing: see the top of this file; the values are those of ``Settings``.
+        norm, sharing: see the top of this file; the values are those of ``Config``.
     """
     chain = build(NORMS[norm])
     if sharing == "full" and norm != "affine":

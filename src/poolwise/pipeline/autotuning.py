@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from poolwise import constraints
+from poolwise.config import AUTO, Config
 from poolwise.constraints import Found
 from poolwise.datasets.batches import Shuffled
 from poolwise.datasets.sources import Source
@@ -24,7 +25,6 @@ from poolwise.experiment import Experiment, resolve
 from poolwise.process import free_bytes, threads_here
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.settings import AUTO, Settings
 from poolwise.supernets import samplers
 from poolwise.supernets.budget import search_steps
 from poolwise.training import calibration, count_correct, sgd, train_step
@@ -40,7 +40,7 @@ _TIMED_STEPS = 6
 
 
 def prepare(
-    settings: Settings,
+    config: Config,
     source: Source | None = None,
     trainings: int | None = None,
     listener: Listener | None = None,
@@ -56,13 +56,13 @@ def prepare(
     Raises:
         RequestError: the request is wrong, or limits leave no configuration.
     """
-    settings = samplers.settled(settings)
-    experiment = resolve(settings, source, listener=listener)
+    config = samplers.settled(config)
+    experiment = resolve(config, source, listener=listener)
     steps = search_steps(experiment)  # raises for a wrong length before anything is measured
     if trainings is None:
         experiment = choose_supernets(experiment)
-        settings = experiment.settings
-        count = (settings.top + 3) * settings.retrain_seeds
+        config = experiment.config
+        count = (config.retrain.top + 3) * config.retrain.seeds
         total = count * experiment.retrain_steps + steps * 4 // 3  # a scoring pass after each search step
     else:
         total = trainings * experiment.retrain_steps
@@ -71,12 +71,12 @@ def prepare(
 
 def choose_supernets(experiment: Experiment) -> Experiment:
     """Return the experiment with a number of SuperNets and the reason for it, where the request leaves it to the method."""
-    if experiment.settings.supernets is not None:
+    if experiment.config.search.supernets is not None:
         return experiment
     most = max(free_bytes(experiment.device) // 4 // (12 * experiment.supernet_parameters), 1)
     steps, configurations = search_steps(experiment), experiment.space.size
-    settings, reason = samplers.left_open(experiment.settings, steps, configurations, most)
-    changes = {"supernets": settings.supernets, "branching": settings.branching}
+    config, reason = samplers.left_open(experiment.config, steps, configurations, most)
+    changes = {"supernets": config.search.supernets, "branching": config.search.branching}
     return experiment.with_settings(**changes).with_choices(supernets_reason=reason)
 
 
@@ -85,13 +85,13 @@ def tune(experiment: Experiment, steps: int, listener: Listener | None = None) -
 
     They follow from the device. Only for ``auto`` are they measured, in at most ``calibration.allowed_seconds``.
     """
-    settings, listener = experiment.settings, listener or Listener()
-    if settings.precision == AUTO:
+    config, listener = experiment.config, listener or Listener()
+    if config.hardware.precision == AUTO:
         listener.note("measuring which number format is the fastest (--precision auto)")
         choice = _fastest_precision(experiment, steps)
         experiment = experiment.with_choices(precision=choice.precision, precision_seconds=choice.seconds)
     parallel = default_parallel(experiment, steps)
-    if settings.workers == AUTO and settings.threads is None and experiment.device.type == "cpu":
+    if config.hardware.workers == AUTO and config.hardware.threads is None and experiment.device.type == "cpu":
         listener.note("measuring how many processes are the fastest (--workers auto)")
         parallel = _fastest_parallel(experiment, steps) or parallel
     return experiment.with_choices(parallel=parallel)
@@ -104,10 +104,10 @@ def default_parallel(experiment: Experiment, steps: int) -> Parallel:
     their start; otherwise one process has all threads. The threads, which change the last bits of results, depend on the
     request and on the number of cores, never on how busy the machine is.
     """
-    settings, cores = experiment.settings, cpu_threads()
-    macs = 3.0 * steps * settings.batch_size * experiment.cost(experiment.default).macs
-    if experiment.device.type != "cpu" or settings.threads or macs < WORTHWHILE_MACS:
-        return Parallel(1, settings.threads or cores)
+    config, cores = experiment.config, cpu_threads()
+    macs = 3.0 * steps * config.training.batch_size * experiment.cost(experiment.default).macs
+    if experiment.device.type != "cpu" or config.hardware.threads or macs < WORTHWHILE_MACS:
+        return Parallel(1, config.hardware.threads or cores)
     threads = -(-cores // MOST_PROCESSES)
     processes = max(cores // threads, 1)
     return Parallel(processes, threads, FASTER ** math.log2(cores / threads))
@@ -115,16 +115,16 @@ def default_parallel(experiment: Experiment, steps: int) -> Parallel:
 
 def training_batch(experiment: Experiment) -> tuple[Tensor, Tensor]:
     """Return images_BCHW and labels_B of one training batch, for measurements."""
-    half = experiment.batches(experiment.training_images, experiment.settings.batch_size, experiment.halves[0])
+    half = experiment.batches(experiment.training_images, experiment.config.training.batch_size, experiment.halves[0])
     images_BHWC, labels_B = half.take(np.arange(half.batch_size))
     return half.normalise(images_BHWC), labels_B
 
 
 def _key(experiment: Experiment) -> dict[str, Any]:
     """Return what a measurement depends on, beside the machine."""
-    batch, size = min(experiment.settings.batch_size, len(experiment.halves[0])), experiment.source.image_size
+    batch, size = min(experiment.config.training.batch_size, len(experiment.halves[0])), experiment.source.image_size
     return {
-        "model": experiment.settings.model,
+        "model": experiment.config.model.name,
         "width": experiment.width,
         "shape": [batch, 3, size, size],
         "classes": len(experiment.source.classes),
@@ -185,10 +185,10 @@ def quick_timing(experiment: Experiment) -> Timing | None:
     Costs are taken to be proportional to multiply-adds. Returns None, and times nothing, where number format, threads and
     workers are all given: such a run starts at once.
     """
-    settings = experiment.settings
-    if None not in (settings.precision, settings.threads, settings.workers):
+    config = experiment.config
+    if None not in (config.hardware.precision, config.hardware.threads, config.hardware.workers):
         return None
-    macs, batch = experiment.cost(experiment.default).macs, min(settings.batch_size, len(experiment.halves[0]))
+    macs, batch = experiment.cost(experiment.default).macs, min(config.training.batch_size, len(experiment.halves[0]))
     with threads_here(experiment.parallel.threads if experiment.parallel.workers == 1 else cpu_threads()):
         seconds = _step_seconds(experiment)
     forward = seconds / 3 / macs  # a training step costs three forward passes
@@ -205,7 +205,9 @@ def timing(experiment: Experiment) -> Timing:
     members = sorted({space[0], experiment.default, space[space.size - 1]}, key=lambda pooling: cost(pooling).macs)
     networks = [(cost(pooling).macs, partial(experiment.plain, pooling)) for pooling in members]
     order = Streams(0).child("calibration")
-    batches = experiment.batches(experiment.training_images, experiment.settings.batch_size, experiment.halves[0])
+    batches = experiment.batches(
+        experiment.training_images, experiment.config.training.batch_size, experiment.halves[0]
+    )
     training = Shuffled(batches, order["order"], (experiment.augmentation, order["augment"]))
     scoring = Shuffled(batches, order["score_order"])
     load = lambda: (training.next(), scoring.next())  # noqa: E731
@@ -218,7 +220,7 @@ def _piece_of_ranking(experiment: Experiment) -> tuple[float, Callable[[], Calla
     size = experiment.space.size
     poolings = [experiment.space[size * i // min(size, _RANKED)] for i in range(min(size, _RANKED))]
     macs, half = experiment.cost.prefix_macs(poolings), experiment.halves[1]
-    count = max(min(experiment.settings.eval_batch_size, len(half), int(_RANKED_MACS / macs)), 2)
+    count = max(min(experiment.config.ranking.eval_batch_size, len(half), int(_RANKED_MACS / macs)), 2)
 
     def prepare() -> Callable[[], Any]:
         batches = experiment.batches(experiment.training_images, count, half)

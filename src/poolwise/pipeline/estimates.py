@@ -9,21 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from poolwise import parallelism
+from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.pipeline import autotuning
 from poolwise.process import free_bytes
 from poolwise.progress import time_words
-from poolwise.settings import STEPS_A_SUPERNET, TRIED, Settings
+from poolwise.rankings.beam import MEMBERS_PER_NODE
 from poolwise.spaces import LISTED, Pooling
 from poolwise.supernets.budget import measuring_macs, search_steps, short_macs, short_trainings, whole_steps
+from poolwise.supernets.samplers.base import STEPS_PER_SUPERNET
 from poolwise.training import calibration
 from poolwise.training.calibration import CREW_SECONDS, Timing
 
@@ -131,10 +133,10 @@ def plan(
                 planned.append(_short(problem, seconds_of))
         elif name in ("refine", "retrain", "exhaustive"):
             planned.append(_trainings(problem, name, trainings, seconds_of))
-    settings, parameters = problem.settings, problem.cost(problem.default).parameters
+    config, parameters = problem.config, problem.cost(problem.default).parameters
     kept = {
-        "search": 16 * (settings.supernets or 0) * problem.supernet_parameters,
-        "retrain": 4 * (settings.top + 3) * settings.retrain_seeds * parameters,
+        "search": 16 * (config.search.supernets or 0) * problem.supernet_parameters,
+        "retrain": 4 * (config.retrain.top + 3) * config.retrain.seeds * parameters,
     }
     disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
     parallel = _parallel_words(problem, stages)
@@ -143,22 +145,22 @@ def plan(
 
 
 def _search(problem: Experiment, timing: Timing) -> Stage:
-    settings = problem.settings
+    config = problem.config
     macs = _mean_macs(problem)
     step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
     parallel = parallelism.for_search(problem)
     count = parallel.workers
     seconds, fixed = search_steps(problem) * step, 0.0
     if count > 1:
-        share = calibration.share_of_use(settings.nets, problem.block, count)
-        alone = settings.warm_up  # one worker trains then
+        share = calibration.share_of_use(config.search.max_supernets, problem.block, count)
+        alone = config.search.warm_up  # one worker trains then
         seconds, fixed = seconds * parallel.slowdown * (alone + (1 - alone) / count / share), CREW_SECONDS
-    batch = min(settings.batch_size, len(problem.halves[0]))
+    batch = min(config.training.batch_size, len(problem.halves[0]))
     parameters = problem.cost(problem.default).parameters
     # weights and momentum of all copies; gradients of those in use
-    weights = 8 * problem.supernet_parameters * settings.nets + 4 * parameters * count
+    weights = 8 * problem.supernet_parameters * config.search.max_supernets + 4 * parameters * count
     memory = _memory(problem, count, batch) + weights
-    measured = measuring_macs(problem, settings, search_steps(problem), int(macs))
+    measured = measuring_macs(problem, config, search_steps(problem), int(macs))
     fixed += measured / (3 * batch * macs) * timing.seconds("train", macs)
     return Stage(
         "search",
@@ -171,15 +173,15 @@ def _search(problem: Experiment, timing: Timing) -> Stage:
 
 
 def _rank(problem: Experiment, timing: Timing) -> Stage:
-    settings = problem.settings
+    config = problem.config
     count = _ranked(problem)
     poolings, images = _members(problem, min(count, _SAMPLE)), len(problem.halves[1])
     calibrated = len(problem.calibration_batches or ())
     generator, macs = np.random.Generator(np.random.PCG64(0)), 0.0
-    for nets in settings.ranking_nets:  # each turn sees its share of the images
+    for nets in config.ranking_groups:  # each turn sees its share of the images
         owner = generator.integers(nets, size=len(poolings))
         groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
-        macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / settings.ranking_rotation
+        macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / config.ranking_turns
     macs *= count / len(poolings)
     parallel = parallelism.for_ranking(problem)
     batches = problem.ranking_batches()
@@ -205,7 +207,7 @@ def _short(problem: Experiment, timing: Timing) -> Stage:
     seconds, fixed = steps * (timing.seconds("train", macs) + timing.data), 0.0
     if at_once > 1:
         seconds, fixed = seconds * parallel.slowdown / at_once, CREW_SECONDS
-    batch = min(problem.settings.batch_size, len(problem.halves[0]))
+    batch = min(problem.config.training.batch_size, len(problem.halves[0]))
     memory = _memory(problem, at_once, batch) + at_once * 12 * problem.cost(problem.default).parameters
     told = f"short trainings ({seeds} of {length} steps of each of {problem.space.size} configurations)"
     return Stage("short", steps, short_macs(problem), seconds + fixed, memory, fixed, told)
@@ -214,23 +216,23 @@ def _short(problem: Experiment, timing: Timing) -> Stage:
 def _trainings(
     problem: Experiment, name: str, trainings: Sequence[tuple[Pooling, int]] | None, timing: Timing
 ) -> Stage:
-    settings, halved = problem.settings, name == "refine"
+    config, halved = problem.config, name == "refine"
     steps = problem.half_steps if halved else problem.retrain_steps
     if halved:
-        count, macs = settings.trials, _mean_macs(problem)
+        count, macs = config.refine.trials, _mean_macs(problem)
     elif trainings is None:
-        count, macs = (settings.top + 3) * settings.retrain_seeds, _mean_macs(problem)
+        count, macs = (config.retrain.top + 3) * config.retrain.seeds, _mean_macs(problem)
     else:
         count = sum(seeds for _, seeds in trainings)
         macs = sum(problem.cost(pooling).macs * seeds for pooling, seeds in trainings) / max(count, 1)
-    batch = min(settings.batch_size, len(problem.halves[0]) if halved else len(problem.training_images))
+    batch = min(config.training.batch_size, len(problem.halves[0]) if halved else len(problem.training_images))
     test = len(problem.halves[1]) if halved else len(problem.source.test)
     trained, tested = (
         steps * (timing.seconds("train", macs) + timing.data),
         test / batch * timing.seconds("score", macs),
     )
     parallel = parallelism.for_trainings(problem)
-    asked = (settings.at_once or problem.parallel.workers) if halved else count
+    asked = (config.refine.at_once or problem.parallel.workers) if halved else count
     at_once = min(parallel.workers, count, asked)
     rounds = count if at_once == 1 else -(-count // at_once) * parallel.slowdown
     fixed = rounds * tested + (CREW_SECONDS if at_once > 1 else 0.0)
@@ -242,9 +244,9 @@ def _trainings(
 
 def _ranked(problem: Experiment) -> int:
     """The most configurations that ranking can score."""
-    space, width = problem.space, problem.settings.rank_beam
+    space, width = problem.space, problem.config.ranking.beam
     if width is not None:
-        return min(space.size, space.poolings * width * space.layers * TRIED + 1)
+        return min(space.size, space.poolings * width * space.layers * MEMBERS_PER_NODE + 1)
     return space.size if space.size <= LISTED else min(search_steps(problem), LISTED) + 1
 
 
@@ -287,12 +289,12 @@ def check_memory(planned: Plan, problem: Experiment) -> None:
     """RequestError where the run needs clearly more memory than is free, with what would make it fit."""
     free = free_bytes(problem.device)
     if planned.memory_bytes > free:
-        files = problem.settings.data == "food101" or problem.settings.data.startswith("folder:")
+        files = problem.config.data.source == "food101" or problem.config.data.source.startswith("folder:")
         streaming = ", or --stream on" if files and not problem.source.cached_bytes else ""
         raise RequestError(
             f"this needs about {planned.memory_bytes / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free:"
-            f" use a smaller --batch-size (now {problem.settings.batch_size}) or --eval-batch-size"
-            f" (now {problem.settings.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images{streaming}"
+            f" use a smaller --batch-size (now {problem.config.training.batch_size}) or --eval-batch-size"
+            f" (now {problem.config.ranking.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images{streaming}"
         )
 
 
@@ -316,12 +318,12 @@ RESERVE = 0.95  # of the time is planned for
 
 
 def fit(
-    settings: Settings, seconds: float, stages: Sequence[str], kept: Iterable[str], source: Source | None = None
-) -> Settings:
+    config: Config, seconds: float, stages: Sequence[str], kept: Iterable[str], source: Source | None = None
+) -> Config:
     """Settings whose ``stages`` take about ``seconds`` on this machine.
 
     Ranking gets at most a quarter of the time (by fewer images), the search three fifths of the rest and retraining two;
-    M is lowered until each SuperNet has STEPS_A_SUPERNET steps. What is in ``kept`` stays as it is. RequestError where
+    M is lowered until each SuperNet has STEPS_PER_SUPERNET steps. What is in ``kept`` stays as it is. RequestError where
     nothing is left to fit, or the time does not allow even a few steps.
     """
     keep = {{"epochs": "steps", "retrain_epochs": "retrain_steps"}.get(name, name) for name in kept}
@@ -331,13 +333,13 @@ def fit(
             "--time-budget has nothing to choose: leave out --steps, --retrain-steps, --supernets or --images"
         )
     available = RESERVE * seconds
-    problem, planned = _timed(settings, source, stages)
+    problem, planned = _timed(config, source, stages)
     fixed = planned.of("rank") or 0.0
     if "images" in free and fixed > available / 4:
         least = 4 * len(problem.source.classes) * 4
         images = max(int(len(problem.training_images) * available / 4 / fixed), least)
-        settings = replace(settings, images=min(images, len(problem.training_images)))
-        problem, planned = _timed(settings, problem.source, stages)
+        config = config.replace(images=min(images, len(problem.training_images)))
+        problem, planned = _timed(config, problem.source, stages)
     left = available - sum(stage.fixed_seconds or 0.0 for stage in planned.stages)
     shares = {"search": 3.0, "retrain": 2.0, "exhaustive": 2.0}
     weight = sum(shares[stage.name] for stage in planned.stages if stage.name in shares)
@@ -353,14 +355,14 @@ def fit(
                     f"{time_words(seconds)} allow {max(steps, 0)} steps of {stage.name}: give more time, or use a smaller"
                     " --width, fewer --images or fewer --retrain-seeds"
                 )
-            settings = replace(settings, steps=steps) if name == "steps" else replace(settings, retrain_steps=steps)
+            config = config.replace(steps=steps) if name == "steps" else config.replace(retrain_steps=steps)
     if "supernets" in free and "search" in stages:
-        most = max((settings.steps or whole_steps(problem)) // STEPS_A_SUPERNET, 1)
-        settings = replace(settings, supernets=settings.supernets and min(settings.supernets, most))
-    return settings
+        most = max((config.search.steps or whole_steps(problem)) // STEPS_PER_SUPERNET, 1)
+        config = config.replace(supernets=config.search.supernets and min(config.search.supernets, most))
+    return config
 
 
-def _timed(settings: Settings, source: Source | None, stages: Sequence[str]) -> tuple[Experiment, Plan]:
+def _timed(config: Config, source: Source | None, stages: Sequence[str]) -> tuple[Experiment, Plan]:
     """Return the experiment of a request and its plan, with steps timed on this machine."""
-    experiment, _ = autotuning.prepare(settings, source)
+    experiment, _ = autotuning.prepare(config, source)
     return experiment, plan(experiment, stages, timing=autotuning.timing(experiment))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
+from poolwise.config import Config
 from poolwise.experiment import Experiment
 from poolwise.progress import Listener
 from poolwise.rankings import proxy_training, scoring
@@ -18,7 +19,6 @@ from poolwise.selection import picks
 from poolwise.selection import refine as refining
 from poolwise.selection import retrain as retraining
 from poolwise.selection.exhaustive import exhaustive
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder
 from poolwise.supernets import trainer
@@ -71,12 +71,12 @@ class Stage:
     run: Callable[[Work], object]
     keeps: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
-    used: Callable[[Files, Settings], object] | None = None
+    used: Callable[[Files, Config], object] | None = None
     fits: Callable[[RunFolder], bool] | None = None
 
-    def part(self, files: Files, settings: Settings) -> object:
+    def part(self, files: Files, config: Config) -> object:
         """Return what the results depend on: all of the JSON files that it reads, unless ``used`` says less."""
-        return self.used(files, settings) if self.used else [files.get(name) for name in self.reads]
+        return self.used(files, config) if self.used else [files.get(name) for name in self.reads]
 
 
 def _search(work: Work) -> None:
@@ -120,12 +120,12 @@ def members_of(experiment: Experiment, poolings: Sequence[str] | None) -> list[P
     return list(space) if poolings is None else [space.parse(name) for name in poolings]
 
 
-def _picked(files: Files, settings: Settings) -> object:
+def _picked(files: Files, config: Config) -> object:
     """Retraining depends on which configurations are picked and as what, not on the scores that led there."""
-    return picks.choose(files["ranking.json"], files.get("refine.json"), settings).roles
+    return picks.choose(files["ranking.json"], files.get("refine.json"), config).roles
 
 
-def _refined(files: Files, _settings: Settings) -> object:
+def _refined(files: Files, _settings: Config) -> object:
     """Refining depends on the smoothed score of every configuration, and on the order only where not all were ranked.
 
     Limits of what may be picked do not belong to it: what a refinement says of a configuration stays true within other
@@ -216,19 +216,19 @@ def invalidated(name: str) -> tuple[str, ...]:
     return tuple(file for one in (stage(name), *downstream(name)) for file in one.writes)
 
 
-def outdated(folder: RunFolder, new: Files, settings: Settings) -> tuple[str, ...]:
+def outdated(folder: RunFolder, new: Files, config: Config) -> tuple[str, ...]:
     """Return the results of a ranked run that are out of date once ``new`` files and ``settings`` are in place.
 
     Out of date is a result whose stage would now read something else of what it depends on, and what follows from it.
     """
     names = {file for one in STAGES for file in one.writes if file.endswith(".json")}
     before: dict[str, Mapping[str, Any]] = {name: folder.read(name, "") for name in names if folder.has(name)}
-    after, former = {**before, **new}, Settings.from_json(folder.request()["settings"])
+    after, former = {**before, **new}, Config.from_flat(folder.request()["settings"])
     found: list[str] = []
     for one in STAGES:
         if set(one.writes) & set(new):
             continue
-        if set(one.reads) & set(found) or one.part(before, former) != one.part(after, settings):
+        if set(one.reads) & set(found) or one.part(before, former) != one.part(after, config):
             found.extend(one.writes)
     return tuple(found)
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from poolwise.config import Config
 from poolwise.pipeline import graph
 from poolwise.rankings import ranking
-from poolwise.settings import Settings
 from poolwise.storage import RunFolder
 
 PENDING = "order_anew"  # key of run.json; the name is part of format 1
 
 
-def pending(request: dict[str, Any], settings: Settings, limits: dict[str, Any] | None) -> dict[str, Any]:
+def pending(request: dict[str, Any], config: Config, limits: dict[str, Any] | None) -> dict[str, Any]:
     """Return the request with an order that is to be carried out.
 
     Args:
@@ -25,13 +25,13 @@ def pending(request: dict[str, Any], settings: Settings, limits: dict[str, Any] 
         settings: of the run once the ranking is in their order.
         limits: what ``limits`` of ``run.json`` says from then on; None where they do not change.
     """
-    order = {**_waiting(request), "settings": settings.to_json(), **({"limits": limits} if limits else {})}
+    order = {**_waiting(request), "settings": config.to_flat(), **({"limits": limits} if limits else {})}
     return {**request, PENDING: order}
 
 
-def requested_settings(request: dict[str, Any]) -> Settings:
+def requested_settings(request: dict[str, Any]) -> Config:
     """Return the settings of a request, with an order that is still to be carried out."""
-    return Settings.from_json({**request, **_waiting(request)}["settings"])
+    return Config.from_flat({**request, **_waiting(request)}["settings"])
 
 
 def finish(folder: RunFolder) -> bool:
@@ -42,12 +42,12 @@ def finish(folder: RunFolder) -> bool:
     request = folder.request()
     if not request.get(PENDING) or not folder.has(ranking.OUTPUT):
         return False
-    settings, waiting = requested_settings(request), _waiting(request)
+    config, waiting = requested_settings(request), _waiting(request)
     request = {key: value for key, value in {**request, **waiting}.items() if key != PENDING}
     before = folder.read(ranking.OUTPUT, "")
-    changed = ranking.arrange({**before, "settings": settings.to_json()}, settings.fusion, ranking.trained(folder))
+    changed = ranking.arrange({**before, "settings": config.to_flat()}, config.ranking.fusion, ranking.trained(folder))
     after = json.loads(json.dumps(changed))  # as it is read back: lists, no tuples
-    stale = graph.outdated(folder, {ranking.OUTPUT: after}, settings)
+    stale = graph.outdated(folder, {ranking.OUTPUT: after}, config)
     # The order of these writes matters. Until the last one, the request says that the order is still to be carried out,
     # and what does not follow from it is gone before the ranking changes: afterwards nobody could tell.
     folder.save_request({**request, PENDING: True}, drop=graph.existing(folder, stale))

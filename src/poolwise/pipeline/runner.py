@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from poolwise.config import Config
 from poolwise.datasets.augment import named
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
@@ -19,25 +19,24 @@ from poolwise.pipeline.estimates import Plan
 from poolwise.pipeline.graph import Work
 from poolwise.progress import Listener
 from poolwise.selection.picks import picks_of
-from poolwise.settings import Settings
 from poolwise.spaces import LISTED, Pooling, PoolingSpace
 from poolwise.storage import RunFolder, alone, changes, command_line, environment
 from poolwise.training.calibration import Timing
 
 
-def rooted(settings: Settings) -> Settings:
+def rooted(config: Config) -> Config:
     """Settings whose files (images, a network, weights) have absolute paths, so that a run is resumed from anywhere."""
-    settings = dataclasses.replace(settings, model=networks.rooted(settings.model))
-    if settings.data.startswith("folder:"):
-        path = Path(settings.data.removeprefix("folder:")).expanduser().absolute()
-        settings = dataclasses.replace(settings, data=f"folder:{path}")
-    if settings.weights is not None and not weights.is_named(settings.weights):
-        settings = dataclasses.replace(settings, weights=str(Path(settings.weights).expanduser().absolute()))
-    return settings
+    config = config.replace(model=networks.rooted(config.model.name))
+    if config.data.source.startswith("folder:"):
+        path = Path(config.data.source.removeprefix("folder:")).expanduser().absolute()
+        config = config.replace(data=f"folder:{path}")
+    if config.model.weights is not None and not weights.is_named(config.model.weights):
+        config = config.replace(weights=str(Path(config.model.weights).expanduser().absolute()))
+    return config
 
 
 def create(
-    settings: Settings,
+    config: Config,
     out: str | Path,
     stages: Sequence[str],
     source: Source | None,
@@ -58,17 +57,19 @@ def create(
         RequestError: the request is wrong or does not fit this machine.
     """
     RunFolder.check_free(Path(out))
-    settings = rooted(settings)
+    if config.limits.only is not None and any(limit is not None for limit in config.limits.active().values()):
+        raise RequestError("only lists what may be picked and limits choose it by cost: leave one of them out")
+    config = rooted(config)
     if "search" in stages:
-        _check_choice(settings)
+        _check_choice(config)
     alone = "exhaustive" in stages
-    problem, found = autotuning.prepare(settings, source, _count(settings, poolings) if alone else None, listener)
+    problem, found = autotuning.prepare(config, source, _count(config, poolings) if alone else None, listener)
     trainings = _all_trainings(problem, poolings) if alone else None
     planned = estimates.plan(problem, stages, trainings, autotuning.quick_timing(problem))
     estimates.check_memory(planned, problem)
     request = {
         "commands": [command_line()],
-        "settings": problem.settings.to_json(),
+        "settings": problem.config.to_flat(),
         "stages": list(stages),
         "space": problem.space.to_json(),
         "default": str(problem.default),
@@ -83,13 +84,13 @@ def create(
     return RunFolder.create(Path(out), request), problem, planned
 
 
-def _check_choice(settings: Settings) -> None:
+def _check_choice(config: Config) -> None:
     """RequestError where a network can be downsampled in one way alone."""
-    space = requested_space(settings).whole
+    space = requested_space(config).whole
     if space.size < 2:
         raise RequestError(
-            f"{settings.model} has one placement of {space.poolings} downsamplings before {space.layers} layers, its own: there"
-            f" is nothing to search. Another number of them as well: --poolings {max(space.poolings - 1, 0)},{space.poolings}"
+            f"{config.model.name} has only one placement of {space.poolings} downsamplings in {space.layers} layers, so there is"
+            f" nothing to search: also allow another number, --poolings {max(space.poolings - 1, 0)},{space.poolings}"
         )
 
 
@@ -112,12 +113,12 @@ def request_stage(folder: RunFolder, name: str, request: dict[str, Any] | None =
 
 
 def reopened(
-    folder: RunFolder, source: Source | None, settings: Settings | None = None, listener: Listener | None = None
+    folder: RunFolder, source: Source | None, config: Config | None = None, listener: Listener | None = None
 ) -> Experiment:
     """Return the experiment of a run with the choices that it has made. RequestError where its images have changed."""
     request = folder.request()
-    settings = settings or Settings.from_json(request["settings"])
-    problem = resolve(settings, source, request["calibration"], listener=listener)
+    config = config or Config.from_flat(request["settings"])
+    problem = resolve(config, source, request["calibration"], listener=listener)
     found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
     if found != expected:
         raise RequestError(
@@ -127,8 +128,8 @@ def reopened(
     begun, recorded = problem.weights.sha256 if problem.weights else "", request.get("weights", {}).get("sha256", "")
     if begun != recorded:
         raise RequestError(
-            f"weights {settings.weights} are not those that the run began with (SHA-256 {begun[:12]}, was {recorded[:12]}): put"
-            " them back or start a new run"
+            f"weights {config.model.weights} are not those that the run began with (SHA-256 {begun[:12]}, was"
+            f" {recorded[:12]}): restore them or start a new run"
         )
     transform = problem.source.augment
     now, then = named(transform) if transform else None, request["data"].get("augment")
@@ -226,22 +227,22 @@ def _planned(folder: RunFolder, problem: Experiment, names: Sequence[str], timin
     if "exhaustive" in names:
         trainings = _all_trainings(problem, folder.request()["poolings"])
     elif "retrain" in names and folder.has("ranking.json") and "refine" not in names:
-        roles = picks_of(folder, problem.settings).roles
-        trainings = [(Pooling.parse(pooling), problem.settings.retrain_seeds) for pooling in roles]
+        roles = picks_of(folder, problem.config).roles
+        trainings = [(Pooling.parse(pooling), problem.config.retrain.seeds) for pooling in roles]
     return estimates.plan(problem, names, trainings, timing)
 
 
 def _all_trainings(problem: Experiment, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
-    return [(pooling, problem.settings.retrain_seeds) for pooling in graph.members_of(problem, poolings)]
+    return [(pooling, problem.config.retrain.seeds) for pooling in graph.members_of(problem, poolings)]
 
 
-def _count(settings: Settings, poolings: Sequence[str] | None) -> int:
-    return settings.retrain_seeds * (_everything(settings).size if poolings is None else len(poolings))
+def _count(config: Config, poolings: Sequence[str] | None) -> int:
+    return config.retrain.seeds * (_everything(config).size if poolings is None else len(poolings))
 
 
-def _everything(settings: Settings) -> PoolingSpace:
+def _everything(config: Config) -> PoolingSpace:
     """What an exhaustive run trains. RequestError where that is too much to be meant."""
-    space = requested_space(settings)
+    space = requested_space(config)
     if space.size > LISTED:
         raise RequestError(
             f"exhaustive trains every configuration and there are {space.size:,}, above {LISTED:,}: draw some with"
@@ -259,8 +260,8 @@ def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
     return _planned(folder, experiment, left, autotuning.timing(experiment))
 
 
-def plan_exhaustive(settings: Settings, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
+def plan_exhaustive(config: Config, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
     """What training the listed configurations (None: all) takes, without doing it."""
-    experiment, _ = autotuning.prepare(settings, source, _count(settings, poolings))
+    experiment, _ = autotuning.prepare(config, source, _count(config, poolings))
     trainings = _all_trainings(experiment, poolings)
     return estimates.plan(experiment, ["exhaustive"], trainings, autotuning.timing(experiment))

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from poolwise.settings import TRIED
 from poolwise.spaces import Pooling, PoolingSpace, uniform_below
 
+MEMBERS_PER_NODE = 2  # configurations scored of each node that is opened
 _Stages = tuple[int, ...]
 
 
@@ -51,11 +51,11 @@ def beam(
 
 
 def _members(space: PoolingSpace, node: _Stages, generator: np.random.Generator) -> list[Pooling]:
-    """Up to TRIED members of a node, uniformly drawn; they follow each other in the order of the space."""
+    """Up to MEMBERS_PER_NODE members of a node, uniformly drawn; they follow each other in the order of the space."""
     first, count = space.below(node), space.completions(node)
-    if count <= TRIED:
+    if count <= MEMBERS_PER_NODE:
         return [space[first + i] for i in range(count)]
-    return [space[first + uniform_below(generator, count)] for _ in range(TRIED)]
+    return [space[first + uniform_below(generator, count)] for _ in range(MEMBERS_PER_NODE)]
 
 
 def _best(told: dict[Pooling, float], nodes: Sequence[_Stages]) -> dict[_Stages, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from poolwise.settings import Settings
+from poolwise.config import Config
 from poolwise.spaces import Pooling
 from poolwise.statistics import Fused, Together, fuse, fuse_parts, kendall_tau_b, smooth, three_picks, together
 from poolwise.storage import RunFolder
@@ -69,7 +69,7 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     rows.sort(key=lambda row: (-row[by], row["macs"], Pooling.parse(row["pooling"])))
     for place, row in enumerate(rows, start=1):
         row["rank"] = place
-    allowed = Settings.from_json(value["settings"]).pickable(row["pooling"] for row in rows)
+    allowed = Config.from_flat(value["settings"]).pickable(row["pooling"] for row in rows)
     return {
         **value,
         **({"short": _told(value["short"], both)} if both else {}),

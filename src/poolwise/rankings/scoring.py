@@ -180,7 +180,7 @@ def rank(
     """
     state = state or finished_search(experiment, folder)
     scored = (
-        _beamed(experiment, state, listener) if experiment.settings.rank_beam else _plain(experiment, state, listener)
+        _beamed(experiment, state, listener) if experiment.config.ranking.beam else _plain(experiment, state, listener)
     )
     listener.finish()
     if len(scored.poolings) < experiment.space.size:
@@ -188,7 +188,7 @@ def rank(
     value = ranking.write(
         folder,
         describe(experiment, state, scored, proxy_training.scores(experiment, folder)),
-        experiment.settings.fusion,
+        experiment.config.ranking.fusion,
     )
     if "short" in value:
         listener.note(value["short"]["said"])
@@ -222,7 +222,7 @@ def _plain(problem: Experiment, state: SearchState, listener: Listener) -> Score
 
 def _beamed(problem: Experiment, state: SearchState, listener: Listener) -> Scored:
     """What a beam comes by, a level after the other."""
-    space, width = problem.space, problem.settings.rank_beam
+    space, width = problem.space, problem.config.ranking.beam
     assert width is not None
     listener.start("rank", (space.poolings + 1) * _passes(problem, state))
     right: dict[Pooling, np.ndarray] = {}
@@ -234,7 +234,7 @@ def _beamed(problem: Experiment, state: SearchState, listener: Listener) -> Scor
         right.update(zip(poolings, right_BP.T, strict=True))
         return panel.scores(right_BP)
 
-    draws = Streams(problem.settings.seed).child("rank")["beam"]
+    draws = Streams(problem.config.seed).child("rank")["beam"]
     poolings = list(beam(space, width, score, draws, [problem.default]))
     panel = _panel(problem, state, poolings)
     return Scored(poolings, panel, np.stack([right[pooling] for pooling in poolings], axis=1), rounds)
@@ -252,12 +252,12 @@ def _run(
 def _passes(problem: Experiment, state: SearchState) -> int:
     """Batches of one go through the scoring half, those that recalibrate norms among them."""
     calibration = problem.calibration_batches
-    turns = state.sampler.turns(problem.settings.rank_on)
+    turns = state.sampler.turns(problem.config.ranking.rank_on)
     return problem.ranking_batches(turns).parts + (calibration.parts if calibration else 0)
 
 
 def _panel(problem: Experiment, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
-    return Panel(problem, poolings, *state.sampler.judges_of(poolings, problem.settings.rank_on))
+    return Panel(problem, poolings, *state.sampler.judges_of(poolings, problem.config.ranking.rank_on))
 
 
 def _covered(problem: Experiment, state: SearchState) -> list[Pooling]:
@@ -271,10 +271,10 @@ def _covered(problem: Experiment, state: SearchState) -> list[Pooling]:
 
 def coverage(problem: Experiment, scored: int) -> str:
     """What was ranked, in a sentence."""
-    settings, size = problem.settings, problem.space.size
+    config, size = problem.config, problem.space.size
     how = "those that the search visited, and the default"
-    if settings.rank_beam:
-        how = f"what a beam of width {settings.rank_beam} over pooling positions scored, the default among it"
+    if config.ranking.beam:
+        how = f"what a beam of width {config.ranking.beam} over pooling positions scored, the default among it"
     return f"{scored:,} of {size:,} configurations are ranked: {how}"
 
 
@@ -312,7 +312,7 @@ def describe(
         "default": str(problem.default),
         "operator": problem.family.operator,
         "ranking": rows,
-        "settings": problem.settings.to_json(),
+        "settings": problem.config.to_flat(),
         "precision": str(state.mixture.precision),
         **({"short": short_trainings(problem)._asdict()} if alone else {}),
         "spent": {"search_macs": state.macs + short_macs(problem), "rank_macs": _macs(problem, state, scored)},
@@ -339,7 +339,7 @@ def _macs(problem: Experiment, state: SearchState, scored: Scored) -> int:
         problem.halves[1]
     )  # what norms were recalibrated on, where there is but one turn
     for poolings in scored.rounds:
-        judge_TP, _ = state.sampler.judges_of(poolings, problem.settings.rank_on)
+        judge_TP, _ = state.sampler.judges_of(poolings, problem.config.ranking.rank_on)
         for judge_P, images in zip(judge_TP, seen_T, strict=True):
             total += images * scoring_macs(problem, poolings, judge_P)
     return total

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from markupsafe import Markup
 
+from poolwise.config import DEMO_NOTICE, Config
 from poolwise.errors import RequestError
 from poolwise.reports import figures
 from poolwise.reports.templates import templates
 from poolwise.selection.picks import Picks, picks_of
-from poolwise.settings import DEMONSTRATION, Settings
 from poolwise.spaces import Pooling
 from poolwise.statistics import kendall_tau_b
 from poolwise.storage import RunFolder, tables
@@ -36,10 +36,10 @@ E = TypeVar("E", bound=Schema)
 def write(folder: RunFolder) -> Path:
     """Write ``figures/*.svg`` and ``report.html``; returns the page's path. RequestError where nothing is ranked yet."""
     request = folder.load(TrainingRequest)
-    settings = Settings.from_json(request.settings)
+    config = Config.from_flat(request.config)
     ranking = folder.load(CompleteRanking)
     refined = folder.find(RefineFile)
-    picks = picks_of(folder, settings)
+    picks = picks_of(folder, config)
     retrain = folder.find(RetrainFile)
     trials = folder.trials().all() if (folder.path / "trials.sqlite").exists() else []
     trials = [trial for trial in trials if retrain and trial["budget"] == retrain.steps]
@@ -55,14 +55,14 @@ def write(folder: RunFolder) -> Path:
         "search": figures.search_curves(progress),
         "retrain": figures.retrain_curves(trials, ranking.default, picks.best),
     }
-    demonstration = DEMONSTRATION if settings.preset == "demo" and ranking.data.name == "cifar10" else ""
+    demonstration = DEMO_NOTICE if config.preset == "demo" and ranking.data.name == "cifar10" else ""
     html = (
         templates()
         .get_template("page.html.j2")
         .render(
             request=request,
-            settings=settings,
-            method=settings.method,
+            config=config,
+            method=config.search.method,
             has_entropy=any(event.entropy is not None for event in progress),
             ranking=ranking,
             picks=picks,
@@ -71,7 +71,7 @@ def write(folder: RunFolder) -> Path:
             refined=refined,
             figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},
             drawings=[_drawing(pooling, label, ranking) for pooling, label in _drawn(picks)],
-            agreement=_agreement(ranking, settings.model),
+            agreement=_agreement(ranking, config.model.name),
             profile=folder.find(ProfileFile),
             stages=_events(folder, "stage", StageEvent),
             place=next(row.rank for row in ranking.ranking if row.pooling == ranking.default),

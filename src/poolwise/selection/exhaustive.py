@@ -26,7 +26,7 @@ def exhaustive(
     A training whose loss is not finite is kept as failed and told of; ``retry`` repeats those.
     """
     names = [str(pooling) for pooling in poolings]
-    seeds = list(range(1, problem.settings.retrain_seeds + 1))
+    seeds = list(range(1, problem.config.retrain.seeds + 1))
     steps, parallel = problem.retrain_steps, for_trainings(problem)
     runner = TrialRunner(
         problem,
@@ -62,7 +62,7 @@ def exhaustive(
         "width": problem.width,
         "noise": _noise(results),
         "ceiling": seed_agreement(_complete(results)),
-        "settings": problem.settings.to_json(),
+        "settings": problem.config.to_flat(),
         "data": problem.describe_data(),
         "precision": str(problem.precision),
         "threads": parallel.threads,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poolwise import statistics
-from poolwise.settings import Settings
+from poolwise.config import Config
 from poolwise.storage import RunFolder
 from poolwise.storage.schemas import CompleteRanking, validate
 
@@ -46,7 +46,7 @@ class Picks:
         }
 
 
-def picks_of(folder: RunFolder, settings: Settings | None = None) -> Picks:
+def picks_of(folder: RunFolder, config: Config | None = None) -> Picks:
     """Return the picks of a run.
 
     Args:
@@ -56,40 +56,40 @@ def picks_of(folder: RunFolder, settings: Settings | None = None) -> Picks:
     Raises:
         RequestError: nothing is ranked yet, or a file is damaged.
     """
-    settings = settings or Settings.from_json(folder.request()["settings"])
+    config = config or Config.from_flat(folder.request()["settings"])
     ranking = folder.read(RANKING, f"rank it first, poolwise rank {folder.path}")
     validate(CompleteRanking, ranking, f"{folder.path / RANKING}: ")
     refinement = folder.read(REFINEMENT, "") if folder.has(REFINEMENT) else None
-    return choose(ranking, refinement, settings)
+    return choose(ranking, refinement, config)
 
 
-def choose(ranking: Mapping[str, Any], refinement: Mapping[str, Any] | None, settings: Settings) -> Picks:
+def choose(ranking: Mapping[str, Any], refinement: Mapping[str, Any] | None, config: Config) -> Picks:
     """Return the picks that the content of ``ranking.json`` and, where there is one, of ``refine.json`` leads to."""
     if refinement is not None:
-        return among_refined(refinement["configurations"], ranking["default"], settings)
-    return _among(ranking["ranking"], ranking["default"], "estimate", settings, trained=None)
+        return among_refined(refinement["configurations"], ranking["default"], config)
+    return _among(ranking["ranking"], ranking["default"], "estimate", config, trained=None)
 
 
-def among_refined(rows: Sequence[dict[str, Any]], default: str, settings: Settings) -> Picks:
+def among_refined(rows: Sequence[dict[str, Any]], default: str, config: Config) -> Picks:
     """Return the picks among the rows of a refinement. The best ones are those that it trained.
 
     A configuration that was never trained is only picked where the limits leave none that was.
     """
     trained = {row["pooling"] for row in rows if row["trainings"]}
-    return _among(rows, default, "expected", settings, trained)
+    return _among(rows, default, "expected", config, trained)
 
 
 def _among(
-    rows: Sequence[dict[str, Any]], default: str, expected: str, settings: Settings, trained: set[str] | None
+    rows: Sequence[dict[str, Any]], default: str, expected: str, config: Config, trained: set[str] | None
 ) -> Picks:
     """Return the picks among rows that are sorted best first; ``expected`` names the column of what a row promises."""
-    allowed = settings.pickable(row["pooling"] for row in rows)
+    allowed = config.pickable(row["pooling"] for row in rows)
     three = statistics.three_picks(rows, default, expected, allowed)
     order = [row["pooling"] for row in rows if allowed is None or row["pooling"] in allowed]
     if trained is not None:
         order = [name for name in order if name in trained] or order
     roles: dict[str, list[str]] = {}
-    for place, pooling in enumerate(order[: settings.top], 1):
+    for place, pooling in enumerate(order[: config.retrain.top], 1):
         roles.setdefault(pooling, []).append("pick" if place == 1 else f"rank {place}")
     roles.setdefault(three["best_at_default_macs"], []).append("best at no more MACs than the default")
     roles.setdefault(three["best_for_cost"], []).append("best gain for its cost")

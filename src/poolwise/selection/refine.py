@@ -59,26 +59,26 @@ def inputs(ranking: Mapping[str, Any]) -> object:
 
 def method_of(problem: Experiment, ranking: Mapping[str, Any], name: str) -> strategies.Method:
     """A method at its beginning. RequestError for an unknown one, or one whose package is missing."""
-    settings = problem.settings
+    config = problem.config
     return strategies.create(
         name,
         _chosen_from(problem, ranking),
-        seed=settings.seed,
+        seed=config.seed,
         macs=_ANY,
         steps=problem.half_steps,
         cost=lambda pooling, steps: steps * problem.cost(pooling).macs,
-        trials=settings.trials,
+        trials=config.refine.trials,
         default=problem.default,
         hints=hints_of(problem, ranking),
-        margin=settings.margin,
+        margin=config.retrain.margin,
     )
 
 
 def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Train what the method asks for until it is sure or ``trials`` are done; write refine.json."""
-    settings = problem.settings
+    config = problem.config
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    method, parallel = method_of(problem, ranking, settings.refiner), for_trainings(problem)
+    method, parallel = method_of(problem, ranking, config.refine.refiner), for_trainings(problem)
     runner = TrialRunner(
         problem,
         folder.trials("refine.sqlite"),
@@ -88,10 +88,10 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
         threads=parallel.threads,
         consequence="; it counts as the worst",
     )
-    listener.start("refine", settings.trials * method.steps)
+    listener.start("refine", config.refine.trials * method.steps)
     rows: dict[Request, dict[str, Any]] = {}
     order: list[strategies.Ask] = []
-    while batch := method.ask_all(settings.at_once or problem.parallel.workers):
+    while batch := method.ask_all(config.refine.at_once or problem.parallel.workers):
         requests = [Request(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
         rows |= runner.run(requests)
         for ask, request in zip(batch, requests, strict=True):
@@ -129,10 +129,10 @@ def _describe(
     order: list[strategies.Ask],
     known: Mapping[Request, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    settings, model = problem.settings, _belief(problem, ranking, method)
+    config, model = problem.config, _belief(problem, ranking, method)
     latency: dict[str, float] = folder.request().get("limits", {}).get("latency_ms", {})
-    belief, doubt = model.belief, model.doubt(settings.margin)
-    best_P = belief.best(np.random.Generator(np.random.PCG64(settings.seed)))
+    belief, doubt = model.belief, model.doubt(config.retrain.margin)
+    best_P = belief.best(np.random.Generator(np.random.PCG64(config.seed)))
     foretold_N, error_N = belief.left_out()
     rows: list[dict[str, Any]] = []
     for place, pooling in enumerate(model.candidates):
@@ -154,10 +154,10 @@ def _describe(
         )
     _add_fronts(rows, model)
     rows.sort(key=lambda row: (-row["expected"], row["macs"], Pooling.parse(row["pooling"])))
-    sure = len(order) < settings.trials and model.sure
+    sure = len(order) < config.refine.trials and model.sure
     return {
         "format": FORMAT,
-        "method": settings.refiner,
+        "method": config.refine.refiner,
         "default": str(problem.default),
         "steps": method.steps,
         "images": {"training": len(problem.halves[0]), "scoring": len(problem.halves[1])},
@@ -179,17 +179,17 @@ def _describe(
         },
         "noise": belief.noise,
         "agreement": belief.agreement if any(belief.short) else None,
-        "margin": settings.margin,
+        "margin": config.retrain.margin,
         "doubt": doubt,
         "stopped": (
-            f"nothing is left that is better by more than {settings.margin:g} points with a probability of {DOUBT:.0%}"
+            f"nothing is left that is better by more than {config.retrain.margin:g} points with a probability of {DOUBT:.0%}"
             if sure
-            else f"{settings.trials} trainings are done; something better by more than {settings.margin:g} points is left"
-            f" with a probability of {doubt:.0%}"
+            else f"{config.refine.trials} trainings are done; the probability that something is better by more than"
+            f" {config.retrain.margin:g} points is {doubt:.0%}"
         ),
-        "picks": among_refined(rows, str(problem.default), settings).to_json(),
+        "picks": among_refined(rows, str(problem.default), config).to_json(),
         "configurations": rows,
-        "settings": settings.to_json(),
+        "settings": config.to_flat(),
         "precision": str(problem.precision),
         **environment(),
     }

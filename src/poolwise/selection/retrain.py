@@ -27,21 +27,23 @@ def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[
     Finished trainings are found in ``trials.sqlite`` and not repeated. Seeds are fresh: none of them chose the picks.
     With ``until_decided`` the pick and the default get one more seed after the other until more would not change the verdict.
     """
-    settings, default = problem.settings, str(problem.default)
-    roles = picks_of(folder, settings).roles
-    pick, seeds = next(iter(roles)), list(range(1, settings.retrain_seeds + 1))
+    config, default = problem.config, str(problem.default)
+    roles = picks_of(folder, config).roles
+    pick, seeds = next(iter(roles)), list(range(1, config.retrain.seeds + 1))
     _train(problem, folder, [(p, s) for s in seeds for p in roles], listener)
-    looks = (settings.retrain_seeds, settings.max_seeds) if settings.until_decided and pick != default else None
+    looks = (
+        (config.retrain.seeds, config.retrain.max_seeds) if config.retrain.until_decided and pick != default else None
+    )
     pair = list(seeds)
-    while looks and len(pair) < settings.max_seeds:
+    while looks and len(pair) < config.retrain.max_seeds:
         told = [_accuracies(problem, folder, pooling, pair) for pooling in (pick, default)]
-        if statistics.compare_paired(told[0], told[1], settings.margin, looks).decided:
+        if statistics.compare_paired(told[0], told[1], config.retrain.margin, looks).decided:
             break
         pair.append(len(pair) + 1)
         _train(problem, folder, [(p, pair[-1]) for p in (pick, default)], listener)
     accuracies = {p: _accuracies(problem, folder, p, pair if p in (pick, default) else seeds) for p in roles}
     value = _describe(problem, roles, seeds, accuracies, looks)
-    if settings.equal_cost and pick != default:
+    if config.retrain.equal_cost and pick != default:
         value["equal_cost"] = _equal_cost(problem, folder, listener, pick, accuracies[pick])
     folder.write_json(VERDICT, _verdict(problem, value))
     folder.write_json(OUTPUT, value)
@@ -114,7 +116,7 @@ def _describe(
     accuracies: dict[str, list[float]],
     looks: tuple[int, int] | None,
 ) -> dict[str, Any]:
-    default, pick, margin = str(problem.default), next(iter(roles)), problem.settings.margin
+    default, pick, margin = str(problem.default), next(iter(roles)), problem.config.retrain.margin
     results = []
     for pooling, own in roles.items():
         values, cost = np.array(accuracies[pooling]), problem.cost(Pooling.parse(pooling))
@@ -143,7 +145,7 @@ def _describe(
         "test_images": len(problem.source.test),
         "results": results,
         "equal_cost": [],
-        "settings": problem.settings.to_json(),
+        "settings": problem.config.to_flat(),
         "precision": str(problem.precision),
         **environment(),
     }
@@ -163,14 +165,14 @@ def _equal_cost(
     longer = round(problem.retrain_steps * ratio)
     rivals = [(f"default trained {longer} steps", "default-longer.sqlite", problem.with_settings(retrain_steps=longer))]
     # else there is no wider network of its kind, or none with these weights
-    if problem.width is not None and not problem.settings.begins("retrain"):
+    if problem.width is not None and not problem.config.starts_from_weights("retrain"):
         rivals.append(_widened(problem, ratio))
     found = []
     for name, file, varied in rivals:
         seeds = range(1, len(accuracies) + 1)
         _train_rival(varied, folder.trials(file), seeds, listener)
         own = _accuracies(varied, folder, default, seeds, file)
-        comparison = statistics.compare_paired(accuracies, own, problem.settings.margin)
+        comparison = statistics.compare_paired(accuracies, own, problem.config.retrain.margin)
         macs = varied.cost(problem.default).macs * varied.retrain_steps
         spent = macs / (problem.cost(problem.default).macs * problem.retrain_steps)
         told = f"{pick} against the {name}: {comparison.difference:+.2f} points"
@@ -202,7 +204,7 @@ def _widened(problem: Experiment, ratio: float) -> tuple[str, str, Experiment]:
 
 def _verdict(problem: Experiment, value: dict[str, Any]) -> dict[str, Any]:
     """What the whole run comes to, on one page."""
-    pick, settings = value["results"][0], problem.settings
+    pick, config = value["results"][0], problem.config
     comparison = pick.get("comparison")
     return {
         "format": FORMAT,
@@ -211,9 +213,9 @@ def _verdict(problem: Experiment, value: dict[str, Any]) -> dict[str, Any]:
         "pick": pick["pooling"],
         "default": value["default"],
         "macs_ratio": pick["macs_ratio"],
-        "margin": settings.margin,
+        "margin": config.retrain.margin,
         "comparison": comparison,
-        "looks": [settings.retrain_seeds, settings.max_seeds] if settings.until_decided else None,
+        "looks": [config.retrain.seeds, config.retrain.max_seeds] if config.retrain.until_decided else None,
         "equal_cost": [
             {key: rival[key] for key in ("name", "training_macs_ratio", "comparison")} for rival in value["equal_cost"]
         ],

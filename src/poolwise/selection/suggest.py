@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from poolwise import constraints, statistics
+from poolwise.config import LIMITS, Config
 from poolwise.config.checks import check_distinct, check_positive, check_whole
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.experiment import requested_space
@@ -24,7 +25,6 @@ from poolwise.models.cost import Cost, family_costs, sized, table_costs
 from poolwise.models.lookup import default_image_size
 from poolwise.models.supernet import plain_model
 from poolwise.rng import Streams
-from poolwise.settings import LIMITS, Settings
 from poolwise.spaces import LISTED, Pooling
 from poolwise.storage import tables
 from poolwise.storage.tabular import COST, LATENCY, REACH, Tabular
@@ -173,10 +173,10 @@ def suggest(model: str = "resnet20", config: SuggestConfig | None = None, **fiel
     family, device = sized(model, config.width), choose_device(config.device)
     image_size = config.image_size or default_image_size(model)
     poolings = None if config.poolings is None else tuple(config.poolings)
-    request = Settings(model=model, poolings=poolings, max_configs=config.max_configs)
+    request = Config.from_flat(model=model, poolings=poolings, max_configs=config.max_configs)
     space = requested_space(request)
     if space.size > LISTED:
-        space = requested_space(replace(request, max_configs=DRAWN))
+        space = requested_space(request.replace(max_configs=DRAWN))
     priced = family_costs(model, config.width, image_size, config.classes, space)
     allowed = request.pickable(map(str, priced))
     choices = {p: cost for p, cost in priced.items() if allowed is None or str(p) in allowed}

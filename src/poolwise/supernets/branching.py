@@ -89,10 +89,10 @@ def check_branching(state: SearchState, stop: Callable[[], None] = lambda: None)
     if not 0 < next_check(state) <= state.step:
         return
     with state.watch("branching"):
-        count, settings = state.sampler.supernets, state.experiment.settings
+        count, config = state.sampler.supernets, state.experiment.config
         streams = state.streams.child(f"branching{len(state.checks)}")
         members = _members_of_each(state, streams)
-        lr = cosine(state.step, state.steps, settings.lr, settings.lr_end)
+        lr = cosine(state.step, state.steps, config.training.lr, config.training.lr_end)
         steps = tried_steps(state.steps)
         result, macs = measure_gain(state.experiment, state.mixture, members, streams, steps, lr, stop)
         state.macs += macs
@@ -156,7 +156,7 @@ def measure_gain(
     gains, macs = [], 0
     for i in range(TRIALS):
         trial = _Trial(experiment, mixture, *divisible[i % len(divisible)], streams.child(f"trial{i}"), stop)
-        gains.append(trial.gain(steps, lr, experiment.settings.lr_end))
+        gains.append(trial.gain(steps, lr, experiment.config.training.lr_end))
         macs += trial.macs
     if not np.isfinite(gains).all():
         return BranchingResult(0.0, 0.0, steps, diverged=True), macs
@@ -178,7 +178,7 @@ class _Trial:
         stop: Callable[[], None],
     ):
         self.experiment, self.mixture, self.m, self.stop = experiment, mixture, m, stop
-        batch_size = experiment.settings.batch_size
+        batch_size = experiment.config.training.batch_size
         training, scoring = (
             experiment.batches(experiment.training_images, batch_size, half) for half in experiment.halves
         )

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from poolwise.config import Config
 from poolwise.experiment import Experiment
-from poolwise.settings import Settings
 from poolwise.spaces import LISTED, Pooling
 
 FEWEST_STEPS = 10  # of a short training, below which losses still say nothing of the configuration
@@ -66,7 +66,7 @@ def short_trainings(problem: Experiment) -> Short:
     """The short trainings of a run; none in spaces that are too large to be listed."""
     if problem.space.size > LISTED:
         return Short(0, 0)
-    return short_of(whole_steps(problem), problem.settings.short, problem.space.size)
+    return short_of(whole_steps(problem), problem.config.search.proxy, problem.space.size)
 
 
 def whole_steps(problem: Experiment) -> int:
@@ -74,16 +74,18 @@ def whole_steps(problem: Experiment) -> int:
 
     Where its length is said in multiply-adds, at the mean of a small space or at the default's.
     """
-    settings, half = problem.settings, len(problem.halves[0])
-    if settings.search_macs:
+    config, half = problem.config, len(problem.halves[0])
+    if config.search.macs:
         members, total = _typical(problem)
-        allowed = settings.search_macs - measured_macs(problem)
-        share = most_share(settings.short)
+        allowed = config.search.macs - measured_macs(problem)
+        share = most_share(config.search.proxy)
         steps = allowed * members // step_macs(problem, total, 1 - share)
-        if share_of(steps, settings.short, problem.space.size) < share:  # left open, and too little for short trainings
+        if (
+            share_of(steps, config.search.proxy, problem.space.size) < share
+        ):  # left open, and too little for short trainings
             steps = allowed * members // step_macs(problem, total)
         return max(steps, 1)
-    return settings.steps or settings.epochs * max(half // min(settings.batch_size, half), 1)
+    return config.search.steps or config.search.epochs * max(half // min(config.training.batch_size, half), 1)
 
 
 def _typical(problem: Experiment) -> tuple[int, int]:
@@ -103,7 +105,7 @@ def step_macs(problem: Experiment, macs: int, scored: float = 1.0) -> int:
 
     ``scored`` of the steps are followed by one; those of short trainings are not.
     """
-    training, scoring = (min(problem.settings.batch_size, len(half)) for half in problem.halves)
+    training, scoring = (min(problem.config.training.batch_size, len(half)) for half in problem.halves)
     return int((3 * training + scored * scoring) * macs)
 
 
@@ -112,24 +114,24 @@ def tried_steps(steps: int) -> int:
     return max(steps // _TRIED, _FEWEST_TRIED)
 
 
-def measuring_macs(problem: Experiment, settings: Settings, steps: int, macs: int) -> int:
+def measuring_macs(problem: Experiment, config: Config, steps: int, macs: int) -> int:
     """Multiply-adds, at most, of measuring in a search of ``steps``, at ``macs`` an image: trainings, and losses."""
-    most = settings.supernets or 1
-    if settings.branching != "measured" or most == 1:
+    most = config.search.supernets or 1
+    if config.search.branching != "measured" or most == 1:
         return 0
-    training, scoring = (min(problem.settings.batch_size, len(half)) for half in problem.halves)
+    training, scoring = (min(problem.config.training.batch_size, len(half)) for half in problem.halves)
     images = 3 * 4 * tried_steps(steps) * training + 2 * min(SCORED, problem.space.size) * scoring
     return min(len(CHECKS), most.bit_length() - 1) * TRIALS * images * macs
 
 
 def measured_macs(problem: Experiment) -> int:
     """The same of a search whose length is said in multiply-adds: what is set apart of them; 0 of others."""
-    settings = problem.settings
-    if not settings.search_macs or settings.branching != "measured":
+    config = problem.config
+    if not config.search.macs or config.search.branching != "measured":
         return 0
     members, total = _typical(problem)
     mean = total // members
-    return measuring_macs(problem, settings, settings.search_macs // step_macs(problem, mean), mean)
+    return measuring_macs(problem, config, config.search.macs // step_macs(problem, mean), mean)
 
 
 def short_macs(problem: Experiment) -> int:

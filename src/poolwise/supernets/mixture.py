@@ -63,18 +63,22 @@ class Mixture:
         networks: list[SwitchableNet] | None = None,
         momenta: list[list[Tensor]] | None = None,
     ):
-        settings, self.precision = experiment.settings, experiment.precision
-        self.networks = networks or [_placed(experiment, f"init{m}", streams) for m in range(settings.nets)]
+        config, self.precision = experiment.config, experiment.precision
+        self.networks = networks or [
+            _placed(experiment, f"init{m}", streams) for m in range(config.search.max_supernets)
+        ]
         for network in self.networks:
-            compiled(network, network.chain.every_layer(), settings.compile)
-        self.optimizers = [sgd(n, settings.lr, settings.momentum, settings.weight_decay) for n in self.networks]
+            compiled(network, network.chain.every_layer(), config.hardware.compile)
+        recipe = config.training
+        self.optimizers = [sgd(n, recipe.lr, recipe.momentum, recipe.weight_decay) for n in self.networks]
         for m, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
             for i, parameter in enumerate(network.parameters()):
                 # zeros from the start are what the first step would leave, and can be shared and saved at any time
                 buffer = momenta[m][i] if momenta else torch.zeros_like(parameter)
                 optimizer.state[parameter]["momentum_buffer"] = buffer
         training, scoring = (
-            experiment.batches(experiment.training_images, settings.batch_size, half) for half in experiment.halves
+            experiment.batches(experiment.training_images, config.training.batch_size, half)
+            for half in experiment.halves
         )
         self.training = Shuffled(training, streams["order"], (experiment.augmentation, streams["augment"]))
         self.scoring = Shuffled(scoring, streams["score_order"])

@@ -39,29 +39,29 @@ class SearchState:
     """
 
     def __init__(self, experiment: Experiment):
-        settings = experiment.settings
+        config = experiment.config
         self.experiment = experiment
         self.step, self.steps = 0, search_steps(experiment)
         self.macs = 0
         self.checks: list[dict[str, Any]] = []
         self.records: list[dict[str, Any]] = []
-        self.watch = Stopwatch(settings.profile)
+        self.watch = Stopwatch(config.hardware.profile)
         self.pace: Pace | None = None
-        if settings.search_macs:
+        if config.search.macs:
             reserved = short_macs(experiment) + measured_macs(experiment)
-            self.pace = Pace(max(settings.search_macs - reserved, 1), self.steps)
-        self.streams = Streams(settings.seed).child("search")
-        self.sampler = samplers.sampler(settings.method)(
+            self.pace = Pace(max(config.search.macs - reserved, 1), self.steps)
+        self.streams = Streams(config.seed).child("search")
+        self.sampler = samplers.sampler(config.search.method)(
             samplers.Task(
                 experiment.space,
-                settings.nets,
+                config.search.max_supernets,
                 self.steps,
-                (settings.temperature_start, settings.temperature),
-                settings.draw,
+                (config.search.temperature_start, config.search.temperature),
+                config.search.draw,
                 self.streams["draw"],
                 self.streams["assign"],
-                settings.warm_up,
-                grows=settings.branching == "measured",
+                config.search.warm_up,
+                grows=config.search.branching == "measured",
             )
         )
         self.mixture = Mixture(experiment, self.streams)

@@ -61,13 +61,15 @@ def train_block(
             changed then.
     """
     check_branching(state, stop)
-    sampler, mixture, settings = state.sampler, state.mixture, state.experiment.settings
+    sampler, mixture, config = state.sampler, state.mixture, state.experiment.config
     with state.watch("assignment"):
         temperature = sampler.temperature  # 5. T rises linearly,
         jobs = []
         for step in _block(state):
             pooling, supernet = sampler.ask()  # 1. draw a configuration, 2. draw its SuperNet
-            lr = cosine(step, state.steps, settings.lr, settings.lr_end)  # 5. and the learning rate falls by cosine
+            lr = cosine(
+                step, state.steps, config.training.lr, config.training.lr_end
+            )  # 5. and the learning rate falls by cosine
             jobs.append(Job(pooling, supernet, lr, mixture.training.draw(), mixture.scoring.draw()))
 
     # 3. one optimizer step of that SuperNet at that configuration, 4. its accuracy on a scoring batch
@@ -111,7 +113,7 @@ def _checkpoints(state: SearchState, folder: RunFolder) -> Iterator[Callable[[],
 
     def save_when_due() -> None:
         nonlocal saved_at
-        if time.monotonic() - saved_at > 60 * state.experiment.settings.checkpoint_minutes:
+        if time.monotonic() - saved_at > 60 * state.experiment.config.search.checkpoint_minutes:
             state.save(folder)
             saved_at = time.monotonic()
 

@@ -31,8 +31,8 @@ class Purpose:
         stream: name of its random streams, so that trainings for other purposes draw other numbers.
         halves: train on the training half and measure accuracy on the scoring half, so that the test set stays unseen;
             otherwise train on all training images and measure accuracy on the test set.
-        weights: ``search`` or ``retrain``: which of the two ``Settings.weights_for`` must name for the training to begin
-            with ``Settings.weights``.
+        weights: ``search`` or ``retrain``: which of the two ``Config.weights_for`` must name for the training to begin
+            with ``Config.weights``.
         measured: whether accuracy is measured at the end. The test set is used once, there.
     """
 
@@ -79,19 +79,19 @@ def train_standalone(
         LossNotFinite: the loss is NaN or infinite.
         Interrupted: the listener asks to stop.
     """
-    settings = experiment.settings
-    streams = Streams(settings.seed).child(f"{purpose.stream}{seed}")
+    config = experiment.config
+    streams = Streams(config.seed).child(f"{purpose.stream}{seed}")
     model = plain_model(experiment.build(running_norm, "init", streams, purpose.weights), pooling)
     experiment.precision.place(model, experiment.device)
-    compiled(model, model.children(), settings.compile)
+    compiled(model, model.children(), config.hardware.compile)
     training, scoring = experiment.halves if purpose.halves else (None, None)
-    images = experiment.batches(experiment.training_images, settings.batch_size, training)
+    images = experiment.batches(experiment.training_images, config.training.batch_size, training)
     batches = Shuffled(images, streams["order"], (experiment.augmentation, streams["augment"]))
     curve = _train(experiment, model, batches, steps, listener, f"stand-alone training of {pooling}, seed {seed},")
     if not purpose.measured:
         return Outcome(None, curve, model)
     scored_on = experiment.training_images if purpose.halves else experiment.source.test
-    test = experiment.batches(scored_on, settings.eval_batch_size, scoring)
+    test = experiment.batches(scored_on, config.ranking.eval_batch_size, scoring)
     return Outcome(accuracy(model, test.ordered(), experiment.precision), curve, model)
 
 
@@ -99,14 +99,14 @@ def _train(
     experiment: Experiment, model: torch.nn.Module, batches: Shuffled, steps: int, listener: Listener, name: str
 ) -> Curve:
     """Take all optimizer steps, leave the model in evaluation mode and return the training curve."""
-    settings = experiment.settings
-    optimizer = sgd(model, settings.lr, settings.momentum, settings.weight_decay)
+    config = experiment.config
+    optimizer = sgd(model, config.training.lr, config.training.momentum, config.training.weight_decay)
     losses: list[torch.Tensor] = []
     curve: Curve = []
     learning(model)
     for step in range(steps):
         listener.check()
-        lr = cosine(step, steps, settings.lr, settings.lr_end)
+        lr = cosine(step, steps, config.training.lr, config.training.lr_end)
         losses.append(train_step(model, optimizer, *batches.next(), lr, experiment.precision))
         if (step + 1) % max(steps // _CURVE_POINTS, 1) == 0 or step + 1 == steps:
             values = torch.stack(losses).tolist()  # the only synchronization with the device

@@ -20,7 +20,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 def compiled(network: nn.Module, layers: Iterable[nn.Module], how: str) -> nn.Module:
-    """Apply torch.compile in place to each of the ``layers`` and return the network; ``how`` is a value of ``Settings.compile``.
+    """Apply torch.compile in place to each of the ``layers`` and return the network; ``how`` is a value of ``Config.compile``.
 
     Layers are compiled one by one because every configuration runs the same layers at a few resolutions: a handful of
     compilations serves all configurations. Parameters and their names do not change.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from poolwise.config import Config
 from poolwise.experiment import Experiment
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling
 from poolwise.supernets.budget import measuring_macs, most_share, on_supernets, short_of, step_macs
 
@@ -20,20 +20,20 @@ class Compute:
     def __init__(self, problem: Experiment):
         self.problem = problem
         self.training, self.scoring = (len(half) for half in problem.halves)
-        self.batch = min(problem.settings.batch_size, self.training)
+        self.batch = min(problem.config.training.batch_size, self.training)
 
     @cached_property
     def macs(self) -> dict[Pooling, int]:
         """Multiply-adds of one image, forward, of every configuration in the order of the space."""
         return {pooling: self.problem.cost(pooling).macs for pooling in self.problem.space}
 
-    def ranking(self, search: Settings | None = None) -> int:
-        """MACs of ranking all configurations once on a single SuperNet, or the most that ranking after ``search`` can take.
+    def ranking(self, config: Config | None = None) -> int:
+        """Return the MACs of ranking all configurations once on one SuperNet, or the most that ranking after ``config`` takes.
 
         With several SuperNets each computes its own prefixes; recalibrated norms see further images.
         """
-        images, turns = self.problem.ranked_images(search), search.ranking_nets if search else [1]
-        rotation = search.ranking_rotation if search else 1  # each turn sees its share of the images
+        images, turns = self.problem.ranked_images(config), config.ranking_groups if config else [1]
+        rotation = config.ranking_turns if config else 1  # each turn sees its share of the images
         return -(-images * sum(self.problem.cost.prefix_macs(self.macs, nets) for nets in turns) // rotation)
 
     def budget(self, steps: int) -> int:
@@ -41,17 +41,17 @@ class Compute:
         total = steps * step_macs(self.problem, sum(self.macs.values()))
         return -(-total // len(self.macs)) + self.ranking()
 
-    def search_steps(self, macs: int, search: Settings) -> int:
+    def search_steps(self, macs: int, config: Config) -> int:
         """Steps of a search (at the mean MACs over the space) that leave the ranking paid; below 1 where none is left."""
-        left, total = macs - self.ranking(search), sum(self.macs.values())
+        left, total = macs - self.ranking(config), sum(self.macs.values())
 
         def taken(steps: int) -> int:
-            length, seeds = short_of(steps, search.short, len(self.macs))
-            searched = on_supernets(steps, search.short, len(self.macs))
-            price = searched * step_macs(self.problem, total) + measuring_macs(self.problem, search, searched, total)
+            length, seeds = short_of(steps, config.search.proxy, len(self.macs))
+            searched = on_supernets(steps, config.search.proxy, len(self.macs))
+            price = searched * step_macs(self.problem, total) + measuring_macs(self.problem, config, searched, total)
             return price // len(self.macs) + length * seeds * step_macs(self.problem, total, 0)
 
-        steps = left * len(self.macs) // step_macs(self.problem, total, 1 - most_share(search.short))
+        steps = left * len(self.macs) // step_macs(self.problem, total, 1 - most_share(config.search.proxy))
         while steps > 0 and taken(steps) > left:  # short trainings take whole steps of each, and branching is measured
             steps -= max((taken(steps) - left) * len(self.macs) // (2 * step_macs(self.problem, total)), 1)
         return steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from poolwise.benchmarks.compare.compute import Compute
 from poolwise.benchmarks.compare.judge import Entry
 from poolwise.benchmarks.compare.methods import MethodSpec
+from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment, resolve
@@ -20,7 +21,6 @@ from poolwise.progress import Listener
 from poolwise.rankings import baselines
 from poolwise.rankings.ranking import parts
 from poolwise.selection import strategies
-from poolwise.settings import Settings
 from poolwise.spaces import PoolingSpace
 from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.storage.schemas import TrialsFile
@@ -46,7 +46,7 @@ class Work:
     seed: int
     budget: int
     macs: int
-    settings: Settings
+    config: Config
     folder: Path
 
     @property
@@ -55,7 +55,7 @@ class Work:
 
     def request(self) -> dict[str, Any]:
         """What its folder must have been asked for."""
-        own: dict[str, Any] = {"settings": self.settings.to_json()}
+        own: dict[str, Any] = {"settings": self.config.to_flat()}
         return {**own, "method": self.spec.method, "macs": self.macs} if self.spec.standalone else own
 
     def check(self) -> None:
@@ -63,10 +63,10 @@ class Work:
         if not (self.folder / "run.json").exists():
             return
         had = RunFolder.open(self.folder).request()
-        settings = Settings.from_json(had["settings"])  # what was no setting then has its default
-        if settings.short is None:  # left open, which studies of earlier versions kept so
-            settings = replace(settings, short=self.settings.short)
-        had["settings"] = settings.to_json()
+        config = Config.from_flat(had["settings"])  # what was no setting then has its default
+        if config.search.proxy is None:  # left open, which studies of earlier versions kept so
+            config = config.replace(short=self.config.search.proxy)
+        had["settings"] = config.to_flat()
         for name, value in self.request().items():
             if had.get(name) != value:
                 raise RequestError(f"{self.folder} holds another request (its {name} differs): give another --out")
@@ -101,7 +101,7 @@ class Share(Listener):
 
 def carry_out(problem: Experiment, listener: Listener, _hold: None, work: Work) -> None:
     """Do what is not done yet of one entry on ``problem``'s images. Raises Interrupted where it is asked to stop."""
-    share = Share(listener, work.budget, None if work.spec.standalone else work.settings.steps)
+    share = Share(listener, work.budget, None if work.spec.standalone else work.config.search.steps)
     if not (work.folder / "run.json").exists() and work.folder.exists():
         shutil.rmtree(work.folder)  # killed before anything was asked for
     (_trials if work.spec.standalone else _search)(work, problem.source, share)
@@ -113,7 +113,7 @@ def _search(work: Work, source: Source, share: Share) -> None:
     if (work.folder / "run.json").exists():
         folder = RunFolder.open(work.folder)
     else:
-        folder, made, planned = runner.create(work.settings, work.folder, asked, source)
+        folder, made, planned = runner.create(work.config, work.folder, asked, source)
     runner.carry_out(folder, asked, source, share, made, planned=planned)
 
 
@@ -139,7 +139,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
         folder = RunFolder.open(work.folder)
     else:
         folder = RunFolder.create(work.folder, {**work.request(), **environment()})
-    problem = resolve(work.settings, source)
+    problem = resolve(work.config, source)
     compute = Compute(problem)
     method = method_of(work, compute)
     runner = TrialRunner(problem, folder.trials(), PURPOSE, share, workers=1, threads=cpu_threads())

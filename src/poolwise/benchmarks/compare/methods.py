@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
+from poolwise.config import AUTO, Config, preset
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.selection import strategies
-from poolwise.settings import AUTO, Settings, preset
 from poolwise.supernets import samplers
 
 ALL = "all"
@@ -86,17 +86,17 @@ def _sampler_spec(text: str, sampler: type[samplers.Sampler], variant: str | Non
     values: dict[str, Any] = {} if sampler.single else {"supernets": supernets}
     values |= {} if variant is None else _parse_variant(text, sampler, variant)
     published = preset("paper")
-    settings = samplers.settled(preset("paper", method=name, **values))
+    config = samplers.settled(preset("paper", method=name, **values))
     explicit = ("supernets", "eval_batch_size")  # always in the label: the published recipe does not decide them
     kept = {field: v for field, v in values.items() if field in explicit or v != getattr(published, field)}
-    varied = tuple((f, AUTO if kept[f] == AUTO else getattr(settings, f)) for f in VARIANT_FIELDS if f in kept)
+    varied = tuple((f, AUTO if kept[f] == AUTO else getattr(config, f)) for f in VARIANT_FIELDS if f in kept)
     label = name + ("@" if varied else "") + ";".join(f"{field}={value}" for field, value in varied)
     return MethodSpec(label, name, False, varied)
 
 
 def _parse_variant(text: str, sampler: type[samplers.Sampler], variant: str) -> dict[str, Any]:
     """Parse ``field=value;field=value``, the part of ``text`` after the @."""
-    settings_names = {field.name for field in fields(Settings)}
+    settings_names = {field.name for field in fields(Config)}
     values: dict[str, Any] = {}
     for part in variant.split(";"):
         field, equals, value = (piece.strip() for piece in part.partition("="))
@@ -121,7 +121,7 @@ def _parse_value(text: str, field: str, value: str) -> Any:
     """Convert a value to the type of this field of Settings."""
     if field in ("supernets", "short") and value == AUTO:
         return value
-    hint = get_type_hints(Settings)[field]
+    hint = get_type_hints(Config)[field]
     kinds = get_args(hint) or (hint,)
     for kind in (int, float, str):
         if kind in kinds:
@@ -132,7 +132,7 @@ def _parse_value(text: str, field: str, value: str) -> Any:
     raise RequestError(f"{text}: {field} cannot be {value!r}")
 
 
-def search_settings(spec: MethodSpec, recipe: Settings, seed: int, steps: int) -> Settings:
+def search_settings(spec: MethodSpec, recipe: Config, seed: int, steps: int) -> Config:
     """Return the settings of one search: the published method on the table's network, images and batches."""
     shared = {name: getattr(recipe, name) for name in _SHARED_FIELDS}
     values = {**shared, "method": spec.method, "seed": seed, "steps": steps, **dict(spec.fields)}

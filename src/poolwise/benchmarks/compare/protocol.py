@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from poolwise.benchmarks.compare.entries import Work
 from poolwise.benchmarks.compare.judge import Entry
 from poolwise.benchmarks.compare.methods import MethodSpec, parse_methods, search_settings
 from poolwise.benchmarks.compare.study import settings_of
+from poolwise.config import Config, preset
 from poolwise.datasets.sources import Source
 from poolwise.errors import PoolwiseError, RequestError
 from poolwise.experiment import Experiment, resolve
@@ -29,7 +29,6 @@ from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rankings.scoring import RANKED_CONFIGURATIONS
 from poolwise.sanitize import json_text
-from poolwise.settings import Settings, preset
 from poolwise.spaces import LISTED
 from poolwise.storage import FORMAT, alone, command_line, environment, read_checked, write_atomically
 from poolwise.storage.tables import Table
@@ -40,7 +39,7 @@ from poolwise.training.workers import run_jobs
 REQUEST = "study.json"
 
 
-def recipe_of(table: Table, model: str, named: str | None = None) -> Settings:
+def recipe_of(table: Table, model: str, named: str | None = None) -> Config:
     """The request that a table was made with, from its JSON or from the preset ``named`` where it holds none.
 
     RequestError where it says nothing and nothing is named, and where both speak.
@@ -97,8 +96,8 @@ class Protocol:
         self.compute = Compute(self.problem)
         self.parallel = parallelism.for_trainings(self.problem)
         threads = hardware.get("threads") or earlier.get("threads") or self.parallel.threads
-        self.settings = replace(
-            self.problem.settings, precision=str(self.problem.precision), threads=threads, workers=1, profile=False
+        self.config = self.problem.config.replace(
+            precision=str(self.problem.precision), threads=threads, workers=1, profile=False
         )
         self.request = self._request()
         _check_same(out, earlier, self.request)
@@ -106,14 +105,14 @@ class Protocol:
         for work in self.works:
             work.check()
 
-    def _recipe(self, recipe: Settings, hardware: dict[str, Any], earlier: dict[str, Any]) -> Settings:
+    def _recipe(self, recipe: Config, hardware: dict[str, Any], earlier: dict[str, Any]) -> Config:
         """Set the hardware of the recipe: as requested, else as the study began, else as the table was made."""
-        about, precision = self.table.about, recipe.precision
+        about, precision = self.table.about, recipe.hardware.precision
         if precision in (None, "auto"):
             precision = about.get("precision", precision)
         chosen = {"precision": precision, "threads": None, "workers": None}
         chosen |= {name: earlier[name] for name in ("precision", "threads") if name in earlier}
-        return replace(recipe, **{**chosen, **hardware})
+        return recipe.replace(**{**chosen, **hardware})
 
     def _check_images(self) -> None:
         expected, found = self.table.about.get("data", {}).get("fingerprint"), self.problem.source.fingerprint()
@@ -129,9 +128,9 @@ class Protocol:
             "format": FORMAT,
             "table": self.table.name,
             "truth": hashlib.sha256(told).hexdigest(),
-            "recipe": self.settings.to_json(),
-            "precision": self.settings.precision,
-            "threads": self.settings.threads,
+            "recipe": self.config.to_flat(),
+            "precision": self.config.hardware.precision,
+            "threads": self.config.hardware.threads,
             "images": self.problem.source.fingerprint(),
         }
 
@@ -139,25 +138,25 @@ class Protocol:
         macs = self.compute.budget(budget)
         folder = self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', spec.label)}-{budget}-{seed}"
         if spec.standalone:
-            work = Work(spec, seed, budget, macs, replace(self.settings, seed=seed), folder)
+            work = Work(spec, seed, budget, macs, self.config.replace(seed=seed), folder)
             entries.method_of(work, self.compute)  # a package that is missing is told now
             return work
-        settings = search_settings(spec, self.settings, seed, 1)
+        config = search_settings(spec, self.config, seed, 1)
         method = samplers.sampler(spec.method)
-        if settings.supernets is None:
-            steps = self.compute.search_steps(macs, replace(settings, supernets=1))
-            searched = on_supernets(steps, settings.short, len(self.table.space))
-            settings, _ = samplers.left_open(settings, searched, len(self.table.space), LISTED)
-        steps = self.compute.search_steps(macs, settings)
+        if config.search.supernets is None:
+            steps = self.compute.search_steps(macs, config.replace(supernets=1))
+            searched = on_supernets(steps, config.search.proxy, len(self.table.space))
+            config, _ = samplers.left_open(config, searched, len(self.table.space), LISTED)
+        steps = self.compute.search_steps(macs, config)
         if steps < 1:
             raise RequestError(
                 f"budget {budget} is too small for {spec.label}: ranking the configurations alone takes more; give more"
             )
-        settings = replace(settings, short=share_of(steps, settings.short, len(self.table.space)))
+        config = config.replace(short=share_of(steps, config.search.proxy, len(self.table.space)))
         length: dict[str, Any] = {"steps": steps}
         if method.prefers:
-            length = {"steps": None, "search_macs": macs - self.compute.ranking(settings)}
-        return Work(spec, seed, budget, macs, replace(settings, **length), folder)
+            length = {"steps": None, "search_macs": macs - self.compute.ranking(config)}
+        return Work(spec, seed, budget, macs, config.replace(**length), folder)
 
     @property
     def left(self) -> list[Work]:
@@ -166,7 +165,7 @@ class Protocol:
 
     def seconds(self) -> float:
         """Time steps on this machine and return the seconds that what is left should take."""
-        with threads_here(self.settings.threads or 1):
+        with threads_here(self.config.hardware.threads or 1):
             timing, macs = autotuning.timing(self.problem), sum(self.compute.macs.values()) / len(self.compute.macs)
             step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
         count = min(self.parallel.workers, max(len(self.left), 1))
@@ -181,7 +180,7 @@ class Protocol:
                 budget=work.budget,
                 macs=work.macs,
                 steps=self._steps(work),
-                trains="stand-alone" if work.spec.standalone else _nets(work.settings),
+                trains="stand-alone" if work.spec.standalone else _nets(work.config),
                 done=work.done,
             )
             for work in self.works
@@ -193,15 +192,15 @@ class Protocol:
             macs=sum(work.macs for work in self.left),
             seconds=self.seconds(),
             workers=min(self.parallel.workers, max(len(self.left), 1)),
-            threads=self.settings.threads,
-            precision=str(self.settings.precision),
+            threads=self.config.hardware.threads,
+            precision=str(self.config.hardware.precision),
         )
 
     def _steps(self, work: Work) -> int:
         """Steps of a full training, or of the search as far as they are known before it."""
         if work.spec.standalone:
             return self.compute.full_steps
-        return work.settings.steps or self.compute.search_steps(work.macs, work.settings)
+        return work.config.search.steps or self.compute.search_steps(work.macs, work.config)
 
     def run(self, listener: Listener) -> tuple[list[Entry], list[str]]:
         """Do what is left; the rankings of all finished entries, and one line for each entry that failed.
@@ -222,7 +221,7 @@ class Protocol:
         with_images = self._images()
         jobs = [(work,) for work in left]
         found = run_jobs(
-            with_images, entries.carry_out, jobs, listener, self.parallel.workers, self.settings.threads or 1
+            with_images, entries.carry_out, jobs, listener, self.parallel.workers, self.config.hardware.threads or 1
         )
         for (work,), error in found:
             name = f"{work.spec.label}, budget {work.budget}, seed {work.seed}"
@@ -235,7 +234,7 @@ class Protocol:
 
     def _images(self) -> Experiment:
         """The problem with nothing but the images in use, which is what worker processes have."""
-        return resolve(self.settings, self.problem.in_use, weights=self.problem.weights)
+        return resolve(self.config, self.problem.in_use, weights=self.problem.weights)
 
     def _save(self) -> None:
         earlier = read_checked(self.out / REQUEST) if (self.out / REQUEST).exists() else {}
@@ -245,16 +244,16 @@ class Protocol:
         write_atomically(self.out / REQUEST, json_text(value) + "\n")
 
 
-def _nets(settings: Settings) -> str:
-    if settings.nets == 1:
+def _nets(config: Config) -> str:
+    if config.search.max_supernets == 1:
         return "one SuperNet"
-    return f"{'up to ' if settings.branching == 'measured' else ''}{settings.nets} SuperNets"
+    return f"{'up to ' if config.search.branching == 'measured' else ''}{config.search.max_supernets} SuperNets"
 
 
 def _check_same(out: Path, earlier: dict[str, Any], request: dict[str, Any]) -> None:
     """RequestError where a folder holds a study that cannot be gone on with."""
     if "recipe" in earlier:  # a study begun before a setting was there has its default
-        earlier = {**earlier, "recipe": Settings.from_json(earlier["recipe"]).to_json()}
+        earlier = {**earlier, "recipe": Config.from_flat(earlier["recipe"]).to_flat()}
     for name, value in request.items():
         if earlier and earlier.get(name) != value:
             detail = ""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from poolwise.benchmarks.compare.judge import TESTED, Entry, anytime, judge, measures, pairs, summary
+from poolwise.config import Config, preset
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.experiment import Experiment, resolve
 from poolwise.models import family
@@ -16,7 +17,6 @@ from poolwise.models.cost import table_costs
 from poolwise.models.external import networks
 from poolwise.rankings import baselines
 from poolwise.sanitize import csv_text, json_text
-from poolwise.settings import Settings, preset
 from poolwise.storage import FORMAT, command_line, environment, write_atomically
 from poolwise.storage.tables import Table
 
@@ -73,11 +73,11 @@ def check_controls(names: Sequence[str]) -> None:
     _known(names, CONTROLS, "control")
 
 
-def settings_of(table: Table, model: str) -> Settings:
+def settings_of(table: Table, model: str) -> Config:
     """The request that a table was made with, as far as it says."""
     recipe = table.about.get("recipe")
     if recipe is not None:
-        return Settings.from_json({**recipe, "model": model})
+        return Config.from_flat({**recipe, "model": model})
     return preset("paper", model=model, width=table.about.get("width"))
 
 

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from poolwise.config import Config
 from poolwise.errors import RequestError
 from poolwise.models.chain import Chain
 from poolwise.models.external.slots import Slots, slots
 from poolwise.models.external.strides import Unit
-from poolwise.settings import Settings
 from poolwise.spaces import Pooling
 
 
@@ -135,17 +135,17 @@ def check_same(chain: WholeChain, pooling: Pooling, example: Tensor) -> None:
         )
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(config: Config) -> None:
     """RequestError for what only families of this library have."""
     given = {
-        "width": (settings.width is not None, "its network has its own; leave it out"),
-        "norm": (settings.norm == "affine", "it copies layers; use batch or recalibrated"),
-        "sharing": (settings.sharing == "resolution", "it copies layers; use full"),
-        "compile": (settings.compile != "off", "strides change between calls; use off"),
+        "width": (config.model.width is not None, "its network has its own; leave it out"),
+        "norm": (config.search.norm == "affine", "it copies layers; use batch or recalibrated"),
+        "sharing": (config.search.sharing == "resolution", "it copies layers; use full"),
+        "compile": (config.hardware.compile != "off", "strides change between calls; use off"),
     }
     for name, (wrong, why) in given.items():
         if wrong:
-            told = getattr(settings, name)
+            told = getattr(config, name)
             raise RequestError(
-                f"{name} {told} is for families of this library and the model is {settings.model}: {why}"
+                f"{name} {told} is for families of this library and the model is {config.model.name}: {why}"
             )

@@ -49,7 +49,7 @@ def is_other(name: str) -> bool:
 
 
 def backbone(name: str, build: nn.Module | Build) -> str:
-    """Make a network of your own known in this process; returns what ``Settings.model`` takes, ``own:NAME``.
+    """Make a network of your own known in this process; returns what ``Config.model`` takes, ``own:NAME``.
 
     Args:
         name: any name; the same name again takes the place of what it was given to before.

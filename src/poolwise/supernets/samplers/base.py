@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from poolwise.errors import RequestError
-from poolwise.settings import STEPS_A_SUPERNET
 from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.supernets import assignment as soft
 from poolwise.supernets.samplers.scores import Scores
 
+STEPS_PER_SUPERNET = 2000  # with fewer steps the assignment is decided by chance (docs/algorithm.md)
 _USUAL = 4  # SuperNets of the published recipe
 
 
@@ -92,8 +92,8 @@ class Sampler:
     @classmethod
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
         """M for a search of so many steps, at most ``most``, and why."""
-        count = max(min(steps // STEPS_A_SUPERNET, _USUAL, most, configurations // 2), 1)
-        return cls.supernets_used(count), f"{steps} steps, and a SuperNet should have {STEPS_A_SUPERNET}"
+        count = max(min(steps // STEPS_PER_SUPERNET, _USUAL, most, configurations // 2), 1)
+        return cls.supernets_used(count), f"{steps} steps, and a SuperNet should have {STEPS_PER_SUPERNET}"
 
     @property
     def temperature(self) -> float:

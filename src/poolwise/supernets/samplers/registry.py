@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
+from poolwise.config import Config
 from poolwise.errors import RequestError
 from poolwise.registry import Registry
-from poolwise.settings import Settings
 from poolwise.supernets.samplers.base import Sampler
 
 SAMPLERS: Registry[type[Sampler]] = Registry("method", "poolwise.supernets.samplers")
@@ -40,52 +39,54 @@ def sampler(name: str) -> type[Sampler]:
     return SAMPLERS.get(name)
 
 
-def settled(settings: Settings) -> Settings:
+def settled(config: Config) -> Config:
     """The settings with the number of SuperNets that their method trains.
 
     Raises RequestError for an unknown method, and for a warm-up that the method does not know or that has nothing to branch
     into.
     """
-    method = sampler(settings.method)
-    if settings.warm_up and not method.warms_up:
+    method = sampler(config.search.method)
+    if config.search.warm_up and not method.warms_up:
         knowing = ", ".join(other.name for other in available() if other.warms_up)
         raise RequestError(
-            f"warm_up is {settings.warm_up} and method {method.name} has no warm-up: leave it at 0, or use {knowing}"
+            f"warm_up is {config.search.warm_up} and method {method.name} has no warm-up: leave it at 0, or use {knowing}"
         )
-    if settings.warm_up and not method.single and settings.supernets == 1:
+    if config.search.warm_up and not method.single and config.search.supernets == 1:
         raise RequestError(
-            f"warm_up is {settings.warm_up} and supernets is 1: one SuperNet has none to branch into; give 2 or more"
+            f"warm_up is {config.search.warm_up} and supernets is 1: one SuperNet has none to branch into; give 2 or more"
         )
-    if settings.branching == "measured" and not method.doubles:
+    if config.search.branching == "measured" and not method.doubles:
         knowing = ", ".join(other.name for other in available() if other.doubles)
         raise RequestError(
             f"branching is measured and method {method.name} has as many SuperNets from start to end: use {knowing}"
         )
-    if settings.branching == "measured" and settings.warm_up:
+    if config.search.branching == "measured" and config.search.warm_up:
         raise RequestError(
-            f"branching is measured and warm_up is {settings.warm_up}: SuperNets begin where it pays, or"
+            f"branching is measured and warm_up is {config.search.warm_up}: SuperNets begin where it pays, or"
             " after a warm-up; leave one of them out"
         )
-    if settings.branching == "measured" and settings.supernets not in (None, 1, 2, 4):
-        raise RequestError(f"branching is measured and supernets is {settings.supernets}: 1, 2, 4 or auto are allowed")
-    asked = settings.supernets
+    if config.search.branching == "measured" and config.search.supernets not in (None, 1, 2, 4):
+        raise RequestError(
+            f"branching is measured and supernets is {config.search.supernets}: 1, 2, 4 or auto are allowed"
+        )
+    asked = config.search.supernets
     if asked is not None or method.single:
         asked = method.supernets_used(asked or 1)
-    return dataclasses.replace(settings, supernets=asked)
+    return config.replace(supernets=asked)
 
 
-def left_open(settings: Settings, steps: int, configurations: int, most: int) -> tuple[Settings, str]:
+def left_open(config: Config, steps: int, configurations: int, most: int) -> tuple[Config, str]:
     """Settings that leave the number of SuperNets open, with what the method makes of that, and why, in a sentence.
 
     Args:
         steps: on SuperNets.
         most: SuperNets that there is memory for.
     """
-    method = sampler(settings.method)
+    method = sampler(config.search.method)
     count, why = method.supernets_for(steps, configurations, most)
-    if count == 1 or not method.doubles or settings.warm_up or settings.branching == "fixed":
+    if count == 1 or not method.doubles or config.search.warm_up or config.search.branching == "fixed":
         told = f"{count} SuperNet{'' if count == 1 else 's'}: {why}"
-        return dataclasses.replace(settings, supernets=count), told
+        return config.replace(supernets=count), told
     count = 4 if count >= 4 else 2  # they double
     told = f"1 SuperNet at first, up to {count} where configurations are better off apart: {why}"
-    return dataclasses.replace(settings, supernets=count, branching="measured"), told
+    return config.replace(supernets=count, branching="measured"), told
