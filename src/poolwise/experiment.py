@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolwise.config import Config, settings
+from poolwise.config import AUTO, Config, settings
 from poolwise.datasets.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
 from poolwise.datasets.batches import Batches
 from poolwise.datasets.loading import load_requested

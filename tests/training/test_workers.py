@@ -1,5 +1,7 @@
 """Workers change nothing but the time: the same bytes with one process and with two."""
 
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
 import pytest
@@ -13,14 +15,15 @@ from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
 from poolwise.training import calibration
 from poolwise.training.calibration import Parallel
+from poolwise.training import workers
 from poolwise.training.workers import run_jobs
 
 
 def test_one_worker_and_two_give_the_same_bytes(tiny_settings, tiny_source, tmp_path, monkeypatch):
     monkeypatch.setattr("poolwise.parallelism.SMALL_RANKING_MACS", 0)  # the ranking as well goes to the workers
-    for workers in (1, 2):
-        config = tiny_settings.replace(supernets=3, block=8, workers=workers, threads=1)
-        poolwise.run(config, tmp_path / str(workers), source=tiny_source)
+    for count in (1, 2):
+        config = tiny_settings.replace(supernets=3, block=8, workers=count, threads=1)
+        poolwise.run(config, tmp_path / str(count), source=tiny_source)
     one, two = results(tmp_path / "1"), results(tmp_path / "2")
     assert len(one[0]) > 2
     assert one == two
@@ -71,11 +74,11 @@ def test_too_little_shared_memory_is_told(monkeypatch, tiny_settings, tiny_sourc
 def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr("poolwise.parallelism.cpu_threads", lambda: 8)
     monkeypatch.setattr("poolwise.training.calibration.cpu_threads", lambda: 8)
-    for workers in (None, 1, 2, 4):
-        config = tiny_settings.replace(supernets=4, block=8, workers=workers)
+    for count in (None, 1, 2, 4):
+        config = tiny_settings.replace(supernets=4, block=8, workers=count)
         problem = resolve(config, tiny_source).with_choices(parallel=Parallel(4, 2, 1.3))
         assert for_trainings(problem).threads == for_search(problem).threads == 2
-        assert for_trainings(problem).workers == (workers or 4)
+        assert for_trainings(problem).workers == (count or 4)
         assert for_search(problem.with_settings(block=1)).workers == 1  # nothing runs side by side within one step
         slow = problem.with_choices(
             parallel=Parallel(4, 2, 3.9)
@@ -115,6 +118,48 @@ def dies_at(problem, listener, hold, number, mark):
         Path(mark).touch()
         os._exit(9)
     return number
+
+
+class PoolWithoutProcesses:
+    """Takes the place of ``WorkerPool``: jobs are their own results, and a job "deadly" breaks the pool."""
+
+    def __init__(self, experiment, workers, threads, state=None):
+        self.pending, self.broken = {}, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def submit(self, function, *job):
+        if self.broken:
+            raise BrokenProcessPool
+        future = Future()
+        self.pending[future] = job
+        if job == ("deadly",):
+            self.broken = True
+            for pending in self.pending:
+                pending.set_exception(BrokenProcessPool())
+            self.pending.clear()
+        return future
+
+    def new_steps(self):
+        for future, job in self.pending.items():
+            future.set_result(job[0])
+        self.pending.clear()
+        return 0
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_no_job_is_lost_when_a_worker_dies(monkeypatch, place):
+    monkeypatch.setattr(workers, "WorkerPool", PoolWithoutProcesses)
+    monkeypatch.setattr(workers, "_POLL_SECONDS", 0.01)
+    jobs = [(name,) for name in ("a", "b", "c")]
+    jobs.insert(place, ("deadly",))
+    results = {job[0]: result for job, result in run_jobs(None, None, jobs, Listener(), 2, 1)}
+    assert isinstance(results.pop("deadly"), WorkerDied)
+    assert results == {"a": "a", "b": "b", "c": "c"}
 
 
 @pytest.mark.slow

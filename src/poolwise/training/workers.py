@@ -135,10 +135,12 @@ def _run_in_pools(
                 yield job, result
         died_twice: list[Job] = []
         for suspect in suspects:
+            died: list[Job] = []  # a new list each time: a pool takes no job while it holds one
             with make_pool(workers=1) as pool:
-                for job, result in _run_in_pool(pool, function, deque([suspect]), listener, 1, died_twice):
+                for job, result in _run_in_pool(pool, function, deque([suspect]), listener, 1, died):
                     finished += 1
                     yield job, result
+            died_twice += died
         if died_twice and not finished:
             raise RunFailure(_DIED)
         for job in died_twice:
