@@ -48,7 +48,7 @@ def test_from_the_command_to_an_optimizer_step_it_is_a_short_way(tmp_path, image
     )
     path = path_to_train_step(monkeypatch, command.split())
     assert path[-4:] == [
-        "pipeline/runner.py:_search",
+        "pipeline/graph.py:_search",
         "supernets/trainer.py:train",
         "supernets/trainer.py:train_block",
         "supernets/mixture.py:train_and_score",

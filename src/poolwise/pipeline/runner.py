@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,14 +183,16 @@ def carry_out(
             assert planned is not None
             if name == "retrain" and name != left[0]:  # by now it is known what will be trained
                 planned = _planned(folder, work.experiment, [name], planned.timing)
-            _timed(work, name, planned)
+            with _timed(work, name, planned):
+                graph.stage(name).run(work)
             if reorder.finish(folder):  # a request that waited for the ranking
                 work.experiment = reopened(folder, work.experiment.source, listener=listener)
         return folder
 
 
-def _timed(work: Work, name: str, plan: Plan) -> None:
-    """Carry out one stage, and log how long it took beside how long it was planned to take (null where nothing was timed)."""
+@contextmanager
+def _timed(work: Work, name: str, plan: Plan) -> Iterator[None]:
+    """Log how long a stage took beside how long it was planned to take (null where nothing was timed)."""
     planned: float | None = None
     for part in ("search", "short") if name == "search" else (name,):  # proxy trainings are part of the search
         seconds = plan.of(part)
@@ -197,7 +200,7 @@ def _timed(work: Work, name: str, plan: Plan) -> None:
             planned = (planned or 0.0) + seconds
             work.listener.expect(part, seconds)
     start = time.monotonic()
-    graph.stage(name).run(work)
+    yield
     took = round(time.monotonic() - start, 1)
     work.folder.log({"event": "stage", "stage": name, "planned": planned, "seconds": took})
 
