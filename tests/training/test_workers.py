@@ -13,9 +13,8 @@ from poolwise.experiment import resolve
 from poolwise.parallelism import for_search, for_trainings
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
-from poolwise.training import calibration
+from poolwise.training import calibration, workers
 from poolwise.training.calibration import Parallel
-from poolwise.training import workers
 from poolwise.training.workers import run_jobs
 
 
