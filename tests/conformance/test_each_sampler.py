@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from playing import SPACES, make, play, small_spaces
 
@@ -22,7 +22,7 @@ def test_mixture_is_balanced(space, steps):
 
 
 @pytest.mark.parametrize("method", ["partition-random", "partition-first"])
-@config(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(small_spaces(), st.integers(1, 5), st.integers(0, 9))
 def test_partitions_are_even_and_stay(method, space, supernets, seed):
     one, _ = make(method, space, supernets=supernets, seed=seed)

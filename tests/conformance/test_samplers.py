@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from playing import SPACES, accuracy, make, play, small_spaces
 
@@ -24,7 +24,7 @@ HUGE = [
 
 
 @pytest.mark.parametrize("method", METHODS)
-@config(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(small_spaces(), st.integers(1, 5), st.sampled_from(["rounds", "iid"]), st.sampled_from([0.0, 0.4]))
 def test_answers_are_in_range_and_repeatable(method, space, supernets, draw, warm_up):
     asked = {"supernets": supernets, "draw": draw, "warm_up": warm_up, "steps": 60}

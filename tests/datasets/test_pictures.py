@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -129,7 +129,7 @@ def test_empty_truncated_and_foreign_files(tmp_path):
             read(next(tmp_path.glob(f"{name}.*")))
 
 
-@config(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM"]), st.data())
 def test_damaged_bytes_are_read_or_refused(tmp_path_factory, kind, data):
     whole = io.BytesIO()

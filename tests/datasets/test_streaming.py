@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -39,7 +39,7 @@ def read(root, **how):
     return load(f"folder:{root}", image_size=8, **how)
 
 
-@config(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-9, 8), max_size=20), st.lists(st.integers(0, 8), min_size=1, max_size=9))
 def test_packed_images_are_indexed_like_an_array(tmp_path_factory, wanted, rows):
     images = np.random.default_rng(0).integers(0, 256, (9, 2, 3, 3), dtype=np.uint8)

@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolwise.config import Config
@@ -76,7 +76,7 @@ def test_spaces_and_settings(value):
             read()
 
 
-@config(max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=200))
 def test_bytes_as_json(data):
     with contextlib.suppress(PoolwiseError):

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolwise.errors import RequestError
@@ -27,7 +27,7 @@ def unions(draw, most_layers=11):
     return space, sorted([*plain, *also])
 
 
-@config(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(unions())
 def test_members_are_those_of_the_parts_in_order(made):
     space, expected = made
@@ -40,7 +40,7 @@ def test_members_are_those_of_the_parts_in_order(made):
     assert space.poolings == max(space.counts)
 
 
-@config(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(unions(), st.data())
 def test_the_same_space_is_read_back_and_parts_of_it(made, data):
     space, expected = made
@@ -52,7 +52,7 @@ def test_the_same_space_is_read_back_and_parts_of_it(made, data):
     assert part.whole == space
 
 
-@config(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(unions(8))
 def test_the_tree_leads_to_every_member_once(made):
     space, expected = made
@@ -68,7 +68,7 @@ def test_the_tree_leads_to_every_member_once(made):
     assert walk(()) == expected
 
 
-@config(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(unions(9), st.data())
 def test_neighbours_are_symmetric_and_reach_everything(made, data):
     space, expected = made
@@ -93,7 +93,7 @@ def apart(one, other):
     return sum(abs(a - b) for a, b in zip(one.depths(), other.depths(), strict=True))
 
 
-@config(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(unions(9))
 def test_positions_are_as_far_apart_as_the_depths_of_all_layers(made):
     _, expected = made
@@ -102,7 +102,7 @@ def test_positions_are_as_far_apart_as_the_depths_of_all_layers(made):
         assert sum(abs(x - y) for x, y in zip(told[a], told[b], strict=True)) == apart(one, other)
 
 
-@config(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(unions(9), st.integers(0, 8))
 def test_depths_at_a_layer(made, layer):
     space, expected = made

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolwise import tables
@@ -68,7 +68,7 @@ def test_trainings_decide_between_two_that_disagree():
     assert kendall_tau_b(decided.estimate, TRUTH) > max(kendall_tau_b(undecided.estimate, TRUTH), 0.8)
 
 
-@config(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(3, 12), st.integers(1, 3), st.integers(0, 10**6))
 def test_whatever_comes_in_is_finite(layers, poolings, seed):
     space, generator = PoolingSpace(layers, min(poolings, layers - 1)), np.random.default_rng(seed)

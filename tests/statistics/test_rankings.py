@@ -3,7 +3,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -73,7 +73,7 @@ def by_trying(scores, value, k):
     return np.mean(found)
 
 
-@config(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 5).flatmap(
         lambda n: st.tuples(st.lists(numbers, min_size=n, max_size=n), st.lists(numbers, min_size=n, max_size=n))
@@ -156,7 +156,7 @@ def slowly(space, scores, width):
     return kernel @ scores / kernel.sum(1), np.mean((scores - others @ scores / others.sum(1)) ** 2)
 
 
-@config(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(4, 12), st.integers(1, 3), st.integers(0, 1000))
 def test_smoothing_is_the_kernel_mean(layers, poolings, seed):
     space = PoolingSpace(layers, poolings)
@@ -171,7 +171,7 @@ def test_smoothing_is_the_kernel_mean(layers, poolings, seed):
     assert scores.min() - 1e-9 <= found.scores.min() <= found.scores.max() <= scores.max() + 1e-9
 
 
-@config(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(2, 12), st.integers(1, 3), st.integers(0, 10**6))
 def test_reliabilities_are_those_of_smoothing(layers, poolings, seed):
     space, generator = PoolingSpace(layers, min(poolings, layers - 1)), np.random.default_rng(seed)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -31,7 +31,7 @@ def drawn(draw):
     return scores, truth, generator.integers(count, size=(12, count))
 
 
-@config(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(drawn(), st.sampled_from([0.0, 0.4]), st.sampled_from([0.0, 0.3]))
 def test_all_draws_at_once_are_one_after_the_other(given_, noise, score_bin):
     scores, truth, drawn_RP = given_
@@ -41,7 +41,7 @@ def test_all_draws_at_once_are_one_after_the_other(given_, noise, score_bin):
         assert draws.values(measure) == pytest.approx(one_by_one, abs=1e-12), name
 
 
-@config(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(drawn())
 def test_draws_against_scipy(given_):
     scores, truth, drawn_RP = given_

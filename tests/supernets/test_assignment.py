@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import config, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -20,7 +20,7 @@ def scores(draw):
 temperatures = st.sampled_from([0.0, 0.5, 1.0, 10.0, 100.0, 300.0])
 
 
-@config(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(scores(), temperatures)
 def test_rows_sum_to_one_and_columns_are_balanced(scores_PM, temperature):
     assignment_PM = balanced(scores_PM, temperature)
@@ -29,7 +29,7 @@ def test_rows_sum_to_one_and_columns_are_balanced(scores_PM, temperature):
     assert np.allclose(assignment_PM.mean(axis=0), 1 / scores_PM.shape[1], atol=1e-4)
 
 
-@config(deadline=None)
+@settings(deadline=None)
 @given(scores(), temperatures, st.randoms(use_true_random=False))
 def test_permuting_supernets_permutes_columns(scores_PM, temperature, random):
     order = list(range(scores_PM.shape[1]))
@@ -38,7 +38,7 @@ def test_permuting_supernets_permutes_columns(scores_PM, temperature, random):
     assert np.allclose(balanced(scores_PM[:, order], temperature), expected, atol=2e-3)
 
 
-@config(deadline=None)
+@settings(deadline=None)
 @given(scores(), st.floats(-1, 1), st.sampled_from([1.0, 30.0]))
 def test_a_constant_added_to_a_row_changes_nothing(scores_PM, constant, temperature):
     shifted_PM = scores_PM.copy()
@@ -52,7 +52,7 @@ def test_zero_temperature_is_uniform(scores_PM):
 
 
 @given(scores(), temperatures)
-@config(deadline=None)
+@settings(deadline=None)
 def test_equal_inputs_give_equal_outputs(scores_PM, temperature):
     assert np.array_equal(balanced(scores_PM, temperature), balanced(scores_PM.copy(), temperature))
 
@@ -89,7 +89,7 @@ def test_schedules_and_averages():
     assert soft.imbalance(np.array([[1.0, 0.0], [1.0, 0.0]])) == pytest.approx(np.log(2))
 
 
-@config(deadline=None)
+@settings(deadline=None)
 @given(scores(), temperatures, st.data())
 def test_a_weight_is_as_good_as_repeated_rows(scores_RM, temperature, data):
     repeats_R = data.draw(st.lists(st.integers(1, 5), min_size=len(scores_RM), max_size=len(scores_RM)))
@@ -101,7 +101,7 @@ def test_a_weight_is_as_good_as_repeated_rows(scores_RM, temperature, data):
     assert soft.entropy(weighted_RM, repeats_R) == pytest.approx(soft.entropy(repeated_PM), abs=1e-8)
 
 
-@config(deadline=None)
+@settings(deadline=None)
 @given(scores(), temperatures)
 def test_a_row_of_weight_zero_changes_nothing(scores_RM, temperature):
     more_RM = np.vstack([np.ones((1, scores_RM.shape[1])), scores_RM])
@@ -109,7 +109,7 @@ def test_a_row_of_weight_zero_changes_nothing(scores_RM, temperature):
     assert np.allclose(balanced(more_RM, temperature, weights_R)[1:], balanced(scores_RM, temperature), atol=1e-8)
 
 
-@config(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(scores(), temperatures, st.integers(0, 2**32 - 1), st.sampled_from([0.01, 1.0, 50.0]))
 def test_from_near_potentials_as_from_none(scores_RM, temperature, seed, how_far):
     cold_M = soft.balance(scores_RM, temperature).potentials_M
