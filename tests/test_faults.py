@@ -1,7 +1,6 @@
 """Faults that are really caused in a run: one clear line, nothing lost, and resume ends in the bytes of the undisturbed run."""
 
 import contextlib
-import dataclasses
 import os
 import pty
 import resource
@@ -147,7 +146,7 @@ def test_a_disk_that_is_really_full(asked, tiny_source, undisturbed, disk, stage
         used = sum(one.stat().st_blocks // 2 for one in path.rglob("*"))
         assert resize(used + free) == 0
 
-    often = dataclasses.replace(asked, checkpoint_minutes=1e-6)
+    often = asked.replace(checkpoint_minutes=1e-6)
     told = fails(lambda: api.run(often, out, source=tiny_source, listener=At(stage, fill)), "No space left|is full|I/O")
     assert f"poolwise resume {out}" in told
     assert resize(65536) == 0
@@ -345,7 +344,7 @@ def test_a_terminal_that_closes_stops_with_a_checkpoint(tmp_path, image_folder):
 def test_what_calibration_chose_is_kept(asked, tiny_source, tmp_path, monkeypatch):
     stops = At("search", lambda: setattr(stops, "stopping", True))
     with pytest.raises(Interrupted):
-        api.search(dataclasses.replace(asked, precision="auto"), tmp_path / "run", source=tiny_source, listener=stops)
+        api.search(asked.replace(precision="auto"), tmp_path / "run", source=tiny_source, listener=stops)
     chosen = RunFolder.open(tmp_path / "run").request()["calibration"]
     monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("poolwise.training.calibration.choose", lambda *_: pytest.fail("measured anew"))
@@ -373,7 +372,7 @@ class Kills(Listener):
 
 @pytest.mark.slow
 def test_a_worker_killed_in_a_search_is_one_line_and_resume_ends_in_the_same(asked, tiny_source, tmp_path):
-    config = dataclasses.replace(asked, workers=2, threads=1, block=4, steps=40)
+    config = asked.replace(workers=2, threads=1, block=4, steps=40)
     api.search(config, tmp_path / "undisturbed", source=tiny_source)
     killer = Kills("search")
     with pytest.raises(RunFailure, match="a worker process died"):
@@ -386,7 +385,7 @@ def test_a_worker_killed_in_a_search_is_one_line_and_resume_ends_in_the_same(ask
 
 @pytest.mark.slow
 def test_a_worker_killed_in_a_training_has_it_repeated(asked, tiny_source, tmp_path):
-    config = dataclasses.replace(asked, retrain_steps=20)
+    config = asked.replace(retrain_steps=20)
     api.run(config, tmp_path / "undisturbed", source=tiny_source)
     killer = Kills("retrain")
     api.run(config.replace(workers=2), tmp_path / "run", source=tiny_source, listener=killer)

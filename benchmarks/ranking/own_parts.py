@@ -15,7 +15,6 @@ import copy
 import json
 import sys
 from collections.abc import Hashable
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -111,7 +110,7 @@ def main(entry: Path, out: Path, forms: str, seeds: int, first_seed: int, thread
             norm, head = form.split(",")
             file = out / f"{norm}-{head}-{asked.steps}-{seed}.json"
             if not file.exists():
-                write_atomically(file, json.dumps(searched(replace(asked, seed=seed), norm, head)) + "\n")
+                write_atomically(file, json.dumps(searched(asked.replace(seed=seed), norm, head)) + "\n")
             scores_P = json.loads(file.read_text(encoding="utf-8"))
             rows.append({"norm": norm, "head": head, "seed": seed, **judged(table, scores_P)})
             click.echo(rows[-1])

@@ -23,7 +23,6 @@ import json
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -273,7 +272,7 @@ def main(entry: Path, out: Path, policies: str, seeds: str, threads: int) -> Non
         for name in policies.split(","):
             file = out / f"{name}-{asked.steps}-{seed}.json"
             if not file.exists():
-                write_atomically(file, json.dumps(searched(replace(asked, seed=seed), name)) + "\n")
+                write_atomically(file, json.dumps(searched(asked.replace(seed=seed), name)) + "\n")
             found = json.loads(file.read_text(encoding="utf-8"))
             told = {key: round(found[key], 3) for key in ("temperature", "entropy", "coherence")}
             rows.append(

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
         for seed in range(1, seeds + 1):
             file = out / f"{form}-{seed}.json"
             if not file.exists():
-                problem = problem or resolve(replace(asked, batch_size=batch, lr=float(lr or asked.lr)))
+                problem = problem or resolve(asked.replace(batch_size=batch, lr=float(lr or asked.training.lr)))
                 write_atomically(file, json.dumps(losses(problem, steps, seed)) + "\n")
             curves = json.loads(file.read_text(encoding="utf-8"))
             own_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]
@@ -81,9 +80,11 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
                 {
                     "batch": batch,
                     "steps": steps,
-                    "learning rate": float(lr or asked.lr),
+                    "learning rate": float(lr or asked.training.lr),
                     "trainings": count,
-                    f"steps of {asked.batch_size} for each": round(count * steps * batch / asked.batch_size),
+                    f"steps of {asked.training.batch_size} for each": round(
+                        count * steps * batch / asked.training.batch_size
+                    ),
                     "tau-b": round(float(np.mean([kendall_tau_b(mean_P, truth_P) for mean_P in means])), 3),
                     "smoothed tau-b": round(float(np.mean(taus)), 3),
                     "its std": round(float(np.std(taus)), 3),

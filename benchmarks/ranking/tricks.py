@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +185,7 @@ def main(entry: Path, out: Path, seeds: int, threads: int) -> None:
         for name in TRICKS:
             file = out / f"{name}-{asked.steps}-{seed}.json"
             if not file.exists():
-                write_atomically(file, json.dumps(searched(replace(asked, seed=seed), name)) + "\n")
+                write_atomically(file, json.dumps(searched(asked.replace(seed=seed), name)) + "\n")
             for what, scores_P in json.loads(file.read_text(encoding="utf-8")).items():
                 rows.append({"trick": name, "ranked": what, "seed": seed, **judged(table, scores_P)})
                 click.echo(rows[-1])

@@ -316,7 +316,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="poolwise-fuzz-") as folder:
-        rows = fuzz(asked.inputs, asked.seed, Path(folder), asked.only)
+        rows = fuzz(asked.inputs, asked.seed, Path(folder), asked.limits.only)
     if not asked.no_record:
         from common import record
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolwise.config import LIMITS, Config
 from poolwise.errors import RequestError
 from poolwise.experiment import Experiment
 from poolwise.models.cost import Cost
@@ -135,17 +134,12 @@ def _wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def asked(config: Config) -> dict[str, float | None]:
-    """The limits of a request by name."""
-    return {name: getattr(config, name) for name in LIMITS}
-
-
 def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
     """The problem with nothing but what is within its limits, and the default; itself where there are none.
 
     What is left is written into the settings (``only``), so that workers and a resumed run do not measure again.
     """
-    limits = asked(problem.config)
+    limits = problem.config.limits.active()
     if problem.config.limits.only is not None or all(limit is None for limit in limits.values()):
         return problem, None
     if problem.space.size > MOST:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from torchvision.transforms import v2
 
 import poolwise
-from poolwise.config import AUGMENTS
+from poolwise.config import settings
 from poolwise.datasets.augment import PerImage, augmentation, named
 from poolwise.datasets.packed import Packed
 from poolwise.errors import RequestError
@@ -114,7 +114,7 @@ def batch():
     return torch.from_numpy(PIXELS[:6].copy())
 
 
-@pytest.mark.parametrize("name", [*AUGMENTS, "own", "of torchvision"])
+@pytest.mark.parametrize("name", [*settings()["augment"].choices, "own", "of torchvision"])
 def test_same_draw_same_bytes_and_nothing_global_is_touched(name):
     own = {"own": shaken, "of torchvision": v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(0.5, 0.5)])}
     one = PerImage(own[name]) if name in own else augmentation(name, 8, True)
@@ -167,10 +167,10 @@ def test_a_run_with_an_own_transform(tiny_settings, tmp_path):
         poolwise.rank(tmp_path / "run", source=dataclasses.replace(source, augment=None))
     poolwise.rank(tmp_path / "run", source=source)
     with pytest.raises(RequestError, match="leave one of them out"):
-        resolve(dataclasses.replace(asked, augment="none"), source).augmentation  # noqa: B018
+        resolve(asked.replace(augment="none"), source).augmentation  # noqa: B018
     local = dataclasses.replace(source, augment=lambda image: image)
     with pytest.raises(RequestError, match="top of a module, or use workers=1"):
-        poolwise.search(dataclasses.replace(asked, workers=2), tmp_path / "local", source=local)
+        poolwise.search(asked.replace(workers=2), tmp_path / "local", source=local)
 
 
 @pytest.mark.slow

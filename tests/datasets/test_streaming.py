@@ -1,6 +1,5 @@
 """Images on disk: the same bytes as in memory, whatever happens to the cache."""
 
-import dataclasses
 import json
 import os
 import pickle
@@ -147,7 +146,7 @@ def test_a_full_disk_leaves_nothing_behind(image_folder, cache):
 
 def test_the_plan_counts_the_cache_and_not_the_memory(image_folder, tiny_settings):
     asked = tiny_settings.replace(data=f"folder:{image_folder}", image_size=64, batch_size=4)
-    held, streamed = (plan(resolve(dataclasses.replace(asked, stream=s)), ["search"]) for s in ("off", "on"))
+    held, streamed = (plan(resolve(asked.replace(stream=s)), ["search"]) for s in ("off", "on"))
     assert held.streamed_bytes == 0
     assert streamed.streamed_bytes == 16 * 64 * 64 * 3
     assert held.memory_bytes - streamed.memory_bytes == streamed.streamed_bytes

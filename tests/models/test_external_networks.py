@@ -20,7 +20,7 @@ from poolwise.cli import cli
 from poolwise.errors import RequestError
 from poolwise.models.external.networks import build, rooted
 
-NETS = f"""{Path(__file__).with_name("own_network.py").read_text()}
+NETS = f"""{Path(__file__).parents[1].joinpath("own_network.py").read_text()}
 
 class Headed(Small):
     def __init__(self):

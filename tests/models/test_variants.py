@@ -11,7 +11,7 @@ from torch import nn
 
 import poolwise
 from poolwise import parallelism
-from poolwise.config import NORMS, SHARINGS, Config
+from poolwise.config import Config, settings
 from poolwise.errors import RequestError
 from poolwise.experiment import RECALIBRATION_BATCHES, resolve
 from poolwise.models import family
@@ -32,7 +32,8 @@ from poolwise.supernets.mixture import Mixture, count_all
 from poolwise.training import Precision, sgd, train_step
 from poolwise.training.calibration import Parallel
 
-VARIANTS = list(itertools.product(NORMS, SHARINGS))
+SHARINGS = settings()["sharing"].choices
+VARIANTS = list(itertools.product(settings()["norm"].choices, SHARINGS))
 NAMES = ("resnet20", "resnet18")  # one that pools and one that strides
 
 

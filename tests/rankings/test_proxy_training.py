@@ -1,7 +1,5 @@
 """Short trainings of every configuration: how long, what they are, what they say, and going on with them."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -172,7 +170,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes_in_workers_too(tmp_path, two, t
         poolwise.rank(tmp_path / "part", source=tiny_source)
     poolwise.resume(tmp_path / "part", source=tiny_source)
     assert poolwise.rank(tmp_path / "part", source=tiny_source)["ranking"] == value["ranking"]
-    poolwise.search(dataclasses.replace(two, workers=2, threads=1), tmp_path / "two", source=tiny_source)
+    poolwise.search(two.replace(workers=2, threads=1), tmp_path / "two", source=tiny_source)
     assert poolwise.rank(tmp_path / "two", source=tiny_source)["ranking"] == value["ranking"]
 
 
@@ -204,7 +202,7 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
 def test_a_length_in_multiply_adds_is_kept(tmp_path, two, tiny_source):
     problem = resolve(two, tiny_source)
     allowed = 800 * budget.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36, 1 - two.short)
-    config = dataclasses.replace(two, method="boltzmann", steps=None, search_macs=allowed)
+    config = two.replace(method="boltzmann", steps=None, search_macs=allowed)
     poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(tmp_path / "run", source=tiny_source)
     dearest = max(problem.cost(p).macs for p in problem.space)
@@ -222,9 +220,9 @@ def test_left_open_they_begin_at_30_steps_of_each_configuration(steps, found):
 
 @pytest.mark.parametrize("steps", [300, 1200, 1700, 5000])
 def test_left_open_a_length_in_multiply_adds_is_kept_by_what_is_trained(steps, two, tiny_source):
-    problem = resolve(dataclasses.replace(two, short=0.0), tiny_source)
+    problem = resolve(two.replace(short=0.0), tiny_source)
     allowed = steps * budget.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36)
-    problem = resolve(dataclasses.replace(two, short=None, steps=None, search_macs=allowed), tiny_source)
+    problem = resolve(two.replace(short=None, steps=None, search_macs=allowed), tiny_source)
     mean = sum(problem.cost(p).macs for p in problem.space) // 36
     on_supernets = allowed - budget.short_macs(problem)
     assert on_supernets > 0
@@ -248,7 +246,7 @@ def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_pat
     monkeypatch.setattr(standalone, "train_step", lambda model, *given: seen.append(model) or torch.zeros(()))
     chain = resolve(two, tiny_source).build(running_norm, "mine", Streams(9))
     save_file(plain_model(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
-    config = dataclasses.replace(two, norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
+    config = two.replace(norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
     problem = resolve(config, tiny_source)
     standalone.train_standalone(problem, Pooling.parse("4-3-3"), 1, 1, proxy_training.PURPOSE, Listener())
     given = [parameter for parameter in chain.parameters() if parameter.dim() == 4]

@@ -88,8 +88,8 @@ def _sampler_spec(text: str, sampler: type[samplers.Sampler], variant: str | Non
     published = preset("paper")
     config = samplers.settled(preset("paper", method=name, **values))
     explicit = ("supernets", "eval_batch_size")  # always in the label: the published recipe does not decide them
-    kept = {field: v for field, v in values.items() if field in explicit or v != getattr(published, field)}
-    varied = tuple((f, AUTO if kept[f] == AUTO else getattr(config, f)) for f in VARIANT_FIELDS if f in kept)
+    kept = {field: v for field, v in values.items() if field in explicit or v != published.get(field)}
+    varied = tuple((f, AUTO if kept[f] == AUTO else config.get(f)) for f in VARIANT_FIELDS if f in kept)
     label = name + ("@" if varied else "") + ";".join(f"{field}={value}" for field, value in varied)
     return MethodSpec(label, name, False, varied)
 
@@ -134,6 +134,6 @@ def _parse_value(text: str, field: str, value: str) -> Any:
 
 def search_settings(spec: MethodSpec, recipe: Config, seed: int, steps: int) -> Config:
     """Return the settings of one search: the published method on the table's network, images and batches."""
-    shared = {name: getattr(recipe, name) for name in _SHARED_FIELDS}
+    shared = {name: recipe.get(name) for name in _SHARED_FIELDS}
     values = {**shared, "method": spec.method, "seed": seed, "steps": steps, **dict(spec.fields)}
     return samplers.settled(preset("paper", **values))

@@ -145,7 +145,7 @@ def check_settings(config: Config) -> None:
     }
     for name, (wrong, why) in given.items():
         if wrong:
-            told = getattr(config, name)
+            told = config.get(name)
             raise RequestError(
                 f"{name} {told} is for families of this library and the model is {config.model.name}: {why}"
             )
