@@ -7,7 +7,6 @@ python examples/finetune.py
 """
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,7 @@ def main() -> None:
             norm="affine", lr=0.02, augment="none", threads=1,
         )  # fmt: skip
         found = {}
-        for name, config in {"random": scratch, "learned": replace(scratch, weights=str(weights))}.items():
+        for name, config in {"random": scratch, "learned": scratch.replace(weights=str(weights))}.items():
             result = poolwise.run(config, Path(folder) / name, source=source)
             for row in result["results"]:
                 told = ", ".join(f"{100 * accuracy:.0f} %" for accuracy in row["accuracies"])
