@@ -137,7 +137,7 @@ def _wait(device: torch.device) -> None:
 
 def asked(config: Config) -> dict[str, float | None]:
     """The limits of a request by name."""
-    return {name: getattr(config, name) for name in LIMITS}
+    return {name: config.get(name) for name in LIMITS}
 
 
 def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
