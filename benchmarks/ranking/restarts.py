@@ -27,9 +27,10 @@ from common import record
 
 from poolwise import standalone, tables
 from poolwise.experiment import Experiment
-from poolwise.metrics import kendall_tau_b, regret, smooth
-from poolwise.metrics.fusion import standard
+from poolwise.metrics import kendall_tau_b, regret
 from poolwise.progress import Listener
+from poolwise.rankings.combine import standardize
+from poolwise.rankings.smoothing import smooth
 from poolwise.settings import Settings
 from poolwise.storage import write_atomically
 
@@ -72,7 +73,7 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
                 write_atomically(file, json.dumps(losses(problem, steps, seed)) + "\n")
             curves = json.loads(file.read_text(encoding="utf-8"))
             own_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]
-            told.append(standard(np.array(own_P)))
+            told.append(standardize(np.array(own_P)))
         for count in range(1, min(seeds, MOST) + 1):
             means = [np.mean(some, axis=0) for some in itertools.combinations(told, count)]
             smoothed = [smooth(table.space, mean_P).scores for mean_P in means]

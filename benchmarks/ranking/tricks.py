@@ -34,8 +34,9 @@ from common import record
 
 from poolwise import tables
 from poolwise.experiment import Experiment
-from poolwise.metrics import kendall_tau_b, regret, smooth
+from poolwise.metrics import kendall_tau_b, regret
 from poolwise.networks.switch import SwitchableNet
+from poolwise.rankings.smoothing import smooth
 from poolwise.settings import Settings
 from poolwise.space import Pooling
 from poolwise.storage import write_atomically

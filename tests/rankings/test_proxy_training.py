@@ -15,11 +15,12 @@ from poolwise import standalone
 from poolwise.errors import RequestError, RunFailure
 from poolwise.experiment import Experiment
 from poolwise.images.batches import Shuffled
-from poolwise.metrics import smooth, together
 from poolwise.networks.chain import running_norm
 from poolwise.networks.switch import export
 from poolwise.progress import Interrupted, Listener
 from poolwise.rankings import proxy_training, ranking
+from poolwise.rankings.combine import with_proxy_trainings
+from poolwise.rankings.smoothing import smooth
 from poolwise.rng import Streams
 from poolwise.settings import Settings
 from poolwise.space import Pooling
@@ -119,7 +120,7 @@ def test_what_they_say_counts_where_it_is_more_than_noise(tmp_path, two, tiny_so
         assert found["short"]["used"] == used
         assert found["ranked_by"] == ("estimate" if used else "score")
         scores = {row["pooling"]: row["score"] for row in found["ranking"]}
-        expected = smooth(poolings, together(poolings, place, own).scores).scores if used else place
+        expected = smooth(poolings, with_proxy_trainings(poolings, place, own).scores_P).scores if used else place
         assert [scores[str(pooling)] for pooling in poolings] == pytest.approx(np.clip(expected, 0, 1))
         assert ("they count half" if used else "they are noise") in found["short"]["said"]
     assert ranking.arrange({**value, "ranking": told}, True)["ranked_by"] == "estimate"

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from poolwise import metrics
+from poolwise.rankings.smoothing import fill, smooth
 from poolwise.space import Pooling
 from poolwise.trialing.base import Method, register
 
@@ -49,5 +49,5 @@ class ShortAll(Method):
         return self.space[self._order[place]], self.length
 
     def ranking(self) -> np.ndarray:
-        """scores_P: mean accuracy at that length, the rest filled in, then smoothed (``metrics.smooth``)."""
-        return metrics.smooth(self.space, metrics.fill(self.space, self.means(self.length))).scores
+        """scores_P: mean accuracy at that length, the rest filled in, then smoothed (``rankings.smoothing``)."""
+        return smooth(self.space, fill(self.space, self.means(self.length))).scores
