@@ -113,6 +113,11 @@ def test_methods_of_trials_know_no_network():
         assert "import torch" not in path.read_text()
 
 
+def test_strategies_import_no_torch():
+    code = "import sys, poolwise.selection.strategies; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_files_are_short():
     for path in ROOT.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 400, path

@@ -1,7 +1,7 @@
 """What shared weights and own ones say together: a search on one SuperNet, and short trainings of all.
 
 Reads a study that holds both with the same seed. ``together`` are the search's scores and the accuracies of
-the trainings as one (``metrics.together``), smoothed; ``fused`` has the count of productive convolutions besides;
+the trainings as one (``rankings.combine``), smoothed; ``fused`` has the count of productive convolutions besides;
 ``compute`` counts both.
 Writes a csv under ``benchmarks/results``.
 
@@ -24,7 +24,9 @@ from common import record
 
 from poolwise import tables
 from poolwise.models.cost import table_costs
-from poolwise.statistics import fuse_parts, kendall_tau_b, regret, smooth, together
+from poolwise.rankings.combine import combine, with_proxy_trainings
+from poolwise.rankings.smoothing import smooth
+from poolwise.statistics import kendall_tau_b, regret
 from poolwise.storage import RunFolder
 
 
@@ -66,13 +68,12 @@ def main(study: Path, shared: str, own: str, budget: int, own_budget: int | None
     for seed in range(seeds):
         shared_P = scores_of(study, shared, budget, seed, names)
         own_P = scores_of(study, own, own_budget, seed, names)
-        both = together(table.space, shared_P, own_P)
-        fused = fuse_parts(table.space, both, count_P)
+        fused = combine(table.space, with_proxy_trainings(table.space, shared_P, own_P), count_P)
         told = {
             "shared": shared_P,
             "own": smooth(table.space, own_P).scores,
-            "together": fused.smoothed,
-            "fused": fused.estimate,
+            "together": fused.smoothed_P,
+            "fused": fused.estimate_P,
         }
         rows.append({"shared": shared, "own": own, "compute": budget + own_budget, "seed": seed, **judged(table, told)})
         click.echo(rows[-1])

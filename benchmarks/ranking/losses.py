@@ -2,7 +2,7 @@
 
 Reads the short trainings of all (``short-all``) of a study. For every budget and seed: agreement with the truth of their
 accuracies, of the mean loss over the second half of their steps, of the mean of both losses of all seeds, and of each
-with a search on one SuperNet (``metrics.together``, smoothed, without and with the count). Writes a csv under
+with a search on one SuperNet (``rankings.combine``, smoothed, without and with the count). Writes a csv under
 ``benchmarks/results``.
 
     python benchmarks/ranking/losses.py benchmarks/results/samplers-own-table --shared fairnas@norm=affine --shared-budget 1560
@@ -24,8 +24,9 @@ from common import record
 
 from poolwise import tables
 from poolwise.models.cost import table_costs
-from poolwise.statistics import fuse_parts, kendall_tau_b, regret, smooth, together
-from poolwise.statistics.fusion import standard
+from poolwise.rankings.combine import combine, standardize, with_proxy_trainings
+from poolwise.rankings.smoothing import smooth
+from poolwise.statistics import kendall_tau_b, regret
 
 BUDGETS = (780, 1560, 3120, 4680)
 
@@ -64,11 +65,10 @@ def main(study: Path, shared: str, shared_budget: int, seeds: int) -> None:
                 about: dict[str, Any] = {"budget": budget, "steps": length, "seed": seed, "by": by}
                 judge(own_P, **about, scores="raw")
                 judge(smooth(table.space, own_P).scores, **about, scores="smoothed")
-                both = together(table.space, shared_P, own_P)
-                fused = fuse_parts(table.space, both, count_P)
-                judge(fused.smoothed, **about, scores="with shared")
-                judge(fused.estimate, **about, scores="with shared and count")
-        mean_P = np.mean([standard(own_P) for own_P in losses], axis=0)
+                fused = combine(table.space, with_proxy_trainings(table.space, shared_P, own_P), count_P)
+                judge(fused.smoothed_P, **about, scores="with shared")
+                judge(fused.estimate_P, **about, scores="with shared and count")
+        mean_P = np.mean([standardize(own_P) for own_P in losses], axis=0)
         about = {"budget": budget, "steps": length, "seed": "mean of all", "by": "loss"}
         judge(mean_P, **about, scores="raw")
         judge(smooth(table.space, mean_P).scores, **about, scores="smoothed")

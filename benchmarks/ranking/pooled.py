@@ -23,9 +23,10 @@ from common import record
 
 from poolwise import tables
 from poolwise.models.cost import table_costs
+from poolwise.rankings.combine import combine, standardize, with_proxy_trainings
 from poolwise.rankings.ranking import parts
-from poolwise.statistics import fuse_parts, kendall_tau_b, smooth, together
-from poolwise.statistics.fusion import standard
+from poolwise.rankings.smoothing import smooth
+from poolwise.statistics import kendall_tau_b
 
 
 @click.command()
@@ -54,10 +55,10 @@ def main(study: Path, entry: str, draws: int) -> None:
         for _ in range(min(draws, math.comb(len(own), k))):
             own_P = np.mean([own[i] for i in generator.choice(len(own), k, replace=False)], axis=0)
             told["alone"].append(tau(smooth(table.space, own_P).scores))
-            told["with the count"].append(tau(smooth(table.space, standard(own_P) + standard(count_P)).scores))
-            both = together(table.space, shared[int(generator.integers(len(shared)))], own_P)
-            told["with shared weights"].append(tau(smooth(table.space, both.scores).scores))
-            told["with both"].append(tau(fuse_parts(table.space, both, count_P).estimate))
+            told["with the count"].append(tau(smooth(table.space, standardize(own_P) + standardize(count_P)).scores))
+            both = with_proxy_trainings(table.space, shared[int(generator.integers(len(shared)))], own_P)
+            told["with shared weights"].append(tau(smooth(table.space, both.scores_P).scores))
+            told["with both"].append(tau(combine(table.space, both, count_P).estimate_P))
         for parts_said, taus in told.items():
             figures = {"tau-b": round(float(np.mean(taus)), 3), "std": round(float(np.std(taus, ddof=1)), 3)}
             rows.append({"trainings": k, "steps of each": length, "parts": parts_said, "draws": len(taus), **figures})

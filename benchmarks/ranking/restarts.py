@@ -28,8 +28,9 @@ from poolwise import tables
 from poolwise.config import Config
 from poolwise.experiment import Experiment, resolve
 from poolwise.progress import Listener
-from poolwise.statistics import kendall_tau_b, regret, smooth
-from poolwise.statistics.fusion import standard
+from poolwise.rankings.combine import standardize
+from poolwise.rankings.smoothing import smooth
+from poolwise.statistics import kendall_tau_b, regret
 from poolwise.storage import write_atomically
 from poolwise.training.standalone import Purpose, train_standalone
 
@@ -71,7 +72,7 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
                 write_atomically(file, json.dumps(losses(problem, steps, seed)) + "\n")
             curves = json.loads(file.read_text(encoding="utf-8"))
             own_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]
-            told.append(standard(np.array(own_P)))
+            told.append(standardize(np.array(own_P)))
         for count in range(1, min(seeds, MOST) + 1):
             means = [np.mean(some, axis=0) for some in itertools.combinations(told, count)]
             smoothed = [smooth(table.space, mean_P).scores for mean_P in means]

@@ -1,9 +1,8 @@
 """How the agreement with the truth depends on the shares of short trainings, shared weights and the count.
 
 Reads what studies left in ``compare.json``: every entry that has short trainings. The parts, each standardised, are added by
-their shares and smoothed over neighbouring placements. ``estimated`` is what ``metrics.fuse`` makes of equal parts and the count,
-with what the count then weighs against the scores; ``as the library does`` is what ``metrics.fuse_parts`` makes of them. Means
-over seeds; a csv goes under ``benchmarks/results``.
+their shares and smoothed over neighbouring placements; ``as the library does`` is what ``rankings.combine`` makes of them.
+Means over seeds; a csv goes under ``benchmarks/results``.
 
     python benchmarks/ranking/shares.py benchmarks/results/own-4680-nine-seeds benchmarks/results/other-images
 """
@@ -23,29 +22,25 @@ from common import RESULTS, record
 
 from poolwise import tables
 from poolwise.models.cost import table_costs
+from poolwise.rankings.combine import combine, standardize, with_proxy_trainings
+from poolwise.rankings.smoothing import smooth
 from poolwise.spaces import PoolingSpace
-from poolwise.statistics import fuse, fuse_parts, kendall_tau_b, regret, smooth, together
-from poolwise.statistics.fusion import standard
+from poolwise.statistics import kendall_tau_b, regret
 
 SHARES = (
     *((0, 1, 0), (1, 0, 0), (0, 0, 1)),  # short trainings, shared weights, count
     *((1, 1, 0), (2, 1, 0), (1, 0, 1), (2, 0, 1)),
     *((2, 2, 1), (2, 1, 1), (3, 2, 1), (1, 1, 1), (3, 1, 2), (1, 1, 2)),
 )
-ESTIMATED = "1:1, the count by estimated weights"
 
 
-def mixed(space: PoolingSpace, count_P: np.ndarray, shared_P: np.ndarray, own_P: np.ndarray) -> dict[str, Any]:
-    """Scores by shares, and under ``swing`` what the count weighs against the scores where that is estimated."""
-    parts_KP = np.stack([standard(own_P), standard(shared_P), standard(count_P)])
-    both = together(space, shared_P, own_P)
-    estimated = fuse(space, both.scores, count_P, own=True)
-    assert estimated.count
+def mixed(space: PoolingSpace, count_P: np.ndarray, shared_P: np.ndarray, own_P: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores by shares."""
+    parts_KP = np.stack([standardize(own_P), standardize(shared_P), standardize(count_P)])
+    both = with_proxy_trainings(space, shared_P, own_P)
     return {
         **{":".join(map(str, shares)): smooth(space, np.array(shares) @ parts_KP).scores for shares in SHARES},
-        ESTIMATED: estimated.estimate,
-        "as the library does": fuse_parts(space, both, count_P).estimate,
-        "swing": estimated.count.weight / estimated.scores.weight,
+        "as the library does": combine(space, both, count_P).estimate_P,
     }
 
 
@@ -65,14 +60,12 @@ def main(studies: tuple[Path, ...]) -> None:
                 own = mixed(table.space, count_P, *np.array(entry["parts"]))
                 groups.setdefault((entry["method"], entry["budget"]), []).append(own)
         for (method, budget), seeds in groups.items():
-            swings = [own.pop("swing") for own in seeds]
             for shares in seeds[0]:
                 taus = [float(kendall_tau_b(own[shares], truth_P)) for own in seeds]
                 lost = np.mean([regret(own[shares], truth_P, 3) for own in seeds])
                 about = {"study": study.name, "method": method, "budget": budget, "seeds": len(taus)}
                 figures = {"tau-b": round(float(np.mean(taus)), 3), "regret@3": round(float(lost), 2)}
-                swing = f"{min(swings):.2f} to {max(swings):.2f}" if shares == ESTIMATED else ""
-                rows.append({**about, "short:shared:count": shares, **figures, "count : scores": swing})
+                rows.append({**about, "short:shared:count": shares, **figures})
                 click.echo(rows[-1])
     record("shares", rows)
 

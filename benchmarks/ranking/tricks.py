@@ -35,8 +35,9 @@ from poolwise import tables
 from poolwise.config import Config
 from poolwise.experiment import Experiment, resolve
 from poolwise.models.supernet import SwitchableNet
+from poolwise.rankings.smoothing import smooth
 from poolwise.spaces import Pooling
-from poolwise.statistics import kendall_tau_b, regret, smooth
+from poolwise.statistics import kendall_tau_b, regret
 from poolwise.storage import write_atomically
 from poolwise.supernets.mixture import Job, StepResult
 from poolwise.supernets.state import SearchState

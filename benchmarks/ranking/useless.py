@@ -21,7 +21,9 @@ from common import record
 
 from poolwise import tables
 from poolwise.models.cost import table_costs
-from poolwise.statistics import fuse, fuse_parts, kendall_tau_b, smooth, together
+from poolwise.rankings.combine import combine, with_proxy_trainings
+from poolwise.rankings.smoothing import smooth
+from poolwise.statistics import kendall_tau_b
 
 CONTROLS = ("macs", "productive", "receptive_field", "naswot", "grad_norm")
 
@@ -39,12 +41,11 @@ def judged(
         return float(kendall_tau_b(values_P, truth_P))
 
     def fused(parts_KP: np.ndarray, count_P: np.ndarray) -> float:
-        if len(parts_KP) == 1:
-            return tau(fuse(table.space, parts_KP[0], count_P).estimate)
-        return tau(fuse_parts(table.space, together(table.space, *parts_KP), count_P).estimate)
+        scores = parts_KP[0] if len(parts_KP) == 1 else with_proxy_trainings(table.space, *parts_KP)
+        return tau(combine(table.space, scores, count_P).estimate_P)
 
     orders = [generator.permutation(len(truth_P)) for _ in range(shuffles)]
-    scores_P = parts_KP[0] if len(parts_KP) == 1 else together(table.space, *parts_KP).scores
+    scores_P = parts_KP[0] if len(parts_KP) == 1 else with_proxy_trainings(table.space, *parts_KP).scores_P
     return {
         "scores": tau(smooth(table.space, scores_P).scores),
         "count": tau(count_P),

@@ -17,9 +17,10 @@ from poolwise.models.chain import running_norm
 from poolwise.models.supernet import plain_model
 from poolwise.progress import Interrupted, Listener
 from poolwise.rankings import proxy_training, ranking
+from poolwise.rankings.combine import with_proxy_trainings
+from poolwise.rankings.smoothing import smooth
 from poolwise.rng import Streams
 from poolwise.spaces import Pooling
-from poolwise.statistics import smooth, together
 from poolwise.storage import RunFolder
 from poolwise.supernets import budget
 from poolwise.supernets.state import SearchState
@@ -117,7 +118,7 @@ def test_what_they_say_counts_where_it_is_more_than_noise(tmp_path, two, tiny_so
         assert found["short"]["used"] == used
         assert found["ranked_by"] == ("estimate" if used else "score")
         scores = {row["pooling"]: row["score"] for row in found["ranking"]}
-        expected = smooth(poolings, together(poolings, place, own).scores).scores if used else place
+        expected = smooth(poolings, with_proxy_trainings(poolings, place, own).scores_P).scores if used else place
         assert [scores[str(pooling)] for pooling in poolings] == pytest.approx(np.clip(expected, 0, 1))
         assert ("they count half" if used else "they are noise") in found["short"]["said"]
     assert ranking.arrange({**value, "ranking": told}, True)["ranked_by"] == "estimate"

@@ -72,7 +72,11 @@ def test_trainings_of_the_run_are_used(finished, tiny_source):
     assert value["fusion"]["trainings"] == len(known)
     without = arrange(value, True)
     assert without["fusion"]["trainings"] == 0
-    assert without["fusion"]["productive"]["validity"] != value["fusion"]["productive"]["validity"]
+    contradicting = {row["pooling"]: -float(row["productive"]) for row in value["ranking"]}
+    doubted = arrange(value, True, contradicting)
+    assert doubted["fusion"]["trainings"] == len(contradicting)
+    assert "productive" not in doubted["fusion"]["shares"], "trainings that contradict the count take its share"
+    assert doubted["fusion"]["productive"]["weight"] == 0
 
 
 def test_ties_are_shown_as_ties(finished):

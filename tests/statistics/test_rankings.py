@@ -1,5 +1,4 @@
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -7,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from poolwise.spaces import PoolingSpace
 from poolwise.statistics import (
     beats_random,
     best_rank,
@@ -17,11 +15,9 @@ from poolwise.statistics import (
     mean_interval,
     paired_test,
     regret,
-    smooth,
     sparse_tau,
     spearman,
 )
-from poolwise.statistics.smoothing import reliabilities
 
 numbers = st.integers(-5, 5).map(float)
 rankings = st.integers(2, 12).flatmap(
@@ -146,54 +142,3 @@ def test_permutation_test_keeps_its_level():
     generator = np.random.default_rng(5)
     found = [paired_test(*generator.normal(size=(2, 6))).permutation for _ in range(300)]
     assert 0.01 <= np.mean(np.array(found) <= 0.05) <= 0.1
-
-
-def slowly(space, scores, width):
-    positions = np.array([p.positions for p in space], float)
-    squared = ((positions[:, None] - positions) ** 2).sum(-1)
-    kernel = np.exp(-squared / (2 * width**2))
-    others = kernel - np.eye(len(scores))
-    return kernel @ scores / kernel.sum(1), np.mean((scores - others @ scores / others.sum(1)) ** 2)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(4, 12), st.integers(1, 3), st.integers(0, 1000))
-def test_smoothing_is_the_kernel_mean(layers, poolings, seed):
-    space = PoolingSpace(layers, poolings)
-    scores = np.random.default_rng(seed).normal(size=len(space)) + 80
-    found = smooth(space, scores)
-    if len(space) < 3:
-        return
-    expected, error = slowly(space, scores, found.width)
-    assert found.scores == pytest.approx(expected, abs=1e-3)
-    assert found.errors[found.width] == pytest.approx(error, rel=1e-3)
-    assert found.errors[found.width] == min(found.errors.values())
-    assert scores.min() - 1e-9 <= found.scores.min() <= found.scores.max() <= scores.max() + 1e-9
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(2, 12), st.integers(1, 3), st.integers(0, 10**6))
-def test_reliabilities_are_those_of_smoothing(layers, poolings, seed):
-    space, generator = PoolingSpace(layers, min(poolings, layers - 1)), np.random.default_rng(seed)
-    scores_PN = generator.integers(0, 9, (len(space), 4)) + np.arange(len(space))[:, None] * np.array([0.0, 0.3, 3, 0])
-    scores_PN[:, 3] = 0.1
-    found = reliabilities(space, scores_PN)
-    assert found == pytest.approx([smooth(space, scores_P).reliability for scores_P in scores_PN.T], abs=1e-9)
-    assert found[3] == 0
-
-
-def test_smoothing_helps_where_the_truth_is_smooth_and_keeps_constants():
-    space, generator = PoolingSpace(17, 3), np.random.default_rng(2)
-    truth = np.array([-((p.positions[0] - 8) ** 2) - 0.5 * (p.positions[2] - 12) ** 2 for p in space], float)
-    noisy = truth + generator.normal(0, truth.std(), len(truth))
-    assert kendall_tau_b(smooth(space, noisy).scores, truth) > kendall_tau_b(noisy, truth) + 0.15
-    assert smooth(space, np.full(len(space), 3.0)).scores == pytest.approx(np.full(len(space), 3.0))
-
-
-@pytest.mark.slow
-def test_smoothing_of_thousands():
-    space = PoolingSpace(46, 3)
-    begin = time.perf_counter()
-    smooth(space, np.arange(float(len(space))))
-    assert len(space) > 14_000
-    assert time.perf_counter() - begin < 90

@@ -171,12 +171,12 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[
         row = by_name[(picks or content.picks)[name]]
         expected = f"{100 * row.estimate:.1f} ± {100 * half:.1f}"
         told.append(f"{words} {row.pooling} ({expected}, {row.macs_ratio:.2f} of the default's MACs)")
-    say(f"picks, with the accuracy that is estimated in the unit of the score and its 95 %: {'; '.join(told)}")
+    say(f"picks, with the estimate in the unit of the score and 1.96 times its noise: {'; '.join(told)}")
     say(f"default {content.default} is rank {place}; what a pick is worth: poolwise refine, poolwise retrain")
 
 
 def _fusion(content: CompleteRanking) -> None:
-    """What the order is made of, and how far that is trusted."""
+    """Print what the order is made of, and what top 3 and ties mean."""
     fusion = content.fusion
     scores, count = fusion.scores, fusion.productive
     parts = f"scores (reliability {scores.reliability:.2f}, weight {scores.weight:.2f})"
@@ -188,7 +188,8 @@ def _fusion(content: CompleteRanking) -> None:
         parts += f"; {fusion.trainings} configurations trained stand-alone were taken into account"
     say(
         f"ranked by {'the estimate from ' if content.ranked_by == 'estimate' else ''}{parts}. Top 3: probability of being"
-        " among the three truly best; within a tie, none is better than another with 90 %"
+        " among the three best; within a tie, none is better than another with 90 %. Both allow for noise, measured by how far"
+        " neighboring poolings are apart, and not for what is wrong with all scores alike"
     )
 
 

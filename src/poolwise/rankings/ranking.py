@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
 from poolwise.config import Config
+from poolwise.rankings.combine import Estimate, ProxyScores, combine, with_proxy_trainings
+from poolwise.rankings.smoothing import smooth
 from poolwise.spaces import Pooling
-from poolwise.statistics import Fused, Together, fuse, fuse_parts, kendall_tau_b, smooth, three_picks, together
+from poolwise.statistics import kendall_tau_b, three_picks
 from poolwise.storage import RunFolder
 
 OUTPUT = "ranking.json"
@@ -41,27 +42,27 @@ def trained(folder: RunFolder) -> dict[str, float]:
 def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The content of ranking.json, best first, from the same in any order.
 
-    ``fusion`` ranks by the estimate of ``metrics.fuse`` or, with short trainings, ``metrics.fuse_parts``; without, by scores as
-    they are (as published), and the estimate is one of scores alone. With None it is on where short trainings are more than
-    noise. The score of a configuration is then what shared weights and short trainings say together, smoothed over
-    neighbouring placements. Ties in what is ranked by go to fewer MACs, then to the order of the space.
+    With ``fusion`` configurations are ranked by the estimate of ``combine`` from their scores and productive convolutions;
+    without, by their scores (as published). None turns it on where proxy trainings are more than noise. With proxy trainings
+    the score of a configuration is made of the accuracy on shared weights and of these, smoothed over neighboring poolings.
+    Ties go to fewer MACs, then to the order of the space.
     """
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
     both = _both(value, rows)
     used = both is not None and both.used
     if fusion is None:
         fusion = used
-    fused = _fused(rows, fusion, trials or {}, both if used else None)
+    combined = _combined(rows, fusion, trials or {}, both if used else None)
     images = value["data"]["scoring_half"]
-    chances_P, groups_P = fused.top(TOP), fused.ties()
+    chances_P, groups_P = combined.top(TOP), combined.ties()
     for a, row in enumerate(rows):
         right = round(float(np.clip(row["score"], 0, 1)) * images)  # gains over a mean can lead a little beyond
         measured = binomtest(right, images)
         low, high = measured.proportion_ci(method="wilson")
         row |= {
             "interval": [float(low), float(high)],
-            "smoothed": float(fused.smoothed[a]),
-            "estimate": float(fused.estimate[a]),
+            "smoothed": float(combined.smoothed_P[a]),
+            "estimate": float(combined.estimate_P[a]),
             f"top{TOP}": float(chances_P[a]),
             "tie": int(groups_P[a]),
         }
@@ -75,14 +76,7 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
         **({"short": _told(value["short"], both)} if both else {}),
         "picks": three_picks(rows, value["default"], "estimate", allowed),
         "ranked_by": by,
-        "fusion": {
-            "error": fused.error,
-            "scores": asdict(fused.scores),
-            "productive": asdict(fused.count) if fused.count else None,
-            "agreement": fused.agreement,
-            "trainings": len(trials or {}),
-            **({"shares": dict(fused.shares), "said": _shares(fused.shares)} if fused.shares else {}),
-        },
+        "fusion": {**_fusion(combined), "trainings": len(trials or {})},
         "ranking": rows,
         "controls": {name: _control(rows, name) for name in ("macs", "productive")},
     }
@@ -93,46 +87,61 @@ def parts(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["shared"] for row in rows]), np.array([np.mean(row["short"]) for row in rows])
 
 
-def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> Together | None:
-    """Shared weights and short trainings together, the scores of the rows set accordingly; None where there are no trainings."""
+def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> ProxyScores | None:
+    """Combine shared weights and proxy trainings and set the scores of the rows accordingly; None without proxy trainings."""
     if "short" not in value:
         return None
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
     shared_P, own_P = parts(rows)
-    both = together(poolings, shared_P, own_P)
-    score_P = np.clip(smooth(poolings, both.scores).scores, 0, 1) if both.used else shared_P
+    both = with_proxy_trainings(poolings, shared_P, own_P)
+    score_P = np.clip(smooth(poolings, both.scores_P).scores, 0, 1) if both.used else shared_P
     for row, score in zip(rows, score_P, strict=True):
         row["score"] = float(score)
     return both
 
 
-def _told(short: dict[str, Any], both: Together) -> dict[str, Any]:
+def _told(short: dict[str, Any], both: ProxyScores) -> dict[str, Any]:
     """What short trainings are worth."""
     trainings = f"{short['seeds']} short training{'' if short['seeds'] == 1 else 's'} of {short['length']} steps"
     said = f"{trainings} of every configuration: their losses {both}"
     return {"length": short["length"], "seeds": short["seeds"], "used": both.used, "said": said}
 
 
-def _shares(shares: Mapping[str, float]) -> str:
-    """Which part has which share."""
-    names = {
-        "short": "short trainings",
-        "shared": "accuracy on shared weights",
-        "productive": "productive convolutions",
+_PARTS = {
+    "short": "short trainings",
+    "shared": "accuracy on shared weights",
+    "scores": "accuracy on shared weights",
+    "productive": "productive convolutions",
+}
+
+
+def _fusion(combined: Estimate) -> dict[str, Any]:
+    """Return what the estimate is made of: its error, reliabilities, and the share of each part."""
+    count = combined.shares.get("productive", 0.0)
+    value: dict[str, Any] = {
+        "error": combined.error,
+        "scores": {"reliability": combined.reliability, "weight": 1 - count},
+        "productive": None,
+        "agreement": combined.agreement,
     }
-    return ", ".join(f"{names[part]} ({100 * share:.0f} %)" for part, share in shares.items())
+    if combined.count_reliability is not None:
+        value["productive"] = {"reliability": combined.count_reliability, "weight": count}
+        value["shares"] = dict(combined.shares)
+        value["said"] = ", ".join(f"{_PARTS[part]} ({100 * share:.0f} %)" for part, share in combined.shares.items())
+    return value
 
 
-def _fused(rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], both: Together | None) -> Fused:
-    """``both``: shared weights and short trainings, where these count."""
+def _combined(
+    rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], both: ProxyScores | None
+) -> Estimate:
+    """Return the estimate of each row. ``both``: shared weights and proxy trainings, where the latter are used."""
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
     count_P = np.array([row["productive"] for row in rows], float) if fusion else None
-    known = {a: trials[row["pooling"]] for a, row in enumerate(rows) if row["pooling"] in trials}
+    trained = {a: trials[row["pooling"]] for a, row in enumerate(rows) if row["pooling"] in trials}
     if both is not None:
-        return fuse_parts(poolings, both, count_P, known)
+        return combine(poolings, both, count_P, trained=trained)
     score_P, halves = np.array([row["score"] for row in rows]), [row.get("halves") for row in rows]
-    halves_2P = np.array(halves).T if halves[0] else None
-    return fuse(poolings, score_P, count_P, halves_2P, known, smoothing=fusion)
+    return combine(poolings, score_P, count_P, halves_2P=np.array(halves).T if halves[0] else None, trained=trained)
 
 
 def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:

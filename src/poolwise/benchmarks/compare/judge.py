@@ -12,6 +12,7 @@ import numpy as np
 
 from poolwise import statistics
 from poolwise.errors import RequestError
+from poolwise.rankings.combine import combine, with_proxy_trainings
 from poolwise.storage.tables import Table
 
 TOPS = (1, 3, 5)
@@ -99,10 +100,10 @@ def _judged(
     told = measures(noise, (noise or 0.0) if entry.percent else 0.0)
     scores_P = np.asarray(entry.scores_P, float)
     if entry.parts_2P is None:
-        fused = statistics.fuse(table.space, scores_P, count_P)
+        estimate = combine(table.space, scores_P, count_P)
     else:
-        fused = statistics.fuse_parts(table.space, statistics.together(table.space, *entry.parts_2P), count_P)
-    treated = (scores_P, fused.smoothed, fused.estimate)
+        estimate = combine(table.space, with_proxy_trainings(table.space, *entry.parts_2P), count_P)
+    treated = (scores_P, estimate.smoothed_P, estimate.estimate_P)
     for treatment, scores_P in zip(TREATMENTS, treated, strict=True):
         intervals = statistics.bootstrap_interval(told, scores_P, truth_P, resamples=resamples)
         yield {

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from poolwise import statistics
 from poolwise.errors import RequestError
+from poolwise.rankings.smoothing import fill
 from poolwise.registry import Registry
 from poolwise.rng import Streams
 from poolwise.spaces import Pooling, PoolingSpace
@@ -140,9 +140,9 @@ class Method(ABC):
         """scores_P in the order of the space, higher is better; zeros before anything was told.
 
         Trained configurations have the mean of their accuracies, all others the mean over trained ones in their
-        neighbourhood (``metrics.fill``), which is never above the best trained.
+        neighbourhood (``rankings.smoothing.fill``), which is never above the best trained.
         """
-        return statistics.fill(self.space, self.means(self.steps))
+        return fill(self.space, self.means(self.steps))
 
     def means(self, steps: int) -> dict[int, float]:
         """Place in the space -> mean accuracy of the trainings of this length."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from poolwise import statistics
+from poolwise.rankings.smoothing import fill
 from poolwise.selection.strategies.base import Method, Task, register
 from poolwise.spaces import Pooling
 
@@ -81,7 +81,7 @@ class SuccessiveHalving(Method):
     def ranking(self) -> np.ndarray:
         """scores_P: rung that was reached (0, 1, 2) plus mean accuracy there; what was not trained has rung 0 and the mean
         of its neighbourhood there."""
-        scores_P = statistics.fill(self.space, self.means(self.lengths[0]))
+        scores_P = fill(self.space, self.means(self.lengths[0]))
         for rung, length in enumerate(self.lengths):
             for place, mean in self.means(length).items():
                 scores_P[place] = rung + mean

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from poolwise import statistics
+from poolwise.rankings.smoothing import fill, smooth
 from poolwise.selection.strategies.base import Method, Task, register
 from poolwise.selection.strategies.surrogate import Surrogate
 from poolwise.spaces import Pooling, positions
@@ -48,7 +48,7 @@ class Refine(Method):
         self.candidates = self._drawn()
         self._place = {pooling: place for place, pooling in enumerate(self.candidates)}
         hints = [[hint(pooling) for pooling in self.candidates] for hint in task.hints.values()]
-        reliability_J = [statistics.smooth(self.candidates, hint_P).reliability for hint_P in hints]
+        reliability_J = [smooth(self.candidates, hint_P).reliability for hint_P in hints]
         positions_PS = np.array(positions(self.candidates), float)
         self.belief = Surrogate(positions_PS, np.array(hints, float), reliability_J, self.seed)
 
@@ -171,4 +171,4 @@ class Refine(Method):
         if self.space.size == len(self.candidates):
             return capped_P
         places = {self.space.index(pooling): float(capped_P[place]) for pooling, place in self._place.items()}
-        return statistics.fill(self.space, places)
+        return fill(self.space, places)

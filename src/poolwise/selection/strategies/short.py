@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from poolwise import statistics
+from poolwise.rankings.smoothing import fill, smooth
 from poolwise.selection.strategies.base import Method, register
 from poolwise.spaces import Pooling
 
@@ -49,5 +49,5 @@ class ShortAll(Method):
         return self.space[self._order[place]], self.length
 
     def ranking(self) -> np.ndarray:
-        """scores_P: mean accuracy at that length, the rest filled in, then smoothed (``metrics.smooth``)."""
-        return statistics.smooth(self.space, statistics.fill(self.space, self.means(self.length))).scores
+        """scores_P: mean accuracy at that length, the rest filled in, then smoothed (``rankings.smoothing``)."""
+        return smooth(self.space, fill(self.space, self.means(self.length))).scores

@@ -117,8 +117,8 @@ class CompleteRow(RankingRow):
         interval: 95 % interval of the score.
         smoothed: score smoothed over neighbors.
         estimate: expected score.
-        top3: probability of being among the three truly best.
-        tie: number of a group within which no configuration is better than another with 90 %.
+        top3: probability of being among the three best, given the noise of the estimates.
+        tie: number of a group within which no configuration is better than another with 90 %, given that noise.
         rank: place, from 1.
     """
 
@@ -147,7 +147,7 @@ class Fusion(Schema):
     """What the estimate consists of.
 
     Attributes:
-        error: standard error of an estimate.
+        error: noise of an estimate: root mean squared difference from what its neighbors predict.
         productive: None where the ranking uses scores alone.
         said: description of the parts, where there are others than scores and productive convolutions.
         agreement: correlation of the scores with productive convolutions.

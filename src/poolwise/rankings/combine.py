@@ -1,0 +1,295 @@
+"""Combine accuracies on shared weights, proxy trainings and the count of productive convolutions by fixed shares.
+
+Each part is standardized over configurations and multiplied by its share; their sum is smoothed over neighboring poolings:
+
+    with proxy trainings       1/2 proxy trainings, 1/4 shared weights, 1/4 productive convolutions
+    without proxy trainings    2/3 accuracy on shared weights, 1/3 productive convolutions
+    without the count          1/2 proxy trainings, 1/2 shared weights; or the accuracy on shared weights as it is
+
+A part that is no more than noise has no share, and the other parts take it over; the count alone is not smoothed, as it has no
+noise. Shares are fixed because a few dozen
+configurations do not say which part is nearest to the truth: estimated weights lose more than they gain (Dawes, "The robust
+beauty of improper linear models in decision making", American Psychologist 1979; ``benchmarks/ranking/count_shares.py`` and
+``shares.py``).
+
+Shapes: P configurations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from poolwise.rankings.smoothing import equal, reliabilities, smooth
+from poolwise.spaces import Pooling
+
+COUNT_SHARE = 1 / 3  # of productive convolutions beside accuracies on shared weights
+CHANCE = 0.05  # probability that noise is taken for more
+FEWEST = 4  # pairs that a correlation says something with
+_PERMUTATIONS = 199  # of the scores, which show what noise looks like
+_FEW_PERMUTATIONS = 19  # in large spaces, where noise hardly varies and a permutation takes long
+_LARGE = 2000  # configurations
+_DRAWS = 2000
+_SURE = 0.9  # probability that one configuration is better than another, below which they tie
+
+Scores = Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Two signs that scores are more than noise, each with the figure that noise exceeds in 5 % of all cases.
+
+    Attributes:
+        agreement, chance: correlation with scores that have other errors.
+        reliability, noise: share of the variance that neighboring poolings predict.
+    """
+
+    agreement: float
+    chance: float
+    reliability: float
+    noise: float
+
+    @property
+    def smooth(self) -> bool:
+        """Neighboring poolings predict the scores better than chance."""
+        return self.reliability > self.noise
+
+    @property
+    def contradicts(self) -> bool:
+        """The scores go against the other ones by more than chance."""
+        return self.agreement < -self.chance
+
+    @property
+    def absent(self) -> bool:
+        """Neither sign is there, so the scores may be noise."""
+        return not self.smooth and self.agreement <= self.chance
+
+    @property
+    def found(self) -> bool:
+        """Either sign is enough, but not for smooth scores that contradict the other ones."""
+        return self.agreement > self.chance or (self.smooth and not self.contradicts)
+
+    def __str__(self) -> str:
+        return (
+            f"agree with scores on shared weights by {self.agreement:.2f} (chance up to {self.chance:.2f}), and neighbors"
+            f" predict {100 * self.reliability:.0f} % of their variance (chance up to {100 * self.noise:.0f} %)"
+        )
+
+
+def signal(poolings: Collection[Pooling], scores_P: Scores, other_P: Scores) -> Signal:
+    """Test whether ``scores_P`` are more than noise.
+
+    Chance is that of Fisher's z for the agreement with ``other_P``, and that of random permutations of the scores for their
+    reliability.
+    """
+    scores_P = np.asarray(scores_P, float)
+    assert len(scores_P) >= FEWEST, "Fisher's z needs four pairs"
+    generator = np.random.default_rng(0)
+    count = _PERMUTATIONS if len(scores_P) <= _LARGE else _FEW_PERMUTATIONS
+    orders_PN = np.stack([scores_P, *(generator.permutation(scores_P) for _ in range(count))], axis=1)
+    reliability, *noise = reliabilities(poolings, orders_PN)
+    return Signal(
+        correlation(scores_P, np.asarray(other_P, float)),
+        chance_correlation(len(scores_P)),
+        float(reliability),
+        float(np.quantile(noise, 1 - CHANCE)),
+    )
+
+
+def chance_correlation(pairs: int) -> float:
+    """Return the correlation that ``pairs`` (at least 4) of unrelated values exceed in 5 % of all cases (Fisher's z)."""
+    return float(np.tanh(NormalDist().inv_cdf(1 - CHANCE) / np.sqrt(pairs - 3)))
+
+
+@dataclass(frozen=True)
+class ProxyScores:
+    """Accuracies on shared weights and the scores of proxy trainings of the same configurations, as one score.
+
+    Attributes:
+        scores_P: float64 in the unit of ``shared_P``; not smoothed.
+        shared_P, proxy_P: the two parts.
+        shared, proxy: whether each is more than noise.
+    """
+
+    scores_P: np.ndarray
+    shared_P: np.ndarray
+    proxy_P: np.ndarray
+    shared: Signal
+    proxy: Signal
+
+    @property
+    def used(self) -> bool:
+        """The proxy trainings have a share."""
+        return self.proxy.found
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Part -> share, without a count."""
+        if not self.used:
+            return {"shared": 1.0}
+        return {"short": 0.5, "shared": 0.5} if self.shared.found else {"short": 1.0}
+
+    def __str__(self) -> str:
+        verdict = "they are noise, and shared weights alone count"
+        if self.used:
+            verdict = "they count half" if self.shared.found else "they alone count, shared weights are noise"
+        return f"{self.proxy}; {verdict}"
+
+
+def with_proxy_trainings(poolings: Collection[Pooling], shared_P: Scores, proxy_P: Scores) -> ProxyScores:
+    """Return both parts as one score: in equal shares, or the one that is more than noise; shared weights where none is."""
+    shared_P, proxy_P = np.asarray(shared_P, float), np.asarray(proxy_P, float)
+    both = ProxyScores(
+        shared_P, shared_P, proxy_P, signal(poolings, shared_P, proxy_P), signal(poolings, proxy_P, shared_P)
+    )
+    if not both.used:
+        return both
+    return replace(both, scores_P=_add({"short": proxy_P, "shared": shared_P}, both.shares, shared_P))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The combined estimate with its uncertainty.
+
+    Attributes:
+        smoothed_P: the scores without the count, smoothed over neighboring poolings.
+        estimate_P: float64, in the unit of the scores.
+        error: root mean squared difference between a configuration and what its neighbors predict, in the same unit. It holds
+            noise, not what is wrong with all scores alike.
+        reliability: share of the variance of the scores without the count that neighboring poolings predict; at most what two
+            halves of the scoring images agree on, where these are known.
+        count_reliability, agreement: the same of the count, and its correlation with the smoothed scores; None without a count.
+        shares: part -> share, those without one left out.
+    """
+
+    smoothed_P: np.ndarray
+    estimate_P: np.ndarray
+    error: float
+    reliability: float
+    count_reliability: float | None
+    agreement: float | None
+    shares: Mapping[str, float]
+
+    def ties(self) -> np.ndarray:
+        """Return the group [P] of each configuration, from 1: those that the best of the group is not better than with 90 %."""
+        order, group_P = np.argsort(-self.estimate_P, kind="stable"), np.zeros(len(self.estimate_P), np.int64)
+        edge, group, first = NormalDist().inv_cdf(_SURE) * np.sqrt(2) * self.error, 0, np.inf
+        for a in order:
+            if group == 0 or first - self.estimate_P[a] > edge:
+                group, first = group + 1, self.estimate_P[a]
+            group_P[a] = group
+        return group_P
+
+    def top(self, k: int) -> np.ndarray:
+        """Return the probability [P] of being among the k best: the share of draws around the estimate, by its error."""
+        generator = np.random.default_rng(0)
+        k = min(k, len(self.estimate_P))
+        hits_P = np.zeros(len(self.estimate_P))
+        for _ in range(_DRAWS):
+            drawn_P = self.estimate_P + self.error * generator.standard_normal(len(self.estimate_P))
+            hits_P[np.argpartition(-drawn_P, k - 1)[:k]] += 1
+        return hits_P / _DRAWS
+
+
+def combine(
+    poolings: Collection[Pooling],
+    scores: Scores | ProxyScores,
+    count_P: Scores | None = None,
+    *,
+    halves_2P: np.ndarray | None = None,
+    trained: Mapping[int, float] | None = None,
+) -> Estimate:
+    """Estimate the order of the configurations from their scores and the count.
+
+    Args:
+        poolings: a space, or some of its configurations.
+        scores: accuracies on shared weights, higher is better, or these and proxy trainings.
+        count_P: a ranking that needs no training, as productive convolutions; None for the scores alone, which are then not
+            smoothed unless proxy trainings are part of them.
+        halves_2P: the same accuracies from two disjoint halves of the images.
+        trained: index of a configuration -> mean accuracy of its stand-alone trainings. A part that contradicts these beyond
+            chance has no share.
+    """
+    if isinstance(scores, ProxyScores) and not scores.used:
+        scores = scores.shared_P
+    proxies = scores if isinstance(scores, ProxyScores) else None
+    scores_P = proxies.scores_P if proxies else np.asarray(scores, float)
+    parts = {"short": proxies.proxy_P, "shared": proxies.shared_P} if proxies else {"scores": scores_P}
+    shares = proxies.shares if proxies else {"scores": 1.0}
+    bound = 1.0 if proxies else _split_half(halves_2P)
+    smoothed, count, agreement = smooth(poolings, scores_P), None, None
+    if count_P is not None:
+        count_P = np.asarray(count_P, float)
+        parts["productive"], count = count_P, smooth(poolings, count_P)
+        agreement = correlation(smoothed.scores, count_P)
+        shares = _shares_with_count(poolings, shares, scores_P, count_P, trained or {})
+    combined_P = _add(parts, shares, parts.get("shared", scores_P)) if "productive" in shares else scores_P
+    spread = 0.0 if equal(combined_P) else float(np.std(combined_P))
+    estimate = smooth(poolings, combined_P)
+    as_it_is = ("productive" in shares and len(shares) == 1) or (count_P is None and not proxies)
+    return Estimate(
+        smoothed.scores,
+        combined_P if as_it_is else estimate.scores,
+        spread * (1 - min(estimate.reliability, bound)) ** 0.5,
+        min(smoothed.reliability, bound),
+        count.reliability if count else None,
+        agreement,
+        shares,
+    )
+
+
+def _shares_with_count(
+    poolings: Collection[Pooling],
+    shares: dict[str, float],
+    scores_P: np.ndarray,
+    count_P: np.ndarray,
+    trained: Mapping[int, float],
+) -> dict[str, float]:
+    """Return the shares of all parts that are more than noise, the count among them."""
+    if len(scores_P) >= FEWEST:
+        of_scores, of_count = signal(poolings, scores_P, count_P), signal(poolings, count_P, scores_P)
+        scores_noise = of_scores.absent or _contradicted(scores_P, trained)
+        count_noise = of_count.absent or _contradicted(count_P, trained)
+        if count_noise or (of_count.contradicts and not scores_noise):
+            return shares
+        if scores_noise:
+            return {"productive": 1.0}
+    if "short" not in shares:
+        return {"scores": 1 - COUNT_SHARE, "productive": COUNT_SHARE}
+    others = [part for part in (*shares, "productive") if part != "short"]
+    return {"short": 0.5, **dict.fromkeys(others, 0.5 / len(others))}
+
+
+def _contradicted(part_P: np.ndarray, trained: Mapping[int, float]) -> bool:
+    """Return whether a part goes against the accuracies of stand-alone trainings by more than chance."""
+    if len(trained) < FEWEST:
+        return False
+    accuracies = np.array(list(trained.values()))
+    return correlation(part_P[list(trained)], accuracies) < -chance_correlation(len(trained))
+
+
+def _add(parts: Mapping[str, np.ndarray], shares: Mapping[str, float], unit_P: np.ndarray) -> np.ndarray:
+    """Return the sum of the standardized parts by their shares, with the mean and the unit of ``unit_P``."""
+    sum_P = sum(share * standardize(parts[part]) for part, share in shares.items())
+    return unit_P.mean() + (1.0 if equal(unit_P) else float(np.std(unit_P))) * np.asarray(sum_P)
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Pearson's correlation; 0 where one of them is constant."""
+    return float(np.mean(standardize(first) * standardize(second)))
+
+
+def standardize(values: np.ndarray) -> np.ndarray:
+    """Return the values with mean 0 and standard deviation 1; 0 where all are equal."""
+    return np.zeros(len(values)) if equal(values) else (values - np.mean(values)) / np.std(values)
+
+
+def _split_half(halves_2P: np.ndarray | None) -> float:
+    """Return the reliability of the mean of two halves (Spearman-Brown); 1 where there are none to compare."""
+    if halves_2P is None:
+        return 1.0
+    r = max(correlation(halves_2P[0], halves_2P[1]), 0.0)
+    return 2 * r / (1 + r)
