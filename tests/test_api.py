@@ -55,7 +55,7 @@ def test_same_seed_same_bytes_other_seed_others(finished, tmp_path, tiny_setting
     api.run(tiny_settings, tmp_path / "again", source=tiny_source)
     assert ranking_bytes(tmp_path / "again") == ranking_bytes(finished)
     assert torch.equal(state, torch.get_rng_state())
-    other = poolwise.Config.from_flat({**tiny_settings.to_json(), "seed": 1})
+    other = poolwise.Config.from_flat({**tiny_settings.to_flat(), "seed": 1})
     api.run(other, tmp_path / "other", source=tiny_source)
     assert ranking_bytes(tmp_path / "other") != ranking_bytes(finished)
 
@@ -136,7 +136,7 @@ def test_changed_images_are_noticed(finished, tiny_source):
 
 
 def test_infinite_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_settings, tiny_source):
-    config = poolwise.Config.from_flat({**tiny_settings.to_json(), "lr": 1e38})
+    config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "lr": 1e38})
     with pytest.raises(
         RunFailure, match=r"step \d+ of 30: the loss is (nan|inf), configuration \d.*SuperNet \d, learning rate"
     ):
@@ -148,7 +148,7 @@ def test_infinite_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_settings, t
 
 
 def test_report_escapes_what_users_name(tmp_path, tiny_settings, image_folder):
-    config = poolwise.Config.from_flat({**tiny_settings.to_json(), "data": f"folder:{image_folder}", "image_size": 12})
+    config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "data": f"folder:{image_folder}", "image_size": 12})
     poolwise.run(config, tmp_path / "<script>alert(1)<")
     page = (tmp_path / "<script>alert(1)<" / "report.html").read_text()
     assert "&lt;b&gt;cats" in page

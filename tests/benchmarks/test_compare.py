@@ -139,7 +139,7 @@ def test_a_table_that_does_not_fit(tmp_path):
     rows = [{"pooling": str(p), "accuracies": [0.5, 0.6], "mean": 0.55, "std": 0.07} for p in space]
     measured = {
         "space": space.to_json(), "seeds": [1, 2], "results": rows, "failed": [],
-        "settings": {**poolwise.Config().to_json()},
+        "settings": {**poolwise.Config().to_flat()},
     }  # fmt: skip
     tables.write(tmp_path / "nine", "nine", measured)
     with pytest.raises(RequestError, match="table nine does not fit resnet20: it is of 9 layers with 3 poolings"):
@@ -147,7 +147,7 @@ def test_a_table_that_does_not_fit(tmp_path):
 
 
 def test_own_table_with_zero_cost_scores(tmp_path, tiny_settings, tiny_source):
-    config = poolwise.Config.from_flat({**tiny_settings.to_json(), "retrain_steps": 1})
+    config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "retrain_steps": 1})
     truth = api.exhaustive(config, tmp_path / "run", source=tiny_source, table=tmp_path / "mine")
     config = CompareConfig(tmp_path / "mine", controls=["macs", "naswot"], seeds=[1, 2], resamples=20)
     value = api.compare(config, tmp_path / "out", source=tiny_source)

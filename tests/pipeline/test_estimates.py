@@ -64,7 +64,7 @@ def test_a_budget_is_kept_and_used(tiny_settings, tiny_source, slow_machine, sec
     fitted = fit(config, seconds, STAGES, [], tiny_source)
     planned = plan(resolve(fitted, tiny_source), STAGES)
     assert 0.7 * seconds < planned.seconds <= seconds
-    assert fitted.search.supernets == max(min(2, fitted.search.steps // estimates.STEPS_A_SUPERNET), 1)
+    assert fitted.search.supernets == max(min(2, fitted.search.steps // estimates.STEPS_PER_SUPERNET), 1)
 
 
 def test_a_budget_changes_nothing_that_was_given(tiny_settings, tiny_source, slow_machine):

@@ -127,7 +127,7 @@ def test_a_verdict_that_an_earlier_version_left_is_removed(finished):
     config = Config.from_flat(request["settings"])
     rows = [row["pooling"] for row in finished.read("ranking.json", "")["ranking"] if row["pooling"] != pick]
     limited = config.replace(only=tuple(rows))
-    finished.save_request({**request, "settings": limited.to_json()})
+    finished.save_request({**request, "settings": limited.to_flat()})
     assert graph.misfits(finished) == VERDICT
     api.report(finished.path)
     assert verdict(finished) == []

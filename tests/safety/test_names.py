@@ -232,8 +232,8 @@ def test_nothing_listens_on_a_port(named, tmp_path, workers):
     """A search, also in worker processes, looked at many times while it runs."""
     config = json.loads((named / "run.json").read_text())["settings"]
     code = (
-        "import json, sys\nfrom poolwise import api\nfrom poolwise.config import Settings\n"
-        "if __name__ == '__main__':\n    api.search(Settings.from_flat(json.loads(sys.argv[1])), sys.argv[2])\n"
+        "import json, sys\nfrom poolwise import api\nfrom poolwise.config import Config\n"
+        "if __name__ == '__main__':\n    api.search(Config.from_flat(json.loads(sys.argv[1])), sys.argv[2])\n"
     )
     (tmp_path / "do.py").write_text(code)
     asked = json.dumps({**config, "steps": 16, "block": 4, "workers": workers})

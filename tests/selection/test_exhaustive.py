@@ -35,13 +35,13 @@ def test_listed_poolings_stopped_and_begun_again(tmp_path, tiny_settings, source
 
 
 def test_another_request_on_the_same_folder(tmp_path, tiny_settings, source):
-    path, plain = tmp_path / "run", tiny_settings.to_json()
+    path, plain = tmp_path / "run", tiny_settings.to_flat()
     api.exhaustive(tiny_settings, path, configs=FEW[:1], source=source)
     with pytest.raises(RequestError, match=r"another request \(lr 0.05, now 0.1\)"):
-        api.exhaustive(poolwise.Config(**{**plain, "lr": 0.1}), path, configs=FEW[:1], source=source)
+        api.exhaustive(poolwise.Config.from_flat({**plain, "lr": 0.1}), path, configs=FEW[:1], source=source)
     with pytest.raises(RequestError, match="another request \\(configs"):
         api.exhaustive(tiny_settings, path, configs=FEW[:2], source=source)
-    api.exhaustive(poolwise.Config(**{**plain, "workers": 2}), path, configs=FEW[:1], source=source)
+    api.exhaustive(poolwise.Config.from_flat({**plain, "workers": 2}), path, configs=FEW[:1], source=source)
     api.search(tiny_settings, tmp_path / "search", source=source)
     with pytest.raises(RequestError, match="run of another kind"):
         api.exhaustive(tiny_settings, tmp_path / "search", source=source)
@@ -69,7 +69,7 @@ def test_the_old_keyword_still_lists_and_warns(tmp_path, tiny_settings, source):
 
 
 def test_failures_are_kept_and_repeated_on_request(tmp_path, tiny_settings, source):
-    config = poolwise.Config(**{**tiny_settings.to_json(), "lr": 1e38, "retrain_seeds": 1})
+    config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "lr": 1e38, "retrain_seeds": 1})
     value = api.exhaustive(config, tmp_path / "run", configs=FEW[:2], source=source)
     assert [failure["pooling"] for failure in value["failed"]] == FEW[:2]
     notes = []
@@ -86,7 +86,7 @@ def test_failures_are_kept_and_repeated_on_request(tmp_path, tiny_settings, sour
 
 def test_table_of_all(tmp_path, tiny_settings, source):
     threads = torch.get_num_threads()
-    config = poolwise.Config(**{**tiny_settings.to_json(), "retrain_steps": 2})
+    config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "retrain_steps": 2})
     value = api.exhaustive(config, tmp_path / "run", source=source, table=tmp_path / "mine")
     table = tables.load(tmp_path / "mine")
     assert (table.name, table.seeds, table.truth) == ("mine", [1, 2], "mean")
@@ -103,9 +103,9 @@ def test_table_of_all(tmp_path, tiny_settings, source):
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_numbers(tmp_path, tiny_settings, source):
-    config = poolwise.Config(**{**tiny_settings.to_json(), "threads": 1})
+    config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "threads": 1})
     one = api.exhaustive(config, tmp_path / "one", configs=FEW, source=source)
-    parallel = poolwise.Config(**{**config.to_flat(), "workers": 2})
+    parallel = poolwise.Config.from_flat({**config.to_flat(), "workers": 2})
     path = tmp_path / "two"
     with pytest.raises(Interrupted):
         api.exhaustive(parallel, path, configs=FEW, source=source, listener=After(7))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import click
 
@@ -26,37 +26,11 @@ class SettingType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
-        if self.setting.can_be_auto and value == AUTO:
-            return AUTO
         try:
-            return self._parsed(value)
+            return self.setting.parse(value)
         except ValueError:
             flag = self.setting.name.replace("_", "-")
             raise RequestError(f"{flag} {value[:60]!r}: {self.setting.allowed} is allowed") from None
-
-    def _parsed(self, text: str) -> Any:
-        for kind in self.setting.kinds:
-            if kind in (int, float):
-                return _number(kind, text)
-            if get_origin(kind) is tuple:
-                parts = [part.strip() for part in text.split(",") if part.strip()]
-                return tuple(
-                    _number(int, part) if get_args(kind)[0] is not str and _counts(kind) else part for part in parts
-                )
-        return text
-
-
-def _counts(kind: Any) -> bool:
-    """Whether a tuple type holds whole numbers."""
-    inner = get_args(kind)[0]
-    return inner is int or (bool(get_args(inner)) and get_args(inner)[0] is int)
-
-
-def _number(kind: type, text: str) -> Any:
-    """A number in ASCII digits of a sensible length."""
-    if not text.isascii() or "_" in text or len(text) > 40:
-        raise ValueError(text)
-    return kind(text)
 
 
 def _metavar(setting: Setting) -> str:

@@ -64,6 +64,23 @@ class Setting:
         words = _allowed(self)
         return f"auto or {words}" if self.can_be_auto else words
 
+    def parse(self, text: str) -> Any:
+        """Return text as a value of this setting: a number, ``auto``, true or false, or a list separated by commas.
+
+        Bounds are checked when a ``Config`` is built. Raises ValueError where the text has another form.
+        """
+        if self.can_be_auto and text == sections.AUTO:
+            return text
+        if bool in self.kinds:
+            return {"true": True, "false": False}[text] if text in ("true", "false") else _refuse(text)
+        for kind in self.kinds:
+            if kind in (int, float):
+                return _number(kind, text)
+            if get_origin(kind) is tuple:
+                parts = [part.strip() for part in text.split(",") if part.strip()]
+                return tuple(_number(int, part) if self.name == "poolings" else part for part in parts)
+        return text
+
 
 class Config(BaseModel):
     """A validated, frozen request.
@@ -187,6 +204,17 @@ def settings() -> dict[str, Setting]:
                 str(own_name), name if section else "", field, text, None if off is None else str(off), own
             )
     return found
+
+
+def _number(kind: type, text: str) -> Any:
+    """A number in ASCII digits of a sensible length."""
+    if not text.isascii() or "_" in text or len(text) > 40:
+        raise ValueError(text)
+    return kind(text)
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(text)
 
 
 def _kinds(annotation: Any) -> list[Any]:
