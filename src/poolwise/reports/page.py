@@ -36,7 +36,7 @@ E = TypeVar("E", bound=Schema)
 def write(folder: RunFolder) -> Path:
     """Write ``figures/*.svg`` and ``report.html``; returns the page's path. RequestError where nothing is ranked yet."""
     request = folder.load(TrainingRequest)
-    config = Config.from_flat(request.config)
+    config = Config.from_flat(request.settings)
     ranking = folder.load(CompleteRanking)
     refined = folder.find(RefineFile)
     picks = picks_of(folder, config)
@@ -61,7 +61,7 @@ def write(folder: RunFolder) -> Path:
         .get_template("page.html.j2")
         .render(
             request=request,
-            config=config,
+            settings=config.to_flat(),
             method=config.search.method,
             has_entropy=any(event.entropy is not None for event in progress),
             ranking=ranking,

@@ -69,7 +69,7 @@ class ExhaustiveFile(FileSchema):
     failed: tuple[FailedTraining, ...]
     noise: Number | None = None
     ceiling: Number | None = None
-    config: ExhaustiveSettings
+    settings: ExhaustiveSettings
     data: ExhaustiveImages
 
 

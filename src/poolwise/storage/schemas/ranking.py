@@ -89,7 +89,7 @@ class RankingFile(FileSchema, Environment):
     branching: Omittable[tuple[BranchingCheck, ...]] = None
     supernets: Omittable[SuperNets] = None
     ranked_by: Omittable[Text] = None
-    config: Object
+    settings: Object
     data: Images
     spent: dict[str, Count]
     precision: Text

@@ -21,7 +21,7 @@ class RunFile(FileSchema):
 
     FILE: ClassVar[str] = "run.json"
 
-    config: Omittable[Object] = None
+    settings: Omittable[Object] = None
     stages: Omittable[tuple[Text, ...]] = None
     commands: Omittable[tuple[Text, ...]] = None
     poolings: tuple[PoolingName, ...] | None = None
@@ -69,7 +69,7 @@ class Calibration(Schema):
 class TrainingRequest(RunFile, Environment):
     """``run.json`` of a run that trains or ranks."""
 
-    config: Object
+    settings: Object
     stages: tuple[Text, ...]
     commands: tuple[Text, ...]
     space: Space
