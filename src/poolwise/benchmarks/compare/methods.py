@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
-from poolwise.config import AUTO, Config, preset
+from poolwise.config import AUTO, Config, preset, settings
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.selection import strategies
 from poolwise.supernets import samplers
@@ -96,11 +96,11 @@ def _sampler_spec(text: str, sampler: type[samplers.Sampler], variant: str | Non
 
 def _parse_variant(text: str, sampler: type[samplers.Sampler], variant: str) -> dict[str, Any]:
     """Parse ``field=value;field=value``, the part of ``text`` after the @."""
-    settings_names = {field.name for field in fields(Config)}
+    names = set(settings())
     values: dict[str, Any] = {}
     for part in variant.split(";"):
         field, equals, value = (piece.strip() for piece in part.partition("="))
-        if field in settings_names - set(VARIANT_FIELDS):
+        if field in names - set(VARIANT_FIELDS):
             raise RequestError(
                 f"{text}: {field} is the same for all methods and cannot be varied. Allowed are {', '.join(VARIANT_FIELDS)}"
             )
@@ -118,13 +118,12 @@ def _parse_variant(text: str, sampler: type[samplers.Sampler], variant: str) -> 
 
 
 def _parse_value(text: str, field: str, value: str) -> Any:
-    """Convert a value to the type of this field of Settings."""
+    """Convert a value to the type of this setting."""
     if field in ("supernets", "short") and value == AUTO:
         return value
-    hint = get_type_hints(Config)[field]
-    kinds = get_args(hint) or (hint,)
+    one = settings()[field]
     for kind in (int, float, str):
-        if kind in kinds:
+        if kind in one.kinds or (kind is str and one.choices):
             try:
                 return kind(value)
             except ValueError:
