@@ -61,7 +61,7 @@ def write(folder: RunFolder) -> Path:
         .get_template("page.html.j2")
         .render(
             request=request,
-            settings=config.to_flat(),
+            config=config,
             method=config.search.method,
             has_entropy=any(event.entropy is not None for event in progress),
             ranking=ranking,
