@@ -170,13 +170,13 @@ def test_a_run_loads_once_resolves_once_and_plans_once(tiny_settings, tiny_sourc
         autotuning, "resolve", lambda *args, **options: resolved.append(1) or original(*args, **options)
     )
     monkeypatch.setattr(runner, "resolve", lambda *args, **options: pytest.fail("resolved again"))
-    plan = runner.planning.plan
+    plan = runner.estimates.plan
 
     def counted(experiment, stages, *args):
         planned.append(list(stages))
         return plan(experiment, stages, *args)
 
-    monkeypatch.setattr(runner.planning, "plan", counted)
+    monkeypatch.setattr(runner.estimates, "plan", counted)
     config = tiny_settings.replace(**GIVEN, steps=4, retrain_steps=2, retrain_seeds=1)
     api.run(config, tmp_path / "run")
     assert (len(loaded), len(resolved)) == (1, 1)
