@@ -103,7 +103,7 @@ def _shares(weights_R: np.ndarray | None, rows: int) -> np.ndarray:
 
 
 def _warm(logits_RM: np.ndarray, shares_R: np.ndarray, start_M: np.ndarray) -> np.ndarray | None:
-    """Return potentials after plain Newton steps from ``start_M``, or None unless every step reduces the imbalance."""
+    """Return balanced potentials after a few plain Newton steps from ``start_M``, or None if they do not converge."""
     potentials_M, before = start_M, np.inf
     for _ in range(WARM_ITERATIONS):
         assignment_RM = softmax(logits_RM + potentials_M)
