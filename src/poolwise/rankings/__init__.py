@@ -1,1 +1,1 @@
-"""Scores of all configurations, proxy trainings, and the order made from them."""
+"""Rankings: score all configurations on the SuperNets, run proxy trainings, and combine both into one order."""

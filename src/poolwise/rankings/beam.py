@@ -1,8 +1,8 @@
-"""A beam over pooling positions: what is scored of a space that is too large to be scored whole. Knows no network.
+"""Beam search over pooling positions, for spaces that are too large to score every configuration. No network is used.
 
-The space is a tree: the first pooling position, the second, and so on. A node stands for all configurations that begin as
-it does, and is worth what the best of its members that were scored is worth. Level by level, the ``width`` best nodes are
-kept, every next position of each is tried, and of each node so made the same number of members is scored.
+The space is a tree: level 1 is the first pooling position, level 2 the second, and so on. A node stands for all
+configurations that start with its positions; its value is the best score among its scored members. At each level the
+``width`` best nodes are expanded by every next position, and the same number of members of each new node is scored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from poolwise.spaces import Pooling, PoolingSpace, uniform_below
 
-MEMBERS_PER_NODE = 2  # configurations scored of each node that is opened
+MEMBERS_PER_NODE = 2  # configurations scored per expanded node
 _Stages = tuple[int, ...]
 
 
@@ -24,13 +24,14 @@ def beam(
     generator: np.random.Generator,
     first: Sequence[Pooling] = (),
 ) -> dict[Pooling, float]:
-    """Everything that was scored, in the order of the space.
+    """Return the scores of all configurations that a beam search scored, in the order of the space.
 
     Args:
-        width: nodes that are kept of a level; with as many as the widest level has, all members are scored.
-        score: scores of configurations, higher is better; called once a level with what was not scored before.
-        generator: draws the members that stand for a node.
-        first: what is scored in any case.
+        space: The space to search.
+        width: Nodes kept per level. At the size of the widest level, all configurations are scored.
+        score: Scores configurations, higher is better. Called at most once per level with those not scored before.
+        generator: Draws the members that represent a node.
+        first: Configurations that are always scored.
     """
     told: dict[Pooling, float] = {}
 
@@ -51,7 +52,7 @@ def beam(
 
 
 def _members(space: PoolingSpace, node: _Stages, generator: np.random.Generator) -> list[Pooling]:
-    """Up to MEMBERS_PER_NODE members of a node, uniformly drawn; they follow each other in the order of the space."""
+    """Draw up to MEMBERS_PER_NODE members of a node uniformly. Members of a node are contiguous in the space."""
     first, count = space.below(node), space.completions(node)
     if count <= MEMBERS_PER_NODE:
         return [space[first + i] for i in range(count)]
@@ -59,7 +60,7 @@ def _members(space: PoolingSpace, node: _Stages, generator: np.random.Generator)
 
 
 def _best(told: dict[Pooling, float], nodes: Sequence[_Stages]) -> dict[_Stages, float]:
-    """The best score of what was scored in each node, all of one level."""
+    """Return the best score among the scored members of each node. All ``nodes`` are of one level."""
     best = dict.fromkeys(nodes, -np.inf)
     level = len(nodes[0]) if nodes else 0
     for pooling, value in told.items():

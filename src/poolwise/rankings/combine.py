@@ -1,16 +1,15 @@
 """Combine accuracies on shared weights, proxy trainings and the count of productive convolutions by fixed shares.
 
-Each part is standardized over configurations and multiplied by its share; their sum is smoothed over neighboring poolings:
+Each part is standardized over configurations and multiplied by its share. The sum is smoothed over neighboring configurations:
 
     with proxy trainings       1/2 proxy trainings, 1/4 shared weights, 1/4 productive convolutions
     without proxy trainings    2/3 accuracy on shared weights, 1/3 productive convolutions
-    without the count          1/2 proxy trainings, 1/2 shared weights; or the accuracy on shared weights as it is
+    without the count          1/2 proxy trainings, 1/2 shared weights; or the unmodified accuracy on shared weights
 
-A part that is no more than noise has no share, and the other parts take it over; the count alone is not smoothed, as it has no
-noise. Shares are fixed because a few dozen
-configurations do not say which part is nearest to the truth: estimated weights lose more than they gain (Dawes, "The robust
-beauty of improper linear models in decision making", American Psychologist 1979; ``benchmarks/ranking/count_shares.py`` and
-``shares.py``).
+A part that is indistinguishable from noise is dropped and its share goes to the other parts. If only the count remains, it is
+not smoothed, because it has no noise. Shares are fixed because a few dozen configurations are too few to estimate them:
+estimated weights lose more than they gain (Dawes, "The robust beauty of improper linear models in decision making", American
+Psychologist 1979; ``benchmarks/ranking/count_shares.py`` and ``shares.py``).
 
 Shapes: P configurations.
 """
@@ -26,12 +25,12 @@ import numpy as np
 from poolwise.rankings.smoothing import equal, reliabilities, smooth
 from poolwise.spaces import Pooling
 
-COUNT_SHARE = 1 / 3  # of productive convolutions beside accuracies on shared weights
-CHANCE = 0.05  # probability that noise is taken for more
-FEWEST = 4  # pairs that a correlation says something with
-_PERMUTATIONS = 199  # of the scores, which show what noise looks like
-_FEW_PERMUTATIONS = 19  # in large spaces, where noise hardly varies and a permutation takes long
-_LARGE = 2000  # configurations
+COUNT_SHARE = 1 / 3  # share of productive convolutions when combined with accuracies on shared weights
+CHANCE = 0.05  # significance level: probability that noise is taken for a signal
+FEWEST = 4  # pairs needed to test a correlation
+_PERMUTATIONS = 199  # random permutations of the scores, which estimate the distribution under noise
+_FEW_PERMUTATIONS = 19  # the same in large spaces, where noise varies little and a permutation is slow
+_LARGE = 2000  # configurations above which a space counts as large
 _DRAWS = 2000
 _SURE = 0.9  # probability that one configuration is better than another, below which they tie
 
@@ -40,11 +39,11 @@ Scores = Sequence[float] | np.ndarray
 
 @dataclass(frozen=True)
 class Signal:
-    """Two signs that scores are more than noise, each with the figure that noise exceeds in 5 % of all cases.
+    """Two tests of whether scores are more than noise, each with the value that noise exceeds in 5 % of all cases.
 
     Attributes:
-        agreement, chance: correlation with scores that have other errors.
-        reliability, noise: share of the variance that neighboring poolings predict.
+        agreement, chance: Correlation with scores whose errors are independent, and its threshold.
+        reliability, noise: Share of the variance that neighboring configurations predict, and its threshold.
     """
 
     agreement: float
@@ -54,22 +53,22 @@ class Signal:
 
     @property
     def smooth(self) -> bool:
-        """Neighboring poolings predict the scores better than chance."""
+        """Whether neighboring configurations predict the scores better than chance."""
         return self.reliability > self.noise
 
     @property
     def contradicts(self) -> bool:
-        """The scores go against the other ones by more than chance."""
+        """Whether the correlation with the other scores is significantly negative."""
         return self.agreement < -self.chance
 
     @property
     def absent(self) -> bool:
-        """Neither sign is there, so the scores may be noise."""
+        """Whether both tests fail, so that the scores may be noise."""
         return not self.smooth and self.agreement <= self.chance
 
     @property
     def found(self) -> bool:
-        """Either sign is enough, but not for smooth scores that contradict the other ones."""
+        """Whether the scores are more than noise: they agree with the others, or are smooth and do not contradict them."""
         return self.agreement > self.chance or (self.smooth and not self.contradicts)
 
     def __str__(self) -> str:
@@ -82,8 +81,8 @@ class Signal:
 def signal(poolings: Collection[Pooling], scores_P: Scores, other_P: Scores) -> Signal:
     """Test whether ``scores_P`` are more than noise.
 
-    Chance is that of Fisher's z for the agreement with ``other_P``, and that of random permutations of the scores for their
-    reliability.
+    The threshold of the agreement with ``other_P`` comes from Fisher's z, the threshold of the reliability from random
+    permutations of the scores.
     """
     scores_P = np.asarray(scores_P, float)
     assert len(scores_P) >= FEWEST, "Fisher's z needs four pairs"
@@ -106,12 +105,12 @@ def chance_correlation(pairs: int) -> float:
 
 @dataclass(frozen=True)
 class ProxyScores:
-    """Accuracies on shared weights and the scores of proxy trainings of the same configurations, as one score.
+    """One score per configuration from its accuracy on shared weights and its proxy trainings.
 
     Attributes:
-        scores_P: float64 in the unit of ``shared_P``; not smoothed.
-        shared_P, proxy_P: the two parts.
-        shared, proxy: whether each is more than noise.
+        scores_P: Combined scores, float64, in the unit of ``shared_P``, not smoothed.
+        shared_P, proxy_P: The two parts.
+        shared, proxy: Tests of whether each part is more than noise.
     """
 
     scores_P: np.ndarray
@@ -122,12 +121,12 @@ class ProxyScores:
 
     @property
     def used(self) -> bool:
-        """The proxy trainings have a share."""
+        """Whether the proxy trainings have a share."""
         return self.proxy.found
 
     @property
     def shares(self) -> dict[str, float]:
-        """Part -> share, without a count."""
+        """Share of each part, by name, before productive convolutions are added."""
         if not self.used:
             return {"shared": 1.0}
         return {"short": 0.5, "shared": 0.5} if self.shared.found else {"short": 1.0}
@@ -140,7 +139,7 @@ class ProxyScores:
 
 
 def with_proxy_trainings(poolings: Collection[Pooling], shared_P: Scores, proxy_P: Scores) -> ProxyScores:
-    """Return both parts as one score: in equal shares, or the one that is more than noise; shared weights where none is."""
+    """Combine both parts in equal shares. A part that is noise is dropped; if both are, shared weights alone count."""
     shared_P, proxy_P = np.asarray(shared_P, float), np.asarray(proxy_P, float)
     both = ProxyScores(
         shared_P, shared_P, proxy_P, signal(poolings, shared_P, proxy_P), signal(poolings, proxy_P, shared_P)
@@ -152,17 +151,18 @@ def with_proxy_trainings(poolings: Collection[Pooling], shared_P: Scores, proxy_
 
 @dataclass(frozen=True)
 class Estimate:
-    """The combined estimate with its uncertainty.
+    """Combined estimate with its uncertainty.
 
     Attributes:
-        smoothed_P: the scores without the count, smoothed over neighboring poolings.
-        estimate_P: float64, in the unit of the scores.
-        error: root mean squared difference between a configuration and what its neighbors predict, in the same unit. It holds
-            noise, not what is wrong with all scores alike.
-        reliability: share of the variance of the scores without the count that neighboring poolings predict; at most what two
-            halves of the scoring images agree on, where these are known.
-        count_reliability, agreement: the same of the count, and its correlation with the smoothed scores; None without a count.
-        shares: part -> share, those without one left out.
+        smoothed_P: Scores without the count, smoothed over neighboring configurations.
+        estimate_P: Combined estimate, float64, in the unit of the scores.
+        error: Standard error of an estimate, in the same unit: the root mean squared difference between a configuration and
+            the prediction from its neighbors. It includes noise but not errors that all scores have in common.
+        reliability: Share of the variance of the scores without the count that neighboring configurations predict; at most
+            the split-half reliability over the scoring images, if it is known.
+        count_reliability, agreement: Reliability of the count and its correlation with the smoothed scores; None without a
+            count.
+        shares: Share of each part by name. Parts without a share are omitted.
     """
 
     smoothed_P: np.ndarray
@@ -174,7 +174,7 @@ class Estimate:
     shares: Mapping[str, float]
 
     def ties(self) -> np.ndarray:
-        """Return the group [P] of each configuration, from 1: those that the best of the group is not better than with 90 %."""
+        """Return group_P, from 1. The best of a group is better than each of the others with less than 90 % probability."""
         order, group_P = np.argsort(-self.estimate_P, kind="stable"), np.zeros(len(self.estimate_P), np.int64)
         edge, group, first = NormalDist().inv_cdf(_SURE) * np.sqrt(2) * self.error, 0, np.inf
         for a in order:
@@ -184,7 +184,7 @@ class Estimate:
         return group_P
 
     def top(self, k: int) -> np.ndarray:
-        """Return the probability [P] of being among the k best: the share of draws around the estimate, by its error."""
+        """Return the probability [P] of being among the k best, from random draws around the estimate with its error."""
         generator = np.random.default_rng(0)
         k = min(k, len(self.estimate_P))
         hits_P = np.zeros(len(self.estimate_P))
@@ -205,13 +205,13 @@ def combine(
     """Estimate the order of the configurations from their scores and the count.
 
     Args:
-        poolings: a space, or some of its configurations.
-        scores: accuracies on shared weights, higher is better, or these and proxy trainings.
-        count_P: a ranking that needs no training, as productive convolutions; None for the scores alone, which are then not
-            smoothed unless proxy trainings are part of them.
-        halves_2P: the same accuracies from two disjoint halves of the images.
-        trained: index of a configuration -> mean accuracy of its stand-alone trainings. A part that contradicts these beyond
-            chance has no share.
+        poolings: A space, or some of its configurations.
+        scores: Accuracies on shared weights, alone or combined with proxy trainings; higher is better.
+        count_P: Productive convolutions, or another ranking that needs no training. If None, only the scores are used, and
+            they are not smoothed unless they include proxy trainings.
+        halves_2P: The same accuracies from two disjoint halves of the images.
+        trained: Mean accuracy of stand-alone trainings by index of the configuration. A part whose correlation with these
+            is significantly negative has no share.
     """
     if isinstance(scores, ProxyScores) and not scores.used:
         scores = scores.shared_P
@@ -248,7 +248,7 @@ def _shares_with_count(
     count_P: np.ndarray,
     trained: Mapping[int, float],
 ) -> dict[str, float]:
-    """Return the shares of all parts that are more than noise, the count among them."""
+    """Return the shares of all parts that are more than noise, including the count."""
     if len(scores_P) >= FEWEST:
         of_scores, of_count = signal(poolings, scores_P, count_P), signal(poolings, count_P, scores_P)
         scores_noise = of_scores.absent or _contradicted(scores_P, trained)
@@ -264,7 +264,7 @@ def _shares_with_count(
 
 
 def _contradicted(part_P: np.ndarray, trained: Mapping[int, float]) -> bool:
-    """Return whether a part goes against the accuracies of stand-alone trainings by more than chance."""
+    """Return whether a part correlates significantly negatively with the accuracies of stand-alone trainings."""
     if len(trained) < FEWEST:
         return False
     accuracies = np.array(list(trained.values()))
@@ -272,23 +272,23 @@ def _contradicted(part_P: np.ndarray, trained: Mapping[int, float]) -> bool:
 
 
 def _add(parts: Mapping[str, np.ndarray], shares: Mapping[str, float], unit_P: np.ndarray) -> np.ndarray:
-    """Return the sum of the standardized parts by their shares, with the mean and the unit of ``unit_P``."""
+    """Return the weighted sum of the standardized parts, rescaled to the mean and standard deviation of ``unit_P``."""
     sum_P = sum(share * standardize(parts[part]) for part, share in shares.items())
     return unit_P.mean() + (1.0 if equal(unit_P) else float(np.std(unit_P))) * np.asarray(sum_P)
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Return Pearson's correlation; 0 where one of them is constant."""
+    """Return Pearson's correlation; 0 if one argument is constant."""
     return float(np.mean(standardize(first) * standardize(second)))
 
 
 def standardize(values: np.ndarray) -> np.ndarray:
-    """Return the values with mean 0 and standard deviation 1; 0 where all are equal."""
+    """Return the values scaled to mean 0 and standard deviation 1; zeros if all are equal."""
     return np.zeros(len(values)) if equal(values) else (values - np.mean(values)) / np.std(values)
 
 
 def _split_half(halves_2P: np.ndarray | None) -> float:
-    """Return the reliability of the mean of two halves (Spearman-Brown); 1 where there are none to compare."""
+    """Return the reliability of the mean of two halves (Spearman-Brown); 1 without halves."""
     if halves_2P is None:
         return 1.0
     r = max(correlation(halves_2P[0], halves_2P[1]), 0.0)

@@ -1,10 +1,10 @@
-"""Short trainings of every configuration on weights of its own, judged by how fast their loss falls.
+"""Proxy training: train every configuration briefly from scratch and score it by how fast its loss falls.
 
-Weights that configurations share tell how good a configuration is on what the others made of them. Here each has its own:
-the same initial weights and the same batches for all with one seed, so that only the placement differs, and the mean
-training loss of the second half of the steps as the score. It needs no scoring pass, and after a few dozen steps it agrees
-with the truth where accuracy is still noise (training speed estimation: Ru et al., "Speedy Performance Estimation for
-Neural Architecture Search", NeurIPS 2021). Finished ones are in ``short.sqlite``.
+Accuracy on shared weights depends on what the other configurations did to them. In proxy training no weights are shared. All
+configurations of one seed start from the same weights and use the same batches, so only the downsampling differs. The score
+is the mean training loss over the second half of the steps. It needs no scoring pass, and after a few dozen steps it already
+predicts stand-alone accuracy, while measured accuracy is still noise (training speed estimation: Ru et al., "Speedy
+Performance Estimation for Neural Architecture Search", NeurIPS 2021). Results are stored in ``short.sqlite``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ PURPOSE = Purpose("short", weights="search", measured=False)
 
 
 def train(experiment: Experiment, folder: RunFolder, listener: Listener) -> None:
-    """Do the proxy trainings that are not recorded yet. Raises Interrupted on a request to stop; finished ones are kept."""
+    """Run the proxy trainings that are not recorded yet.
+
+    Raises:
+        Interrupted: If ``listener`` requests a stop. Finished trainings are kept.
+    """
     steps, seeds = short_trainings(experiment)
     if not seeds:
         return
@@ -45,10 +49,14 @@ def train(experiment: Experiment, folder: RunFolder, listener: Listener) -> None
 
 
 def scores(problem: Experiment, folder: RunFolder) -> dict[str, list[float]]:
-    """Configuration -> minus its mean training loss (nats) over the second half of the steps, one for each seed.
+    """Return the scores of each configuration, one per seed; empty if the run has no proxy trainings.
 
-    Empty where a run has no short trainings. A training that failed has the worst score of its seed. Raises RequestError where
-    some are not done, RunFailure where all failed.
+    A score is minus the mean training loss (nats) over the second half of the steps. A failed training gets the worst
+    score of its seed.
+
+    Raises:
+        RequestError: If some trainings are not finished.
+        RunFailure: If all trainings of a seed failed.
     """
     length, seeds = short_trainings(problem)
     found: dict[str, list[float]] = {}

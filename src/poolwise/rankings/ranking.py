@@ -1,4 +1,4 @@
-"""From scores to ranking.json: the estimate, its uncertainty, the order and the picks. Reads and writes files only."""
+"""Turn scores into ranking.json: the estimate, its uncertainty, the order and the picks. No network is run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TOP = 3
 
 
 def write(folder: RunFolder, value: dict[str, Any], fusion: bool | None) -> dict[str, Any]:
-    """Put what was scored in order and write it; stand-alone trainings that the run already holds are used."""
+    """Rank scored configurations and write ranking.json, using stand-alone trainings that the run already contains."""
     value = arrange(value, fusion, trained(folder))
     folder.write_json(OUTPUT, value)
     return value
 
 
 def trained(folder: RunFolder) -> dict[str, float]:
-    """Mean test accuracy of each configuration that the run trained stand-alone, at the greatest length of any."""
+    """Return the mean accuracy of each stand-alone trained configuration, over the trials with the most steps."""
     if not (folder.path / "trials.sqlite").exists():
         return {}
     done = [trial for trial in folder.trials().all() if trial["state"] == "done"]
@@ -40,12 +40,16 @@ def trained(folder: RunFolder) -> dict[str, float]:
 
 
 def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """The content of ranking.json, best first, from the same in any order.
+    """Return the content of ranking.json with its rows ordered best first.
 
-    With ``fusion`` configurations are ranked by the estimate of ``combine`` from their scores and productive convolutions;
-    without, by their scores (as published). None turns it on where proxy trainings are more than noise. With proxy trainings
-    the score of a configuration is made of the accuracy on shared weights and of these, smoothed over neighboring poolings.
-    Ties go to fewer MACs, then to the order of the space.
+    If proxy trainings are more than noise, the score of a configuration combines its accuracy on shared weights with them
+    and is smoothed over neighboring configurations. Ties go to fewer MACs, then to the order of the space.
+
+    Args:
+        value: Content of ranking.json with its rows in any order.
+        fusion: True ranks by the estimate of ``combine`` from scores and productive convolutions; False ranks by the
+            scores, as published; None ranks by the estimate if proxy trainings are more than noise.
+        trials: Mean accuracy of stand-alone trainings by configuration.
     """
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
     both = _both(value, rows)
@@ -56,7 +60,7 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     images = value["data"]["scoring_half"]
     chances_P, groups_P = combined.top(TOP), combined.ties()
     for a, row in enumerate(rows):
-        right = round(float(np.clip(row["score"], 0, 1)) * images)  # gains over a mean can lead a little beyond
+        right = round(float(np.clip(row["score"], 0, 1)) * images)  # averaged gains can leave [0, 1] slightly
         measured = binomtest(right, images)
         low, high = measured.proportion_ci(method="wilson")
         row |= {
@@ -83,12 +87,12 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
 
 
 def parts(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """shared_P and own_P: accuracy on shared weights, and the mean score of short trainings."""
+    """Return shared_P, the accuracies on shared weights, and own_P, the mean scores of proxy trainings."""
     return np.array([row["shared"] for row in rows]), np.array([np.mean(row["short"]) for row in rows])
 
 
 def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> ProxyScores | None:
-    """Combine shared weights and proxy trainings and set the scores of the rows accordingly; None without proxy trainings."""
+    """Combine shared weights and proxy trainings and set the scores of ``rows``. Return None without proxy trainings."""
     if "short" not in value:
         return None
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
@@ -101,7 +105,7 @@ def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> ProxyScores | No
 
 
 def _told(short: dict[str, Any], both: ProxyScores) -> dict[str, Any]:
-    """What short trainings are worth."""
+    """Return the summary of the proxy trainings: length, seeds, whether they are used, and a sentence."""
     trainings = f"{short['seeds']} short training{'' if short['seeds'] == 1 else 's'} of {short['length']} steps"
     said = f"{trainings} of every configuration: their losses {both}"
     return {"length": short["length"], "seeds": short["seeds"], "used": both.used, "said": said}
@@ -116,7 +120,7 @@ _PARTS = {
 
 
 def _fusion(combined: Estimate) -> dict[str, Any]:
-    """Return what the estimate is made of: its error, reliabilities, and the share of each part."""
+    """Return the error of the estimate, and the reliability and share of each part."""
     count = combined.shares.get("productive", 0.0)
     value: dict[str, Any] = {
         "error": combined.error,
@@ -134,7 +138,7 @@ def _fusion(combined: Estimate) -> dict[str, Any]:
 def _combined(
     rows: list[dict[str, Any]], fusion: bool, trials: Mapping[str, float], both: ProxyScores | None
 ) -> Estimate:
-    """Return the estimate of each row. ``both``: shared weights and proxy trainings, where the latter are used."""
+    """Return the estimate of each row. ``both`` is None unless proxy trainings are used."""
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
     count_P = np.array([row["productive"] for row in rows], float) if fusion else None
     trained = {a: trials[row["pooling"]] for a, row in enumerate(rows) if row["pooling"] in trials}
@@ -145,7 +149,7 @@ def _combined(
 
 
 def _control(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """A ranking that cost nothing: most first, ties in the order of the space; and its agreement with the scores."""
+    """Return the ranking by a count, highest first with ties in the order of the space, and its tau-b with the scores."""
     order = sorted(rows, key=lambda row: (-row[name], Pooling.parse(row["pooling"])))
     tau = kendall_tau_b([row[name] for row in rows], [row["score"] for row in rows])
     return {"ranking": [row["pooling"] for row in order], "tau_with_score": tau}

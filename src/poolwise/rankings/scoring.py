@@ -1,4 +1,4 @@
-"""Step 6: score every configuration, sharing what configurations with one prefix share."""
+"""Step 6 of the method: score every configuration. Activations of common prefixes are computed once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from poolwise.supernets.mixture import count_all
 from poolwise.supernets.state import SearchState
 from poolwise.training.workers import run_jobs
 
-RANKED_CONFIGURATIONS = LISTED  # of larger spaces, what the search visited is ranked, or what a beam comes by
+RANKED_CONFIGURATIONS = LISTED  # larger spaces are ranked in part: visited configurations, or a beam search
 
 
 def _score_batch(
@@ -41,7 +41,7 @@ def _score_batch(
     poolings: Sequence[Pooling],
     supernet_P: Sequence[int],
 ) -> np.ndarray:
-    """right_P of a pass over the i-th batch of the scoring half, here or in a worker."""
+    """Return right_P, correctly classified images of the i-th batch of the scoring half. Runs here or in a worker."""
     listener.check()
     right_P = count_all(networks, poolings, supernet_P, *problem.ranking_batches(turns).part(i), problem.precision)
     listener.advance()
@@ -49,14 +49,14 @@ def _score_batch(
 
 
 def _given(result: Any) -> np.ndarray:
-    """The result of a job, or the error that it ended with."""
+    """Return the result of a job, or raise the error that it ended with."""
     if isinstance(result, PoolwiseError):
         raise result
     return result
 
 
 def score_all(problem: Experiment, networks: list[SwitchableNet], panel: Panel, listener: Listener) -> np.ndarray:
-    """right_BP: rightly classified images of each configuration in each pass of the panel, shared out to the workers."""
+    """Return right_BP, correctly classified images per pass and configuration. Workers share the passes of ``panel``."""
     jobs = [
         (place, int(i), panel.turns, list(panel.poolings), owner_P.tolist())
         for place, (i, owner_P) in enumerate(zip(panel.batch_B, panel.owner_BP, strict=True))
@@ -65,25 +65,25 @@ def score_all(problem: Experiment, networks: list[SwitchableNet], panel: Panel, 
     for network in networks if parallel.workers > 1 else ():
         network.share_memory()
     results = run_jobs(problem, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
-    found = {job[0]: _given(result) for job, result in results}  # workers end in any order
+    found = {job[0]: _given(result) for job, result in results}  # workers finish in any order
     return np.stack([found[place] for place in range(len(jobs))])
 
 
 class Panel:
-    """Which SuperNet scores which configuration on which batch (``rank_on``), and what that comes to.
+    """Decide which SuperNet scores which configuration on which batch (``rank_on``), and compute the scores.
 
-    Turns go over the batches in rotation, so that there is one pass a batch.
+    Batch i belongs to turn i mod T, so every batch is evaluated once.
 
     Args:
-        problem: whose scoring half is gone through.
+        problem: Experiment whose scoring half is used.
         poolings: P configurations.
-        judge_TP: the SuperNet that scores each configuration in turn t.
-        weight_TP: what each turn counts.
+        judge_TP: SuperNet that scores each configuration in turn t.
+        weight_TP: Weight of each turn for each configuration.
 
     Attributes:
-        owner_BP: the SuperNet of each of B passes and configuration.
+        owner_BP: SuperNet for each of B passes and each configuration.
         turns: T.
-        batch_B, turn_B, images_B: batch, turn and images of each pass.
+        batch_B, turn_B, images_B: Index of the batch, turn and number of images of each pass.
     """
 
     def __init__(self, problem: Experiment, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
@@ -96,28 +96,28 @@ class Panel:
         self._half_B = self.batch_B // self.turns % 2
 
     def scores(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
-        """score_P from rightly classified images of all passes, or of one of the two halves of them."""
+        """Return score_P from the correctly classified images of all passes, or of one half (0 or 1) of them."""
         accuracy_TP = self.accuracies(right_BP, half)
         return accuracy_TP[0] if self.turns == 1 else pooled(accuracy_TP, self.weight_TP)
 
     def accuracies(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
-        """accuracy_TP in every turn, from the same."""
+        """Return accuracy_TP, the accuracy in every turn, from all passes or one half of them."""
         kept_B = np.ones(len(right_BP), bool) if half is None else self._half_B == half
         turn_TB = (np.arange(self.turns)[:, None] == self.turn_B) & kept_B
         return np.stack([right_BP[own_B].sum(0) / self.images_B[own_B].sum() for own_B in turn_TB])
 
     def halves(self, right_BP: np.ndarray) -> np.ndarray:
-        """score_2P from two disjoint halves of the images; [0, P] where there are too few passes."""
+        """Return score_2P from two disjoint halves of the images, or an empty [0, P] if there are too few passes."""
         if len(right_BP) < 2 * self.turns:
             return np.empty((0, right_BP.shape[1]))
         return np.stack([self.scores(right_BP, half) for half in (0, 1)])
 
 
 def pooled(accuracy_TP: np.ndarray, weight_TP: np.ndarray) -> np.ndarray:
-    """score_P from the accuracy in every turn.
+    """Return score_P from the accuracy in every turn.
 
-    SuperNets differ in how good they are on the whole, and so do their images. What a configuration gains or loses against
-    the mean of all in the same turn is what counts, so it is this that is averaged; the mean of all means is added.
+    SuperNets differ in their mean accuracy, and their images differ in difficulty. So the difference of each configuration
+    from the mean of its turn is averaged with the weights of the turns, and the grand mean is added.
     """
     gain_TP = accuracy_TP - accuracy_TP.mean(axis=1, keepdims=True)
     return accuracy_TP.mean() + (weight_TP * gain_TP).sum(axis=0)
@@ -131,9 +131,9 @@ def recalibrate(
     supernet_P: np.ndarray,
     listener: Listener,
 ) -> list[SwitchableNet]:
-    """The SuperNets with running averages for the configurations that ``supernet_P`` gives them.
+    """Return the SuperNets with BatchNorm statistics recalibrated for the configurations that ``supernet_P`` assigns.
 
-    As they are where ``norm`` is not ``recalibrated``. Runs in this process, on as many threads as the scoring.
+    Return them unchanged unless ``norm`` is ``recalibrated``. Runs in this process, with as many threads as the scoring.
     """
     batches = problem.calibration_batches
     if batches is None:
@@ -151,7 +151,11 @@ def recalibrate(
 
 
 def finished_search(experiment: Experiment, folder: RunFolder) -> SearchState:
-    """Return the state of the finished search in ``folder``. RequestError where it is not finished."""
+    """Return the state of the finished search in ``folder``.
+
+    Raises:
+        RequestError: If the search is not finished.
+    """
     state = SearchState(experiment)
     if not state.restore(folder) or not state.finished:
         raise RequestError(
@@ -166,17 +170,20 @@ def rank(
 ) -> dict[str, Any]:
     """Score the configurations of a finished search and write ``ranking.json``.
 
-    Of a space above RANKED_CONFIGURATIONS, the configurations that the search visited and the default are scored, or, with
-    ``rank_beam``, those that a beam search over pooling positions reaches.
+    In a space larger than RANKED_CONFIGURATIONS, only the default and the configurations that the search visited are
+    scored. With ``config.ranking.beam``, those that a beam search over pooling positions reaches are scored instead.
 
     Args:
-        experiment: of the run.
-        folder: of the run.
-        listener: gets progress and notes.
-        state: of the search where it is in memory (None: read from the checkpoint in ``folder``).
+        experiment: Experiment of the run.
+        folder: Folder of the run.
+        listener: Receives progress and notes.
+        state: State of the search. By default it is read from the checkpoint in ``folder``.
+
+    Returns:
+        The content of ``ranking.json``.
 
     Raises:
-        RequestError: the search is not finished.
+        RequestError: If the search is not finished.
     """
     state = state or finished_search(experiment, folder)
     scored = (
@@ -197,13 +204,13 @@ def rank(
 
 @dataclass(frozen=True)
 class Scored:
-    """What was scored, in the order of the space.
+    """Scored configurations, in the order of the space.
 
     Attributes:
         poolings: P configurations.
-        panel: by which SuperNets.
-        right_BP: rightly classified images of each pass under each.
-        rounds: configurations that were run together, whose common prefixes were computed once.
+        panel: The SuperNets that scored them.
+        right_BP: Correctly classified images per pass and configuration.
+        rounds: Groups of configurations that ran together, so that common prefixes were computed once.
     """
 
     poolings: list[Pooling]
@@ -213,7 +220,7 @@ class Scored:
 
 
 def _plain(problem: Experiment, state: SearchState, listener: Listener) -> Scored:
-    """The whole space, or what was visited of a large one, in one go."""
+    """Score the entire space, or the visited configurations of a large one, in one round."""
     poolings = _covered(problem, state)
     listener.start("rank", _passes(problem, state))
     panel, right_BP = _run(problem, state, poolings, listener)
@@ -221,7 +228,7 @@ def _plain(problem: Experiment, state: SearchState, listener: Listener) -> Score
 
 
 def _beamed(problem: Experiment, state: SearchState, listener: Listener) -> Scored:
-    """What a beam comes by, a level after the other."""
+    """Score the configurations that a beam search reaches, one round per level."""
     space, width = problem.space, problem.config.ranking.beam
     assert width is not None
     listener.start("rank", (space.poolings + 1) * _passes(problem, state))
@@ -243,14 +250,14 @@ def _beamed(problem: Experiment, state: SearchState, listener: Listener) -> Scor
 def _run(
     problem: Experiment, state: SearchState, poolings: Sequence[Pooling], listener: Listener
 ) -> tuple[Panel, np.ndarray]:
-    """Which SuperNets score ``poolings``, and right_BP."""
+    """Score ``poolings``. Return their panel and right_BP."""
     panel = _panel(problem, state, poolings)
     networks = recalibrate(problem, state.mixture.networks, poolings, panel.judge_TP[0], listener)
     return panel, score_all(problem, networks, panel, listener)
 
 
 def _passes(problem: Experiment, state: SearchState) -> int:
-    """Batches of one go through the scoring half, those that recalibrate norms among them."""
+    """Return the number of batches in one pass over the scoring half, including those for recalibration."""
     calibration = problem.calibration_batches
     turns = state.sampler.turns(problem.config.ranking.rank_on)
     return problem.ranking_batches(turns).parts + (calibration.parts if calibration else 0)
@@ -261,7 +268,7 @@ def _panel(problem: Experiment, state: SearchState, poolings: Sequence[Pooling])
 
 
 def _covered(problem: Experiment, state: SearchState) -> list[Pooling]:
-    """What is ranked, in the order of the space; of too many that were visited, those with the highest moving averages."""
+    """Return the configurations to rank, in the order of the space: all, or of a large space the best visited ones."""
     space = problem.space
     if space.size <= RANKED_CONFIGURATIONS:
         return list(space)
@@ -270,7 +277,7 @@ def _covered(problem: Experiment, state: SearchState) -> list[Pooling]:
 
 
 def coverage(problem: Experiment, scored: int) -> str:
-    """What was ranked, in a sentence."""
+    """Return a sentence that says which configurations are ranked."""
     config, size = problem.config, problem.space.size
     how = "those that the search visited, and the default"
     if config.ranking.beam:
@@ -281,9 +288,9 @@ def coverage(problem: Experiment, scored: int) -> str:
 def describe(
     problem: Experiment, state: SearchState, scored: Scored, alone: dict[str, list[float]] | None = None
 ) -> dict[str, Any]:
-    """What was scored, with its costs and what it came from, in the order of the space; ``ranked`` orders it.
+    """Return the content of ``ranking.json`` in the order of the space, for ``ranking.arrange`` to put in ranked order.
 
-    ``alone`` holds the scores of short trainings, where there are some.
+    ``alone`` holds the scores of proxy trainings by configuration, if there are any.
     """
     poolings, panel, right_BP = scored.poolings, scored.panel, scored.right_BP
     supernet_P, assignment_PM = state.sampler.supernet_of(poolings), state.sampler.assignment_of(poolings)
@@ -326,18 +333,17 @@ def describe(
 
 
 def _recalibration(problem: Experiment) -> dict[str, Any]:
-    """How many images recalibrated norms were averaged over, and at most how many at a time."""
+    """Return the number of images used to recalibrate BatchNorm and their batch size, or {} without recalibration."""
     batches = problem.calibration_batches
     return {"recalibration": {"images": len(batches), "batch": batches.batch_size}} if batches else {}
 
 
 def _macs(problem: Experiment, state: SearchState, scored: Scored) -> int:
-    """Multiply-adds of what was run, each SuperNet computing its own prefixes once a batch and round."""
+    """Return the MACs of the scoring. Each SuperNet computes a prefix once per batch and round."""
     panel, total = scored.panel, 0
     seen_T = [int(panel.images_B[panel.turn_B == turn].sum()) for turn in range(panel.turns)]
-    seen_T[0] += problem.ranked_images() - len(
-        problem.halves[1]
-    )  # what norms were recalibrated on, where there is but one turn
+    # images for recalibration, which requires a single turn
+    seen_T[0] += problem.ranked_images() - len(problem.halves[1])
     for poolings in scored.rounds:
         judge_TP, _ = state.sampler.judges_of(poolings, problem.config.ranking.rank_on)
         for judge_P, images in zip(judge_TP, seen_T, strict=True):

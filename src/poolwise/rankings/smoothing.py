@@ -1,6 +1,6 @@
-"""Smoothing over neighbouring positions: configurations that pool at almost the same places are almost as good.
+"""Smooth scores over neighboring configurations: those that downsample at almost the same positions are similarly good.
 
-Any scores can be smoothed, whatever made them; nothing but the space is used.
+Only the scores and the positions are used, so any scores can be smoothed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 
 from poolwise.spaces import Pooling, PoolingSpace, positions
 
-# A kernel narrower than half a layer leaves scores as they are, which leaving out the own score cannot notice.
+# A kernel narrower than half a layer does not smooth at all, and its leave-one-out error is meaningless.
 WIDTHS = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0)  # in layers
-_CELLS = 4_000_000  # entries of a block of rows x configurations in memory at once
-_REACH = 5.0  # widths beyond which the kernel, below 4e-6, counts as 0
+_CELLS = 4_000_000  # entries of a block (rows x configurations) in memory at once
+_REACH = 5.0  # the kernel, below 4e-6, is set to 0 beyond this many widths
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,11 @@ class Smoothed:
     """Scores after smoothing.
 
     Attributes:
-        scores: [P] float64, aligned with the space.
-        width: the kernel's width h in layers that left-out scores were predicted best with.
-        errors: mean squared error of predicting each score from the others, one for each width tried.
-        freedom: how many independent scores the smoothed ones are worth (trace of the smoother): P where nothing is
-            smoothed, 1 where all become one mean.
-        reliability: share of the scores' variance that their neighbours predict, 0 to 1; 0 for noise and for constants.
+        scores: [P] float64, in the order of the configurations passed.
+        width: Kernel width h in layers with the smallest leave-one-out error.
+        errors: Leave-one-out mean squared error by width.
+        freedom: Effective degrees of freedom (trace of the smoother): P without smoothing, 1 if all become one mean.
+        reliability: Share of the variance that neighbors predict, 0 to 1; 0 for noise and for constants.
     """
 
     scores: np.ndarray
@@ -41,17 +40,17 @@ class Smoothed:
 def smooth(
     poolings: Collection[Pooling], scores_P: Sequence[float] | np.ndarray, widths: Sequence[float] = WIDTHS
 ) -> Smoothed:
-    """Nadaraya-Watson mean with the kernel exp(-|dx|^2 / (2 h^2)) on pooling positions dx, h by leave-one-out.
+    """Return the Nadaraya-Watson mean with the kernel exp(-|dx|^2 / (2 h^2)) on differences dx of pooling positions.
 
-    Where numbers of poolings differ, ``space.positions`` says how far two are apart.
-
-    The estimate of a configuration counts its own score with weight 1. ``h`` is the width of ``widths`` (in layers) whose
-    estimates without the own score come closest to it (least mean squared error; the smaller width in a tie). Where a
-    configuration has no neighbour within reach the mean of all scores stands in. Exact for spaces of any size; time
-    grows with P^2 (seconds for 20,000), memory does not.
+    h is the width with the smallest leave-one-out mean squared error (the smaller one in a tie). A configuration without
+    a neighbor within reach is predicted by the mean of all scores. ``spaces.positions`` also defines distances between
+    configurations with different numbers of poolings. The result is exact for spaces of any size; time grows with P^2
+    (seconds for P = 20,000), memory does not.
 
     Args:
-        poolings: a space, or some of its configurations.
+        poolings: A space, or some of its configurations.
+        scores_P: One finite score per configuration.
+        widths: Candidate kernel widths in layers.
     """
     scores = np.asarray(scores_P, float)
     count = len(poolings)
@@ -67,7 +66,7 @@ def smooth(
 
 
 def reliabilities(poolings: Collection[Pooling], scores_PN: np.ndarray, widths: Sequence[float] = WIDTHS) -> np.ndarray:
-    """reliability_N of N sets of scores of the same configurations: what ``smooth`` says of each, at the price of a few."""
+    """Return reliability_N, as ``smooth`` computes it, of N sets of scores of the same configurations at low cost."""
     count, sets = scores_PN.shape
     assert len(poolings) == count, "one score a configuration is needed"
     if count < 3:
@@ -85,12 +84,12 @@ def reliabilities(poolings: Collection[Pooling], scores_PN: np.ndarray, widths: 
 
 
 def equal(values: np.ndarray) -> bool:
-    """Whether all are equal but for rounding."""
+    """Return whether all values are equal up to rounding."""
     return float(np.std(values)) <= 8 * float(np.finfo(float).eps * np.max(np.abs(values), initial=0))
 
 
 def _kernel(widths: np.ndarray) -> np.ndarray:
-    """kernel_DW at each squared distance, a whole number; in the last row, for all that are farther, 0."""
+    """Return kernel_DW at each integer squared distance D. The last row is 0 and stands for all larger distances."""
     distances = np.arange(int((_REACH * widths.max()) ** 2) + 2)
     kernel_DW = np.exp(-distances[:, None] / (2 * widths**2))
     kernel_DW[distances[:, None] > (_REACH * widths) ** 2] = 0
@@ -98,7 +97,7 @@ def _kernel(widths: np.ndarray) -> np.ndarray:
 
 
 def _blocks(poolings: Collection[Pooling], length: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows of configurations, and squared_BP, their squared distances from all as rows of a kernel of this length."""
+    """Yield a slice of configurations and squared_BP, their squared distances from all, clipped to ``length - 1``."""
     P = len(poolings)
     positions_PS = np.array(positions(poolings), np.float32).reshape(P, -1)
     lengths_P, rows = (positions_PS**2).sum(1), max(_CELLS // P, 1)
@@ -109,7 +108,7 @@ def _blocks(poolings: Collection[Pooling], length: int) -> Iterator[tuple[slice,
 
 
 def _left_out(mass: np.ndarray, sums: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Centred scores as the others predict them: 0, the mean of all, where there is no other within reach."""
+    """Return leave-one-out predictions of centered scores; 0, the mean of all, without a neighbor within reach."""
     others = mass - 1
     alone = others < 1e-9
     return np.where(alone, 0.0, (sums - own) / np.where(alone, 1.0, others))
@@ -118,9 +117,9 @@ def _left_out(mass: np.ndarray, sums: np.ndarray, own: np.ndarray) -> np.ndarray
 def _every_width(
     poolings: Collection[Pooling], scores: np.ndarray, widths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Smoothed scores [W, P], leave-one-out error [W] and degrees of freedom [W] of each width.
+    """Return smoothed scores [W, P], leave-one-out error [W] and degrees of freedom [W] for each width.
 
-    A row needs one histogram of its distances, whatever the number of widths.
+    Each row needs only one histogram of distances for all widths.
     """
     P, centre, kernel_DW = len(scores), scores.mean(), _kernel(widths)
     smoothed_WP, error_W, freedom_W = np.empty((len(widths), P)), np.zeros(len(widths)), np.zeros(len(widths))
@@ -139,10 +138,15 @@ def _every_width(
 
 
 def fill(space: PoolingSpace, seen: Mapping[int, float], widths: Sequence[float] = WIDTHS) -> np.ndarray:
-    """scores_P: what was seen (place in the space -> score) as it is, everywhere else its kernel mean.
+    """Return scores_P: known scores unchanged, and the kernel mean of the known scores for all other configurations.
 
-    The kernel is that of ``smooth``, its width the one that predicts the seen from each other best. A mean stays below the
-    best that was seen, so the first place of a ranking stays with something seen. Zeros where nothing was seen.
+    The kernel is that of ``smooth``, with the width of the smallest leave-one-out error. A mean is capped below the best
+    known score, so a ranking always starts with a known configuration. Return zeros if ``seen`` is empty.
+
+    Args:
+        space: The space to fill.
+        seen: Known scores by index in the space.
+        widths: Candidate kernel widths in layers.
     """
     if not seen:
         return np.zeros(space.size)
@@ -165,7 +169,7 @@ def fill(space: PoolingSpace, seen: Mapping[int, float], widths: Sequence[float]
 
 
 def _kernel_mean(squared_NV: np.ndarray, values_V: np.ndarray, width: float) -> np.ndarray:
-    """Weighted mean of ``values_V``; weights are relative to the nearest, so that far ones never all vanish."""
+    """Return the kernel mean of ``values_V``. Weights are relative to the nearest, so that they never all underflow."""
     nearest = squared_NV.min(1, keepdims=True)
     gaps = squared_NV - np.where(np.isfinite(nearest), nearest, 0)
     weights_NV = np.exp(-gaps / (2 * width**2))

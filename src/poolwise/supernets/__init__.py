@@ -1,1 +1,1 @@
-"""The mixture of SuperNets: its trainer, the assignment of configurations and the samplers."""
+"""Mixture of SuperNets: trainer, assignment of configurations to SuperNets, and samplers."""

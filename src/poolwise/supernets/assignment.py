@@ -1,7 +1,7 @@
 """The balanced soft assignment of configurations to SuperNets, as pure functions on float64 arrays.
 
-Legend: R rows, M SuperNets. A row is a configuration, or several with equal scores: weights_R says how many. scores_RM,
-assignment_RM (rows sum to 1), potentials_M (v in docs/algorithm.md), shares_R = weights_R / their sum.
+Legend: R rows, M SuperNets. A row stands for one configuration, or for several with equal scores; weights_R is their number.
+scores_RM, assignment_RM (rows sum to 1), potentials_M (v in docs/algorithm.md), shares_R = weights_R / weights_R.sum().
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import numpy as np
 
 MOVING_AVERAGE = 0.9
 TOLERANCE = 1e-9  # KL of the column means from uniform, nats
-COARSE_TOLERANCE = 1e-4  # the same on the way to the final temperature
+COARSE_TOLERANCE = 1e-4  # the same at the lower temperatures that are solved first
 MAX_ITERATIONS = 200  # at each temperature
-WARM_ITERATIONS = 8  # from potentials of the step before
+WARM_ITERATIONS = 8  # starting from the potentials of the previous step
 
 
 def temperature(step: int, steps: int, start: float, end: float) -> float:
-    """Linear from ``start`` at step 0 to ``end`` at the last of ``steps`` steps."""
+    """Return the temperature at ``step``: linear from ``start`` at step 0 to ``end`` at the last of ``steps`` steps."""
     return start + (end - start) * min(step / max(steps - 1, 1), 1.0)
 
 
 def moving_average(score: float, accuracy: float) -> float:
-    """``0.9 score + 0.1 accuracy`` (both in 0 to 1)."""
+    """Return ``0.9 score + 0.1 accuracy`` (both between 0 and 1)."""
     return MOVING_AVERAGE * score + (1 - MOVING_AVERAGE) * accuracy
 
 
 def softmax(logits_RM: np.ndarray) -> np.ndarray:
-    """Row-wise softmax, shifted by the row's maximum so that nothing overflows."""
+    """Return the row-wise softmax. Each row is shifted by its maximum to avoid overflow."""
     shifted_RM = np.exp(logits_RM - logits_RM.max(axis=1, keepdims=True))
     return shifted_RM / shifted_RM.sum(axis=1, keepdims=True)
 
 
 class Assignment(NamedTuple):
-    """Step 2 of the method: ``p(m|a)``, and the column potentials that make it so.
+    """Assignment ``p(m|a)`` of step 2 of the method, with its column potentials.
 
     Attributes:
-        probabilities_RM: float64, rows sum to 1.
-        potentials_M: v, of mean 0.
+        probabilities_RM: p(m|a), float64, rows sum to 1.
+        potentials_M: v, with mean 0.
     """
 
     probabilities_RM: np.ndarray
@@ -59,10 +59,10 @@ def balance(
     """Return ``p(m|a) = softmax_m(T scores[a,m] + v_m)`` with v such that every SuperNet is equally likely over all a.
 
     Args:
-        scores_RM: finite scores.
+        scores_RM: Finite scores.
         temperature: T >= 0; 0 gives the uniform assignment.
-        weights_R: how many configurations each row stands for (None: one each); above 0.
-        start_M: potentials of a similar problem, which save time where they are close.
+        weights_R: Number of configurations that each row stands for, positive. One each by default.
+        start_M: Initial guess for the potentials. A close guess saves time.
 
     Returns:
         The assignment, with KL(weighted column means || uniform) <= 1e-9.
@@ -73,14 +73,13 @@ def balance(
 def _potentials(
     scores_RM: np.ndarray, temperature: float, weights_R: np.ndarray | None, start_M: np.ndarray | None
 ) -> np.ndarray:
-    """Return the potentials_M of ``balance``, of mean 0.
+    """Return the potentials_M of ``balance``, with mean 0.
 
-    v minimizes the convex dual ``mean_a logsumexp_m(T scores[a,m] + v_m) - mean_m v_m``, whose gradient is the
-    difference of the column means and 1/M. At high temperature the dual is all but piecewise linear and Sinkhorn's
-    steps are tiny against the distance to go. So the problem is solved at a low temperature first and the solution,
-    scaled, starts the same problem at twice the temperature, up to T. Each iteration takes Newton's step, halved until
-    the dual falls enough, or Sinkhorn's where that fails. Before all that, a few plain Newton steps from ``start_M`` are
-    tried; where they do not converge, the solution does not depend on ``start_M``.
+    v minimizes the convex dual ``mean_a logsumexp_m(T scores[a,m] + v_m) - mean_m v_m``, whose gradient is the column
+    means minus 1/M. At large T the dual is almost piecewise linear and Sinkhorn steps are far too small. The dual is
+    therefore minimized at a small T first; T is then doubled repeatedly, and each solution, scaled, is the next initial
+    guess. Each iteration takes a Newton step with backtracking, or a Sinkhorn step if that fails. A few plain Newton steps
+    from ``start_M`` are tried before all this. If they do not converge, the result does not depend on ``start_M``.
     """
     logits_RM = temperature * np.asarray(scores_RM, np.float64)
     logits_RM = logits_RM - logits_RM.max(axis=1, keepdims=True)
@@ -104,7 +103,7 @@ def _shares(weights_R: np.ndarray | None, rows: int) -> np.ndarray:
 
 
 def _warm(logits_RM: np.ndarray, shares_R: np.ndarray, start_M: np.ndarray) -> np.ndarray | None:
-    """Plain Newton steps from a near solution; None where the columns get no nearer to uniform at every step."""
+    """Return balanced potentials after a few plain Newton steps from ``start_M``, or None if they do not converge."""
     potentials_M, before = start_M, np.inf
     for _ in range(WARM_ITERATIONS):
         assignment_RM = softmax(logits_RM + potentials_M)
@@ -121,7 +120,7 @@ def _warm(logits_RM: np.ndarray, shares_R: np.ndarray, start_M: np.ndarray) -> n
 
 
 def _solve(logits_RM: np.ndarray, shares_R: np.ndarray, potentials_M: np.ndarray, tolerance: float) -> np.ndarray:
-    """Potentials that balance the columns to ``tolerance`` (KL), from a first guess, in at most MAX_ITERATIONS."""
+    """Return potentials that balance the columns to ``tolerance`` (KL), after at most MAX_ITERATIONS iterations."""
     for _ in range(MAX_ITERATIONS):
         assignment_RM = softmax(logits_RM + potentials_M)
         if _kl_from_uniform(shares_R @ assignment_RM) <= tolerance:
@@ -134,7 +133,7 @@ def _solve(logits_RM: np.ndarray, shares_R: np.ndarray, potentials_M: np.ndarray
 def _step(
     logits_RM: np.ndarray, shares_R: np.ndarray, potentials_M: np.ndarray, assignment_RM: np.ndarray
 ) -> np.ndarray:
-    """Newton's step, halved until the dual falls enough (Armijo), or Sinkhorn's, which always lowers it."""
+    """Return a Newton step with Armijo backtracking or, if it fails, a Sinkhorn step, which always lowers the dual."""
     columns_M = shares_R @ assignment_RM
     step_M = _newton_step(assignment_RM, shares_R, columns_M)
     slope = float((columns_M - 1 / len(columns_M)) @ step_M)
@@ -148,7 +147,7 @@ def _step(
 
 
 def _newton_step(assignment_RM: np.ndarray, shares_R: np.ndarray, columns_M: np.ndarray) -> np.ndarray:
-    """-H^-1 g of the dual, with a small ridge, since H is singular along (1,..,1)."""
+    """Return -H^-1 g of the dual. A small ridge is added because H is singular along (1, .., 1)."""
     hessian_MM = np.diag(columns_M) - (assignment_RM * shares_R[:, None]).T @ assignment_RM
     gradient_M = columns_M - 1 / len(columns_M)
     scale = np.trace(hessian_MM) * 1e-9 + 1e-15
@@ -163,18 +162,18 @@ def _dual(logits_RM: np.ndarray, shares_R: np.ndarray, potentials_M: np.ndarray)
 
 
 def _kl_from_uniform(columns_M: np.ndarray) -> float:
-    """KL(columns || uniform) in nats."""
+    """Return KL(columns || uniform) in nats."""
     filled_M = np.maximum(columns_M, 1e-300)
     return max(float(columns_M @ np.log(filled_M * len(columns_M))), 0.0)
 
 
 def imbalance(assignment_RM: np.ndarray, weights_R: np.ndarray | None = None) -> float:
-    """KL(mean_a p(.|a) || uniform) in nats; 0 where every SuperNet is equally likely."""
+    """Return KL(mean_a p(.|a) || uniform) in nats; 0 if every SuperNet is equally likely."""
     return _kl_from_uniform(_shares(weights_R, len(assignment_RM)) @ assignment_RM)
 
 
 def entropy(assignment_RM: np.ndarray, weights_R: np.ndarray | None = None) -> float:
-    """Mean entropy of the rows in nats: ln M where the assignment is uniform, 0 where it is decided."""
+    """Return the mean entropy of the rows in nats: ln M for a uniform assignment, 0 for a hard one."""
     filled_RM = np.where(assignment_RM > 0, assignment_RM, 1.0)
     own_R = -(assignment_RM * np.log(filled_RM)).sum(axis=1)
     return max(float(_shares(weights_R, len(own_R)) @ own_R), 0.0)

@@ -1,8 +1,8 @@
-"""Measure whether two SuperNets would reach a lower loss than one, at equal compute, and double them where they do.
+"""Measure whether two SuperNets reach a lower loss than one at equal compute, and double the SuperNets if they do.
 
-In a trial one copy of a SuperNet is trained on all its configurations, and two more copies on half of them each. Together the
-two take the same steps as the one, on the same batches, so the compute is equal. The learning rate falls to its end on the way,
-because the final weights are what is ranked. All copies are dropped: a trial changes nothing in the search.
+A trial trains one copy of a SuperNet on all its configurations, and two more copies on half of the configurations each. The
+two together take the same steps on the same batches as the one, so compute is equal. The learning rate decays to its final
+value within a trial, because rankings use final weights. All copies are discarded, so a trial does not affect the search.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from poolwise.supernets.state import SearchState
 from poolwise.training import cosine, train_step
 
 SIGNIFICANCE = 0.05  # probability that noise alone counts as a gain
-_SAMPLED = 1000  # configurations that stand for a space which is too large to be listed
+_SAMPLED = 1000  # configurations sampled from a space that is too large to list
 Step = tuple[Pooling, Draw, float]  # configuration, training batch, learning rate
 
 
 @dataclass(frozen=True)
 class BranchingResult:
-    """What a SuperNet for each half of the configurations gains.
+    """Measured gain of two SuperNets, one for each half of the configurations, over one.
 
     Attributes:
-        gain: loss on scoring images of one SuperNet minus that of two, in nats; mean over trials.
-        noise: upper 95 % bound of ``gain`` where two SuperNets make no difference.
-        steps: optimizer steps of each half in a trial.
-        diverged: a loss was not finite, so nothing is known.
+        gain: Loss of one SuperNet on scoring images minus that of two, in nats, mean over trials.
+        noise: Upper 95 % bound of ``gain`` under the null hypothesis that two SuperNets make no difference.
+        steps: Optimizer steps of each half in a trial.
+        diverged: Whether a loss was not finite, so that the other values are meaningless.
     """
 
     gain: float
@@ -54,7 +54,7 @@ class BranchingResult:
 
     @property
     def pays(self) -> bool:
-        """Whether two SuperNets are better beyond noise."""
+        """Whether two SuperNets are significantly better than one."""
         return self.gain > self.noise and not self.diverged
 
     def to_json(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class BranchingResult:
 
 
 def next_check(state: SearchState) -> int:
-    """Return the step before which the next check is due; 0 where none is left, as after one that did not pay."""
+    """Return the step before which the next check is due; 0 if none is left, or if a check did not pay."""
     done = len(state.checks)
     possible = state.sampler.can_double and state.experiment.space.size > state.sampler.supernets
     left = possible and done < len(CHECKS) and all(check["pays"] for check in state.checks)
@@ -80,11 +80,11 @@ def next_check(state: SearchState) -> int:
 
 
 def check_branching(state: SearchState, stop: Callable[[], None] = lambda: None) -> None:
-    """Double the SuperNets where a check is due and it pays.
+    """Double the SuperNets if a check is due and it shows a significant gain.
 
     Args:
-        state: of the search; gets the result of the check in ``checks``.
-        stop: called before every step of a trial; may raise, and nothing has changed then.
+        state: State of the search. The result is appended to its ``checks``.
+        stop: Called before every step of a trial. It may raise; the state is then unchanged.
     """
     if not 0 < next_check(state) <= state.step:
         return
@@ -113,7 +113,7 @@ def check_branching(state: SearchState, stop: Callable[[], None] = lambda: None)
 
 
 def _members_of_each(state: SearchState, streams: Streams) -> list[list[Pooling]]:
-    """Return the configurations of each SuperNet in use, in the order of the space; a sample where it is too large."""
+    """Return the configurations of each SuperNet in the order of the space; of a large space, those in a sample."""
     space = state.experiment.space
     if space.size > LISTED:
         poolings = sorted({space[uniform_below(streams["members"], space.size)] for _ in range(_SAMPLED)})
@@ -135,22 +135,22 @@ def measure_gain(
     lr: float,
     stop: Callable[[], None] = lambda: None,
 ) -> tuple[BranchingResult, int]:
-    """Measure what doubling the SuperNets would gain, in TRIALS trials that they take in turn.
+    """Measure the gain of doubling the SuperNets in TRIALS trials, for which the SuperNets take turns.
 
-    Weights, momenta and the streams of the search stay as they are.
+    Weights, momenta and the random streams of the search are unchanged afterwards.
 
     Args:
-        experiment: images, augmentation, precision.
-        mixture: the SuperNets.
-        members: configurations of each SuperNet in use, in the order of the space, which is that of the first pooling.
-            SuperNets of fewer than two are left out.
-        streams: of this measurement only.
-        steps: of each half in a trial.
-        lr: learning rate at the start, which falls to the end that the settings name.
-        stop: called before every step; may raise.
+        experiment: Images, augmentation, precision and config.
+        mixture: The SuperNets.
+        members: Configurations of each SuperNet in the order of the space, which sorts by the first pooling position.
+            SuperNets with fewer than two configurations are skipped.
+        streams: Random streams for this measurement only.
+        steps: Steps of each half in a trial.
+        lr: Initial learning rate, which decays to ``config.training.lr_end``.
+        stop: Called before every step. It may raise.
 
     Returns:
-        The result, and the multiply-adds of all trials.
+        The result, and the MACs of all trials.
     """
     divisible = [(m, poolings) for m, poolings in enumerate(members) if len(poolings) > 1]
     gains, macs = [], 0
@@ -166,7 +166,7 @@ def measure_gain(
 
 
 class _Trial:
-    """One trial of one SuperNet; its weights and momenta are put back at the end."""
+    """One trial of one SuperNet, whose weights and momenta are restored at the end."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class _Trial:
         self.macs = 0
 
     def gain(self, steps: int, lr: float, lr_end: float) -> float:
-        """Return the loss of one SuperNet minus the loss of two, mean over both halves of the configurations."""
+        """Return the loss of one SuperNet minus the loss of two, averaged over both halves of the configurations."""
         plan = [self._draw(i % 2, cosine(i, 2 * steps, lr, lr_end)) for i in range(2 * steps)]
         loss_of_one = self._losses(plan, (0, 1))
         loss_of_two = [self._losses(plan[half::2], (half,))[0] for half in (0, 1)]
@@ -202,7 +202,7 @@ class _Trial:
         return self.halves[half][self.rounds[half].next()], self.training.draw(), lr
 
     def _losses(self, plan: Sequence[Step], halves: Sequence[int]) -> list[float]:
-        """Take these steps, return the losses of these halves after them, and put the SuperNet back."""
+        """Train for the steps of ``plan``, return the losses of ``halves`` afterwards, and restore the SuperNet."""
         network, optimizer = self.mixture.networks[self.m], self.mixture.optimizers[self.m]
         tensors = [*network.parameters(), *self.mixture.momenta()[self.m]]
         before = [tensor.detach().clone() for tensor in tensors]
@@ -227,7 +227,7 @@ class _Trial:
 def _loss(
     experiment: Experiment, network: SwitchableNet, poolings: Sequence[Pooling], batch: tuple[Tensor, Tensor]
 ) -> float:
-    """Return the mean loss of configurations on one batch, in nats."""
+    """Return the mean loss of ``poolings`` on one batch, in nats."""
     (images_BCHW, labels_B), total = batch, 0.0
     with experiment.precision.active(images_BCHW.device):
         for members, logits_BK in walk(network, poolings, experiment.precision.images(images_BCHW)):

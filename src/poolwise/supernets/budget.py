@@ -1,4 +1,4 @@
-"""How long a search is, how it is shared out, and what its steps and scorings cost."""
+"""Length of a search, its split between SuperNets and proxy trainings, and the MACs of its parts."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from poolwise.config import Config
 from poolwise.experiment import Experiment
 from poolwise.spaces import LISTED, Pooling
 
-FEWEST_STEPS = 10  # of a short training, below which losses still say nothing of the configuration
-FEWEST_CONFIGURATIONS = 8  # below which hardly any agreement is more than chance
-# shares of a search after which a measured branching measures, the second one where the first paid
+FEWEST_STEPS = 10  # minimum length of a proxy training; shorter ones do not distinguish configurations
+FEWEST_CONFIGURATIONS = 8  # minimum for proxy trainings; with fewer, agreement is rarely significant
+# shares of a search after which measured branching runs a check; the second only if the first paid
 CHECKS = (0.5, 0.75)
-TRIALS = 5  # in each measurement
-SCORED = 36  # configurations, at most, whose losses are taken in each
-_TRIED = 400  # part of the search that each half trains in a trial
+TRIALS = 5  # trials per branching check
+SCORED = 36  # maximum number of configurations evaluated per trial
+_TRIED = 400  # each half trains for 1/400 of the search in a trial
 _FEWEST_TRIED = 10
-AUTO_SHARE = 0.67  # of the steps, where the share is left open
-_WORTH = 30  # steps of each configuration from which short trainings then are worth their share (docs/results.md)
-_BALANCED = 30  # steps of a single short training up to which no second one is begun, by the rule below
+AUTO_SHARE = 0.67  # default share of proxy trainings in the steps, if no share is set
+_WORTH = 30  # minimum steps per configuration for proxy trainings by default (docs/results.md)
+_BALANCED = 30  # unit of the number of seeds in ``short_of``: sqrt(steps per configuration / 30), rounded
 
 
 class Short(NamedTuple):
-    """Short trainings of every configuration: steps of each, and how many with seeds of their own. None where 0."""
+    """Proxy trainings per configuration: steps of each, and number of seeds. Both are 0 without proxy trainings."""
 
     length: int
     seeds: int
 
 
 def share_of(steps: int, share: float | None, configurations: int) -> float:
-    """The share itself; where it is left open, AUTO_SHARE or, where that is too little for every configuration, none."""
+    """Return ``share``. If it is None, return AUTO_SHARE, or 0 if that gives too few steps per configuration."""
     if share is not None:
         return share
     return AUTO_SHARE if int(steps * AUTO_SHARE) // configurations >= _WORTH else 0.0
 
 
 def most_share(share: float | None) -> float:
-    """The share, or what it is at most where it is left open."""
+    """Return ``share``, or its maximum if it is None."""
     return AUTO_SHARE if share is None else share
 
 
 def short_of(steps: int, share: float | None, configurations: int) -> Short:
-    """How a share of ``steps`` is spent on short trainings of every configuration; None for the share that pays.
+    """Return the length and number of proxy trainings that a share of ``steps`` allows. None is the default share.
 
-    Longer trainings are nearer to the truth, more of them less noisy: both grow with the square root of the steps.
+    Longer trainings predict better and more seeds reduce noise, so both grow with the square root of the steps.
     """
     each = int(steps * share_of(steps, share, configurations)) // configurations
     if each < FEWEST_STEPS or configurations < FEWEST_CONFIGURATIONS:
@@ -57,22 +57,22 @@ def short_of(steps: int, share: float | None, configurations: int) -> Short:
 
 
 def on_supernets(steps: int, share: float | None, configurations: int) -> int:
-    """What short trainings leave of ``steps``."""
+    """Return the number of ``steps`` that remain for SuperNets after proxy trainings."""
     length, seeds = short_of(steps, share, configurations)
     return steps - configurations * length * seeds
 
 
 def short_trainings(problem: Experiment) -> Short:
-    """The short trainings of a run; none in spaces that are too large to be listed."""
+    """Return the proxy trainings of a run. Spaces too large to list have none."""
     if problem.space.size > LISTED:
         return Short(0, 0)
     return short_of(whole_steps(problem), problem.config.search.proxy, problem.space.size)
 
 
 def whole_steps(problem: Experiment) -> int:
-    """Steps of the search, those of short trainings among them.
+    """Return the steps of the search, including proxy trainings.
 
-    Where its length is said in multiply-adds, at the mean of a small space or at the default's.
+    A length given in MACs is converted with the mean cost of the space or, if it is too large to list, of the default.
     """
     config, half = problem.config, len(problem.halves[0])
     if config.search.macs:
@@ -80,42 +80,42 @@ def whole_steps(problem: Experiment) -> int:
         allowed = config.search.macs - measured_macs(problem)
         share = most_share(config.search.proxy)
         steps = allowed * members // step_macs(problem, total, 1 - share)
-        if (
-            share_of(steps, config.search.proxy, problem.space.size) < share
-        ):  # left open, and too little for short trainings
+        # the share is None and the steps are too few for proxy trainings
+        if share_of(steps, config.search.proxy, problem.space.size) < share:
             steps = allowed * members // step_macs(problem, total)
         return max(steps, 1)
     return config.search.steps or config.search.epochs * max(half // min(config.training.batch_size, half), 1)
 
 
 def _typical(problem: Experiment) -> tuple[int, int]:
-    """Configurations whose mean is taken for that of the space, and their multiply-adds an image in all."""
+    """Return how many configurations represent the mean cost of the space, and the sum of their MACs per image."""
     members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
     return len(members), sum(problem.cost(pooling).macs for pooling in members)
 
 
 def search_steps(problem: Experiment) -> int:
-    """Steps on SuperNets."""
+    """Return the number of training steps on SuperNets."""
     length, seeds = short_trainings(problem)
     return whole_steps(problem) - problem.space.size * length * seeds
 
 
 def step_macs(problem: Experiment, macs: int, scored: float = 1.0) -> int:
-    """Multiply-adds of a step at ``macs`` an image: a training batch counts three passes, a scoring batch one.
+    """Return the MACs of a step at ``macs`` per image.
 
-    ``scored`` of the steps are followed by one; those of short trainings are not.
+    A training batch counts as three forward passes, a scoring batch as one. ``scored`` is the share of steps with a
+    scoring batch; proxy trainings have none.
     """
     training, scoring = (min(problem.config.training.batch_size, len(half)) for half in problem.halves)
     return int((3 * training + scored * scoring) * macs)
 
 
 def tried_steps(steps: int) -> int:
-    """Return the steps of each half in a branching trial of a search of so many steps (``branching.measure_gain``)."""
+    """Return the steps of each half in a branching trial (``branching.measure_gain``) of a search of ``steps`` steps."""
     return max(steps // _TRIED, _FEWEST_TRIED)
 
 
 def measuring_macs(problem: Experiment, config: Config, steps: int, macs: int) -> int:
-    """Multiply-adds, at most, of measuring in a search of ``steps``, at ``macs`` an image: trainings, and losses."""
+    """Return the maximum MACs of all branching checks in a search of ``steps`` steps, at ``macs`` per image."""
     most = config.search.supernets or 1
     if config.search.branching != "measured" or most == 1:
         return 0
@@ -125,7 +125,7 @@ def measuring_macs(problem: Experiment, config: Config, steps: int, macs: int) -
 
 
 def measured_macs(problem: Experiment) -> int:
-    """The same of a search whose length is said in multiply-adds: what is set apart of them; 0 of others."""
+    """Return the MACs reserved for branching checks if the length of the search is given in MACs, else 0."""
     config = problem.config
     if not config.search.macs or config.search.branching != "measured":
         return 0
@@ -135,7 +135,7 @@ def measured_macs(problem: Experiment) -> int:
 
 
 def short_macs(problem: Experiment) -> int:
-    """Multiply-adds of all short trainings."""
+    """Return the MACs of all proxy trainings."""
     length, seeds = short_trainings(problem)
     if not seeds:
         return 0
@@ -143,6 +143,6 @@ def short_macs(problem: Experiment) -> int:
 
 
 def scoring_macs(problem: Experiment, poolings: Sequence[Pooling], judge_P: np.ndarray) -> int:
-    """Multiply-adds of scoring an image under every configuration, each SuperNet computing the prefixes of its own once."""
+    """Return the MACs of scoring an image at every configuration. Each SuperNet computes a common prefix once."""
     groups = [[p for p, m in zip(poolings, judge_P, strict=True) if m == net] for net in set(judge_P.tolist())]
     return sum(problem.cost.prefix_macs(group) for group in groups)

@@ -1,4 +1,4 @@
-"""What a search writes down and reports while it trains: events, progress and the profile."""
+"""Log of a search: events, progress and the profile."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from poolwise.storage import FORMAT, RunFolder
 from poolwise.supernets.state import SearchState
 from poolwise.training.profiler import PARTS
 
-CURVE_EVENTS = 200  # means of loss and accuracy in a whole search
-SNAPSHOT_EVENTS = 40  # snapshots of the assignment in a whole search
-SNAPSHOT_CONFIGURATIONS = 1000  # larger spaces have no snapshots
-_LEADERS_EVERY = 20  # steps between two reports of the leading configurations
+CURVE_EVENTS = 200  # events with mean loss and accuracy per search
+SNAPSHOT_EVENTS = 40  # snapshots of the assignment per search
+SNAPSHOT_CONFIGURATIONS = 1000  # no snapshots in larger spaces
+_LEADERS_EVERY = 20  # steps between reports of the best configurations
 _LEADERS = 5
 
 
 class SearchLog:
     """Write the events of a search to its run folder and report its progress.
 
-    Events that were written after the checkpoint which the search goes on from are dropped.
+    When a search resumes from a checkpoint, events logged after that checkpoint are deleted.
     """
 
     def __init__(self, state: SearchState, folder: RunFolder, listener: Listener):
         self.state, self.folder, self.listener = state, folder, listener
-        self._checks = len(state.checks)  # branching checks that are in the log
+        self._checks = len(state.checks)  # number of branching checks already in the log
         for kind, step in (("search", state.step + 1), ("assignment", state.step + 1), ("branching", state.step)):
             folder.forget_events(kind, step)
         listener.start("search", state.steps, state.step)
 
     def add(self, records: list[dict[str, Any]]) -> None:
-        """Log the steps of a block (``trainer.train_block``) and report them."""
+        """Log and report the steps of a block, as returned by ``trainer.train_block``."""
         state, before = self.state, self.state.step - len(records)
         state.records += records
         if self._due(CURVE_EVENTS, before):
@@ -47,7 +47,7 @@ class SearchLog:
         self._checks = len(state.checks)
 
     def close(self) -> None:
-        """Write the profile, where one was requested, and report the end."""
+        """Write the profile, if requested, and report the end of the search."""
         watch = self.state.watch
         if watch.running:
             seconds = {part: round(watch.seconds.get(part, 0.0), 3) for part in PARTS}
@@ -56,12 +56,12 @@ class SearchLog:
         self.listener.finish()
 
     def _due(self, events: int, before: int) -> bool:
-        """Return whether one of so many ``events`` in a search falls on the steps after ``before``; one does on the last."""
+        """Return whether one of ``events`` evenly spaced events is due since step ``before``. One is due at the last step."""
         step, steps = self.state.step, self.state.steps
         return step == steps or _passed(before, step, max(steps // events, 1))
 
     def _log_curves(self) -> None:
-        """Log means over the steps since the last such event."""
+        """Log mean loss and accuracy over the steps since the last such event."""
         records, self.state.records = self.state.records, []
         means = {name: sum(record[name] for record in records) / len(records) for name in ("loss", "accuracy")}
         event = {**means, "lr": records[-1]["lr"], **self.state.sampler.summary()}

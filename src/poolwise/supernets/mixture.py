@@ -1,4 +1,4 @@
-"""The M SuperNets with their optimizers and batches: steps 3 and 4 of the method, in this process or in workers."""
+"""Steps 3 and 4 of the method: train and score M SuperNets, in this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from poolwise.training.workers import WorkerPool
 
 @dataclass(frozen=True)
 class Job:
-    """One step: which configuration on which SuperNet, at which learning rate, with which images."""
+    """One step: configuration, index of the SuperNet, learning rate, training images and scoring images."""
 
     pooling: Pooling
     supernet: int
@@ -37,7 +37,7 @@ class Job:
 
 
 class StepResult(NamedTuple):
-    """Loss of the training batch in nats, and accuracy on the scoring batch (0 to 1) after the step."""
+    """Loss on the training batch in nats, and accuracy (0 to 1) on the scoring batch after the step."""
 
     loss: float
     accuracy: float
@@ -47,13 +47,13 @@ TrainAndScore = Callable[[Sequence[Job], Stopwatch], list[StepResult]]
 
 
 class Mixture:
-    """M weight-sharing networks and what trains and scores them.
+    """M SuperNets with their optimizers and batches.
 
     Args:
-        experiment: family, images, device and precision.
-        streams: of the search; decide initial weights and batches.
-        networks: SuperNets whose tensors are worked on; by default new ones.
-        momenta: their momentum buffers, one list a SuperNet in the order of its parameters.
+        experiment: Network, images, device, precision and config.
+        streams: Random streams that determine initial weights and batches.
+        networks: SuperNets to train in place. By default new ones are built.
+        momenta: Momentum buffers of ``networks``: one list per SuperNet, in the order of its parameters.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Mixture:
         self.optimizers = [sgd(n, recipe.lr, recipe.momentum, recipe.weight_decay) for n in self.networks]
         for m, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
             for i, parameter in enumerate(network.parameters()):
-                # zeros from the start are what the first step would leave, and can be shared and saved at any time
+                # zeros give the same first step as no buffer, and can be shared and saved at any time
                 buffer = momenta[m][i] if momenta else torch.zeros_like(parameter)
                 optimizer.state[parameter]["momentum_buffer"] = buffer
         training, scoring = (
@@ -84,7 +84,7 @@ class Mixture:
         self.scoring = Shuffled(scoring, streams["score_order"])
 
     def momenta(self) -> list[list[Tensor]]:
-        """Return the momentum buffers, one list a SuperNet in the order of its parameters."""
+        """Return the momentum buffers: one list per SuperNet, in the order of its parameters."""
         return [
             [optimizer.state[parameter]["momentum_buffer"] for parameter in network.parameters()]
             for network, optimizer in zip(self.networks, self.optimizers, strict=True)
@@ -92,16 +92,16 @@ class Mixture:
 
     @torch.no_grad()
     def branch(self, before: int, after: int) -> None:
-        """Copy weights and momenta of the first ``before`` SuperNets, in turn, to those from there to below ``after``."""
+        """Copy weights and momenta of SuperNet ``m % before`` to SuperNet m, for m from ``before`` to ``after - 1``."""
         tensors = [[*n.parameters(), *m] for n, m in zip(self.networks, self.momenta(), strict=True)]
         for m in range(before, after):
             for tensor, source in zip(tensors[m], tensors[m % before], strict=True):
                 tensor.copy_(source)
 
     def train_and_score(self, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[StepResult]:
-        """Take one optimizer step for each job, in order, and score it on its scoring batch (steps 3 and 4).
+        """Run one optimizer step per job, in order, each followed by its scoring batch (steps 3 and 4).
 
-        The device is waited for once, at the end.
+        The device is synchronized only once, at the end.
         """
         losses, hits = [], []
         for job in jobs:
@@ -134,7 +134,7 @@ def count_all(
     labels_B: Tensor,
     precision: Precision,
 ) -> np.ndarray:
-    """Return right_P: correctly classified images of one batch under each configuration, on the SuperNet that scores it."""
+    """Return right_P, the correctly classified images of a batch at each configuration on SuperNet ``supernet_P``."""
     right_P = np.zeros(len(poolings), np.int64)
     for m, network in enumerate(networks):
         members = [a for a in range(len(poolings)) if supernet_P[a] == m]
@@ -145,7 +145,7 @@ def count_all(
 
 @contextmanager
 def backend(experiment: Experiment, mixture: Mixture) -> Iterator[TrainAndScore]:
-    """Yield what runs the jobs of a block: the mixture in this process, or worker processes that share its weights."""
+    """Yield a function that runs the jobs of a block, in this process or in workers that share the weights."""
     parallel = for_search(experiment)
     if parallel.workers > 1:
         with crew(experiment, mixture, parallel.workers, parallel.threads) as workers:
@@ -156,7 +156,7 @@ def backend(experiment: Experiment, mixture: Mixture) -> Iterator[TrainAndScore]
 
 
 def crew(experiment: Experiment, mixture: Mixture, workers: int, threads: int) -> WorkerPool:
-    """Return worker processes that work on these very SuperNets, whose weights and momenta move to shared memory."""
+    """Move weights and momenta to shared memory and return worker processes that train them in place."""
     momenta = mixture.momenta()
     for network, buffers in zip(mixture.networks, momenta, strict=True):
         network.share_memory()
@@ -165,13 +165,13 @@ def crew(experiment: Experiment, mixture: Mixture, workers: int, threads: int) -
     return WorkerPool(experiment, workers, threads, (mixture.networks, momenta))
 
 
-_worker_mixture: list[Mixture] = []  # of a worker process: made at its first job
+_worker_mixture: list[Mixture] = []  # in a worker process: created at its first job
 
 
 def _run_chain(
     experiment: Experiment, _listener: Listener, shared: Any, jobs: Sequence[Job], profile: bool
 ) -> tuple[list[StepResult], dict[str, float]]:
-    """In a worker: run the jobs of one SuperNet in order; return results, and seconds of each part where requested."""
+    """Run the jobs of one SuperNet in order, in a worker. Return results and, if profiling, seconds of each part."""
     if not _worker_mixture:
         _worker_mixture.append(Mixture(experiment, Streams(0), *shared))
     watch = Stopwatch(profile)
@@ -179,9 +179,9 @@ def _run_chain(
 
 
 def train_and_score_in_workers(crew: WorkerPool, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[StepResult]:
-    """Do what ``Mixture.train_and_score`` does with several SuperNets at once; jobs of one SuperNet stay in order.
+    """Run ``Mixture.train_and_score`` for several SuperNets in parallel. Jobs of one SuperNet stay in order.
 
-    The longest chain is submitted first, so that all workers end at about the same time.
+    The longest chain is submitted first, so that all workers finish at about the same time.
     """
     chains: dict[int, list[int]] = {}
     for i, job in enumerate(jobs):

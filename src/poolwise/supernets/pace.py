@@ -1,25 +1,25 @@
-"""How many steps a search has left where its length is given in multiply-adds."""
+"""Estimate the remaining steps of a search whose length is given in MACs."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 
-_LAST_STEPS = 100  # steps whose mean cost is expected of those to come
+_LAST_STEPS = 100  # recent steps whose mean cost predicts the cost of future steps
 
 
 class Pace:
-    """Predict the remaining steps of a search of a fixed number of multiply-adds.
+    """Predict the remaining steps of a search with a fixed number of MACs.
 
-    A sampler may prefer expensive or cheap configurations, so future steps are expected to cost what the last ones did; at
-    first the mean.
+    A sampler may favor expensive or cheap configurations. Future steps are therefore assumed to cost as much as recent
+    ones. At the start, the mean ``macs / steps`` is used.
 
     Args:
-        macs: multiply-adds of all steps.
-        steps: expected number of steps.
+        macs: MACs of all steps.
+        steps: Expected number of steps.
 
     Attributes:
-        last: multiply-adds of the last steps.
+        last: MACs of each recent step.
     """
 
     def __init__(self, macs: int, steps: int):
@@ -27,11 +27,11 @@ class Pace:
         self.last: deque[int] = deque([macs // steps] * _LAST_STEPS, maxlen=_LAST_STEPS)
 
     def steps_left(self, spent: int, new: Sequence[int]) -> int:
-        """Return how many steps the rest pays for.
+        """Return how many steps the remaining MACs allow.
 
         Args:
-            spent: multiply-adds of all steps so far.
-            new: multiply-adds of each step since the last call.
+            spent: MACs of all steps so far.
+            new: MACs of each step since the last call.
         """
         self.last.extend(new)
         return max(self.macs - spent, 0) * len(self.last) // sum(self.last)

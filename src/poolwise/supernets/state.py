@@ -1,4 +1,4 @@
-"""The state of a search: SuperNets, sampler, batches and random streams, and the checkpoint that keeps them."""
+"""State of a search (SuperNets, sampler, batches, random streams) and its checkpoint."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ CHECKPOINT = "search"
 
 
 class SearchState:
-    """Everything that a search is at one moment; ``save`` and ``restore`` keep it.
+    """Complete state of a search, which ``save`` writes and ``restore`` reads.
 
     Args:
-        experiment: network, space, images and settings.
+        experiment: Network, space, images and config.
 
     Attributes:
-        step, steps: optimizer steps so far, and in all.
-        macs: multiply-adds so far of training steps, scoring batches and branching trials.
-        sampler: draws configurations and SuperNets, and keeps the scores.
-        mixture: the SuperNets with their optimizers and batches.
-        checks: results of the branching checks so far.
-        records: what happened at each step since the last event of the log.
-        pace: of a search whose length is given in multiply-adds, else None.
-        streams: random streams of the search.
-        watch: seconds of each part of a step, for ``--profile``.
+        step, steps: Optimizer steps so far, and in total.
+        macs: MACs so far of training steps, scoring batches and branching trials.
+        sampler: Draws configurations and SuperNets, and stores the scores.
+        mixture: SuperNets with their optimizers and batches.
+        checks: Results of the branching checks so far.
+        records: Records of the steps since the last logged event.
+        pace: Estimator of the remaining steps if the length of the search is given in MACs, else None.
+        streams: Random streams of the search.
+        watch: Seconds spent in each part of a step, for ``--profile``.
     """
 
     def __init__(self, experiment: Experiment):
@@ -68,7 +68,7 @@ class SearchState:
 
     @classmethod
     def open(cls, experiment: Experiment, folder: RunFolder) -> SearchState:
-        """Return the state of the last checkpoint in ``folder``, or a new one, which is saved there."""
+        """Load the state from the last checkpoint in ``folder``, or create a new state and save it there."""
         state = cls(experiment)
         if not state.restore(folder):
             state.save(folder)
@@ -76,11 +76,11 @@ class SearchState:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done."""
+        """Whether all steps are finished."""
         return self.step >= self.steps
 
     def advance(self, jobs: list[Job]) -> None:
-        """Count the steps of a block and their multiply-adds; branch where the warm-up ends."""
+        """Count the steps of a block and their MACs, and copy the first SuperNet to the others when the warm-up ends."""
         self.step += len(jobs)
         if self.step == self.sampler.branch:
             self.mixture.branch(1, self.sampler.supernets)
@@ -90,13 +90,13 @@ class SearchState:
             self._set_length(self.pace, macs)
 
     def _set_length(self, pace: Pace, macs: list[int]) -> None:
-        """Make the search as long as the multiply-adds that are left allow."""
+        """Set the length of the search to what the remaining MACs allow."""
         branching_macs = sum(check["macs"] for check in self.checks)
         self.steps = self.step + pace.steps_left(self.macs - branching_macs, macs)
         self.sampler.lengthen(self.steps)
 
     def save(self, folder: RunFolder) -> None:
-        """Write the state into one file, atomically."""
+        """Write the state to one checkpoint file atomically."""
         meta = {
             "step": self.step,
             "macs": self.macs,
@@ -112,10 +112,10 @@ class SearchState:
         folder.save_checkpoint(CHECKPOINT, self._tensors(), meta, keep=True)
 
     def restore(self, folder: RunFolder) -> bool:
-        """Go back to what ``save`` wrote; return False where there is no checkpoint.
+        """Restore the state that ``save`` wrote. Return False if there is no checkpoint.
 
         Raises:
-            RunFailure: the checkpoint is damaged or belongs to another network.
+            RunFailure: If the checkpoint is damaged or belongs to another network.
         """
         loaded = folder.load_checkpoint(CHECKPOINT)
         if loaded is None:

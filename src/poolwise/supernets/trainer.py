@@ -1,7 +1,7 @@
 """Train a mixture of SuperNets.
 
-The method has six steps (docs/algorithm.md). ``train_block`` takes steps 1 to 5 for one block of configurations, ``train``
-repeats it to the end of the search, and ``poolwise.rankings.scoring`` takes step 6:
+The method has six steps (docs/algorithm.md). ``train_block`` runs steps 1 to 5 for one block of configurations, ``train``
+repeats it until the search is finished, and ``poolwise.rankings.scoring`` runs step 6:
 
 1. Draw a configuration: in shuffled rounds that visit every configuration once, or independently.
 2. Draw a SuperNet from ``p(m | configuration)``.
@@ -28,13 +28,13 @@ from poolwise.training import LossNotFinite, check_finite, cosine
 
 
 def train(state: SearchState, folder: RunFolder, listener: Listener) -> None:
-    """Train the SuperNets from where ``state`` stands to the end of the search.
+    """Train the SuperNets from the current step of ``state`` to the end of the search.
 
-    Events go to the log of ``folder``, checkpoints too: every few minutes, at the end, and where it is stopped.
+    Write events and checkpoints to ``folder``. A checkpoint is saved every few minutes, on interruption and at the end.
 
     Raises:
-        Interrupted: ``listener`` asked to stop.
-        LossNotFinite: a loss became NaN or infinite; the last checkpoint is kept.
+        Interrupted: If ``listener`` requests a stop.
+        LossNotFinite: If a loss is NaN or infinite. The last checkpoint is kept.
     """
     log = SearchLog(state, folder, listener)
     with backend(state.experiment, state.mixture) as train_and_score, _checkpoints(state, folder) as save_when_due:
@@ -50,15 +50,18 @@ def train(state: SearchState, folder: RunFolder, listener: Listener) -> None:
 def train_block(
     state: SearchState, train_and_score: TrainAndScore | None = None, stop: Callable[[], None] = lambda: None
 ) -> list[dict[str, Any]]:
-    """Take steps 1 to 5 of the method for one block; return what happened at each step.
+    """Run steps 1 to 5 of the method for one block.
 
-    Draws within a block see the scores as they were at its start; the scores are updated in the order of the draws.
+    All draws of a block use the scores at its start. The scores are then updated in the order of the draws.
 
     Args:
-        state: of the search, which is changed.
-        train_and_score: runs the jobs of the block (None: in this process, in order).
-        stop: called during a branching check, which comes before the block where it is due; may raise, and nothing has
-            changed then.
+        state: State of the search, modified in place.
+        train_and_score: Runs the jobs of the block. By default they run in this process, in order.
+        stop: Called during a branching check, which runs before the block if one is due. It may raise; the state is then
+            unchanged.
+
+    Returns:
+        One record per step: loss, accuracy, learning rate, temperature and SuperNet.
     """
     check_branching(state, stop)
     sampler, mixture, config = state.sampler, state.mixture, state.experiment.config
@@ -67,9 +70,8 @@ def train_block(
         jobs = []
         for step in _block(state):
             pooling, supernet = sampler.ask()  # 1. draw a configuration, 2. draw its SuperNet
-            lr = cosine(
-                step, state.steps, config.training.lr, config.training.lr_end
-            )  # 5. and the learning rate falls by cosine
+            # 5. and the learning rate falls by cosine
+            lr = cosine(step, state.steps, config.training.lr, config.training.lr_end)
             jobs.append(Job(pooling, supernet, lr, mixture.training.draw(), mixture.scoring.draw()))
 
     # 3. one optimizer step of that SuperNet at that configuration, 4. its accuracy on a scoring batch
@@ -87,14 +89,14 @@ def train_block(
 
 
 def _block(state: SearchState) -> range:
-    """Return the steps of the next block, which ends at the latest where SuperNets may branch."""
+    """Return the steps of the next block. A block never extends past a step at which SuperNets may branch."""
     ends = (state.sampler.branch, next_check(state), state.steps)
     end = min(end for end in ends if end > state.step)
     return range(state.step, min(state.step + state.experiment.block, end))
 
 
 def _check_losses(state: SearchState, jobs: Sequence[Job], results: Sequence[StepResult]) -> None:
-    """Raise LossNotFinite, with the step and its configuration, where a loss is NaN or infinite."""
+    """Raise LossNotFinite, naming the step and its configuration, if a loss is NaN or infinite."""
     for step, (job, result) in enumerate(zip(jobs, results, strict=True), start=state.step + 1):
         try:
             check_finite([result.loss])
@@ -108,7 +110,7 @@ def _check_losses(state: SearchState, jobs: Sequence[Job], results: Sequence[Ste
 
 @contextmanager
 def _checkpoints(state: SearchState, folder: RunFolder) -> Iterator[Callable[[], None]]:
-    """Save the state at the end and on Interrupted; yield a function that saves it where the last time is long ago."""
+    """Save the state at the end and on Interrupted. Yield a function that saves it if a checkpoint is due."""
     saved_at = time.monotonic()
 
     def save_when_due() -> None:

@@ -1,6 +1,6 @@
-"""Controls: rankings that need no training. A search is worth its compute where it says more than these.
+"""Baselines: rankings that need no training. A search is worth its compute only if it ranks better than these.
 
-Every control gives scores_P, one for each configuration in the order of the space; higher is predicted to be better.
+Every baseline returns scores_P, one score per configuration in the order of the space; higher is predicted to be better.
 """
 
 from poolwise.rankings.baselines.counted import COUNTED, counted

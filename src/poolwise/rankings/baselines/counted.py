@@ -1,4 +1,4 @@
-"""Controls that only count: no weights, no images, no compute."""
+"""Baselines that only count: no weights and no images are needed."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ the same argument layers that see beyond the image add nothing.
 
 
 def counted(name: str, costs: Iterable[Cost]) -> np.ndarray:
-    """scores_P float64 of the control ``name`` (one of COUNTED) from the costs of every configuration, in order."""
+    """Return scores_P (float64) of the baseline ``name``, a key of COUNTED, from the cost of each configuration."""
     return np.array([COUNTED[name](cost) for cost in costs], float)

@@ -1,4 +1,4 @@
-"""What is known of a configuration before it is trained, for methods that learn how far to trust it (``trialing.refine``)."""
+"""Features of a configuration that need no training, for methods that learn their weight (``poolwise.selection.refine``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ was added after looking at both tables of the package, so what they say of it is
 
 
 def hints(costs: Mapping[Pooling, Cost]) -> dict[str, Callable[[Pooling], float]]:
-    """Name -> hint of a configuration that ``costs`` prices."""
+    """Return the function that computes each hint, by name, for configurations in ``costs``."""
     return {name: _of(hint, costs) for name, hint in HINTS.items()}
 
 

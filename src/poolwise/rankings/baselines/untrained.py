@@ -1,7 +1,7 @@
-"""Zero-cost scores: what one batch of training images tells of a network with initial weights.
+"""Zero-cost proxies: scores from untrained networks and one batch of training images.
 
-Every configuration runs on the same weights and the same images, so that nothing but the placement differs. Shapes:
-images_BCHW, codes_BA (A activations), scores_P (P configurations of the space).
+All configurations use the same weights and the same images, so only the downsampling differs. Shapes: images_BCHW,
+codes_BA (A activations), scores_P (P configurations of the space).
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ IMAGES = 64
 
 
 def naswot(network: SwitchableNet, pooling: Pooling, images_BCHW: Tensor, labels_B: Tensor) -> float:
-    """log |K| with K_ij the number of ReLUs that are on or off alike for images i and j.
+    """Return log |det K|, where K_ij is the number of ReLU units with equal on/off states for images i and j.
 
-    Source: Mellor et al., "Neural Architecture Search without Training" (ICML 2021), equations 1 and 2. The more linear
-    regions tell the images apart, the larger it is. RequestError where the network has no ``nn.ReLU``.
+    It is larger the better the linear regions of the network separate the images. Source: Mellor et al., "Neural
+    Architecture Search without Training" (ICML 2021), equations 1 and 2.
+
+    Raises:
+        RequestError: If the network has no ``nn.ReLU``.
     """
     codes: list[Tensor] = []
 
@@ -50,7 +53,7 @@ def naswot(network: SwitchableNet, pooling: Pooling, images_BCHW: Tensor, labels
 
 
 def grad_norm(network: SwitchableNet, pooling: Pooling, images_BCHW: Tensor, labels_B: Tensor) -> float:
-    """Sum over weight tensors of the Euclidean norm of the gradient of the loss.
+    """Return the sum over weight tensors of the Euclidean norm of the gradient of the loss.
 
     Source: Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS" (ICLR 2021), section 3.1.
     """
@@ -63,16 +66,22 @@ UNTRAINED: dict[str, Callable[[SwitchableNet, Pooling, Tensor, Tensor], float]] 
     "naswot": naswot,
     "grad_norm": grad_norm,
 }
-_PASSES = {"naswot": 1, "grad_norm": 3}  # forward passes that a score costs; a backward pass counts as two
+_PASSES = {"naswot": 1, "grad_norm": 3}  # cost of a score in forward passes; a backward pass counts as two
 
 
 def untrained(
     problem: Experiment, name: str, *, seed: int = 0, initialisations: int = INITIALISATIONS, images: int = IMAGES
 ) -> tuple[np.ndarray, int]:
-    """scores_P float64 of the zero-cost score ``name`` (one of UNTRAINED), and the MACs that it took.
+    """Return scores_P (float64) of a zero-cost proxy, and the MACs that it took.
 
-    The mean over ``initialisations`` draws of weights and of ``images`` training images without augmentation; BatchNorm
-    uses batch statistics. All draws come from ``seed``; the global generators are not touched. Float32.
+    Networks run in float32, BatchNorm uses batch statistics, and images are not augmented.
+
+    Args:
+        problem: Experiment with the space, the network and the images.
+        name: A key of UNTRAINED.
+        seed: Seed of all draws. Global generators are not used.
+        initialisations: Number of draws of weights and images; scores are means over them.
+        images: Training images per draw.
     """
     score, scores_P = UNTRAINED[name], np.zeros(len(problem.space))
     data = problem.batches(problem.training_images, images)

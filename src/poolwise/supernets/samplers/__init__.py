@@ -1,4 +1,4 @@
-"""Who is trained next. One method a file; the interface is in ``base``; the registry finds the files by itself."""
+"""Samplers choose the next configuration and SuperNet. Each method is one file, which the registry discovers."""
 
 from poolwise.supernets.samplers.base import OutOfTurn, Sampler, Task
 from poolwise.supernets.samplers.registry import available, left_open, sampler, settled

@@ -1,4 +1,4 @@
-"""Sampling by Boltzmann exploration: one SuperNet, better configurations more often."""
+"""Boltzmann exploration: one SuperNet; better configurations are drawn more often."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from poolwise.supernets.samplers.registry import register
 
 @register("boltzmann", summary="Boltzmann exploration: one SuperNet, configurations drawn by softmax of T times score")
 class Boltzmann(Sampler):
-    """Draws a configuration with ``p(a) ~ exp(T scores[a])``; the first ``warm_up`` share of the steps is uniform.
+    """Draw a configuration with ``p(a) ~ exp(T scores[a])``; the first ``warm_up`` share of the steps is uniform.
 
-    Boltzmann exploration (Cesa-Bianchi, Gentile, Lugosi, Neu, NeurIPS 2017) over whole configurations; Javan, Toews,
-    Pedersoli (AutoML 2023) compare with it, with and without the uniform start. All unvisited configurations have the
-    score 1, so they are one entry of the softmax with their number as weight, and within it uniform.
+    Boltzmann exploration (Cesa-Bianchi, Gentile, Lugosi, Neu, NeurIPS 2017) over configurations; Javan, Toews, Pedersoli
+    (AutoML 2023) compare with it, with and without the warm-up. All unvisited configurations have the score 1. They are
+    one entry of the softmax, weighted by their number; one of them is then drawn uniformly.
     """
 
     single = True
@@ -28,10 +28,10 @@ class Boltzmann(Sampler):
 
     def __init__(self, task: Task):
         super().__init__(task)
-        self._sorted: list[int] = []  # visited configurations
+        self._sorted: list[int] = []  # indices of the visited configurations
 
     def _chances(self) -> np.ndarray:
-        """chances_R of the rows of the table, the first for all that is not visited."""
+        """Return chances_R, the probability of each row of the table. Row 0 stands for all unvisited configurations."""
         weights_R = self.table.weights
         logits_R = self.temperature * self.table.rows[:, 0] + np.log(np.maximum(weights_R, 1e-300))
         logits_R[weights_R == 0] = -np.inf
@@ -47,7 +47,7 @@ class Boltzmann(Sampler):
         return self.table.visited_at(min(row, len(self._sorted)))
 
     def _unvisited(self, k: int) -> int:
-        """The k-th configuration, from 0, among those that are not visited."""
+        """Return the index of the k-th unvisited configuration, counted from 0."""
         found = self._sorted
         return k + bisect_right(range(len(found)), k, key=lambda i: found[i] - i)
 
@@ -56,7 +56,7 @@ class Boltzmann(Sampler):
             insort(self._sorted, a)
 
     def summary(self) -> dict[str, float]:
-        """Temperature, and in nats the entropy of the draw: ln P where it is uniform."""
+        """Return the temperature and the entropy of the draw in nats, which is ln P if uniform."""
         chances_R, weights_R = self._chances(), self.table.weights
         each_R = np.where(chances_R > 0, chances_R / np.maximum(weights_R, 1), 1.0)
         return {"temperature": self.temperature, "draw_entropy": max(float(-(chances_R @ np.log(each_R))), 0.0)}

@@ -1,4 +1,4 @@
-"""Which configuration is next where all are equal: in fair rounds, or independently."""
+"""Draw configurations without preference: in shuffled rounds, or independently."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from poolwise.spaces import uniform_below
 
 
 class Rounds:
-    """Every index of 0 .. size - 1 once a round, in shuffled order (strict fairness).
+    """Draw every index of 0 .. size - 1 once per round, in shuffled order (strict fairness).
 
-    The shuffle is that of Fisher and Yates, done one draw at a time. Only moved cards are held, so a round of 10^6
-    costs what has been drawn of it.
+    A Fisher-Yates shuffle runs one draw at a time and stores only the indices that it has moved, so memory grows with the
+    number of draws and not with ``size``.
 
     Args:
-        size: number of indices.
-        generator: where the order comes from.
+        size: Number of indices.
+        generator: Random generator of the order.
     """
 
     def __init__(self, size: int, generator: np.random.Generator):
@@ -25,7 +25,7 @@ class Rounds:
         self._left, self._moved = 0, dict[int, int]()
 
     def next(self) -> int:
-        """One index."""
+        """Return the next index."""
         if self._left == 0:
             self._left, self._moved = self.size, {}
         place, last = uniform_below(self._generator, self._left), self._left - 1
@@ -36,30 +36,30 @@ class Rounds:
         return drawn
 
     def state(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the state as JSON values, without the generator."""
         return {"left": self._left, "moved": [[place, card] for place, card in self._moved.items()]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a ``state()``."""
+        """Restore a result of ``state()``."""
         self._left, self._moved = int(state["left"]), {int(place): int(card) for place, card in state["moved"]}
 
 
 class Independent:
-    """Uniform and independent draws, with the interface of ``Rounds``."""
+    """Draw uniformly and independently, with the interface of ``Rounds``."""
 
     def __init__(self, size: int, generator: np.random.Generator):
         self.size, self._generator = size, generator
 
     def next(self) -> int:
-        """One index."""
+        """Return the next index."""
         return uniform_below(self._generator, self.size)
 
     def state(self) -> dict[str, Any]:
-        """Plain values: none."""
+        """Return an empty state."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Nothing to go back to."""
+        """Do nothing, because there is no state."""
 
 
 DRAWS: dict[str, type[Rounds] | type[Independent]] = {"rounds": Rounds, "iid": Independent}

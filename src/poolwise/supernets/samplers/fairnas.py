@@ -1,4 +1,4 @@
-"""Strict fairness (Chu et al., ICCV 2021): one SuperNet, every configuration once a round."""
+"""Strict fairness (Chu et al., ICCV 2021): one SuperNet, every configuration once per round."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from poolwise.supernets.samplers.registry import register
 
 @register("fairnas", summary="strict fairness: one SuperNet, every configuration once a round")
 class StrictFairness(Sampler):
-    """Every configuration is trained once before any a second time, whatever ``draw`` says.
+    """Train every configuration once before any is repeated. ``Task.draw`` is ignored.
 
     Chu, Zhang, Xu, *FairNAS: Rethinking Evaluation Fairness of Weight Sharing Neural Architecture Search*, ICCV 2021,
-    as adapted to this space: there, a round visits every operation of every layer once and makes one optimizer step of
-    the summed gradients; here the choice is the whole configuration, and each makes a step of its own.
+    adapted to this space. In the paper, a round visits every operation of every layer once and takes one optimizer step
+    with the summed gradients. Here a round visits every configuration once and takes one step for each.
     """
 
     single = True

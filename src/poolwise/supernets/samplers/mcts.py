@@ -1,4 +1,4 @@
-"""Monte-Carlo tree search over pooling positions: one SuperNet."""
+"""Monte Carlo tree search over pooling positions: one SuperNet."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ EXPLORATION = 1.0
 
 @register("mcts", summary="tree search over pooling positions with UCT: one SuperNet")
 class TreeSearch(Sampler):
-    """Descends from the first pooling position to the last and takes at each level the child of highest UCT.
+    """Descend from the first pooling position to the last and take the child with the highest UCT at each level.
 
-    ``UCT = Q + C sqrt(ln N_parent / N)`` with C = 1 (Kocsis and Szepesvári, ECML 2006). Children without a visit come
-    first, in random order. Every node on the path of what was trained is updated: N counts, Q is the first accuracy and
-    then the moving average ``0.9 Q + 0.1 accuracy``, because the weights change and old accuracies with them. The
-    first ``warm_up`` share of the steps draws uniformly and updates the tree as well. The tree holds nodes that were
-    visited and no others. Javan, Toews, Pedersoli (AutoML 2023) compare with tree search, with and without the start.
+    ``UCT = Q + C sqrt(ln N_parent / N)`` with C = 1 (Kocsis and Szepesvári, ECML 2006). Unvisited children come first, in
+    random order. Each training updates all nodes on its path: N counts visits, and Q is the first accuracy, then the moving
+    average ``0.9 Q + 0.1 accuracy``, because accuracies change as the weights are trained. The first ``warm_up`` share of
+    the steps draws uniformly and updates the tree too. Only visited nodes are stored. Javan, Toews, Pedersoli (AutoML 2023)
+    compare with tree search, with and without the warm-up.
 
-    Asks that wait for their answer count as visits in both N of UCT, though their accuracy is not known yet, so that the
-    asks of a block spread out (WU-UCT: Liu et al., *Watch the Unobserved*, ICLR 2020).
+    Pending asks count as visits in both N and N_parent, although their accuracy is not known yet, so that the asks of a
+    block spread over the tree (WU-UCT: Liu et al., *Watch the Unobserved*, ICLR 2020).
     """
 
     single = True
@@ -35,7 +35,7 @@ class TreeSearch(Sampler):
     def __init__(self, task: Task):
         super().__init__(task)
         self._nodes: dict[tuple[int, ...], tuple[float, int]] = {}  # first stages -> Q, N
-        self._open: Counter[tuple[int, ...]] = Counter()  # asks without an answer that pass a node
+        self._open: Counter[tuple[int, ...]] = Counter()  # pending asks that pass through a node
 
     def _draw_configuration(self) -> int:
         if self.warming:
@@ -49,7 +49,7 @@ class TreeSearch(Sampler):
         return a
 
     def _passed(self, a: int) -> list[tuple[int, ...]]:
-        """Nodes on the path to a configuration, from the root; the last stage follows from the others."""
+        """Return the nodes on the path to a configuration, from the root. The last stage follows from the others."""
         stages = self.space[a].stages
         return [stages[:level] for level in range(len(stages))]
 
@@ -80,7 +80,7 @@ class TreeSearch(Sampler):
                 del self._open[node]
 
     def summary(self) -> dict[str, float]:
-        """How many nodes the tree has."""
+        """Return the number of nodes in the tree."""
         return {"nodes": float(len(self._nodes))}
 
     def _own_state(self) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from poolwise.supernets.samplers.registry import register
 
 @register("mixture", summary="balanced mixture of SuperNets: soft assignment, every SuperNet equally likely over all")
 class BalancedMixture(Sampler):
-    """Draws configurations as the task says and SuperNets from ``p(m|a) = softmax_m(T scores[a,m] + v_m)``.
+    """Draw configurations as ``Task.draw`` specifies and SuperNets from ``p(m|a) = softmax_m(T scores[a,m] + v_m)``.
 
-    The potentials v of each step start those of the next, so balancing costs a few Newton steps.
+    The potentials v of each step are the initial guess for the next, so balancing takes only a few Newton steps.
     """
 
     warms_up = True
@@ -29,7 +29,7 @@ class BalancedMixture(Sampler):
         self._potentials_M = np.zeros(self.supernets)
 
     def _balance(self) -> soft.Assignment:
-        """Return the assignment of every row of the table at the present temperature."""
+        """Return the assignment of every row of the table at the current temperature."""
         return soft.balance(self.table.rows, self.temperature, self.table.weights, self._potentials_M)
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
@@ -49,9 +49,9 @@ class BalancedMixture(Sampler):
         self._potentials_M = np.tile(self._potentials_M, 2)
 
     def summary(self) -> dict[str, float]:
-        """Temperature, mean entropy of the assignment and its imbalance (both in nats), over all configurations.
+        """Return the temperature, and the mean entropy and imbalance of the assignment in nats, over all configurations.
 
-        While the first SuperNet is alone there is no assignment to speak of.
+        Return only the temperature while the first SuperNet trains alone.
         """
         if self.alone:
             return {"temperature": self.temperature}

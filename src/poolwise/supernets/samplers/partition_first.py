@@ -1,4 +1,4 @@
-"""A fixed partition of the configurations by where their first pooling stands."""
+"""A fixed partition of the configurations by their first pooling position."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from poolwise.supernets.samplers.registry import register
     "partition-first", summary="few-shot NAS: SuperNets share the configurations out by the first pooling position"
 )
 class FirstPartition(Partition):
-    """Configurations in the order of the space, which is that of the first pooling, cut into M parts of equal size.
+    """Partition the space, which is ordered by the first pooling position, into M contiguous parts of equal size.
 
-    Few-shot NAS (Zhao, Wang, Tian, Fonseca, Guo, ICML 2021) gives each choice of one decision a SuperNet of its own;
-    here the decision is the first pooling position. Part sizes differ by 1 at most, so a cut may fall among
-    configurations with one first position; those are shared out by the next positions.
+    Few-shot NAS (Zhao, Wang, Tian, Fonseca, Guo, ICML 2021) trains one SuperNet for each option of one decision; here the
+    decision is the first pooling position. Part sizes differ by at most 1, so configurations with the same first position
+    may be split between two parts; they are then split by their next positions.
     """
 
     def group(self, a: int) -> int:

@@ -1,4 +1,4 @@
-"""A fixed random partition of the configurations to M SuperNets."""
+"""A fixed random partition of the configurations into M SuperNets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROUNDS = 8
 
 
 class Partition(Sampler):
-    """Every configuration has one SuperNet, from the first step (or the branch) to the ranking; ``group`` says which."""
+    """Base class: ``group`` assigns every configuration to one SuperNet for the entire search after the warm-up."""
 
     warms_up = True
 
@@ -25,7 +25,7 @@ class Partition(Sampler):
         self._draw = DRAWS[task.draw](self.space.size, task.draws)
 
     def group(self, a: int) -> int:
-        """SuperNet of configuration ``a``."""
+        """Return the SuperNet of configuration ``a``."""
         raise NotImplementedError
 
     def _draw_configuration(self) -> int:
@@ -46,11 +46,11 @@ class Partition(Sampler):
 
 @register("partition-random", summary="each SuperNet trains a fixed random share of the configurations, equally many")
 class RandomPartition(Partition):
-    """Configuration a belongs to SuperNet ``shuffle(a) mod M``, so group sizes differ by 1 at most.
+    """Assign configuration a to SuperNet ``shuffle(a) mod M``, so group sizes differ by at most 1.
 
-    ``shuffle`` permutes 0 .. P-1 without a table: a Feistel network over the next larger power of 4, keyed by the
-    ``assigns`` generator, applied again while its result is P or more (Black and Rogaway, *Ciphers with Arbitrary
-    Finite Domains*, CT-RSA 2002, cycle walking). The control for partitions that mean something.
+    ``shuffle`` permutes 0 .. P-1 without a table. It is a Feistel network over a power of 4 that is at least P, keyed by
+    the ``assigns`` generator and reapplied until the result is below P (cycle walking: Black and Rogaway, *Ciphers with
+    Arbitrary Finite Domains*, CT-RSA 2002). This is the control for partitions with a meaning.
     """
 
     def __init__(self, task: Task):

@@ -1,4 +1,4 @@
-"""What samplers the library knows. A new method is one file in this folder with ``@register(...)`` in it."""
+"""Registry of samplers. To add a method, put one file with ``@register(...)`` into this folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SamplerClass = TypeVar("SamplerClass", bound=type[Sampler])
 
 
 def register(name: str, *, summary: str) -> Callable[[SamplerClass], SamplerClass]:
-    """Return a decorator that registers a sampler class under ``name``, with one line on what it does."""
+    """Return a decorator that registers a sampler class under ``name`` with a one-line ``summary``."""
 
     def add(sampler_class: SamplerClass) -> SamplerClass:
         sampler_class.name, sampler_class.about = name, summary
@@ -26,7 +26,7 @@ def register(name: str, *, summary: str) -> Callable[[SamplerClass], SamplerClas
 
 
 def available() -> list[type[Sampler]]:
-    """Return every sampler of the library, by name."""
+    """Return all registered sampler classes."""
     return list(SAMPLERS.all().values())
 
 
@@ -34,16 +34,17 @@ def sampler(name: str) -> type[Sampler]:
     """Return the sampler class called ``name``; call it with a Task.
 
     Raises:
-        RequestError: for an unknown name; the message lists the known ones.
+        RequestError: If the name is unknown. The message lists the known names.
     """
     return SAMPLERS.get(name)
 
 
 def settled(config: Config) -> Config:
-    """The settings with the number of SuperNets that their method trains.
+    """Return the config with the number of SuperNets that its method trains.
 
-    Raises RequestError for an unknown method, and for a warm-up that the method does not know or that has nothing to branch
-    into.
+    Raises:
+        RequestError: If the method is unknown, or does not support the requested warm-up, branching or number of
+            SuperNets.
     """
     method = sampler(config.search.method)
     if config.search.warm_up and not method.warms_up:
@@ -76,17 +77,22 @@ def settled(config: Config) -> Config:
 
 
 def left_open(config: Config, steps: int, configurations: int, most: int) -> tuple[Config, str]:
-    """Settings that leave the number of SuperNets open, with what the method makes of that, and why, in a sentence.
+    """Choose the number of SuperNets for a config that leaves it open.
 
     Args:
-        steps: on SuperNets.
-        most: SuperNets that there is memory for.
+        config: Config without a number of SuperNets.
+        steps: Training steps on SuperNets.
+        configurations: Number of configurations in the space.
+        most: Number of SuperNets that fit in memory.
+
+    Returns:
+        The completed config, and the reason for the choice in a sentence.
     """
     method = sampler(config.search.method)
     count, why = method.supernets_for(steps, configurations, most)
     if count == 1 or not method.doubles or config.search.warm_up or config.search.branching == "fixed":
         told = f"{count} SuperNet{'' if count == 1 else 's'}: {why}"
         return config.replace(supernets=count), told
-    count = 4 if count >= 4 else 2  # they double
+    count = 4 if count >= 4 else 2  # SuperNets are doubled
     told = f"1 SuperNet at first, up to {count} where configurations are better off apart: {why}"
     return config.replace(supernets=count, branching="measured"), told

@@ -1,4 +1,4 @@
-"""Moving averages of scoring accuracy, kept for visited configurations only."""
+"""Moving averages of scoring accuracy, stored for visited configurations only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from poolwise.supernets import assignment as soft
 
 
 class Scores:
-    """scores of P configurations on M SuperNets; all that were never told of share one row of ones.
+    """Scores of P configurations on M SuperNets. All unvisited configurations share one row of ones.
 
     Args:
         size: P.
         supernets: M.
 
     Attributes:
-        rows: scores_RM float64, R = 1 + visited configurations: first the shared row, then a row a visited one.
-        weights: weights_R float64, how many configurations each row stands for (0 for the first once all are visited).
+        rows: scores_RM, float64, R = 1 + visited configurations. Row 0 is shared; each further row is one visited
+            configuration.
+        weights: weights_R, float64, number of configurations per row (0 for row 0 once all are visited).
     """
 
     def __init__(self, size: int, supernets: int):
@@ -31,7 +32,7 @@ class Scores:
         self._weights[0] = size
 
     def __len__(self) -> int:
-        """Number of visited configurations."""
+        """Return the number of visited configurations."""
         return len(self._visited)
 
     @property
@@ -43,19 +44,19 @@ class Scores:
         return self._weights[: len(self) + 1]
 
     def place(self, a: int) -> int:
-        """Row of a configuration; 0, the shared one, where it is not visited."""
+        """Return the row of a configuration; 0, the shared row, if it is not visited."""
         return self._places.get(a, 0)
 
     def of(self, indices: Sequence[int]) -> np.ndarray:
-        """scores_NM of configurations by index."""
+        """Return scores_NM of configurations by index."""
         return self._rows[[self.place(a) for a in indices]]
 
     def visited(self) -> list[int]:
-        """Visited configurations by index, in the order of their rows."""
+        """Return the indices of the visited configurations, in the order of their rows."""
         return list(self._visited)
 
     def visited_at(self, row: int) -> int:
-        """The configuration of a row above 0."""
+        """Return the index of the configuration in a row above 0."""
         return self._visited[row - 1]
 
     def update(self, a: int, m: int, accuracy: float) -> None:
@@ -64,11 +65,11 @@ class Scores:
         self._rows[row, m] = soft.moving_average(float(self._rows[row, m]), accuracy)
 
     def branch(self) -> None:
-        """Every SuperNet has the scores of the first from here on."""
+        """Copy the scores of the first SuperNet to all others."""
         self._rows[:] = self._rows[:, :1]
 
     def double(self) -> None:
-        """Twice as many SuperNets, the further ones with the scores of those that there were."""
+        """Double the number of SuperNets. New ones get copies of the existing scores."""
         self._rows = np.tile(self._rows, 2)
 
     def _add(self, a: int) -> int:
@@ -81,11 +82,11 @@ class Scores:
         return row
 
     def state(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the state as JSON values."""
         return {"visited": self.visited(), "rows": self.rows[1:].tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a ``state()``."""
+        """Restore a result of ``state()``."""
         supernets = self._rows.shape[1]
         self._visited = [int(a) for a in state["visited"]]
         self._places = {a: row for row, a in enumerate(self._visited, start=1)}

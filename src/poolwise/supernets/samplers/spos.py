@@ -1,4 +1,4 @@
-"""Single path one-shot (Guo et al., ECCV 2020): one SuperNet, uniform paths."""
+"""Single path one-shot (Guo et al., ECCV 2020): one SuperNet, uniform and independent draws."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from poolwise.supernets.samplers.registry import register
 
 @register("spos", summary="single path one-shot: one SuperNet, uniform and independent draws")
 class SinglePath(Sampler):
-    """Every step draws one configuration uniformly, whatever was drawn before and whatever ``draw`` says.
+    """Draw every configuration uniformly and independently. ``Task.draw`` is ignored.
 
     Guo, Zhang, Mu, Heng, Liu, Wei, Sun, *Single Path One-Shot Neural Architecture Search with Uniform Sampling*,
     ECCV 2020.

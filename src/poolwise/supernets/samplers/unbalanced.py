@@ -1,4 +1,4 @@
-"""The mixture without balancing, which shows what balancing is for."""
+"""The mixture without balancing, as a control that shows the effect of balancing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from poolwise.supernets.samplers.registry import register
 
 @register("unbalanced", summary="mixture without balancing: a SuperNet that is ahead everywhere takes everything")
 class UnbalancedMixture(BalancedMixture):
-    """``p(m|a) = softmax_m(T scores[a,m])``: the mixture with all potentials at 0.
+    """Draw SuperNets from ``p(m|a) = softmax_m(T scores[a,m])``, the mixture with all potentials at 0.
 
-    A control for balancing, ours: nothing keeps one SuperNet from being chosen always.
+    This control is not from a paper. Nothing prevents it from always choosing the same SuperNet.
     """
 
     def _balance(self) -> soft.Assignment:
