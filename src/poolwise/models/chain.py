@@ -76,7 +76,7 @@ class PerDepth(nn.Module):
 
 
 class Chain(nn.Module):
-    """Layers that run one after the other, then a head. Only the first layer may change the resolution.
+    """Layers that run in sequence, then a head. Only the first layer may change the resolution.
 
     ``forward(images_BCHW)`` runs without downsampling, which ``models.supernet`` adds.
 
