@@ -20,7 +20,7 @@ Norm = Callable[[int], nn.Module]
 
 
 def batch_norm(channels: int) -> nn.Module:
-    """Return the default BatchNorm of the search: batch statistics, no affine parameters, no averages (as published)."""
+    """Return the default BatchNorm of the search: batch statistics only, no affine parameters (as published)."""
     return nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
 
 
@@ -35,7 +35,7 @@ def running_norm(channels: int) -> nn.Module:
 
 
 class Strided(nn.Module):
-    """A layer that takes its stride per call: ``layer(features_BCHW, stride)``. The default is its ``stride`` attribute.
+    """A layer that takes its stride per call: ``layer(features_BCHW, stride)``. The default is its ``stride``.
 
     The output has ceil(H / stride) x ceil(W / stride) pixels. At stride 1 the layer keeps the resolution.
     """

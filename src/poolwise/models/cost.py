@@ -1,9 +1,9 @@
 """The cost of every configuration, computed before any training.
 
-The cost of a configuration is a sum over layers. A layer's cost depends only on the downsamplings before and after it, so
-a table indexed by (layer, halvings before, halvings after) covers every configuration under either operator. Each entry
-is measured in one forward pass of the modules that ``plain_model`` would build. The passes run on torch's meta device,
-which tracks shapes and autograd without computing values, so they are fast at any image size.
+The cost of a configuration is a sum over layers. A layer's cost depends only on the downsamplings before and after it,
+so a table indexed by (layer, halvings before, halvings after) covers every configuration under either operator. Each
+entry is measured in one forward pass of the modules that ``plain_model`` would build. The passes run on torch's meta
+device, which tracks shapes and autograd without computing values, so they are fast at any image size.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class CostModel:
     """Compute the costs of a chain's configurations at one (square) image size.
 
     Args:
-        chain: Has no strides and no ``PerDepth`` layers, whose costs equal those of the plain network. It is copied, and
-            its weights do not matter.
+        chain: Has no strides and no ``PerDepth`` layers, whose costs equal those of the plain network. It is copied,
+            and its weights do not matter.
         image_size: Pixels along one side.
         default: The configuration that ratios refer to.
         operator: ``pool`` or ``stride`` (see ``models.supernet``). Defaults to the chain's operator.
@@ -134,7 +134,7 @@ class CostModel:
         return self._table[step]
 
     def _input(self, i: int, depth: int) -> Tensor:
-        """Return layer ``i``'s input after ``depth`` halvings, all at layer 1, since their place does not affect shapes."""
+        """Return layer ``i``'s input after ``depth`` halvings, all at layer 1. Their place does not affect shapes."""
         if i == 0:
             return self._images
         return self._entry((i - 1, depth if i > 2 else 0, depth)).output
@@ -145,9 +145,9 @@ class CostModel:
     def prefix_macs(self, poolings: Iterable[Pooling], supernets: int = 1) -> int:
         """Return the MACs, for one image, of running all of ``poolings`` with each common prefix computed once.
 
-        This is the cost of ranking them on one SuperNet (``prefixes.walk``). Separate forward passes would cost the sum of
-        ``self(pooling).macs``. For several ``supernets`` the result is an upper bound over all assignments: each prefix
-        counts once per SuperNet that may need it.
+        This is the cost of ranking them on one SuperNet (``prefixes.walk``). Separate forward passes would cost the sum
+        of ``self(pooling).macs``. For several ``supernets`` the result is an upper bound over all assignments: each
+        prefix counts once per SuperNet that may need it.
         """
         prefixes: Counter[tuple[_Step, ...]] = Counter()
         for pooling in poolings:

@@ -16,10 +16,11 @@ def walk(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield the logits of every configuration, computing each shared prefix once.
 
-    The walk goes depth first through the trie of prefixes. The branch with the most poolings goes first. When the branch
-    without a further pooling runs last, nothing else needs its input. So at most one activation per number of poolings is
-    alive, each a quarter of the previous size, plus what the current layer needs. The logits are bitwise equal to those
-    of separate forward passes, since the operations are the same. The caller sets gradient mode and precision.
+    The walk goes depth first through the trie of prefixes. The branch with the most poolings goes first. When the
+    branch without a further pooling runs last, nothing else needs its input. So at most one activation per number of
+    poolings is alive, each a quarter of the previous size, plus what the current layer needs. The logits are bitwise
+    equal to those of separate forward passes, since the operations are the same. The caller sets gradient mode and
+    precision.
 
     Yields:
         The indices into ``poolings`` of one group of equal configurations, and their logits_BK, in trie order.

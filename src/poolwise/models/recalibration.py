@@ -1,8 +1,8 @@
 """BatchNorm recalibration: recompute the running averages of every configuration of a SuperNet before scoring it.
 
-Source: Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques" (ICCV 2019), post-statistics. The
-averages are those of ``nn.BatchNorm2d(momentum=None)`` in training mode: the mean over batches of the batch's mean and
-unbiased variance. While they are collected, features are normalized by batch statistics. The input of a layer then
+Source: Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques" (ICCV 2019), post-statistics.
+The averages are those of ``nn.BatchNorm2d(momentum=None)`` in training mode: the mean over batches of the batch's mean
+and unbiased variance. While they are collected, features are normalized by batch statistics. The input of a layer then
 depends only on the layers before it, so configurations with the same prefix share its averages.
 """
 
@@ -35,7 +35,7 @@ class Recalibrated(SwitchableNet):
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Collect averages from one more batch. Run each prefix exactly once inside, and the same prefixes every time."""
+        """Collect averages from one more batch. Run each prefix exactly once inside, and the same ones every time."""
         self._batches += 1
         self._collecting = True
         try:
@@ -44,7 +44,7 @@ class Recalibrated(SwitchableNet):
             self._collecting = False
 
     def layer(self, prefix: Sequence[int], features_BCHW: Tensor) -> Tensor:
-        """Run a layer as ``SwitchableNet`` does, with batch statistics while ``collecting``, else the prefix's averages."""
+        """Run a layer with batch statistics while ``collecting``, otherwise with the prefix's averages."""
         key = tuple(prefix)
         norms = self._norms(key)
         if self._collecting and key not in self._averages:

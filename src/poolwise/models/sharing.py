@@ -6,8 +6,8 @@ convolution.
 
 - ``norm``: BatchNorm always uses batch statistics during the search.
   ``batch`` has no affine parameters (as published). ``affine`` has a scale and a shift for each norm and depth, as
-  slimmable networks have for each width (Yu et al., "Slimmable Neural Networks", ICLR 2019). ``recalibrated`` has affine
-  parameters that all configurations share, and ranks with running averages (``models.recalibration``).
+  slimmable networks have for each width (Yu et al., "Slimmable Neural Networks", ICLR 2019). ``recalibrated`` has
+  affine parameters that all configurations share, and ranks with running averages (``models.recalibration``).
 - ``sharing``: ``full`` has one set of weights for all configurations. ``resolution`` has one for each layer and depth,
   including the affine parameters of norms. The head runs after all downsamplings and is always shared.
 

@@ -100,7 +100,7 @@ def _takes_stride(layer: nn.Module) -> bool:
 def downsampled(layer: nn.Module, halvings: int, operator: str) -> list[nn.Module]:
     """Return the modules, in execution order, of a copy of ``layer`` with ``halvings`` downsamplings.
 
-    For ``pool`` these are max-pools and the layer. For ``stride`` it is the layer alone, with its convolutions' strides set.
+    For ``pool`` these are max-pools and the layer. For ``stride`` it is the layer, with its convolutions' strides set.
     """
     layer = copy.deepcopy(layer)
     if not halvings:
@@ -118,8 +118,8 @@ def plain_model(network: SwitchableNet | Chain, pooling: Pooling | str, operator
     """Copy one configuration into a plain module, weights included.
 
     The output is bitwise equal to that of the SwitchableNet. The copy does not need ``SwitchableNet``: each convolution
-    has its actual ``stride``. Norms are copied as they are. Those of a search use batch statistics; the running averages
-    of ``models.recalibration`` are not included.
+    has its actual ``stride``. Norms are copied as they are. Those of a search use batch statistics; the running
+    averages of ``models.recalibration`` are not included.
 
     Args:
         network: The network to copy. Of a layer with one copy per depth (``PerDepth``), only the copy in use is taken.

@@ -1,8 +1,8 @@
 """Initial weights for training: a file, or pretrained weights of torchvision or timm.
 
-Parameter names are those of the plain network. For a family of this library these are the names that ``poolwise.network``
-and ``poolwise export`` write; for an external network, the names in its library. The last layer is initialized from
-scratch if its number of classes differs.
+Parameter names are those of the plain network. For a family of this library these are the names that
+``poolwise.network`` and ``poolwise export`` write; for an external network, the names in its library. The last layer is
+initialized from scratch if its number of classes differs.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def load(told: str) -> Weights:
 
     Args:
         told: A file (``.safetensors``; ``.pth``, ``.pt`` and ``.bin`` are read without unpickling objects),
-            ``torchvision:resnet18`` or ``torchvision:resnet18.IMAGENET1K_V1``, or ``timm:resnet26d``, optionally with a tag.
+            ``torchvision:resnet18[.IMAGENET1K_V1]``, or ``timm:resnet26d``, optionally with a tag.
 
     Raises:
         RequestError: The name is unknown, or the file does not hold weights.

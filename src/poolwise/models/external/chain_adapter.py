@@ -1,7 +1,7 @@
 """Adapt an external network to the ``Chain`` interface, so that it can be searched like a family of this library.
 
-``slots`` finds the layers, and each layer's ``Halving`` sets its downsamplings. The head is the network's ``forward`` with
-the layers skipped. The chain is a view of the network: it owns no other weights and keeps their names.
+``slots`` finds the layers, and each layer's ``Halving`` sets its downsamplings. The head is the network's ``forward``
+with the layers skipped. The chain is a view of the network: it owns no other weights and keeps their names.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _outside(module: nn.Module, layers: set[nn.Module]) -> Iterator[nn.Module]:
 
 
 class _Pass:
-    """A ``forward`` that returns its input for the first ``times`` calls, then calls the module's original ``forward``."""
+    """A ``forward`` that returns its input for the first ``times`` calls, then calls the module's ``forward``."""
 
     def __init__(self, module: nn.Module, times: int):
         self.module, self.times = module, times

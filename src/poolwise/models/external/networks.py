@@ -55,9 +55,9 @@ def backbone(name: str, build: nn.Module | Build) -> str:
 
     Args:
         name: Any name. Reusing a name replaces the previous network.
-        build: A function or class that creates the network, called with ``classes`` or ``num_classes`` if it has such an
-            argument. Or a network, which is copied and whose weights every training starts from. If its number of classes
-            differs from the data's, the last linear layer is replaced by a new one.
+        build: A function or class that creates the network, called with ``classes`` or ``num_classes`` if it has such
+            an argument. Or a network, which is copied and whose weights every training starts from. If its number of
+            classes differs from the data's, the last linear layer is replaced by a new one.
 
     Returns:
         The name of the model for the config, ``own:NAME``.

@@ -1,10 +1,11 @@
 """Find the slots of an external network: the layers before which a downsampling may stand.
 
-The network runs once on an example, with hooks that record each module call. A module is split into its children if they
-run in sequence, each on the very tensor that the previous one returned. Any other module is a block and is not split, nor
-is a module whose stride can be set (``strides``). A layer is a block or a convolution, with the modules up to the next
-one. What runs before the first block is the stem, which stays unchanged. The stem is a separate layer, unless it reduces
-the resolution by 4 or more: then it is part of the first layer, with the first block. The network's code is not read.
+The network runs once on an example, with hooks that record each module call. A module is split into its children if
+they run in sequence, each on the very tensor that the previous one returned. Any other module is a block and is not
+split, nor is a module whose stride can be set (``strides``). A layer is a block or a convolution, with the modules up
+to the next one. What runs before the first block is the stem, which stays unchanged. The stem is a separate layer,
+unless it reduces the resolution by 4 or more: then it is part of the first layer, with the first block. The network's
+code is not read.
 """
 
 from __future__ import annotations
@@ -159,8 +160,8 @@ def slots(model: nn.Module, example: Tensor | None = None) -> Slots:
 def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = None) -> nn.Module:
     """Move the downsamplings of a network in place.
 
-    Names, shapes and values of the parameters, the class and ``forward`` stay the same, so weights can be loaded before or
-    after this call. A timm ``feature_info`` is updated.
+    Names, shapes and values of the parameters, the class and ``forward`` stay the same, so weights can be loaded before
+    or after this call. A timm ``feature_info`` is updated.
 
     Args:
         model: See ``slots``.
@@ -171,8 +172,8 @@ def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = Non
         The same network.
 
     Raises:
-        RequestError: ``slots`` raises it, ``pooling`` has a different number of layers, or the network does not run with
-            ``pooling``. The network is unchanged.
+        RequestError: ``slots`` raises it, ``pooling`` has a different number of layers, or the network does not run
+            with ``pooling``. The network is unchanged.
     """
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
     found = slots(model, example)

@@ -1,7 +1,7 @@
 """ConvNeXt for small images (Liu et al., 2022): depthwise 7x7, LayerNorm, two 1x1 convolutions, layer scale, shortcut.
 
-Between groups, a LayerNorm and a 2x2 convolution change the channels. They belong to the first block of the group, and the
-2x2 convolution takes that block's stride. In every other block the depthwise convolution takes the stride, and the
+Between groups, a LayerNorm and a 2x2 convolution change the channels. They belong to the first block of the group, and
+the 2x2 convolution takes that block's stride. In every other block the depthwise convolution takes the stride, and the
 identity shortcut is subsampled. For images of 32 pixels, a 3x3 stem at full resolution replaces the published 4x4 stem.
 All norms are LayerNorms, whatever BatchNorm is requested.
 """

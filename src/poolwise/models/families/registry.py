@@ -60,7 +60,7 @@ def register(
 ) -> Callable[[Build], Build]:
     """Return a decorator that registers a build function as the family ``name``.
 
-    The other arguments are those of ``Family``. The decorated function sets ``operator`` and ``reduction`` on its chains.
+    Other arguments: see ``Family``. The decorated function sets ``operator`` and ``reduction`` on its chains.
     """
 
     def add(build: Build) -> Build:

@@ -1,9 +1,9 @@
 """ResNets (He et al., 2016): a stem, then groups of residual blocks.
 
-For small images, the stem is a 3x3 convolution and is the first layer. The ImageNet stem, a 7x7 convolution with stride 2
-and a max-pool, is fixed and forms the first layer together with the first block. No later convolution has a stride here:
-``models.supernet`` decides where to downsample. The stride of a block applies to its first 3x3 convolution and to its
-shortcut, as in torchvision. If the channels change, the shortcut is a 1x1 convolution (option B of the paper), the
+For small images, the stem is a 3x3 convolution and is the first layer. The ImageNet stem, a 7x7 convolution with stride
+2 and a max-pool, is fixed and forms the first layer together with the first block. No later convolution has a stride
+here: ``models.supernet`` decides where to downsample. The stride of a block applies to its first 3x3 convolution and to
+its shortcut, as in torchvision. If the channels change, the shortcut is a 1x1 convolution (option B of the paper), the
 variant whose MACs agree with the published ratios.
 """
 

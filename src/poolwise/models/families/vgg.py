@@ -1,8 +1,8 @@
 """VGG with BatchNorm for small images (Simonyan and Zisserman, 2015): 3x3 convolutions without shortcuts.
 
-A layer is a convolution with its norm and ReLU. The head averages over all pixels, so the published max-pool after the last
-layer is omitted. The other four are the poolings of the default configuration. Channels double at layers 2, 4 and 7
-(counted from 0) in every configuration, so all configurations have the same weights.
+A layer is a convolution with its norm and ReLU. The head averages over all pixels, so the published max-pool after the
+last layer is omitted. The other four are the poolings of the default configuration. Channels double at layers 2, 4 and
+7 (counted from 0) in every configuration, so all configurations have the same weights.
 """
 
 from __future__ import annotations
