@@ -1,4 +1,4 @@
-"""Networks as chains: stem, ordered layers, head. One family a file; the registry finds the files by itself."""
+"""Networks as chains of a stem, ordered layers and a head. Each family is one file, which the registry discovers."""
 
 from poolwise.models.families.registry import Family
 from poolwise.models.lookup import available, family

@@ -1,4 +1,4 @@
-"""A network = stem + ordered layers + head.
+"""A network as a chain: stem, ordered layers and head.
 
 Shapes: images_BCHW, features_BCHW, logits_BK (B batch, C channels, H, W resolution, K classes).
 """
@@ -20,22 +20,22 @@ Norm = Callable[[int], nn.Module]
 
 
 def batch_norm(channels: int) -> nn.Module:
-    """BatchNorm of the search: batch statistics, no affine parameters, no running averages (as published)."""
+    """Return the default BatchNorm of the search: batch statistics only, no affine parameters (as published)."""
     return nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
 
 
 def affine_norm(channels: int) -> nn.Module:
-    """BatchNorm of the search's variants: batch statistics, affine parameters, no running averages."""
+    """Return the BatchNorm of a search with affine norms: batch statistics, affine parameters, no running averages."""
     return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
 def running_norm(channels: int) -> nn.Module:
-    """BatchNorm of stand-alone training: affine, with running averages, what a deployed model has."""
+    """Return the BatchNorm of stand-alone training and deployment: affine parameters and running averages."""
     return nn.BatchNorm2d(channels)
 
 
 class Strided(nn.Module):
-    """A layer whose stride can be given per call: ``layer(features_BCHW, stride)``, by default its own ``stride``.
+    """A layer that takes its stride per call: ``layer(features_BCHW, stride)``. The default is its ``stride``.
 
     The output has ceil(H / stride) x ceil(W / stride) pixels. At stride 1 the layer keeps the resolution.
     """
@@ -43,22 +43,22 @@ class Strided(nn.Module):
     stride: int = 1
 
     def strided(self) -> list[nn.Conv2d]:
-        """The convolutions that run at the layer's stride."""
+        """Return the convolutions that run at the layer's stride."""
         raise NotImplementedError
 
 
 def convolve(conv: nn.Conv2d, features_BCHW: Tensor, stride: int) -> Tensor:
-    """``conv`` at another stride than its own, without changing it. A module's hooks see its own stride only."""
+    """Run ``conv`` at ``stride`` without changing it. Its hooks run only if ``stride`` equals ``conv.stride``."""
     if conv.stride == (stride, stride):
         return conv(features_BCHW)
     return F.conv2d(features_BCHW, conv.weight, conv.bias, stride, conv.padding, conv.dilation, conv.groups)
 
 
 class PerDepth(nn.Module):
-    """One place of a chain with a layer of its own for each number of downsamplings passed (its *depth*).
+    """A position in a chain with a separate layer for each *depth*, the number of downsamplings passed.
 
     Args:
-        copies: depth -> layer; they may have modules in common, and cost the same.
+        copies: Depth -> layer. The layers may share modules. All must cost the same.
     """
 
     def __init__(self, copies: Mapping[int, nn.Module]):
@@ -66,7 +66,7 @@ class PerDepth(nn.Module):
         self.copies = nn.ModuleDict({str(depth): layer for depth, layer in copies.items()})
 
     def at(self, depth: int) -> nn.Module:
-        """The layer of this depth. RequestError where there is none."""
+        """Return the layer for this depth. Raise RequestError if there is none."""
         if str(depth) not in self.copies:
             raise RequestError(
                 f"a layer has weights of its own after {' or '.join(self.copies)} downsamplings and {depth} are asked for:"
@@ -76,16 +76,19 @@ class PerDepth(nn.Module):
 
 
 class Chain(nn.Module):
-    """Layers that run one after the other, none of which but the first changes the resolution, then a head.
+    """Layers that run in sequence, then a head. Only the first layer may change the resolution.
+
+    ``forward(images_BCHW)`` runs without downsampling, which ``models.supernet`` adds.
 
     Args:
-        layers: name and module of each, in order. On CIFAR the stem convolution is the first of them. A module may be a
-            ``PerDepth`` (see ``variants``).
+        layers: Name and module of each layer, in order. On CIFAR the first is the stem convolution. A module may be a
+            ``PerDepth`` (see ``models.sharing``).
         head: features_BCHW -> logits_BK at any resolution.
 
-    ``operator`` names how ``switch`` downsamples this network where nothing else is asked for, ``reduction`` says how many
-    times the first layer makes images smaller by itself (an ImageNet stem); a registered family sets both.
-    ``forward(images_BCHW)`` runs at full resolution; downsampling is the business of ``switch`` alone.
+    Attributes:
+        operator: The default downsampling operator, ``pool`` or ``stride``. A registered family sets it.
+        reduction: Factor by which the first layer alone reduces the resolution, such as 4 for an ImageNet stem. A
+            registered family sets it.
     """
 
     operator: str = "pool"
@@ -101,17 +104,17 @@ class Chain(nn.Module):
         return len(self.layers)
 
     def at(self, i: int, depth: int = 0) -> nn.Module:
-        """Layer ``i`` as it runs when ``depth`` downsamplings are passed, those before it included."""
+        """Return layer ``i`` for ``depth``: the number of downsamplings passed, those in its own slot included."""
         layer = self.layers[i]
         return layer.at(depth) if isinstance(layer, PerDepth) else layer
 
     def every_layer(self) -> list[nn.Module]:
-        """The layers with all their copies, those that are called when the chain runs."""
+        """Return all layers, with every copy of a ``PerDepth`` layer."""
         places = [list(one.copies.values()) if isinstance(one, PerDepth) else [one] for one in self.layers]
         return [layer for copies in places for layer in copies]
 
     def whole(self, pooling: Pooling) -> nn.Module | None:
-        """A copy, at ``pooling``, of the network that the chain is a view of; None where the chain is the network itself."""
+        """Return a copy, at ``pooling``, of the external network that this chain wraps. None if it wraps none."""
         return None
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -133,7 +136,11 @@ class PoolHead(nn.Module):
 
 
 def learning(network: nn.Module) -> nn.Module:
-    """The network in training mode, but for dropout and its kin, which would draw from the global generator."""
+    """Set training mode, except for dropout and stochastic depth, which would draw from the global generator.
+
+    Returns:
+        The same network.
+    """
     network.train()
     for module in network.modules():
         name = type(module).__name__.lower()
@@ -143,10 +150,10 @@ def learning(network: nn.Module) -> nn.Module:
 
 
 def create(build: Callable[..., Chain], generator: torch.Generator, **arguments: Any) -> Chain:
-    """Build a chain on the CPU with weights drawn from ``generator`` alone; the global generator is not touched.
+    """Build a chain on the CPU with weights drawn only from ``generator``. The global generator is not used.
 
-    Convolutions: He normal, fan-out. Linear: uniform in +-1/sqrt(fan-in), bias as well. Norms: torch's own reset.
-    A ``build`` with a ``create`` of its own (``networks.others``) begins as its library does.
+    Convolutions: He normal, fan-out, bias zero. Linear: uniform in +-1/sqrt(fan-in), also for the bias. Other modules:
+    ``reset_parameters``. A ``build`` with a ``create`` method (``models.external.networks``) initializes by itself.
     """
     if hasattr(build, "create"):
         return build.create(generator, **arguments)

@@ -1,9 +1,9 @@
-"""What every configuration costs, before any training.
+"""The cost of every configuration, computed before any training.
 
-All costs are sums over layers of what a layer costs between the resolution before it and the one after it, so a table of
-(layer, halvings before, halvings after), each entry read off one forward pass of the modules that ``plain_model`` would
-build, prices any configuration of any space under either operator. The passes run on torch's meta device: shapes and
-autograd's bookkeeping without numbers, so they take no time at any image size.
+The cost of a configuration is a sum over layers. A layer's cost depends only on the downsamplings before and after it,
+so a table indexed by (layer, halvings before, halvings after) covers every configuration under either operator. Each
+entry is measured in one forward pass of the modules that ``plain_model`` would build. The passes run on torch's meta
+device, which tracks shapes and autograd without computing values, so they are fast at any image size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage.tables import Table, shape
 
 _Step = tuple[int, int, int]  # layer, halvings before it, halvings after it
-_BATCH = 2  # images in the measuring pass; more than one so that batch statistics exist
+_BATCH = 2  # images in the measuring pass; BatchNorm needs more than one for batch statistics
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Cost:
     """Costs of one configuration at one image size.
 
     Attributes:
-        macs: multiply-adds of convolutions and linear layers, one image, forward.
-        macs_ratio: the same divided by the default configuration's.
-        parameters: trainable numbers (the same for every configuration).
-        activation_bytes: float32 bytes that training holds for the backward pass at its peak, per image.
-        receptive_field: pixels of the input, along one axis, that one feature before the head sees.
-        productive: productive convolutions, those of kernel > 1 whose input receptive field is smaller than the
-            image (Richter et al., "Should You Go Deeper?", ICMLA 2021).
+        macs: MACs of the convolutions and linear layers for one image, forward pass.
+        macs_ratio: ``macs`` divided by the MACs of the default configuration.
+        parameters: Number of trainable parameters (the same for every configuration).
+        activation_bytes: Peak float32 bytes per image that training keeps for the backward pass.
+        receptive_field: Receptive field of the last features before the head, in pixels along one axis.
+        productive: Number of productive convolutions: those with kernel > 1 whose input receptive field is smaller than
+            the image (Richter et al., "Should You Go Deeper?", ICMLA 2021).
     """
 
     macs: int
@@ -61,19 +61,19 @@ class Cost:
 
 @dataclass
 class _LayerCost:
-    """One layer between two resolutions, its downsampling included."""
+    """Cost of one layer, including its downsampling, between two resolutions."""
 
-    output: Tensor  # on the meta device: what the next layer is given
+    output: Tensor  # on the meta device: the next layer's input
     macs: int = 0
-    activation_bytes: int = 0  # that it holds, its input aside
-    input_bytes: int = 0  # of its input, if it holds that
+    activation_bytes: int = 0  # kept for the backward pass, without the input
+    input_bytes: int = 0  # of the input, if it is kept for the backward pass
     holds_output: bool = False
-    windows: list[_Window] = field(default_factory=list)  # in the order in which they run
+    windows: list[_Window] = field(default_factory=list)  # in execution order
 
 
 @dataclass(frozen=True)
 class _Window:
-    """A spatial convolution or a pooling: how far it reaches in its input, and its stride."""
+    """Reach and stride of a spatial convolution or a pooling."""
 
     reach: int  # (kernel - 1) * dilation
     stride: int
@@ -81,18 +81,18 @@ class _Window:
 
 
 class CostModel:
-    """Prices configurations of one chain at one (square) image size.
+    """Compute the costs of a chain's configurations at one (square) image size.
 
     Args:
-        chain: stride-free and without copies by depth, which cost what the plain network does; its weights do not
-            matter and it is not kept.
-        image_size: pixels along one side.
-        default: the configuration that ratios refer to.
-        operator: ``pool`` or ``stride`` (see ``switch``); by default the chain's own.
-        most: downsamplings of any configuration that is priced; by default those of ``default``.
+        chain: Has no strides and no ``PerDepth`` layers, whose costs equal those of the plain network. It is copied,
+            and its weights do not matter.
+        image_size: Pixels along one side.
+        default: The configuration that ratios refer to.
+        operator: ``pool`` or ``stride`` (see ``models.supernet``). Defaults to the chain's operator.
+        most: The largest number of downsamplings in a configuration. At least that of ``default``.
 
-    Raises RequestError where the image is too small for so many poolings, or the chain cannot be downsampled by the
-    operator.
+    Raises:
+        RequestError: The image is too small for so many downsamplings, or the chain does not support the operator.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class CostModel:
         self._default_macs = self._macs(default)
 
     def _entry(self, step: _Step) -> _LayerCost:
-        """Cost of a step, measured when it is first asked for; the head is the step behind the last layer."""
+        """Return the cost of a step, measured on first use. The head is the step after the last layer."""
         if step not in self._table:
             i, before, after = step
             last = i == len(self.chain)
@@ -134,7 +134,7 @@ class CostModel:
         return self._table[step]
 
     def _input(self, i: int, depth: int) -> Tensor:
-        """What layer ``i`` sees after ``depth`` halvings, all of them taken at layer 1: where does not matter to shapes."""
+        """Return layer ``i``'s input after ``depth`` halvings, all at layer 1. Their place does not affect shapes."""
         if i == 0:
             return self._images
         return self._entry((i - 1, depth if i > 2 else 0, depth)).output
@@ -143,11 +143,11 @@ class CostModel:
         return sum(self._entry(step).macs for step in _steps(pooling))
 
     def prefix_macs(self, poolings: Iterable[Pooling], supernets: int = 1) -> int:
-        """Multiply-adds, for one image, of running all of ``poolings`` with each common prefix computed once.
+        """Return the MACs, for one image, of running all of ``poolings`` with each common prefix computed once.
 
-        This is what ranking them on one SuperNet takes (``networks.walk``); the sum of ``self(pooling).macs``
-        is what one forward pass a configuration takes. With several ``supernets`` it is the most that ranking can take,
-        however the configurations are divided among them: each prefix on as many SuperNets as can need it.
+        This is the cost of ranking them on one SuperNet (``prefixes.walk``). Separate forward passes would cost the sum
+        of ``self(pooling).macs``. For several ``supernets`` the result is an upper bound over all assignments: each
+        prefix counts once per SuperNet that may need it.
         """
         prefixes: Counter[tuple[_Step, ...]] = Counter()
         for pooling in poolings:
@@ -157,7 +157,7 @@ class CostModel:
         return sum(self._entry(prefix[-1]).macs * min(count, supernets) for prefix, count in prefixes.items())
 
     def __call__(self, pooling: Pooling) -> Cost:
-        """Cost of one configuration with at most ``most`` poolings."""
+        """Return the cost of a configuration with at most ``most`` downsamplings."""
         check_fits(self.chain, pooling)
         assert pooling.poolings <= self.most, "more poolings than the image size was checked for"
         receptive_field, jump, productive = 1, 1, 0
@@ -175,7 +175,7 @@ class CostModel:
 
 
 def sized(model: str, width: int | None) -> Family:
-    """The family called ``model``; RequestError where a width is given that it cannot have."""
+    """Return the family called ``model``. Raise RequestError if ``width`` is given and the family has a fixed width."""
     known = family(model)
     if width is not None and known.width is None:
         raise RequestError(f"width is of this library's own families and {model} has its own: leave it out")
@@ -185,7 +185,7 @@ def sized(model: str, width: int | None) -> Family:
 def family_costs(
     model: str, width: int | None, image_size: int, classes: int, space: PoolingSpace | None = None
 ) -> dict[Pooling, Cost]:
-    """Costs of every configuration of a family, or of a ``space`` of its placements, in the order of the space."""
+    """Return the cost of every configuration of ``space``, by default the family's space, in the order of the space."""
     known = sized(model, width)
     space = known.space if space is None else space
     arguments = {"classes": classes, "width": width or known.width, "norm": batch_norm}
@@ -195,14 +195,14 @@ def family_costs(
 
 
 def _steps(pooling: Pooling) -> list[_Step]:
-    """(layer, halvings before, halvings after) of every layer, then of the head."""
+    """Return (layer, halvings before, halvings after) for every layer, then for the head."""
     depths = pooling.depths()
     return [(i, before, after) for i, (before, after) in enumerate(pairwise([0, *depths, depths[-1]]))]
 
 
 @torch.enable_grad()
 def _measure(module: nn.Module, features_BCHW: Tensor) -> _LayerCost:
-    """Costs of one pass of ``module``, on the meta device, also where the caller wants no gradients."""
+    """Measure one pass of ``module`` on the meta device. Gradients are enabled even if the caller disabled them."""
     features_BCHW = features_BCHW.detach().requires_grad_()
     cost = _LayerCost(features_BCHW)
     with _hooks(module, _counter(module, cost), _pools_before(cost)), _saved_bytes() as saved:
@@ -221,7 +221,7 @@ def _input_channels(chain: Chain) -> int:
 
 def _counter(measured: nn.Module, cost: _LayerCost) -> Callable[[nn.Module, Any, Tensor], None]:
     units = [module for module in measured.modules() if isinstance(module, Unit)]
-    # an average pool within a block belongs to its shortcut
+    # average pools count only as direct parts of a Unit: one inside a block belongs to its shortcut
     averaging = {part for unit in units for part in unit.parts if isinstance(part, nn.AvgPool2d)}
 
     def count(module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -232,14 +232,14 @@ def _counter(measured: nn.Module, cost: _LayerCost) -> Callable[[nn.Module, Any,
                 cost.windows.append(_Window(reach, module.stride[0], True))
         elif isinstance(module, nn.MaxPool2d) or module in averaging:
             kernel, stride = one(module.kernel_size), one(module.stride)
-            if kernel > 1:  # else it is a shortcut that keeps every second pixel
+            if kernel > 1:  # kernel 1: a shortcut that only subsamples
                 cost.windows.append(_Window(kernel - 1, stride, False))
 
     return count
 
 
 def _pools_before(cost: _LayerCost) -> Callable[[nn.Module, Any], None]:
-    """Pools that are hooked to a module (``halving``) come before what it does."""
+    """Return a hook that records a module's ``PoolBefore`` hooks, which run before the module itself."""
 
     def count(module: nn.Module, _inputs: Any) -> None:
         for hook in module._forward_pre_hooks.values():
@@ -262,9 +262,9 @@ def _hooks(module: nn.Module, hook: Callable[..., None], before: Callable[..., N
 
 @contextmanager
 def _saved_bytes() -> Iterator[dict[int, int]]:
-    """Storage -> bytes of what autograd keeps of the pass inside; values by channel excluded."""
+    """Yield storage -> bytes of the tensors that autograd saves inside this context, except per-channel values."""
     saved: dict[int, int] = {}
-    alive: list[Tensor] = []  # so that no storage is used twice
+    alive: list[Tensor] = []  # keeps tensors alive so that no storage id is reused
 
     def pack(tensor: Tensor) -> Tensor:
         if tensor.dim() > 1 and tensor.shape[0] == _BATCH:
@@ -277,7 +277,7 @@ def _saved_bytes() -> Iterator[dict[int, int]]:
 
 
 def _why(error: Exception) -> str:
-    """The first line of an error, with what a fixed number of features comes from."""
+    """Return the first line of an error, with an explanation if the head needs a fixed number of features."""
     told = str(error).splitlines()[0] if str(error) else type(error).__name__
     fixed = "mat1 and mat2" in told
     return f"({told})" + (
@@ -286,11 +286,16 @@ def _why(error: Exception) -> str:
 
 
 def _storage(tensor: Tensor) -> int:
-    """What tensors that share memory have in common, also on the meta device."""
+    """Return an id that is equal for tensors that share memory, also on the meta device."""
     return id(tensor.untyped_storage())
 
 
 def table_costs(table: Table, model: str | None = None) -> dict[Pooling, Cost]:
-    """Return the cost of every configuration of a table's network, in the order of its space; ``model`` if it names none."""
+    """Return the cost of every configuration of a table's network, in the order of the family's space.
+
+    Args:
+        table: A table whose ``about`` names the network.
+        model: Overrides the network that the table names.
+    """
     size, classes = shape(table)
     return family_costs(model or table.about["model"], table.about.get("width"), size, classes)

@@ -1,4 +1,4 @@
-"""Find a network by its name: one of this library's families, or a network of another library or of the user."""
+"""Find a network by name: a family of this library, or a network of another library or of the user."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from poolwise.models.families.registry import FAMILIES, Family
 
 
 def available() -> list[Family]:
-    """Return every family of this library, by name."""
+    """Return all families of this library."""
     return list(FAMILIES.all().values())
 
 
 def family(name: str) -> Family:
-    """Return the family called ``name``; a network that is not of this library is wrapped as one.
+    """Return the family called ``name``. An external network is wrapped as a family.
 
     Raises:
-        RequestError: Nothing has this name; the message lists the known names.
+        RequestError: Nothing has this name, or the external network cannot be searched.
     """
     return networks.family_of(name) if networks.is_other(name) else FAMILIES.get(name)
 
 
 def default_image_size(name: str) -> int:
-    """Return the pixels along one side where none are given: 32, and 224 for networks that are not of this library."""
+    """Return the default image size in pixels along one side: 224 for external networks, otherwise 32."""
     return 224 if networks.is_other(name) else 32

@@ -1,4 +1,4 @@
-"""Multiply-adds (MACs) of single modules."""
+"""MACs of single modules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 def multiply_adds(module: nn.Module, output: Tensor) -> int:
-    """Return the MACs that one image takes through a convolution or linear layer.
+    """Return the MACs of one image in a convolution or linear layer.
 
     Args:
-        module: Any module; one that is neither a convolution nor linear takes 0.
-        output: What the module returned for a batch.
+        module: Any module. Modules that are neither a convolution nor linear count as 0.
+        output: The module's output for a batch.
     """
     outputs = output.numel() // len(output) if isinstance(output, Tensor) and output.dim() else 0
     if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""All configurations of one batch, each prefix that they share computed once."""
+"""Evaluate many configurations on one batch and compute each shared prefix of layers only once."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from poolwise.spaces import Pooling
 def walk(
     network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Indices into ``poolings`` of equal configurations, and their logits_BK, for every one of them.
+    """Yield the logits of every configuration, computing each shared prefix once.
 
-    Walks the trie of prefixes depth first, so each prefix is computed once. The branch with most poolings goes first: where
-    the one without a further pooling is taken, nothing else waits for the activation before it. So at any time one
-    activation a number of poolings so far is alive, each a quarter of the one before, and what the layer at work needs.
-    The logits equal those of one forward pass a configuration to the bit, since the operations are the same. Gradients
-    and precision are the caller's; the order is that of the trie.
+    The walk goes depth first through the trie of prefixes. The branch with the most poolings goes first. When the
+    branch without a further pooling runs last, nothing else needs its input. So at most one activation per number of
+    poolings is alive, each a quarter of the previous size, plus what the current layer needs. The logits are bitwise
+    equal to those of separate forward passes, since the operations are the same. The caller sets gradient mode and
+    precision.
+
+    Yields:
+        The indices into ``poolings`` of one group of equal configurations, and their logits_BK, in trie order.
+
+    Raises:
+        RequestError: A configuration has a different number of layers than ``network``.
     """
     depths = [tuple(pooling.depths()) for pooling in poolings]
 
     def branches(layer: int, members: list[int]) -> list[list[int]]:
-        """``members``, which agree before ``layer``, by their prefix up to it; fewest poolings first."""
+        """Group ``members``, which agree before ``layer``, by their prefix up to it, fewest poolings first."""
         return [list(group) for _, group in groupby(members, key=lambda a: depths[a][: layer + 1])]
 
     for pooling in poolings:
@@ -33,7 +39,7 @@ def walk(
     waiting = [(0, images_BCHW, own) for own in branches(0, sorted(range(len(poolings)), key=lambda a: depths[a]))]
     while waiting:
         layer, features_BCHW, members = waiting.pop()
-        # the name goes over to the output, so the input is gone with the last branch that waits for it
+        # rebinding the name frees the input once no waiting branch refers to it
         features_BCHW = network.layer(depths[members[0]][: layer + 1], features_BCHW)
         if layer + 1 == len(network):
             yield members, network.chain.head(features_BCHW)

@@ -1,9 +1,9 @@
-"""Running averages of BatchNorm for every configuration of a SuperNet, made anew before it is scored.
+"""BatchNorm recalibration: recompute the running averages of every configuration of a SuperNet before scoring it.
 
-Source: Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques" (ICCV 2019), post-statistics. The
-averages are those of ``nn.BatchNorm2d(momentum=None)`` in training mode: the mean over batches of the batch's mean and
-unbiased variance. While they are taken, features are normalised by their batch, so what a prefix of layers sees does
-not depend on what follows it, and configurations with one prefix share its averages.
+Source: Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques" (ICCV 2019), post-statistics.
+The averages are those of ``nn.BatchNorm2d(momentum=None)`` in training mode: the mean over batches of the batch's mean
+and unbiased variance. While they are collected, features are normalized by batch statistics. The input of a layer then
+depends only on the layers before it, so configurations with the same prefix share its averages.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Prefix = tuple[int, ...]
 
 
 class Recalibrated(SwitchableNet):
-    """The weights of a SuperNet with averages of their own for each prefix of depths that was seen while ``collecting``.
+    """A view of a SuperNet with separate running averages for each prefix of depths seen while ``collecting``.
 
-    A view: the weights are the SuperNet's, whose norms are left as they were. Each prefix costs two numbers a channel.
+    It shares the SuperNet's weights and does not change its norms. Each prefix stores two numbers per channel.
     """
 
     def __init__(self, network: SwitchableNet):
@@ -35,7 +35,7 @@ class Recalibrated(SwitchableNet):
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """One batch more: each prefix that runs inside must run once, and those of all batches must be the same."""
+        """Collect averages from one more batch. Run each prefix exactly once inside, and the same ones every time."""
         self._batches += 1
         self._collecting = True
         try:
@@ -44,7 +44,7 @@ class Recalibrated(SwitchableNet):
             self._collecting = False
 
     def layer(self, prefix: Sequence[int], features_BCHW: Tensor) -> Tensor:
-        """As in ``SwitchableNet``, with batch statistics while ``collecting``, with the prefix's averages otherwise."""
+        """Run a layer with batch statistics while ``collecting``, otherwise with the prefix's averages."""
         key = tuple(prefix)
         norms = self._norms(key)
         if self._collecting and key not in self._averages:
@@ -59,9 +59,9 @@ class Recalibrated(SwitchableNet):
         return [module for module in layer.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """All averages as one tensor: each tensor that is handed to another process takes a file descriptor."""
+        """Pickle all averages as one tensor, since each tensor sent to another process takes a file descriptor."""
         averages = [value_C for own in self._averages.values() for pair in own for value_C in pair]
-        self._handed = torch.cat(averages) if averages else torch.empty(0)  # must live until it is opened there
+        self._handed = torch.cat(averages) if averages else torch.empty(0)  # kept alive until it is opened there
         network = SwitchableNet(self.chain, self.operator)
         return _unpacked, (network, list(self._averages), self._handed, self._batches)
 
@@ -83,7 +83,10 @@ def _fresh(norm: nn.BatchNorm2d, device: torch.device) -> Averages:
 
 @contextmanager
 def _using(norms: Sequence[nn.BatchNorm2d], averages: Sequence[Averages], share: float | None) -> Iterator[None]:
-    """Norms that normalise by these averages or, with a ``share``, by the batch, which moves the averages by it."""
+    """Make ``norms`` use ``averages`` inside this context.
+
+    With a ``share``, they normalize by batch statistics and update the averages with momentum ``share``.
+    """
     before = [(n.training, n.track_running_stats, n.momentum, n.running_mean, n.running_var) for n in norms]
     for norm, (mean_C, var_C) in zip(norms, averages, strict=True):
         norm.training, norm.track_running_stats = share is not None, True

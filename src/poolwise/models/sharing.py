@@ -1,18 +1,18 @@
-"""What the configurations of one SuperNet share: two settings, ``norm`` and ``sharing``, which can be combined.
+"""Weight sharing within one SuperNet. The options ``norm`` and ``sharing`` can be combined.
 
-The *depth* of a layer is the number of downsamplings passed when it runs, those before it included: the depth of its
-output. That is the one rule for both operators; with ``stride``, a norm behind the strided convolution belongs to the
-depth after it, and so do the parts of the block before that convolution.
+The *depth* of a layer is the number of downsamplings from the image to the layer's output. This rule holds for both
+operators. With ``stride``, every part of a block has the depth of the block's output, even parts before the strided
+convolution.
 
-- ``norm``: BatchNorm uses batch statistics while searching, whatever the setting.
-  ``batch`` has no affine parameters (as published). ``affine`` has a scale and a shift for each norm and depth, as each
-  width has in slimmable networks (Yu et al., "Slimmable Neural Networks", ICLR 2019). ``recalibrated`` has affine
-  parameters that all configurations share, and ranks with running averages (``networks.recalibration``).
-- ``sharing``: ``full`` has one set of weights for all. ``resolution`` has one for each layer and depth, affine parameters
-  of norms among them; the head, which runs after all downsamplings, has one.
+- ``norm``: BatchNorm always uses batch statistics during the search.
+  ``batch`` has no affine parameters (as published). ``affine`` has a scale and a shift for each norm and depth, as
+  slimmable networks have for each width (Yu et al., "Slimmable Neural Networks", ICLR 2019). ``recalibrated`` has
+  affine parameters that all configurations share, and ranks with running averages (``models.recalibration``).
+- ``sharing``: ``full`` has one set of weights for all configurations. ``resolution`` has one for each layer and depth,
+  including the affine parameters of norms. The head runs after all downsamplings and is always shared.
 
-All copies of a layer begin with the same weights, those that the layer has without copies. A copy that a configuration
-does not use has no gradient, and the optimizer leaves it, its momentum and its weight decay alone in that step.
+All copies of a layer start from the same weights. A copy that a configuration does not use gets no gradient, so the
+optimizer step skips it, including momentum and weight decay.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ NORMS: dict[str, Norm] = {"batch": batch_norm, "affine": affine_norm, "recalibra
 
 
 def supernet(build: Callable[[Norm], Chain], space: PoolingSpace, norm: str, sharing: str) -> SwitchableNet:
-    """A SuperNet for the configurations of ``space``.
+    """Build a SuperNet for the configurations of ``space``.
 
     Args:
-        build: makes the plain chain with norms of the given kind.
-        norm, sharing: see the top of this file; the values are those of ``Config``.
+        build: Builds the plain chain with the given norm.
+        space: The configurations that the SuperNet can run.
+        norm: ``batch``, ``affine`` or ``recalibrated`` (see the module docstring).
+        sharing: ``full`` or ``resolution`` (see the module docstring).
     """
     chain = build(NORMS[norm])
     if sharing == "full" and norm != "affine":
@@ -49,14 +51,16 @@ def supernet(build: Callable[[Norm], Chain], space: PoolingSpace, norm: str, sha
 
 
 def _copies(layer: nn.Module, depths: list[int], *, everything: bool) -> PerDepth:
-    """The layer for each depth: ``everything`` copied, or the norms alone, the other weights being the same objects."""
+    """Return a copy of the layer for each depth. Copy ``everything``, or only the norms and share all other weights."""
     shared = [] if everything else list(without_norms(layer))
     return PerDepth({depth: copy.deepcopy(layer, {id(part): part for part in shared}) for depth in depths})
 
 
 def without_norms(layer: nn.Module) -> Iterator[nn.Module | nn.Parameter]:
-    """What has weights and is no BatchNorm: whole modules where they have no parts, since moving these to a device keeps
-    them one; bare parameters of the others."""
+    """Yield everything that has weights, except BatchNorm: modules without children, and parameters of the others.
+
+    Modules are shared rather than their parameters because a shared module stays shared when it moves to a device.
+    """
     for part in layer.modules():
         if next(part.children(), None) is not None:
             yield from part.parameters(recurse=False)

@@ -1,11 +1,11 @@
-"""The only place where a Pooling becomes downsampling.
+"""The SuperNet. This is the only module that turns a Pooling into downsampling.
 
-``SwitchableNet`` runs any configuration on one set of weights; ``plain_model`` copies one of them into a plain module. Both
-know two operators (Javan, Toews, Pedersoli, AutoML 2023):
+``SwitchableNet`` runs any configuration on one set of weights. ``plain_model`` copies one configuration into a plain
+module. Both support two operators (Javan, Toews, Pedersoli, AutoML 2023):
 
-- ``pool``: a 2x2 max-pool before the layer, as published for ResNet20;
+- ``pool``: a 2x2 max-pool before the layer, as published for ResNet20.
 - ``stride``: the layer's 3x3 convolution and its shortcut take the stride, as published for ResNet18 and ResNet50. An
-  identity shortcut keeps every second row and column. Halvings that share a slot multiply: two of them are a stride of 4.
+  identity shortcut is subsampled by the stride. Downsamplings in the same slot multiply: two give a stride of 4.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ OPERATORS = ("pool", "stride")
 
 
 class SwitchableNet(nn.Module):
-    """A SuperNet: one set of weights for every pooling configuration, which is given per call.
+    """A SuperNet: one set of weights for all pooling configurations. The configuration is an argument of ``forward``.
 
     Args:
-        chain: the layers; they are used, not copied.
-        operator: one of OPERATORS; by default the chain's own.
+        chain: The layers. They are used, not copied.
+        operator: One of OPERATORS. Defaults to the chain's operator.
 
-    Raises RequestError for an unknown operator, or where the layers cannot take a stride.
+    Raises:
+        RequestError: The operator is unknown, or it is ``stride`` and some layer cannot take a stride.
     """
 
     def __init__(self, chain: Chain, operator: str | None = None):
@@ -43,7 +44,7 @@ class SwitchableNet(nn.Module):
         return len(self.chain)
 
     def forward(self, images_BCHW: Tensor, pooling: Pooling) -> Tensor:
-        """images_BCHW -> logits_BK under ``pooling``. Raises RequestError where its layers do not fit."""
+        """Return logits_BK under ``pooling``. Raise RequestError if it has a different number of layers."""
         check_fits(self.chain, pooling)
         features_BCHW, depths = images_BCHW, tuple(pooling.depths())
         for i in range(len(depths)):
@@ -51,9 +52,12 @@ class SwitchableNet(nn.Module):
         return self.chain.head(features_BCHW)
 
     def layer(self, prefix: Sequence[int], features_BCHW: Tensor) -> Tensor:
-        """The last layer of ``prefix``, with its downsamplings: the step that configurations with one prefix share.
+        """Run the last layer of ``prefix`` with its downsamplings. Configurations with the same prefix share this step.
 
-        ``prefix`` holds the depths of the first layers up to this one: how many downsamplings are passed when each runs.
+        Args:
+            prefix: Depths of the layers up to and including this one. The depth of a layer is the number of
+                downsamplings before it, those in its own slot included.
+            features_BCHW: Input of the layer, before its downsamplings.
         """
         depth = prefix[-1]
         halvings = depth - (prefix[-2] if len(prefix) > 1 else 0)
@@ -68,7 +72,7 @@ class SwitchableNet(nn.Module):
 
 
 def check_fits(chain: Chain, pooling: Pooling) -> None:
-    """Raise RequestError unless ``pooling`` speaks about as many layers as ``chain`` has."""
+    """Raise RequestError unless ``pooling`` and ``chain`` have the same number of layers."""
     if pooling.layers != len(chain):
         raise RequestError(
             f"pooling {pooling} is for {pooling.layers} layers and the network has {len(chain)}:"
@@ -77,7 +81,7 @@ def check_fits(chain: Chain, pooling: Pooling) -> None:
 
 
 def check_operator(chain: Chain, operator: str | None = None) -> str:
-    """``operator``, by default the chain's own, if the chain can be downsampled so; RequestError otherwise."""
+    """Return ``operator``, or the chain's default for None. Raise RequestError if the chain does not support it."""
     operator = operator or chain.operator
     if operator not in OPERATORS:
         hint = did_you_mean(operator, OPERATORS)
@@ -94,9 +98,9 @@ def _takes_stride(layer: nn.Module) -> bool:
 
 
 def downsampled(layer: nn.Module, halvings: int, operator: str) -> list[nn.Module]:
-    """Modules, to be run in order, of a layer with ``halvings`` downsamplings on it; the layer is copied.
+    """Return the modules, in execution order, of a copy of ``layer`` with ``halvings`` downsamplings.
 
-    Max-pools and the layer for ``pool``; for ``stride`` the layer alone, with the stride written into its convolutions.
+    For ``pool`` these are max-pools and the layer. For ``stride`` it is the layer, with its convolutions' strides set.
     """
     layer = copy.deepcopy(layer)
     if not halvings:
@@ -113,18 +117,21 @@ def downsampled(layer: nn.Module, halvings: int, operator: str) -> list[nn.Modul
 def plain_model(network: SwitchableNet | Chain, pooling: Pooling | str, operator: str | None = None) -> nn.Module:
     """Copy one configuration into a plain module, weights included.
 
-    The output equals the SwitchableNet's to the bit. Nothing of poolwise's switch stays in the module, and the ``stride``
-    of each convolution says what it does. Norms are copied as they are: those of a search use batch statistics, and the
-    averages of ``networks.recalibration`` are not among them.
+    The output is bitwise equal to that of the SwitchableNet. The copy does not need ``SwitchableNet``: each convolution
+    has its actual ``stride``. Norms are copied as they are. Those of a search use batch statistics; the running
+    averages of ``models.recalibration`` are not included.
 
     Args:
-        network: Its layers. Where layers have copies for each depth (``variants``), those that the configuration uses.
+        network: The network to copy. Of a layer with one copy per depth (``PerDepth``), only the copy in use is taken.
         pooling: The configuration.
-        operator: One of OPERATORS; by default the network's own.
+        operator: One of OPERATORS. Defaults to the network's operator.
 
     Returns:
-        An ``nn.Sequential`` of layers, max-pools where the operator is one, and head. For a network that is not of this
-        library, a copy of that very network with its downsamplings moved.
+        An ``nn.Sequential`` of layers, max-pools (operator ``pool`` only) and head. For an external network, a copy of
+        that network with its downsamplings moved.
+
+    Raises:
+        RequestError: ``pooling`` or ``operator`` does not fit the network.
     """
     chain = network.chain if isinstance(network, SwitchableNet) else network
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling

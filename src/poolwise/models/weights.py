@@ -1,7 +1,8 @@
-"""Weights that trainings begin with: a file of the user's, or those that torchvision and timm hand out.
+"""Initial weights for training: a file, or pretrained weights of torchvision or timm.
 
-A name is looked for as the plain network has it: as ``poolwise.network`` and ``poolwise export`` write a family of this
-library, as its own library does for any other. The last layer begins anew where it has another number of classes.
+Parameter names are those of the plain network. For a family of this library these are the names that
+``poolwise.network`` and ``poolwise export`` write; for an external network, the names in its library. The last layer is
+initialized from scratch if its number of classes differs.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ from poolwise.process import generators_kept
 from poolwise.sanitize import check_header, visible
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training scripts put a state dict under
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts save a state dict
 _AVERAGES = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name.
+    """Weights and where they come from.
 
     Attributes:
-        told: where they are from, as it was asked for.
-        sha256: of the file's bytes; of names and numbers where the library hands out no file.
+        told: The source as the user wrote it.
+        sha256: SHA-256 of the file's bytes.
+        tensors: Tensors by name.
     """
 
     told: str
@@ -47,21 +49,21 @@ class Weights:
     tensors: Mapping[str, Tensor] = field(repr=False)
 
     def packed(self) -> Tensor:
-        """All tensors as the bytes of one, which another process opens from shared memory."""
+        """Return all tensors serialized into one uint8 tensor in shared memory, for another process."""
         return torch.frombuffer(bytearray(save(dict(self.tensors))), dtype=torch.uint8).share_memory_()
 
     def opened(self, packed: Tensor) -> Weights:
-        """These weights with the tensors of ``packed``."""
+        """Return these weights with the tensors read from ``packed``."""
         return replace(self, tensors=parse(packed.numpy().tobytes()))
 
 
 def is_named(told: str) -> bool:
-    """Whether weights are a library's (``torchvision:resnet18``) and not a file."""
+    """Return whether ``told`` names weights of a library (``torchvision:resnet18``), not a file."""
     return told.partition(":")[0] in LIBRARIES and ":" in told
 
 
 def check_named(told: str) -> None:
-    """RequestError where neither a file that is read nor a library's weights are meant; nothing is opened."""
+    """Raise RequestError unless ``told`` names a library's weights or a file with a supported suffix. Opens no file."""
     if not is_named(told) and Path(told).suffix.lower() not in SUFFIXES:
         raise RequestError(
             f"weights {told[:80]!r}: a file that ends with {', '.join(SUFFIXES)}, torchvision:NAME or timm:NAME is allowed"
@@ -69,13 +71,15 @@ def check_named(told: str) -> None:
 
 
 def load(told: str) -> Weights:
-    """Read or fetch weights.
+    """Read weights from a file, or download them.
 
     Args:
-        told: a file (``.safetensors``; ``.pth``, ``.pt`` and ``.bin`` are read without unpickling objects);
-            ``torchvision:resnet18`` or ``torchvision:resnet18.IMAGENET1K_V1``; ``timm:resnet26d`` or with its tag.
+        told: A file (``.safetensors``; ``.pth``, ``.pt`` and ``.bin`` are read without unpickling objects),
+            ``torchvision:resnet18[.IMAGENET1K_V1]``, or ``timm:resnet26d``, optionally with a tag.
 
-    Raises RequestError for an unknown name and for a file that is not weights, RunFailure where they cannot be fetched.
+    Raises:
+        RequestError: The name is unknown, or the file does not hold weights.
+        RunFailure: The download failed, or a downloaded file is damaged.
     """
     check_named(told)
     if is_named(told):
@@ -97,7 +101,7 @@ def _of_file(told: str, path: Path) -> Weights:
             read = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except RequestError:
         raise
-    except Exception as error:  # readers of damaged files raise what they like
+    except Exception as error:  # a damaged file may raise any exception
         raise RequestError(f"weights {shown} cannot be read as tensors alone ({_first_line(error)})") from error
     return Weights(told, hashlib.sha256(data).hexdigest(), _state_dict(read, shown))
 
@@ -108,7 +112,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _state_dict(read: Any, shown: str) -> dict[str, Tensor]:
-    """Tensors by name out of what training scripts save."""
+    """Extract tensors by name from the object that a training script saved."""
     for key in _WRAPPERS:
         if isinstance(read, dict) and isinstance(read.get(key), dict):
             read = read[key]
@@ -117,7 +121,7 @@ def _state_dict(read: Any, shown: str) -> dict[str, Tensor]:
     tensors = {key: value for key, value in read.items() if isinstance(value, Tensor)} if named else {}
     if not tensors:
         raise RequestError(f"weights {shown} hold no tensors by name: a state dict is needed")
-    if all(key.startswith("module.") for key in tensors):  # of a network that was trained on several devices
+    if all(key.startswith("module.") for key in tensors):  # saved from nn.DataParallel or DistributedDataParallel
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
 
@@ -144,7 +148,7 @@ def _of_torchvision(told: str, name: str) -> Weights:
     if not path.is_file():
         _download(url, path)
     found = _of_file(told, path)
-    expected = path.stem.rpartition("-")[2]  # torchvision's files are named by the begin of their SHA-256
+    expected = path.stem.rpartition("-")[2]  # torchvision puts the first digits of the SHA-256 in the file name
     if not found.sha256.startswith(expected):
         raise RunFailure(f"weights {path} are damaged: their SHA-256 does not begin with {expected}; remove the file")
     return found
@@ -179,8 +183,8 @@ def _of_timm(told: str, name: str) -> Weights:
         raise RequestError(f"weights {told[:80]!r} are not on timm's hub: give a file with --weights FILE")
     path = _from_hub(told, about.hf_hub_id, about.hf_hub_filename or "model.safetensors")
     found = _of_file(told, path)
-    # timm renames what older files call otherwise
-    with generators_kept():  # the initial weights, which these take the place of
+    # load through timm, which renames the parameters of older files
+    with generators_kept():  # creating the network draws initial weights
         network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     return replace(found, tensors=network.state_dict())
 
@@ -192,10 +196,10 @@ def _from_hub(told: str, repository: str, name: str) -> Path:
     if isinstance(path, str):
         return Path(path)
     try:
-        with contextlib.suppress(urllib.error.HTTPError):  # a host that answers with an error answers
+        with contextlib.suppress(urllib.error.HTTPError):  # an HTTP error still shows that the host is reachable
             ask(huggingface_hub.constants.ENDPOINT)
         return Path(huggingface_hub.hf_hub_download(repository, name))
-    except Exception as error:  # the hub has errors of its own
+    except Exception as error:  # huggingface_hub raises its own exception types
         raise RunFailure(
             f"weights {told} are not in {huggingface_hub.constants.HF_HUB_CACHE} and cannot be fetched"
             f" ({_first_line(error)}): give a file with --weights FILE"
@@ -203,7 +207,7 @@ def _from_hub(told: str, repository: str, name: str) -> Path:
 
 
 def plain_tensors(chain: Chain) -> tuple[dict[str, Tensor], set[str]]:
-    """Parameters and buffers by the names that the plain network has, and which of them belong to the head."""
+    """Return parameters and buffers by their names in the plain network, and the names that belong to the head."""
     if isinstance(chain, WholeChain):
         held = {id(tensor) for tensor in chain.head.state_dict(keep_vars=True).values()}
         own = dict(chain.model.state_dict(keep_vars=True))
@@ -215,10 +219,15 @@ def plain_tensors(chain: Chain) -> tuple[dict[str, Tensor], set[str]]:
 
 @torch.no_grad()
 def begin(chain: Chain, weights: Weights) -> list[str]:
-    """Put weights into a chain that has initial ones; returns the names of the head that keep those.
+    """Copy weights into an initialized chain.
 
-    Norms that take batch statistics leave running averages alone. Raises RequestError, and changes nothing, where the weights
-    are those of another network.
+    Running averages are ignored for norms that use batch statistics.
+
+    Returns:
+        The sorted names in the head that keep their initial values.
+
+    Raises:
+        RequestError: The weights do not fit the network or are not finite. The chain is unchanged.
     """
     own, head = plain_tensors(chain)
     given = weights.tensors
@@ -244,7 +253,10 @@ def begin(chain: Chain, weights: Weights) -> list[str]:
 
 
 def _anew(own: Mapping[str, Tensor], head: set[str], given: Mapping[str, Tensor]) -> set[str]:
-    """Names of the linear layers of the head whose outputs are others, or which the weights leave out altogether."""
+    """Return the names in the head to initialize from scratch.
+
+    These are linear layers with a different number of outputs, or the whole head if the weights have none of it.
+    """
     if not any(key in given for key in head):
         return set(head)
     other = {
@@ -257,7 +269,7 @@ def _anew(own: Mapping[str, Tensor], head: set[str], given: Mapping[str, Tensor]
 
 
 def _check_left(own: Mapping[str, Tensor], weights: Weights) -> None:
-    """RequestError for tensors that have no place, but for averages of norms that keep none."""
+    """Raise RequestError for tensors that the network does not have, except running averages."""
     for key in weights.tensors:
         module, _, last = key.rpartition(".")
         if key in own or last in _AVERAGES:

@@ -1,1 +1,1 @@
-"""Networks from elsewhere (torchvision, timm, the user's own): slots, strides, and the adapter that makes them searchable."""
+"""External networks (torchvision, timm, user code): slots, strides, and the adapter that makes them searchable."""

@@ -1,8 +1,7 @@
-"""Anyone's network as a chain, so that everything which runs, ranks, prices and trains chains takes it.
+"""Adapt an external network to the ``Chain`` interface, so that it can be searched like a family of this library.
 
-The layers are those that ``slots`` finds, each with the switch of its downsamplings (``halving``); the head is the
-network's own ``forward`` with the layers passed over. The chain is a view: it holds the network and nothing else, with the
-names that its weights have there.
+``slots`` finds the layers, and each layer's ``Halving`` sets its downsamplings. The head is the network's ``forward``
+with the layers skipped. The chain is a view of the network: it owns no other weights and keeps their names.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from poolwise.spaces import Pooling
 
 
 class Tail(nn.Module):
-    """What a network does behind its last layer: its ``forward`` with the layers passed over.
+    """The head of an external network: its ``forward`` with the layers skipped.
 
     Args:
-        model: the network; the tail has those of its modules that are outside the layers.
-        layers: all modules that run in layers, as often as they do.
-        in_place: it changes what it is given, so it gets a copy.
+        model: The network. Its modules outside the layers become submodules of the tail.
+        layers: All modules that run in layers, repeated once per call.
+        in_place: Whether the head modifies its input in place. It then gets a copy.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module], in_place: bool):
         super().__init__()
         self.in_place = in_place
         self.parts = nn.ModuleList(_outside(model, set(layers)))
-        self._model = (model,)  # in a tuple, so that its weights are not the tail's as well
+        self._model = (model,)  # a tuple hides the network's weights from nn.Module
         self._calls = Counter(layers)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
@@ -53,7 +52,7 @@ def _outside(module: nn.Module, layers: set[nn.Module]) -> Iterator[nn.Module]:
 
 
 class _Pass:
-    """A ``forward`` that hands on what it is given, so many times; then it is the module's own."""
+    """A ``forward`` that returns its input for the first ``times`` calls, then calls the module's ``forward``."""
 
     def __init__(self, module: nn.Module, times: int):
         self.module, self.times = module, times
@@ -65,7 +64,7 @@ class _Pass:
 
 @contextmanager
 def _passed_over(calls: Mapping[nn.Module, int]) -> Iterator[None]:
-    """The first so many calls of each module do nothing inside, nor do its hooks."""
+    """Skip the first ``calls[module]`` calls of each module inside this context, and disable its hooks."""
     hooks = [(module, module._forward_pre_hooks, module._forward_hooks) for module in calls]
     try:
         for module, times in calls.items():
@@ -79,11 +78,11 @@ def _passed_over(calls: Mapping[nn.Module, int]) -> Iterator[None]:
 
 
 class WholeChain(Chain):
-    """A chain that is a view of someone's network.
+    """A chain that is a view of an external network.
 
     Args:
-        model: the network; it is used, not copied, and its downsamplings are moved at every pass.
-        found: its layers.
+        model: The network. It is used, not copied, and every pass moves its downsamplings.
+        found: The layers of the network.
     """
 
     operator = "stride"
@@ -94,7 +93,7 @@ class WholeChain(Chain):
         self.names = [slot.name for slot in found.layers]
         self.reduction = found.reduction
         units = [Unit(own, halving if i else None, found.in_place[i]) for i, (own, halving) in enumerate(found.parts)]
-        # past nn.Module, which would count their weights as others than the network's
+        # bypass nn.Module, which would register the network's weights a second time
         self.__dict__["layers"] = units
         self.__dict__["head"] = Tail(model, [module for own, _ in found.parts for module in own], found.in_place[-1])
 
@@ -106,7 +105,7 @@ class WholeChain(Chain):
         return twin.model
 
     def use_batch_statistics(self) -> None:
-        """Norms that normalise by the batch, as in a search: no running averages. Scale and shift stay what they are."""
+        """Make all BatchNorms use batch statistics, as in a search. Scale and shift stay unchanged."""
         for norm in self.model.modules():
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
                 norm.track_running_stats = False
@@ -114,13 +113,13 @@ class WholeChain(Chain):
 
 
 def chained(model: nn.Module, example: Tensor) -> WholeChain:
-    """The network as a chain of the layers that ``slots`` finds; RequestError where it finds none."""
+    """Return the network as a chain of the layers that ``slots`` finds. Raise RequestError if it finds none."""
     return WholeChain(model, slots(model, example))
 
 
 @torch.no_grad()
 def check_same(chain: WholeChain, pooling: Pooling, example: Tensor) -> None:
-    """RequestError unless layers and head, one after the other, give what the network itself does, to the bit."""
+    """Raise RequestError unless running the layers and the head in sequence is bitwise equal to the network."""
     model = chain.whole(pooling).eval()
     twin = copy.deepcopy(chain).eval()
     features_BCHW, depths = example, [0, *pooling.depths()]
@@ -136,7 +135,7 @@ def check_same(chain: WholeChain, pooling: Pooling, example: Tensor) -> None:
 
 
 def check_settings(config: Config) -> None:
-    """RequestError for what only families of this library have."""
+    """Raise RequestError if the config has an option that only families of this library support."""
     given = {
         "width": (config.model.width is not None, "its network has its own; leave it out"),
         "norm": (config.search.norm == "affine", "it copies layers; use batch or recalibrated"),

@@ -1,7 +1,7 @@
-"""Networks that are not of this library: torchvision's and timm's by name, and the user's own.
+"""External networks by name: torchvision's, timm's and the user's.
 
-``torchvision:resnet18``, ``timm:resnet26d``, ``nets.py:Net`` (a class or function in a Python file), and ``own:Net``,
-which ``backbone`` gives a name to.
+Names are ``torchvision:resnet18``, ``timm:resnet26d``, ``nets.py:Net`` (a class or function in a Python file) and
+``own:Net`` (registered with ``backbone``).
 """
 
 from __future__ import annotations
@@ -34,30 +34,36 @@ _ONE_OUTPUT = {"aux_logits": False, "init_weights": True}
 ALONE: dict[str, dict[str, Any]] = {
     "googlenet": _ONE_OUTPUT,
     "inception_v3": _ONE_OUTPUT,
-}  # more arguments of torchvision's
+}  # extra arguments for torchvision models
 Build = Callable[..., nn.Module]
-_CLASSES = 10  # of a network that must be told how many, where nothing says it yet
-SIZES = (64, 224, 32, 28, 96)  # pixels of the images that layers are found with: the first that the network takes
+_CLASSES = 10  # default where a network requires a number of classes and none is known
+SIZES = (64, 224, 32, 28, 96)  # image sizes in pixels, tried in order, to find layers with
 
-_given: dict[str, nn.Module | Build] = {}  # what ``backbone`` gave names to, in this process
+_given: dict[str, nn.Module | Build] = {}  # networks registered with ``backbone`` in this process
 
 
 def is_other(name: str) -> bool:
-    """Whether a model's name says that it is not a family of this library."""
+    """Return whether ``name`` is the name of an external network, not of a family of this library."""
     library, colon, _ = name.partition(":")
     return bool(colon) and (library in LIBRARIES or library.endswith(".py") or f"{library}:" == OWN)
 
 
 def backbone(name: str, build: nn.Module | Build) -> str:
-    """Make a network of your own known in this process; returns what ``Config.model`` takes, ``own:NAME``.
+    """Register a network in this process.
+
+    A run folder stores only the name. Call this again before you resume a run in another process.
 
     Args:
-        name: any name; the same name again takes the place of what it was given to before.
-        build: a function or class that makes the network. It is called with ``classes`` or ``num_classes`` where it has such
-            an argument. Or a network, which is copied and whose weights every training begins with. Where the number of
-            classes differs from the data's, the last linear layer is made anew.
+        name: Any name. Reusing a name replaces the previous network.
+        build: A function or class that creates the network, called with ``classes`` or ``num_classes`` if it has such
+            an argument. Or a network, which is copied and whose weights every training starts from. If its number of
+            classes differs from the data's, the last linear layer is replaced by a new one.
 
-    A run folder keeps the name: call this again before a run is gone on with in another process.
+    Returns:
+        The name of the model for the config, ``own:NAME``.
+
+    Raises:
+        RequestError: ``build`` is not callable.
     """
     if not callable(build):
         raise RequestError(
@@ -68,20 +74,21 @@ def backbone(name: str, build: nn.Module | Build) -> str:
 
 
 def given(model: str) -> nn.Module | Build | None:
-    """What ``backbone`` was given under this name, for another process; None for any other model."""
+    """Return what was registered as ``model`` with ``backbone``, to pass to another process. None for other models."""
     return _given.get(model)
 
 
 def build(name: str, classes: int | None = None) -> nn.Module:
-    """The network with its library's own initial weights; nothing is downloaded.
+    """Build the network with its library's initial weights. Nothing is downloaded.
 
-    What it draws comes from the global generators as they stand, which are put back.
+    Initial weights are drawn from the global generators, whose states are restored afterwards.
 
     Args:
-        name: see the top of this file.
-        classes: of the head; the library's default where it is None.
+        name: The name of an external network (see the module docstring).
+        classes: Number of classes of the head. None means the library's default.
 
-    Raises RequestError for an unknown model and where timm is not installed.
+    Raises:
+        RequestError: The model is unknown, or timm is needed and not installed.
     """
     library, _, model = name.partition(":")
     with generators_kept():
@@ -96,7 +103,11 @@ def build(name: str, classes: int | None = None) -> nn.Module:
 
 
 def own(name: str) -> nn.Module | Build:
-    """What makes the network of ``FILE.py:NAME`` or ``own:NAME``, or the network itself. RequestError where it is not there."""
+    """Return the network, or the function that builds it, for ``FILE.py:NAME`` or ``own:NAME``.
+
+    Raises:
+        RequestError: There is none with this name.
+    """
     file = in_file(name)
     found = _from_file(*file) if file else _given.get(name)
     if found is None:
@@ -108,7 +119,7 @@ def own(name: str) -> nn.Module | Build:
 
 
 def _made(maker: nn.Module | Build, name: str, classes: int | None) -> nn.Module:
-    """From a network or what makes one; with another head where its number of classes differs."""
+    """Copy or build the network. Replace its last layer if its number of classes differs from ``classes``."""
     model = copy.deepcopy(maker) if isinstance(maker, nn.Module) else maker(**arguments(maker, classes))
     if not isinstance(model, nn.Module):
         raise RequestError(f"{name} makes a {type(model).__name__}: a torch.nn.Module is needed")
@@ -116,7 +127,7 @@ def _made(maker: nn.Module | Build, name: str, classes: int | None) -> nn.Module
 
 
 def arguments(own: Build, classes: int | None) -> dict[str, int]:
-    """What a function or class that makes a network is called with."""
+    """Return the keyword arguments for a function or class that builds a network."""
     parameters = inspect.signature(own).parameters
     known = [parameters[one] for one in ("classes", "num_classes") if one in parameters]
     wanted = [one.name for one in known if classes is not None or one.default is inspect.Parameter.empty]
@@ -124,7 +135,7 @@ def arguments(own: Build, classes: int | None) -> dict[str, int]:
 
 
 def in_file(name: str) -> tuple[Path, str] | None:
-    """The Python file, absolute, and the class or function of ``FILE.py:NAME``; None for any other model."""
+    """Split ``FILE.py:NAME`` into the absolute path and the class or function name. Return None for other models."""
     if not name.partition(":")[0].endswith(".py"):
         return None
     file, _, model = name.rpartition(":")
@@ -132,13 +143,13 @@ def in_file(name: str) -> tuple[Path, str] | None:
 
 
 def rooted(name: str) -> str:
-    """The name of a model with the path of its file absolute, so that it is found from anywhere."""
+    """Return the model's name with an absolute file path, so that it works from any working directory."""
     found = in_file(name)
     return name if found is None else f"{found[0]}:{found[1]}"
 
 
 def _from_file(path: Path, model: str) -> Build:
-    """A class or function of a Python file, imported as Python does it, so that other processes find it as well."""
+    """Return a class or function of a Python file, imported as a module so that other processes can unpickle it."""
     if not path.is_file():
         raise RequestError(f"{path} does not exist: write a network of your own as FILE.py:NAME")
     if str(path.parent) not in sys.path:
@@ -171,7 +182,7 @@ def _timm() -> tuple[list[str], Callable[[str, dict[str, Any]], nn.Module]]:
 
 
 def _with_classes(model: nn.Module, classes: int) -> nn.Module:
-    """The network with a last linear layer of so many outputs; what it has already stays as it is."""
+    """Return the network, with its last linear layer replaced if it does not have ``classes`` outputs."""
     called: list[nn.Linear] = []
     linear = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     handles = [one.register_forward_hook(lambda module, _given, _out: called.append(module)) for one in linear]
@@ -196,7 +207,11 @@ def _with_classes(model: nn.Module, classes: int) -> nn.Module:
 
 @torch.no_grad()
 def runs(model: nn.Module) -> tuple[Tensor, int]:
-    """Black images that the network takes, the first of SIZES, and the number of its outputs. RequestError for none."""
+    """Return two black images of the first size in SIZES that the network accepts, and its number of outputs.
+
+    Raises:
+        RequestError: The network accepts no size, or it does not return logits of two dimensions.
+    """
     found, error = None, None
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -223,7 +238,7 @@ def runs(model: nn.Module) -> tuple[Tensor, int]:
 
 @contextmanager
 def _seeded(generator: torch.Generator) -> Iterator[None]:
-    """What libraries draw from the global generators comes from ``generator``'s seed inside; they are put back after."""
+    """Seed the global generators with ``generator``'s seed inside this context, and restore them afterwards."""
     with generators_kept():
         seed_global(generator.initial_seed())
         yield
@@ -231,7 +246,7 @@ def _seeded(generator: torch.Generator) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Whole:
-    """What builds chains of one network; ``create`` as ``chain.create`` does, from a generator's seed."""
+    """Builds chains of one external network. ``create`` seeds the initial weights, as ``models.chain.create`` does."""
 
     name: str
 
@@ -250,7 +265,11 @@ class Whole:
 
 
 def family_of(name: str) -> Family:
-    """The network as a family, its own placement the default. RequestError where it cannot be searched."""
+    """Return the network as a family whose default is the current configuration.
+
+    Raises:
+        RequestError: The network cannot be searched.
+    """
     return _checked(name, given(name))
 
 

@@ -1,10 +1,11 @@
-"""The layers of anyone's network before which a downsampling may stand.
+"""Find the slots of an external network: the layers before which a downsampling may stand.
 
-The network is run once on an example, watched from outside. A module whose parts run one after the other, each on the
-very tensor that the one before returned, is opened; any other is a block and stays whole, and so does one whose stride
-can be set (``halving``). A layer is a block, or a convolution with what follows it up to the next. What runs before the
-first block is the stem, which stays as it is: a layer of its own, or, where it makes images four times smaller or more,
-part of the first layer together with the first block. Nothing of the network's code is read or changed.
+The network runs once on an example, with hooks that record each module call. A module is split into its children if
+they run in sequence, each on the very tensor that the previous one returned. Any other module is a block and is not
+split, nor is a module whose stride can be set (``strides``). A layer is a block or a convolution, with the modules up
+to the next one. What runs before the first block is the stem, which stays unchanged. The stem is a separate layer,
+unless it reduces the resolution by 4 or more: then it is part of the first layer, with the first block. The network's
+code is not read.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from poolwise.models.external.strides import Halving, halving_of, is_pool, takes
 from poolwise.models.macs import multiply_adds
 from poolwise.spaces import Pooling, PoolingSpace
 
-_SMALL = 4  # times smaller than the image, behind a stem that is no layer of its own
+_SMALL = 4  # reduction from which the stem is merged with the first block
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One layer, before which a downsampling may stand, as the network is now.
+    """One layer, before which a downsampling may stand, in the network's current configuration.
 
     Attributes:
-        name: of its first module, as ``named_modules`` calls it.
-        resolution, channels: of what it is given: pixels along the shorter side, and channels.
-        macs: multiply-adds of one image.
-        halvings: downsamplings that stand before it.
-        how: ``stride`` or ``pool``; empty for the first layer, which never has one.
+        name: Name of the layer's first module in ``named_modules``.
+        resolution: Pixels along the shorter side of the input.
+        channels: Channels of the input.
+        macs: MACs for one image.
+        halvings: Number of downsamplings before the layer.
+        how: ``stride`` or ``pool``. Empty for the first layer, which never has a downsampling.
     """
 
     name: str
@@ -48,13 +50,13 @@ class Slot:
 
 @dataclass(frozen=True)
 class Slots:
-    """What ``slots`` found.
+    """The result of ``slots``.
 
     Attributes:
-        layers: in the order in which they run.
-        reduction: how many times smaller than the image the first layer's output is, whatever the placement.
-        fixed: name -> why a downsampling that is in the network stays where it is.
-        in_place: whether each layer, and what follows the last, changes the very tensor that it is given.
+        layers: In execution order.
+        reduction: Factor by which the first layer reduces the resolution in every configuration.
+        fixed: Module name -> why a downsampling of the network cannot be moved.
+        in_place: Whether each layer, and then the head, modifies its input in place.
     """
 
     layers: tuple[Slot, ...]
@@ -66,18 +68,18 @@ class Slots:
 
     @property
     def parts(self) -> list[tuple[tuple[nn.Module, ...], Halving]]:
-        """Of each layer the modules that run one after the other, pools before it first, and how it takes downsamplings."""
+        """Return each layer's modules in execution order, pools before it first, and its ``Halving``."""
         return list(zip(self._modules, self._halvings, strict=True))
 
     @property
     def pooling(self) -> Pooling:
-        """The placement that the network has now."""
+        """Return the configuration that the network has when ``slots`` runs."""
         positions = [i for i, slot in enumerate(self.layers) for _ in range(slot.halvings)]
         return Pooling.from_positions(positions, len(self.layers))
 
     @property
     def space(self) -> PoolingSpace:
-        """All placements of as many downsamplings."""
+        """Return all configurations with the same number of downsamplings."""
         return PoolingSpace(len(self.layers), self.pooling.poolings)
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +88,7 @@ class Slots:
         return {**space, "reduction": self.reduction, "layers": layers, "fixed": self.fixed}
 
     def place(self, pooling: Pooling) -> None:
-        """Move the downsamplings. RequestError, and nothing changed, where ``pooling`` is for another number of layers."""
+        """Move the downsamplings. Raise RequestError, and change nothing, if the number of layers differs."""
         if pooling.layers != len(self.layers):
             raise RequestError(
                 f"pooling {pooling} is for {pooling.layers} layers and the network has {len(self.layers)}:"
@@ -99,7 +101,7 @@ class Slots:
 
 @dataclass(eq=False)
 class _Call:
-    """A module at work, with the modules that worked within it."""
+    """One recorded module call, with the calls inside it."""
 
     name: str
     module: nn.Module
@@ -107,7 +109,7 @@ class _Call:
     returned: Any = None
     parts: list[_Call] = field(default_factory=list)
     macs: int = 0
-    versions: tuple[int, int] = (0, 0)  # of what was given and returned, which count what is done to a tensor in place
+    versions: tuple[int, int] = (0, 0)  # tensor versions of input and output, which count in-place operations
 
     @property
     def convolves(self) -> bool:
@@ -115,7 +117,7 @@ class _Call:
 
     @property
     def is_chain(self) -> bool:
-        """Its parts ran one after the other, each on what the one before returned, and nothing else happened."""
+        """Return whether the parts ran in sequence, each on the output of the previous one, with nothing in between."""
         at = (self.given, self.versions[0])
         for part in self.parts:
             if not _same(at, (part.given, part.versions[0])):
@@ -136,10 +138,11 @@ def slots(model: nn.Module, example: Tensor | None = None) -> Slots:
     """Find the layers of a network by running it once.
 
     Args:
-        model: any chain-like network for images; it is run in evaluation mode and left as it was.
-        example: images_BCHW as the network takes them; by default one black image of 64 pixels (224 where that is too small).
+        model: Any chain-like network for images. It runs in evaluation mode and is left unchanged.
+        example: images_BCHW that the network accepts. By default two black images of 64 pixels, or of 224 if 64 fails.
 
-    Raises RequestError where the network cannot run the example, or where no sequence of layers is found in it.
+    Raises:
+        RequestError: The network cannot run the example, or it has no sequence of layers.
     """
     items = _body(_watched(model, example))
     layers = _layers(items)
@@ -155,18 +158,22 @@ def slots(model: nn.Module, example: Tensor | None = None) -> Slots:
 
 
 def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = None) -> nn.Module:
-    """Move the downsamplings of a network; returns the network itself.
+    """Move the downsamplings of a network in place.
 
-    Names, shapes and values of its parameters, its class and ``forward`` stay as they are, so weights load before or after
-    it as always. A ``feature_info`` as timm's models have is brought up to date.
+    Names, shapes and values of the parameters, the class and ``forward`` stay the same, so weights can be loaded before
+    or after this call. A timm ``feature_info`` is updated.
 
     Args:
-        model: as for ``slots``.
-        pooling: layers at each resolution, as ``slots(model).pooling`` is written.
-        example: as for ``slots``.
+        model: See ``slots``.
+        pooling: The configuration, such as ``5-3-2``.
+        example: See ``slots``.
 
-    Raises RequestError, and changes nothing, where ``slots`` does, ``pooling`` is for another number of layers, or the
-    network does not run with it.
+    Returns:
+        The same network.
+
+    Raises:
+        RequestError: ``slots`` raises it, ``pooling`` has a different number of layers, or the network does not run
+            with ``pooling``. The network is unchanged.
     """
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
     found = slots(model, example)
@@ -189,7 +196,7 @@ def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = Non
 
 
 def _renew(info: Any, root: _Call) -> None:
-    """Write how many times smaller than the image each module's features are now into timm's ``feature_info``."""
+    """Update ``reduction``, a module's resolution relative to the image, in each entry of timm's ``feature_info``."""
     calls = {call.name: call for call in _every(root)}
     for entry in info:
         call = calls.get(entry.get("module", ""))
@@ -232,14 +239,14 @@ def _black(model: nn.Module, size: int) -> Tensor:
 
 @contextmanager
 def _recording(model: nn.Module) -> Iterator[list[_Call]]:
-    """Calls of ``model`` inside, each a tree."""
+    """Record the calls of ``model`` inside this context. Yield the list of call trees."""
     names = {module: name for name, module in model.named_modules()}
     roots: list[_Call] = []
     stack: list[_Call] = []
 
     def begin(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         alone = len(given) == 1 and not named and isinstance(given[0], Tensor)
-        call = _Call(names[module], module, given[0] if alone else None)  # what is given more is no chain
+        call = _Call(names[module], module, given[0] if alone else None)  # None: not part of a chain
         call.versions = (_version(call.given), 0)
         (stack[-1].parts if stack else roots).append(call)
         stack.append(call)
@@ -260,7 +267,7 @@ def _recording(model: nn.Module) -> Iterator[list[_Call]]:
 
 
 def _body(root: _Call) -> list[_Call]:
-    """Blocks and single modules that run one after the other on features_BCHW, from the image on."""
+    """Return the blocks and single modules that run in sequence on features_BCHW, starting from the image."""
     blocks = set(_block_classes(root))
 
     def opened(call: _Call) -> Iterator[_Call]:
@@ -284,7 +291,7 @@ def _body(root: _Call) -> list[_Call]:
 
 
 def _block_classes(call: _Call) -> Iterator[type]:
-    """Classes of which some module is no chain: such modules are blocks, also those that happen to be one."""
+    """Yield the classes of modules that are not chains. All modules of such a class are treated as blocks."""
     for part in call.parts:
         if part.parts and not part.is_chain:
             yield type(part.module)
@@ -292,7 +299,7 @@ def _block_classes(call: _Call) -> Iterator[type]:
 
 
 def _is_head(call: _Call) -> bool:
-    """A block of an unknown kind that leaves one pixel of many (timm's VGG)."""
+    """Return whether a block of unknown kind reduces its input to one pixel (as in timm's VGG)."""
     if not call.parts or takes_stride(call.module) or not _is_image(call.given):
         return False
     return _side(call.given) > 1 == _side(call.returned)
@@ -303,7 +310,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _layers(items: list[_Call]) -> list[list[_Call]]:
-    """Runs of modules, each from a block or a convolution on; what runs before the first block is the stem."""
+    """Group calls into layers. Each starts at a block or convolution. What runs before the first block is the stem."""
     layers: list[list[_Call]] = []
     for call in items:
         if call.convolves or not layers:
@@ -338,7 +345,7 @@ def _found(layers: list[list[_Call]]) -> Slots:
             modules[i].insert(0, modules[i - 1].pop())
         given, returned = layer[0].given, layer[-1].returned
         if is_pool(layer[-1].module):
-            returned = layer[-1].given  # it stands before the next layer
+            returned = layer[-1].given  # the pool belongs to the next layer
         if i and _halved(given, returned) and not halving.halvings:
             fixed[layer[0].name] = f"{type(layer[0].module).__name__} makes features smaller in a way that is not known"
         told.append(

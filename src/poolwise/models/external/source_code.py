@@ -1,4 +1,4 @@
-"""Lines of Python that build what ``others.build`` builds, with the user's own library."""
+"""Python source code that builds the same network as ``networks.build``, for exports."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import nn
 from poolwise.models.external.networks import ALONE, LIBRARIES, arguments, build, in_file, own, runs
 from poolwise.spaces import Pooling
 
-_TRIED = (64, 224)  # pixels of what ``apply`` looks at where no example is given
-Lines = tuple[list[str], list[str]]  # imports, and what follows them
+_TRIED = (64, 224)  # image sizes in pixels that ``apply`` tries without an example
+Lines = tuple[list[str], list[str]]  # imports, other lines
 
 
 def written(name: str, classes: int, pooling: Pooling | str) -> Lines:
-    """Lines that leave the network, its downsamplings moved, in ``model``.
+    """Return source lines that build the network as ``model`` and move its downsamplings.
 
-    A network that ``poolwise.backbone`` was given is made by a call of ``build``, which is left to its owner.
+    For a network registered with ``poolwise.backbone`` the lines use ``build``, which the user must define.
     """
     library, _, model = name.partition(":")
     imports, lines = _by_library(library, model, classes) if library in LIBRARIES else _by_owner(name, classes)
@@ -52,7 +52,7 @@ def _by_owner(name: str, classes: int) -> Lines:
 
 
 def _other_head(plain: nn.Module, made: nn.Module) -> list[str]:
-    """The line that gives ``plain`` the head that ``made`` has for another number of classes."""
+    """Return the line that replaces the head of ``plain`` by that of ``made``, if their numbers of classes differ."""
     for name, module in plain.named_modules():
         other = made.get_submodule(name)
         if isinstance(module, nn.Linear) and isinstance(other, nn.Linear) and module.out_features != other.out_features:

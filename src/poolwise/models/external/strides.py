@@ -1,8 +1,8 @@
-"""How one layer of anyone's network takes a downsampling: by its own stride where that is known, else by a pool before it.
+"""Downsample at one layer of an external network: by its stride if it is of a known kind, else by a pool before it.
 
-What is set are strides, flags and parameterless modules that torchvision's and timm's constructors set as well, so names,
-shapes and values of parameters, classes and ``forward`` stay what they are. A shortcut without a convolution keeps every
-second row and column: ``MaxPool2d(1, 2)``.
+Only strides, flags and modules without parameters are set, as the constructors of torchvision and timm do. So names,
+shapes and values of parameters, classes and ``forward`` stay the same. A shortcut without a convolution becomes
+``MaxPool2d(1, 2)``, which keeps every second row and column.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ class Halving:
 
     @property
     def halvings(self) -> int:
-        """How many stand there now."""
+        """Return the current number of downsamplings."""
         raise NotImplementedError
 
     def place(self, halvings: int) -> None:
-        """Put so many there."""
+        """Set the number of downsamplings."""
         raise NotImplementedError
 
 
 def halving_of(module: nn.Module, pool: nn.Module | None, kind: str, prefer_pool: bool) -> Halving:
-    """How the layer that begins with ``module`` takes downsamplings.
+    """Return the ``Halving`` for the layer that starts with ``module``.
 
     Args:
-        pool: a pool of the network itself that stands before the layer.
-        kind: ``max`` or ``average``, what pools the network has.
-        prefer_pool: single convolutions take pools, as others in the network do, and not a stride.
+        module: The first module of the layer.
+        pool: A pool of the network before the layer, if any.
+        kind: The kind of pool that the network uses, ``max`` or ``average``.
+        prefer_pool: Whether layers that are not known blocks are downsampled by a pool instead of a stride.
     """
     if pool is not None:
         return Pooled(module, kind, pool)
@@ -58,17 +59,17 @@ def halving_of(module: nn.Module, pool: nn.Module | None, kind: str, prefer_pool
 
 
 def takes_stride(module: nn.Module) -> bool:
-    """Whether this is a block whose stride can be set."""
+    """Return whether ``module`` is a block whose stride can be set."""
     return _block(module) is not None
 
 
 def _block(module: nn.Module) -> Strides | None:
-    """The module as a block whose stride can be set; None for any other."""
+    """Return the ``Strides`` of a block whose stride can be set. None for other modules."""
     return Residual.of(module) or Inverted.of(module)
 
 
 def is_pool(module: nn.Module) -> bool:
-    """A 2x2 pool with stride 2, or one that was switched off here."""
+    """Return whether ``module`` is a 2x2 pool with stride 2, or such a pool disabled by ``Pooled``."""
     if not isinstance(module, _POOLS):
         return False
     shape = (one(module.kernel_size), one(module.stride), one(module.padding))
@@ -76,7 +77,7 @@ def is_pool(module: nn.Module) -> bool:
 
 
 def one(value: Any) -> int:
-    """A size that torch takes as a number or as one for each axis."""
+    """Return a size that torch accepts as one number or as one per axis, as one number."""
     return int(value[0] if isinstance(value, Sequence) else value)
 
 
@@ -85,7 +86,7 @@ def _halvings(stride: Any) -> int:
 
 
 class PoolBefore:
-    """A hook that pools what a module is given; it can be copied, compared and pickled."""
+    """A forward pre-hook that pools a module's input. A class, so that it can be copied and pickled."""
 
     def __init__(self, kind: str, stride: int):
         self.kind, self.stride = kind, stride
@@ -96,7 +97,7 @@ class PoolBefore:
 
 
 class Pooled(Halving):
-    """Pools before a module: the network's own where it has one there, all others by a hook."""
+    """Downsamples by pools before a module: the network's existing pool, if any, then a hook for the rest."""
 
     how = "pool"
 
@@ -124,7 +125,7 @@ class Pooled(Halving):
 
 
 class Strides(Halving):
-    """By the stride of one convolution."""
+    """Downsamples by the stride of one convolution."""
 
     conv: nn.Conv2d
 
@@ -134,7 +135,7 @@ class Strides(Halving):
 
 
 class Convolution(Strides):
-    """A convolution on its own; at stride 1 an even kernel, which would make features smaller by one, is padded."""
+    """A single convolution. At stride 1 an even kernel is padded, since it would reduce the resolution by one."""
 
     def __init__(self, conv: nn.Conv2d):
         self.conv = conv
@@ -147,7 +148,7 @@ class Convolution(Strides):
 
 
 class House(Halving):
-    """A layer of this library's own families."""
+    """A layer of a family of this library."""
 
     def __init__(self, layer: Strided):
         self.layer = layer
@@ -163,13 +164,13 @@ class House(Halving):
 
 
 class Residual(Strides):
-    """A block with a shortcut that is a module or missing: ResNet, ResNeXt, RegNet, timm's ConvNeXt.
+    """A block whose shortcut is a module or None: ResNet, ResNeXt, RegNet, timm's ConvNeXt.
 
     Args:
-        block: the block.
-        conv: the convolution of its residual branch that takes the stride.
-        name: of the attribute that holds the shortcut.
-        plain: what the attribute holds where the shortcut is the features themselves: an Identity, or None.
+        block: The block.
+        conv: The convolution of the residual branch that takes the stride.
+        name: Name of the attribute that holds the shortcut.
+        plain: Type that the attribute holds for an identity shortcut: ``nn.Identity``, or None if it holds None.
     """
 
     def __init__(self, block: nn.Module, conv: nn.Conv2d, name: str, plain: type[nn.Identity] | None = None):
@@ -177,12 +178,12 @@ class Residual(Strides):
 
     @classmethod
     def of(cls, block: nn.Module) -> Residual | None:
-        """The block as one of these; None for any other."""
+        """Wrap the block if it is of this kind, else return None."""
         if _blurs(block):
             return None
         if hasattr(block, "downsample") and hasattr(block, "conv2"):
             main = block.conv2 if hasattr(block, "conv3") else block.conv1
-            plain = nn.Identity if hasattr(main, "conv") else None  # timm's RegNet keeps a convolution with its norm
+            plain = nn.Identity if hasattr(main, "conv") else None  # timm's RegNet wraps each convolution with its norm
             main = getattr(main, "conv", main)
             return cls(block, main, "downsample", plain) if isinstance(main, nn.Conv2d) else None
         if hasattr(block, "proj") and hasattr(getattr(block, "f", None), "b"):
@@ -207,20 +208,20 @@ class Residual(Strides):
             setattr(self.block, self.name, nn.MaxPool2d(1, stride) if stride > 1 else plain)
         elif isinstance(shortcut, nn.Sequential) and isinstance(shortcut[0], (nn.AvgPool2d, nn.Identity)):
             pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
-            shortcut[0] = pool if stride > 1 else nn.Identity()  # as timm's average-pooled shortcuts
+            shortcut[0] = pool if stride > 1 else nn.Identity()  # like the average-pooled shortcuts of timm
         else:
             convs[0].stride = (stride, stride)
 
 
 class Inverted(Strides):
-    """A block whose shortcut is a flag: MobileNet, EfficientNet. As built, it has none at a stride above 1."""
+    """A block whose shortcut is enabled by a flag: MobileNet, EfficientNet. At a stride above 1 it has no shortcut."""
 
     def __init__(self, block: nn.Module, conv: nn.Conv2d, flag: str, shortcut: bool):
         self.block, self.conv, self.flag, self.shortcut = block, conv, flag, shortcut
 
     @classmethod
     def of(cls, block: nn.Module) -> Inverted | None:
-        """The block as one of these; None for any other."""
+        """Wrap the block if it is of this kind, else return None."""
         flag = next(
             (name for name in ("use_res_connect", "has_skip") if isinstance(getattr(block, name, None), bool)), None
         )
@@ -241,22 +242,22 @@ class Inverted(Strides):
 
 
 def _outer(convs: Sequence[nn.Conv2d]) -> bool:
-    """Whether a block gives as many channels as it is given."""
+    """Return whether a block has as many output channels as input channels."""
     return convs[0].in_channels == convs[-1].out_channels
 
 
 def _blurs(block: nn.Module) -> bool:
-    """Whether the block smooths what its stride drops (timm's anti-aliasing), which is not known here."""
+    """Return whether the block uses timm's anti-aliasing, which is not supported here."""
     return not isinstance(getattr(block, "aa", None), (type(None), nn.Identity))
 
 
 class Unit(Strided):
-    """A layer of someone's network for a chain: modules that run one after the other, the first of which are its pools.
+    """A layer of an external network as a layer of a chain: modules that run in sequence, starting with its pools.
 
     Args:
-        modules: used, not copied.
-        halving: what moves the layer's downsamplings; None for the first layer, which has none.
-        in_place: the modules change what they are given, so they get a copy: others may need it.
+        modules: The modules. They are used, not copied.
+        halving: Sets the layer's downsamplings. None for the first layer, which has none.
+        in_place: Whether the modules modify their input. They then get a copy, since other code may need the input.
     """
 
     def __init__(self, modules: Sequence[nn.Module], halving: Halving | None, in_place: bool):
@@ -265,7 +266,7 @@ class Unit(Strided):
         self.halving, self.in_place = halving, in_place
 
     def strided(self) -> list[nn.Conv2d]:
-        return []  # their strides are the halving's
+        return []  # ``halving`` sets the strides
 
     def forward(self, features_BCHW: Tensor, stride: int | None = None) -> Tensor:
         self.place(_halvings(stride or self.stride))
@@ -275,6 +276,6 @@ class Unit(Strided):
         return features_BCHW
 
     def place(self, halvings: int) -> None:
-        """Put so many downsamplings before the layer."""
+        """Set the number of downsamplings before the layer."""
         if self.halving is not None and self.halving.halvings != halvings:
             self.halving.place(halvings)

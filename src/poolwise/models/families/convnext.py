@@ -1,9 +1,9 @@
 """ConvNeXt for small images (Liu et al., 2022): depthwise 7x7, LayerNorm, two 1x1 convolutions, layer scale, shortcut.
 
-Between groups a LayerNorm and a 2x2 convolution change the channels; it belongs to the first block of the group and takes the
-stride that ``switch`` gives that block. In every other block the depthwise convolution takes it, and the identity
-shortcut keeps every second row and column. The published 4x4 stem is a 3x3 one at full resolution, for images of 32 pixels.
-Norms are LayerNorms whatever kind of BatchNorm is asked for.
+Between groups, a LayerNorm and a 2x2 convolution change the channels. They belong to the first block of the group, and
+the 2x2 convolution takes that block's stride. In every other block the depthwise convolution takes the stride, and the
+identity shortcut is subsampled. For images of 32 pixels, a 3x3 stem at full resolution replaces the published 4x4 stem.
+All norms are LayerNorms, whatever BatchNorm is requested.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EPS = 1e-6
 
 
 class LayerScale(nn.Module):
-    """One factor a channel, small at first, so that a new block is nearly the identity."""
+    """One learned factor per channel. It starts small, so that an untrained block is nearly the identity."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -34,7 +34,7 @@ class LayerScale(nn.Module):
 
 
 class Block(Strided):
-    """A ConvNeXt block; with the LayerNorm and 2x2 convolution before it where the channels change."""
+    """A ConvNeXt block, preceded by a LayerNorm and a 2x2 convolution if the channels change."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -60,7 +60,7 @@ class Block(Strided):
         return residual + (features_BCHW if stride == 1 else features_BCHW[..., ::stride, ::stride])
 
     def _changed(self, features_BCHW: Tensor, stride: int) -> Tensor:
-        """The channels of this group; a row and a column of zeros is added where the last window would stand out."""
+        """Change the channels, padding a row and a column of zeros where the last window would leave the features."""
         norm, conv = self.change
         assert isinstance(conv, nn.Conv2d)
         height, width = features_BCHW.shape[2:]
@@ -85,7 +85,7 @@ class _Head(nn.Module):
     summary="ConvNeXt-Atto for small images: 3x3 stem and 12 blocks with 7x7 depthwise convolutions, 40 to 320 channels",
 )  # fmt: skip
 def convnext(classes: int = 10, width: int = 40, norm: Norm = batch_norm) -> Chain:
-    """ConvNeXt with the blocks of Atto as a chain of 13 layers; ``norm`` does not matter."""
+    """Build ConvNeXt-Atto as a chain of 13 layers. ``norm`` is ignored."""
     stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), LayerNorm2d(width, eps=_EPS))
     layers: list[tuple[str, nn.Module]] = [("stem", stem)]
     inputs = width

@@ -1,7 +1,7 @@
-"""MobileNetV2 for small images (Sandler et al., 2018): a stem, 17 inverted residuals, and a 1x1 convolution before the head.
+"""MobileNetV2 for small images (Sandler et al., 2018): a stem, 17 inverted residuals and a head with a 1x1 convolution.
 
-The 3x3 depthwise convolution of a block takes the stride that ``switch`` gives it. The published stem and the second group
-have strides as well, which small images cannot spare; the three that are left are the default's.
+The 3x3 depthwise convolution of a block takes the block's stride. The default configuration keeps the last three of the
+published downsamplings and omits those of the stem and the second group, which are too many for small images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STEM, _LAST = 32, 1280
 
 
 class InvertedResidual(Strided):
-    """1x1 to ``expansion`` times the channels, 3x3 depthwise (which takes the stride), 1x1, and a shortcut if asked for."""
+    """1x1 expansion, 3x3 depthwise convolution (which takes the stride), 1x1 projection, and an optional shortcut."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, shortcut: bool, norm: Norm):
         super().__init__()
@@ -67,7 +67,7 @@ class _Head(nn.Module):
     summary="MobileNetV2 for small images: stem and 17 inverted residuals with depthwise convolutions",
 )  # fmt: skip
 def mobilenetv2(classes: int = 10, width: int = 32, norm: Norm = batch_norm) -> Chain:
-    """MobileNetV2 as a chain of 18 layers; ``width`` is the stem's, all others in proportion."""
+    """Build MobileNetV2 as a chain of 18 layers. ``width`` is the stem's; all other widths scale in proportion."""
 
     def scaled(channels: int) -> int:
         return max(round(channels * width / _STEM), 1)

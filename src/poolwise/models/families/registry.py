@@ -1,4 +1,4 @@
-"""The registry of network families. A new family is one file in this folder with ``@register(...)`` in it."""
+"""The registry of network families. To add a family, add a file to this folder that uses ``@register(...)``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Family:
     """A network that can be searched.
 
     Attributes:
-        name: what ``--model`` takes.
-        default: the placement that everyone copies.
-        width: base number of channels that the family's paper uses; None where it cannot be chosen.
-        build: ``build(classes=, width=, norm=)`` returns a Chain whose weights are still to be drawn.
-        summary: one line.
-        operator: how the network is downsampled, ``pool`` or ``stride`` (see ``switch``); its chains carry it along.
-        reduction: how many times smaller the first layer's output is than the image, whatever the placement.
-        whole: whether it is a network that is not of this library (``networks.others``).
+        name: The value for ``--model``.
+        default: The published configuration.
+        width: Base number of channels in the family's paper. None if the width is fixed.
+        build: ``build(classes=, width=, norm=)`` returns a Chain. ``models.chain.create`` draws its weights.
+        summary: One line for listings.
+        operator: The downsampling operator, ``pool`` or ``stride`` (see ``models.supernet``), also set on its chains.
+        reduction: Factor by which the first layer reduces the resolution in every configuration.
+        whole: Whether this is an external network (``models.external.networks``).
     """
 
     name: str
@@ -42,11 +42,11 @@ class Family:
 
     @property
     def space(self) -> PoolingSpace:
-        """All placements of as many downsamplings as the default has."""
+        """Return all configurations with as many downsamplings as the default."""
         return PoolingSpace(self.default.layers, self.default.poolings)
 
     def over(self, counts: Sequence[int] | None) -> PoolingSpace:
-        """All placements of these numbers of downsamplings, and the default; ``space`` where none are given."""
+        """Return all configurations with these numbers of downsamplings, and the default. None means ``space``."""
         return self.space if counts is None else space_of(self.default.layers, counts, also=[self.default])
 
 
@@ -58,7 +58,10 @@ FAMILIES: Registry[Family] = Registry(
 def register(
     name: str, *, default: str, width: int, summary: str, operator: str = "pool", reduction: int = 1
 ) -> Callable[[Build], Build]:
-    """Return a decorator that registers a build function as the family ``name``; its chains carry the operator."""
+    """Return a decorator that registers a build function as the family ``name``.
+
+    Other arguments: see ``Family``. The decorated function sets ``operator`` and ``reduction`` on its chains.
+    """
 
     def add(build: Build) -> Build:
         @functools.wraps(build)

@@ -1,10 +1,10 @@
 """ResNets (He et al., 2016): a stem, then groups of residual blocks.
 
-For small images the stem is a 3x3 convolution and the first layer. The stem for ImageNet, 7x7 with stride 2 and a max-pool,
-is a part of the first layer together with its block, and stays as it is. No convolution behind it has a stride: where
-the resolution halves is decided in ``switch``. A block knows which of its convolutions take the stride that ``switch``
-gives it: the first 3x3 convolution and the shortcut's, as in torchvision. Where the channels change, the shortcut is a
-1x1 convolution (the paper's option B), the variant whose MACs agree with the published ratios.
+For small images, the stem is a 3x3 convolution and is the first layer. The ImageNet stem, a 7x7 convolution with stride
+2 and a max-pool, is fixed and forms the first layer together with the first block. No later convolution has a stride
+here: ``models.supernet`` decides where to downsample. The stride of a block applies to its first 3x3 convolution and to
+its shortcut, as in torchvision. If the channels change, the shortcut is a 1x1 convolution (option B of the paper), the
+variant whose MACs agree with the published ratios.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from poolwise.models.families.registry import register
 
 
 class _Residual(Strided):
-    """What both kinds of block have: a shortcut, with a 1x1 convolution where the channels change."""
+    """Base class of both blocks: a shortcut, with a 1x1 convolution if the channels change."""
 
     shortcut: nn.Module
 
@@ -30,7 +30,7 @@ class _Residual(Strided):
         return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), norm(outputs))
 
     def skip(self, features_BCHW: Tensor, stride: int) -> Tensor:
-        """The shortcut at ``stride``; without a convolution every ``stride``-th row and column is kept."""
+        """Return the shortcut at ``stride``. Without a convolution it keeps every ``stride``-th row and column."""
         if isinstance(self.shortcut, nn.Sequential):
             conv, norm = self.shortcut
             return norm(convolve(conv, features_BCHW, stride))
@@ -41,7 +41,7 @@ class _Residual(Strided):
 
 
 class BasicBlock(_Residual):
-    """Two 3x3 convolutions, the first of which takes the stride, and a shortcut."""
+    """Two 3x3 convolutions, the first with the stride, and a shortcut."""
 
     expansion = 1
 
@@ -66,7 +66,7 @@ class BasicBlock(_Residual):
 
 
 class Bottleneck(_Residual):
-    """1x1, 3x3 (which takes the stride) and 1x1 convolution to four times the planes, and a shortcut."""
+    """1x1, 3x3 (with the stride) and 1x1 convolutions, the last with four times the planes, and a shortcut."""
 
     expansion = 4
 
@@ -104,7 +104,7 @@ def _chain(
     norm: Norm,
     imagenet: bool = False,
 ) -> Chain:
-    """Stem and ``groups[g]`` blocks of ``width * 2**g`` planes for each g."""
+    """Build a stem, ``groups[g]`` blocks of ``width * 2**g`` planes for each g, and a head."""
     stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), norm(width), nn.ReLU(inplace=True))
     if imagenet:
         wide = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
@@ -126,7 +126,7 @@ def _chain(
     "resnet20", default="4-3-3", width=16, summary="ResNet20 for CIFAR: stem and 9 basic blocks, 16 to 64 channels"
 )
 def resnet20(classes: int = 10, width: int = 16, norm: Norm = batch_norm) -> Chain:
-    """ResNet20 as a chain of 10 layers."""
+    """Build ResNet20 as a chain of 10 layers."""
     return _chain(BasicBlock, BasicBlock.expansion, (3, 3, 3), classes, width, norm)
 
 
@@ -135,7 +135,7 @@ def resnet20(classes: int = 10, width: int = 16, norm: Norm = batch_norm) -> Cha
     summary="ResNet18 for CIFAR: 3x3 stem and 8 basic blocks, 64 to 512 channels",
 )  # fmt: skip
 def resnet18(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Chain:
-    """ResNet18 as a chain of 9 layers."""
+    """Build ResNet18 as a chain of 9 layers."""
     return _chain(BasicBlock, BasicBlock.expansion, (2, 2, 2, 2), classes, width, norm)
 
 
@@ -144,7 +144,7 @@ def resnet18(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Cha
     summary="ResNet50 for CIFAR: 3x3 stem and 16 bottlenecks, 64 to 2048 channels",
 )  # fmt: skip
 def resnet50(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Chain:
-    """ResNet50 as a chain of 17 layers."""
+    """Build ResNet50 as a chain of 17 layers."""
     return _chain(Bottleneck, Bottleneck.expansion, (3, 4, 6, 3), classes, width, norm)
 
 
@@ -152,7 +152,7 @@ def resnet50(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Cha
     "resnet32", default="6-5-5", width=16, summary="ResNet32 for CIFAR: stem and 15 basic blocks, 16 to 64 channels"
 )
 def resnet32(classes: int = 10, width: int = 16, norm: Norm = batch_norm) -> Chain:
-    """ResNet32 as a chain of 16 layers."""
+    """Build ResNet32 as a chain of 16 layers."""
     return _chain(BasicBlock, BasicBlock.expansion, (5, 5, 5), classes, width, norm)
 
 
@@ -160,7 +160,7 @@ def resnet32(classes: int = 10, width: int = 16, norm: Norm = batch_norm) -> Cha
     "resnet56", default="10-9-9", width=16, summary="ResNet56 for CIFAR: stem and 27 basic blocks, 16 to 64 channels"
 )
 def resnet56(classes: int = 10, width: int = 16, norm: Norm = batch_norm) -> Chain:
-    """ResNet56 as a chain of 28 layers."""
+    """Build ResNet56 as a chain of 28 layers."""
     return _chain(BasicBlock, BasicBlock.expansion, (9, 9, 9), classes, width, norm)
 
 
@@ -169,7 +169,7 @@ def resnet56(classes: int = 10, width: int = 16, norm: Norm = batch_norm) -> Cha
     summary="ResNet34 for CIFAR: 3x3 stem and 16 basic blocks, 64 to 512 channels",
 )  # fmt: skip
 def resnet34(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Chain:
-    """ResNet34 as a chain of 17 layers."""
+    """Build ResNet34 as a chain of 17 layers."""
     return _chain(BasicBlock, BasicBlock.expansion, (3, 4, 6, 3), classes, width, norm)
 
 
@@ -178,7 +178,7 @@ def resnet34(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Cha
     summary="ResNet18 for ImageNet: stem fixed at a quarter of the resolution, and 8 basic blocks",
 )  # fmt: skip
 def resnet18_imagenet(classes: int = 1000, width: int = 64, norm: Norm = batch_norm) -> Chain:
-    """ResNet18 with the ImageNet stem as a chain of 8 layers."""
+    """Build ResNet18 with the ImageNet stem as a chain of 8 layers."""
     return _chain(BasicBlock, BasicBlock.expansion, (2, 2, 2, 2), classes, width, norm, imagenet=True)
 
 
@@ -187,7 +187,7 @@ def resnet18_imagenet(classes: int = 1000, width: int = 64, norm: Norm = batch_n
     summary="ResNet34 for ImageNet: stem fixed at a quarter of the resolution, and 16 basic blocks",
 )  # fmt: skip
 def resnet34_imagenet(classes: int = 1000, width: int = 64, norm: Norm = batch_norm) -> Chain:
-    """ResNet34 with the ImageNet stem as a chain of 16 layers."""
+    """Build ResNet34 with the ImageNet stem as a chain of 16 layers."""
     return _chain(BasicBlock, BasicBlock.expansion, (3, 4, 6, 3), classes, width, norm, imagenet=True)
 
 
@@ -196,5 +196,5 @@ def resnet34_imagenet(classes: int = 1000, width: int = 64, norm: Norm = batch_n
     summary="ResNet50 for ImageNet: stem fixed at a quarter of the resolution, and 16 bottlenecks",
 )  # fmt: skip
 def resnet50_imagenet(classes: int = 1000, width: int = 64, norm: Norm = batch_norm) -> Chain:
-    """ResNet50 with the ImageNet stem as a chain of 16 layers."""
+    """Build ResNet50 with the ImageNet stem as a chain of 16 layers."""
     return _chain(Bottleneck, Bottleneck.expansion, (3, 4, 6, 3), classes, width, norm, imagenet=True)

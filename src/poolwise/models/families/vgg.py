@@ -1,8 +1,8 @@
 """VGG with BatchNorm for small images (Simonyan and Zisserman, 2015): 3x3 convolutions without shortcuts.
 
-A layer is a convolution with its norm and ReLU. The published max-pool behind the last layer is left out, since the head
-averages over what is left; the other four are the poolings of the default. Channels double at layers 2, 4 and 7 wherever the
-resolution halves, so that all configurations have the same weights.
+A layer is a convolution with its norm and ReLU. The head averages over all pixels, so the published max-pool after the
+last layer is omitted. The other four are the poolings of the default configuration. Channels double at layers 2, 4 and
+7 (counted from 0) in every configuration, so all configurations have the same weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from poolwise.models.families.registry import register
     summary="VGG16 with BatchNorm for CIFAR: 13 convolutions without shortcuts, 64 to 512 channels",
 )  # fmt: skip
 def vgg16(classes: int = 10, width: int = 64, norm: Norm = batch_norm) -> Chain:
-    """VGG16's 13 convolutions as a chain of 13 layers."""
+    """Build the 13 convolutions of VGG16 as a chain of 13 layers."""
     layers: list[tuple[str, nn.Module]] = []
     inputs = 3
     for count, factor in ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8)):
