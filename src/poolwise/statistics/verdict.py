@@ -39,8 +39,8 @@ class Comparison:
         confidence: Confidence of the interval: 0.95 for one look, higher for several.
         margin: Points below which a difference does not matter.
         verdict: ``better``, ``no worse``, ``not shown`` or ``worse``.
-        more: Additional seeds needed until ``decided``, assuming the same difference and deviation; None if unknown or
-            if the total exceeds MOST_SEEDS.
+        more: Additional seeds needed until ``decided`` (0 if it is), assuming the same difference and deviation; None
+            if unknown or if the total exceeds MOST_SEEDS.
     """
 
     n: int
