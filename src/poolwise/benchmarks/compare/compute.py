@@ -28,7 +28,7 @@ class Compute:
         return {pooling: self.problem.cost(pooling).macs for pooling in self.problem.space}
 
     def ranking(self, config: Config | None = None) -> int:
-        """Return the MACs of ranking all configurations on one SuperNet, or an upper bound for the ranking in ``config``.
+        """Return the MACs of ranking all configurations on one SuperNet, or the maximum for the ranking in ``config``.
 
         With several SuperNets, each computes its own prefixes; recalibrating norms uses additional images.
         """

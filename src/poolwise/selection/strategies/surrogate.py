@@ -32,7 +32,7 @@ DRAWS = 2048
 KEPT = 128  # draws resampled by weight, used to predict every configuration
 _FLAT = 400.0  # variance of m in points squared: nearly flat
 _SPREAD, _NOISE, _LENGTH = (0.15, 6.0), (0.05, 1.5), (1.5, 8.0)  # t and noise in points, l in layers; log-uniform
-_OWN = 0.5  # maximum of the own share: variance of g that is independent per configuration
+_OWN = 0.5  # maximum of the own share: variance of g that is independent for each configuration
 _LEAST = 0.15  # minimum of r
 _DISTRUST = 0.4  # prior probability that a hint is useless (b_j = 0)
 _JOINT = 600  # maximum number of configurations sampled jointly
