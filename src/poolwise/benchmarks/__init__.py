@@ -1,1 +1,1 @@
-"""Methods judged against tabular benchmarks: compare trains them at equal compute, simulate replays strategies."""
+"""Evaluation on tabular benchmarks: ``compare`` trains methods at equal compute, ``simulate`` replays strategies."""

@@ -1,7 +1,7 @@
-"""Search-then-refine on a tabular benchmark, thousands of times: the claims can be checked in seconds.
+"""Simulate strategies of stand-alone trainings on a tabular benchmark, with thousands of repetitions in seconds.
 
-A simulated training answers with the table's accuracy and noise. A method is written as ``--methods`` of ``compare`` takes
-methods of stand-alone trials, with what it is told before any training after an ``@``: ``refine@supernets4+productive+macs``.
+A simulated training returns the accuracy of the table plus noise. A method is written as in ``--methods`` of
+``compare``, with its hints after an ``@``: ``refine@supernets4+productive+macs``.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from poolwise.storage.tables import Table
 OUTPUT = "simulate.json"
 SHUFFLED = "shuffled-"
 QUANTILES = (0.1, 0.5, 0.9)
-AGREEMENT = 0.75  # correlation of trainings a third as long with whole ones, where nothing else is known
+AGREEMENT = 0.75  # default correlation between full trainings and trainings of a third of the steps
 
 
 @dataclass(frozen=True)
 class Player:
-    """A method of trials with its hints.
+    """A strategy with its hints.
 
     Attributes:
-        label: as it was written.
-        hints: name -> hint_VP, the values of every configuration, in the order of the space, and as many versions of them
-            as there are searches that they come from; repetitions take these in turn.
-        search_macs: what the searches took that hints are from, the mean over versions; 0 where there were none.
+        label: The text that it was parsed from.
+        method: Name of the strategy.
+        hints: Name -> hint_VP, values of all configurations in the order of the space. There is one version per search
+            that the hint comes from; repetitions cycle through the versions.
+        search_macs: MACs of the searches that provide the hints, mean over versions; 0 without searches.
     """
 
     label: str
@@ -51,7 +52,11 @@ class Player:
 
 
 def parse(words: Sequence[str], table: Table, model: str) -> list[Player]:
-    """Methods as they are written. RequestError for unknown methods or hints, and for what comes twice."""
+    """Parse methods such as ``refine@productive+macs``.
+
+    Raises:
+        RequestError: A method or hint is unknown, a method or hint occurs twice, or there are no methods.
+    """
     known, found = strategies.available(), list[Player]()
     for word in words:
         name, at, told = word.partition("@")
@@ -71,7 +76,7 @@ def parse(words: Sequence[str], table: Table, model: str) -> list[Player]:
 
 
 def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, int]:
-    """hint_VP of one name, and the MACs that it took."""
+    """Return hint_VP for a name, and the MACs spent on it."""
     plain = name.removeprefix(SHUFFLED)
     if plain in baselines.HINTS:
         priced = table_costs(table, model)
@@ -91,12 +96,12 @@ def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, i
 
 
 def _matching(pattern: str) -> list[str]:
-    """Paths that a pattern stands for; none where no file can have such a name."""
+    """Return the paths that match a pattern; none if no file can have such a name."""
     return [] if "\0" in pattern else glob(pattern)
 
 
 def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:
-    """Smoothed scores of a run's ranking in the order of the table, and the MACs of its search and ranking."""
+    """Return the smoothed scores of a run in the order of the table, and the MACs of its search and ranking."""
     path = folder / "ranking.json"
     ranking = validate(HintRanking, read_json(path), f"{path}: ")
     smoothed = {row.pooling: row.smoothed for row in ranking.ranking}
@@ -106,12 +111,13 @@ def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:
 
 
 class Answers:
-    """Trainings that a table answers: its accuracy, and noise that is normal with its standard deviation between seeds.
+    """Simulated trainings: the accuracy of the table plus normal noise with the standard deviation between seeds.
 
-    The deviation is each configuration's own where the table holds means over seeds only, and the pooled one where it holds
-    the seeds, which are too few to tell configurations apart. Tables hold whole trainings: a shorter one is the truth and
-    something else of the same spread, so that both correlate by ``agreement`` for a third of the steps, its square for a ninth.
-    The n-th training of a configuration has the same noise whichever method asks for it.
+    If the table holds only means over seeds, each configuration uses its recorded standard deviation. If it holds
+    individual seeds, the pooled one is used, because few seeds give poor estimates per configuration. Tables hold full
+    trainings: a shorter one mixes the truth with an independent variable of the same spread, such that their
+    correlation is ``agreement`` for a third of the steps and its square for a ninth. The n-th training of a
+    configuration has the same noise for every method.
     """
 
     def __init__(self, table: Table, steps: int, agreement: float, generator: np.random.Generator):
@@ -127,7 +133,7 @@ class Answers:
         self._given: dict[tuple[int, int], int] = {}
 
     def __call__(self, place: int, steps: int) -> float:
-        """Percent."""
+        """Return the accuracy in percent of the next training of this configuration."""
         turn = self._given.get((place, steps), 0)
         self._given[place, steps] = turn + 1
         truth, mean = self.truth_P[place], self.truth_P.mean()
@@ -149,14 +155,24 @@ def simulate(
     seed: int = 0,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
-    """Regret of each method's first choice after every whole training, over ``runs`` repetitions; plain values.
+    """Return the regret of each method's first choice after every full training, over ``runs`` repetitions.
 
-    ``found`` is the share of runs whose first choice is within the tolerance; ``reached`` the share that has trained one that
-    is, whether or not the noise of the trainings lets it be chosen.
+    In the result, ``found`` is the share of runs whose first choice is within the tolerance. ``reached`` is the share
+    that has trained such a configuration, even if noise prevents it from being chosen.
 
     Args:
-        trials: whole trainings of each method, the default's among them.
-        tolerance: points of regret that count as found (the table's noise between seeds).
+        table: Table of stand-alone accuracies.
+        model: Network family of the table.
+        players: Strategies with their hints.
+        runs: Number of repetitions.
+        trials: Full trainings per method, including that of the default.
+        tolerance: Points of regret that count as found; by default the table's noise between seeds.
+        agreement: Correlation between full trainings and trainings of a third of the steps.
+        seed: Seed of noise and strategies.
+        listener: Receives progress.
+
+    Raises:
+        RequestError: ``runs`` or ``trials`` is below 1, or the table has no noise between seeds.
     """
     if runs < 1 or trials < 1:
         raise RequestError(f"{runs} runs of {trials} trials: at least one of each is needed")
@@ -180,7 +196,7 @@ def simulate(
                 **{f"q{round(100 * q)}": np.quantile(regret_RT, q, axis=0).tolist() for q in QUANTILES},
                 "found": (regret_RT <= tolerance + 1e-9).mean(0).tolist(),
                 "reached": (least_RT <= tolerance + 1e-9).mean(0).tolist(),
-                # of training all configurations once, the search included
+                # relative to training all configurations once; includes the search
                 "compute": [player.search_macs / every + count / table.space.size for count in range(1, trials + 1)],
                 "seconds": time.perf_counter() - begin,
             }
@@ -203,7 +219,7 @@ def simulate(
 
 
 def _exhaustive_macs(table: Table, model: str, steps: int) -> float:
-    """MACs of one whole training of every configuration; a training image counts three passes."""
+    """Return the MACs of one full training of every configuration; a training image counts three forward passes."""
     batch = (table.about.get("recipe") or {}).get("batch_size", 128)
     return 3.0 * steps * batch * sum(cost.macs for cost in table_costs(table, model).values())
 
@@ -211,11 +227,10 @@ def _exhaustive_macs(table: Table, model: str, steps: int) -> float:
 def _once(
     table: Table, default: Pooling, player: Player, trials: int, steps: int, agreement: float, entropy: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[trials] regret of the first choice after each whole training of one repetition, and of the best trained by then.
+    """Simulate one repetition.
 
-    Both are kept where the method ends earlier.
-
-    Trainings count by their steps, whatever their configuration takes.
+    Return [trials] regret of the first choice after each full training, and [trials] regret of the best trained so far.
+    If the method stops early, the last values are repeated. A training counts by its steps, whatever the configuration.
     """
     space, generator = table.space, np.random.Generator(np.random.PCG64(entropy))
     answers = Answers(table, steps, agreement, generator)
@@ -234,7 +249,7 @@ def _once(
         },
     )
     best = answers.truth_P.max()
-    regret_T = np.full(trials, best - answers.truth_P.mean())  # before anything is known: a uniform choice
+    regret_T = np.full(trials, best - answers.truth_P.mean())  # before the first result: a uniform choice
     least_T = regret_T.copy()
     while (ask := method.ask()) is not None:
         place = space.index(ask.pooling)
@@ -255,7 +270,7 @@ def _lookup(space: PoolingSpace, own_P: np.ndarray) -> Callable[[Pooling], float
 
 
 def write(value: dict[str, Any], out: Path) -> None:
-    """``simulate.json``, ``simulate.csv`` (one line a method and training) and ``simulate.svg``."""
+    """Write ``simulate.json``, ``simulate.csv`` (one line per method and training) and ``simulate.svg``."""
     from poolwise.reports.comparison import simulated
 
     names = ["mean", *(f"q{round(100 * q)}" for q in QUANTILES), "found", "reached", "compute"]
@@ -270,7 +285,7 @@ def write(value: dict[str, Any], out: Path) -> None:
 
 
 def check_out(out: Path) -> None:
-    """RequestError where the folder holds something other than an earlier simulation."""
+    """Raise RequestError if the folder holds anything other than an earlier simulation."""
     if (out / OUTPUT).exists():
         read_json(out / OUTPUT)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):

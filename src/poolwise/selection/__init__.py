@@ -1,1 +1,1 @@
-"""From a ranking to a decision: which configurations are picked."""
+"""Selection: decide which configurations to train, pick and retrain."""

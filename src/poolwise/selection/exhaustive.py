@@ -1,4 +1,4 @@
-"""Stand-alone training of every configuration of a space, or of those that are listed, with several seeds."""
+"""Stand-alone training of every configuration of a space, or of a given list, with several seeds."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from poolwise.training.trials import Request, TrialRunner
 def exhaustive(
     problem: Experiment, folder: RunFolder, poolings: Sequence[Pooling], listener: Listener, retry: bool = False
 ) -> dict[str, Any]:
-    """Train what is not trained yet, seed by seed, and write exhaustive.json.
+    """Train all missing (configuration, seed) pairs and write ``exhaustive.json``.
 
-    A training whose loss is not finite is kept as failed and told of; ``retry`` repeats those.
+    A training with a non-finite loss is recorded as failed and reported; ``retry`` repeats failed trainings.
     """
     names = [str(pooling) for pooling in poolings]
     seeds = list(range(1, problem.config.retrain.seeds + 1))
@@ -73,12 +73,12 @@ def exhaustive(
 
 
 def _noise(results: list[dict[str, Any]]) -> float | None:
-    """Standard deviation between seeds in points, pooled over configurations; None where none has two seeds."""
+    """Return the standard deviation between seeds in points, pooled over configurations; None without repeats."""
     stds = [result["std"] for result in results if result["std"] is not None]
     return 100 * float(np.sqrt(np.mean(np.square(stds)))) if stds else None
 
 
 def _complete(results: list[dict[str, Any]]) -> list[list[float]]:
-    """Accuracies seed by seed, of the configurations that have all seeds."""
+    """Return one list of accuracies per seed, for the configurations that have a result for every seed."""
     whole = [result["accuracies"] for result in results if None not in result["accuracies"]]
     return [list(column) for column in zip(*whole, strict=True)] if len(whole) > 1 else []

@@ -1,4 +1,7 @@
-"""``refine`` as a sampler of an Optuna study, for those who drive their trainings from there. Needs the extra ``compare``."""
+"""The ``refine`` strategy as an Optuna sampler, for users who run their trainings in an Optuna study.
+
+Needs the extra ``compare``.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,24 @@ def optuna_sampler(
     hints: Mapping[str, Callable[[Pooling], float]] | None = None,
     seed: int = 0,
 ) -> Any:
-    """An ``optuna.samplers.BaseSampler`` that chooses the parameter ``pooling`` of a study that maximises accuracy.
+    """Return an ``optuna.samplers.BaseSampler`` for the parameter ``pooling`` of a study that maximizes accuracy.
 
         sampler = poolwise.optuna_sampler(space, trials=7, default="4-3-3")
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(lambda trial: train(trial.suggest_categorical("pooling", sampler.names)), n_trials=7)
 
-    Values are accuracies from 0 to 1. Trials that run side by side are taken into account; failed and pruned ones are not. Other
-    parameters are drawn at random. Small differences between processes are none: all state is in the study.
+    Objective values must be accuracies from 0 to 1. Parallel trials are supported; failed and pruned trials are
+    ignored. Other parameters are sampled at random. All state is kept in the study, so several processes can share it.
 
     Args:
-        trials: how many the study will have, so that the last ones tell the best from its rival.
-        default: trained first.
-        hints: what is known of a configuration before it is trained, by name.
+        space: Pooling space to choose from.
+        trials: Planned number of trials. The last ones compare the best configuration with its closest rival.
+        default: Configuration to train first.
+        hints: Name -> function that scores a configuration before it is trained.
+        seed: Seed of all random choices.
 
-    Raises RequestError where optuna is missing.
+    Raises:
+        RequestError: optuna is not installed.
     """
     try:
         import optuna

@@ -1,7 +1,7 @@
-"""The one answer to "what are the picks of this run?".
+"""Picks of a run: the only place that decides which configurations a run recommends.
 
-Retraining, export, the report and the tables all ask here, so that none of them can name another pick. The answer follows
-from the files of the run and its limits as they are now: from the refinement where there is one, else from the ranking.
+Retraining, export, reports and tables all use this module, so they always agree. The picks depend on the files of the
+run and on its current limits: they come from the refinement if there is one, otherwise from the ranking.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ RANKING, REFINEMENT = "ranking.json", "refine.json"
 
 @dataclass(frozen=True)
 class Picks:
-    """The picks of a run, by stage lengths such as ``5-3-2``.
+    """Picks of a run, as stage lengths such as ``5-3-2``.
 
     Attributes:
-        best: the pick.
-        best_at_default_macs: the best that takes no more MACs than the default.
-        best_for_cost: the largest gain over the default for the MACs that it takes.
-        default: the configuration that the network has as published.
-        roles: every configuration that is retrained, and as what: the best ones first, the default last unless it is
-            among them. The first one is the pick.
+        best: The pick.
+        best_at_default_macs: The best configuration that needs no more MACs than the default.
+        best_for_cost: The configuration with the largest gain over the default relative to its MACs.
+        default: The published configuration of the network.
+        roles: Configurations to retrain and their roles. Best ones first, the default last unless it is one of them.
+            The first one is the pick.
     """
 
     best: str
@@ -38,7 +38,7 @@ class Picks:
     roles: Mapping[str, list[str]]
 
     def to_json(self) -> dict[str, str]:
-        """Return the three picks by name, as ``ranking.json`` and ``refine.json`` hold them."""
+        """Return the three picks by name, as stored in ``ranking.json`` and ``refine.json``."""
         return {
             "best": self.best,
             "best_at_default_macs": self.best_at_default_macs,
@@ -50,11 +50,11 @@ def picks_of(folder: RunFolder, config: Config | None = None) -> Picks:
     """Return the picks of a run.
 
     Args:
-        folder: the run.
-        settings: limits of what may be picked and ``top``; by default those that the run was requested with.
+        folder: Folder of the run.
+        config: Config with the limits on the picks and ``top``; by default the config that the run was requested with.
 
     Raises:
-        RequestError: nothing is ranked yet, or a file is damaged.
+        RequestError: There is no ranking yet, or a file is damaged.
     """
     config = config or Config.from_flat(folder.request()["settings"])
     ranking = folder.read(RANKING, f"rank it first, poolwise rank {folder.path}")
@@ -64,16 +64,16 @@ def picks_of(folder: RunFolder, config: Config | None = None) -> Picks:
 
 
 def choose(ranking: Mapping[str, Any], refinement: Mapping[str, Any] | None, config: Config) -> Picks:
-    """Return the picks that the content of ``ranking.json`` and, where there is one, of ``refine.json`` leads to."""
+    """Return the picks for the contents of ``ranking.json`` and, if present, ``refine.json``."""
     if refinement is not None:
         return among_refined(refinement["configurations"], ranking["default"], config)
     return _among(ranking["ranking"], ranking["default"], "estimate", config, trained=None)
 
 
 def among_refined(rows: Sequence[dict[str, Any]], default: str, config: Config) -> Picks:
-    """Return the picks among the rows of a refinement. The best ones are those that it trained.
+    """Return the picks among the rows of a refinement.
 
-    A configuration that was never trained is only picked where the limits leave none that was.
+    An untrained configuration is picked only if no trained one satisfies the limits.
     """
     trained = {row["pooling"] for row in rows if row["trainings"]}
     return _among(rows, default, "expected", config, trained)
@@ -82,7 +82,7 @@ def among_refined(rows: Sequence[dict[str, Any]], default: str, config: Config) 
 def _among(
     rows: Sequence[dict[str, Any]], default: str, expected: str, config: Config, trained: set[str] | None
 ) -> Picks:
-    """Return the picks among rows that are sorted best first; ``expected`` names the column of what a row promises."""
+    """Return the picks among rows sorted best first; ``expected`` names the column with the predicted accuracy."""
     allowed = config.pickable(row["pooling"] for row in rows)
     three = statistics.three_picks(rows, default, expected, allowed)
     order = [row["pooling"] for row in rows if allowed is None or row["pooling"] in allowed]

@@ -1,8 +1,8 @@
-"""From a ranking to a decision: a handful of stand-alone trainings where they tell most, and three picks.
+"""Refinement: choose picks with a few well-chosen stand-alone trainings.
 
-Trainings are on the training half and judged by the scoring half, so the test set that the verdict is made on has chosen
-nothing. Finished ones are in ``refine.sqlite``; the same request again goes on with what is missing, more ``trials`` go
-on from there.
+Configurations are trained on the training half and evaluated on the scoring half, so the test set, which the verdict is
+based on, plays no part in the choice. Finished trainings are stored in ``refine.sqlite``. The same request resumes from
+there, and a larger ``trials`` continues from there.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ from poolwise.training.trials import Request, TrialRunner
 OUTPUT = "refine.json"
 PURPOSE = Purpose("refine")
 NORMAL_95 = 1.959964
-_PARETO = 600  # configurations among which a front is looked for, the most promising
-_ANY = 2**62  # multiply-adds: trainings are counted here, not they
+_PARETO = 600  # number of most promising configurations considered for the Pareto front
+_ANY = 2**62  # unlimited MACs: refinement is limited by the number of trainings
 
 
 def hints_of(problem: Experiment, ranking: Mapping[str, Any]) -> dict[str, Callable[[Pooling], float]]:
-    """What is known of every configuration: its smoothed score, and what costs nothing."""
+    """Return the hints: the smoothed score of each configuration, and scores that need no training."""
     smoothed = {row["pooling"]: float(row["smoothed"]) for row in ranking["ranking"]}
     priced = {pooling: problem.cost(pooling) for pooling in map(Pooling.parse, smoothed)}
     return {"scores": lambda pooling: smoothed[str(pooling)], **baselines.hints(priced)}
 
 
 def _chosen_from(problem: Experiment, ranking: Mapping[str, Any]) -> PoolingSpace:
-    """The whole space; where not all of it was ranked, the first of the ranking and the default."""
+    """Return the space to choose from.
+
+    This is the full space, or the top of the ranking plus the default if not all configurations were ranked.
+    """
     if ranking.get("covered") == ranking.get("configurations"):
         return problem.space
     ranked = [Pooling.parse(row["pooling"]) for row in ranking["ranking"]]
@@ -50,7 +53,8 @@ def _chosen_from(problem: Experiment, ranking: Mapping[str, Any]) -> PoolingSpac
 def inputs(ranking: Mapping[str, Any]) -> object:
     """Return the part of ``ranking.json`` that a refinement depends on.
 
-    The smoothed scores are hints. The order only says which configurations are candidates where not all were ranked.
+    The smoothed scores are hints. The order matters only if not all configurations were ranked: it selects the
+    candidates.
     """
     smoothed = {row["pooling"]: row["smoothed"] for row in ranking["ranking"]}
     partial = ranking.get("covered") != ranking.get("configurations")
@@ -58,7 +62,11 @@ def inputs(ranking: Mapping[str, Any]) -> object:
 
 
 def method_of(problem: Experiment, ranking: Mapping[str, Any], name: str) -> strategies.Method:
-    """A method at its beginning. RequestError for an unknown one, or one whose package is missing."""
+    """Create the strategy called ``name`` in its initial state.
+
+    Raises:
+        RequestError: The strategy is unknown, or a package that it needs is missing.
+    """
     config = problem.config
     return strategies.create(
         name,
@@ -75,7 +83,7 @@ def method_of(problem: Experiment, ranking: Mapping[str, Any], name: str) -> str
 
 
 def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
-    """Train what the method asks for until it is sure or ``trials`` are done; write refine.json."""
+    """Run the trainings that the strategy requests until it stops, and write ``refine.json``."""
     config = problem.config
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
     method, parallel = method_of(problem, ranking, config.refine.refiner), for_trainings(problem)
@@ -105,12 +113,12 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
 
 
 def _worst(method: strategies.Method) -> float:
-    """What a training that failed counts as: the worst that did not."""
+    """Return the accuracy recorded for a failed training: the lowest accuracy of the successful ones, or 0."""
     return min((accuracy for own in method.told.values() for accuracy in own), default=0.0)
 
 
 def _belief(problem: Experiment, ranking: Mapping[str, Any], method: strategies.Method) -> Refine:
-    """What all trainings say together, whichever method chose them."""
+    """Return a ``refine`` strategy that has observed all trainings, whichever strategy chose them."""
     if isinstance(method, Refine):
         return method
     model = method_of(problem, ranking, "refine")
@@ -196,7 +204,7 @@ def _describe(
 
 
 def _left_out(belief: Surrogate, foretold_N: np.ndarray, error_N: np.ndarray) -> dict[str, float]:
-    """How well each training is foretold from all others: root mean square in points, and the share within its 95 %."""
+    """Return the leave-one-out error (root mean square, in points) and the coverage of the 95 % intervals."""
     gap_N = np.array(belief.values) - foretold_N
     return {
         "error": float(np.sqrt(np.mean(gap_N**2))),
@@ -205,7 +213,7 @@ def _left_out(belief: Surrogate, foretold_N: np.ndarray, error_N: np.ndarray) ->
 
 
 def _add_fronts(rows: list[dict[str, Any]], model: Refine) -> None:
-    """To each row, for each cost: probability that nothing that takes no more of it is truly better."""
+    """Add to each row, for each cost, the probability that no configuration of at most that cost is truly better."""
     places = np.argsort(-model.belief.mean_P, kind="stable")[:_PARETO]
     drawn_nP = model.belief.draws(places, np.random.Generator(np.random.PCG64(len(model.belief))))
     for row in rows:

@@ -1,4 +1,4 @@
-"""Retraining the picks beside the default, and the verdict: fresh seeds, paired, on the test set."""
+"""Retraining of the picks and the default, and the verdict: new seeds, paired, on the test set."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ OUTPUT, VERDICT = "retrain.json", "verdict.json"
 
 
 def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
-    """Retrain the picks and the default; write retrain.json and verdict.json.
+    """Retrain the picks and the default; write ``retrain.json`` and ``verdict.json``.
 
-    Finished trainings are found in ``trials.sqlite`` and not repeated. Seeds are fresh: none of them chose the picks.
-    With ``until_decided`` the pick and the default get one more seed after the other until more would not change the verdict.
+    Finished trainings are read from ``trials.sqlite`` and not repeated. The seeds are new: none was used to choose the
+    picks. With ``until_decided``, the pick and the default get additional seeds, one at a time, until the comparison is
+    decided or ``max_seeds`` is reached.
     """
     config, default = problem.config, str(problem.default)
     roles = picks_of(folder, config).roles
@@ -51,7 +52,11 @@ def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[
 
 
 def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str, int]], listener: Listener) -> None:
-    """Train every (pooling, seed) that is not recorded with its weights. RunFailure in the end if a worker died of one."""
+    """Train every (pooling, seed) that is not recorded with its weights.
+
+    Raises:
+        RunFailure: A worker died during a training; raised after all other trainings are done.
+    """
     parallel = for_trainings(experiment)
     runner = TrialRunner(
         experiment,
@@ -73,7 +78,7 @@ def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str,
 
 
 def _train_rival(experiment: Experiment, trials: Trials, seeds: Iterable[int], listener: Listener) -> None:
-    """Train the default of an experiment of equal cost with every seed that is not recorded."""
+    """Train the default of an equal-cost experiment with every seed that is not recorded."""
     parallel = for_trainings(experiment)
     runner = TrialRunner(
         experiment,
@@ -102,7 +107,7 @@ def _accuracies(
 
 
 def fits(folder: RunFolder) -> bool:
-    """Return whether ``retrain.json`` is of the picks that the run has now."""
+    """Return whether ``retrain.json`` matches the current picks of the run."""
     if not folder.has(RANKING):
         return True
     retrained = {row["pooling"]: row["roles"] for row in folder.read(OUTPUT, "")["results"]}
@@ -158,13 +163,16 @@ def _itself(default: str) -> str:
 def _equal_cost(
     problem: Experiment, folder: RunFolder, listener: Listener, pick: str, accuracies: list[float]
 ) -> list[dict[str, Any]]:
-    """The pick against the default with as many MACs: widened, and trained longer; nothing for a pick that is no dearer."""
+    """Compare the pick with the default at equal compute: a wider default, and one trained longer.
+
+    Return an empty list if the pick is not more expensive than the default.
+    """
     ratio, default = problem.cost(Pooling.parse(pick)).macs_ratio, str(problem.default)
     if ratio <= 1.005:
         return []
     longer = round(problem.retrain_steps * ratio)
     rivals = [(f"default trained {longer} steps", "default-longer.sqlite", problem.with_settings(retrain_steps=longer))]
-    # else there is no wider network of its kind, or none with these weights
+    # otherwise there is no wider network of this family, or none with these pretrained weights
     if problem.width is not None and not problem.config.starts_from_weights("retrain"):
         rivals.append(_widened(problem, ratio))
     found = []
@@ -193,7 +201,7 @@ def _equal_cost(
 
 
 def _widened(problem: Experiment, ratio: float) -> tuple[str, str, Experiment]:
-    """The default with the number of channels whose MACs come closest to ``ratio`` times its own."""
+    """Return the default at the width whose MACs are closest to ``ratio`` times the MACs of the default."""
     assert problem.width is not None
     wanted, guess = ratio * problem.cost(problem.default).macs, problem.width * ratio**0.5
     widths = range(max(int(guess) - 2, problem.width), int(guess) + 4)
@@ -203,7 +211,7 @@ def _widened(problem: Experiment, ratio: float) -> tuple[str, str, Experiment]:
 
 
 def _verdict(problem: Experiment, value: dict[str, Any]) -> dict[str, Any]:
-    """What the whole run comes to, on one page."""
+    """Return the summary of the run for ``verdict.json``."""
     pick, config = value["results"][0], problem.config
     comparison = pick.get("comparison")
     return {

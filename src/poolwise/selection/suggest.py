@@ -1,7 +1,7 @@
-"""The best guess without any training: most productive convolutions, then most MACs, within a limit of cost.
+"""Suggest configurations without training: most productive convolutions first, then most MACs, within cost limits.
 
-How far such guesses were right is not promised but looked up: the same ranking is judged by every table of the package
-that is of the same network (``Known``).
+The quality of such suggestions is measured: the same ranking is evaluated on every bundled table of the same network
+(``Known``).
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ from poolwise.storage.tabular import COST, LATENCY, REACH, Tabular
 from poolwise.training import Precision, choose_device
 
 MAX_MACS = 1.0
-DRAWN = 5000  # of a space that is too large to be priced whole
+DRAWN = 5000  # configurations sampled from a space that is too large to compute every cost
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the guess is worth on one table of stand-alone accuracies.
+    """Quality of the suggestion on one table of stand-alone accuracies.
 
     Attributes:
-        tau_b: Kendall tau-b of the guessed order with the truth, and its 95 % interval (bootstrap over configurations).
-        regret: points of test accuracy that its first choice loses to the truly best within the limit.
-        gain: points that its first choice has over the default.
+        table: Name of the table.
+        tau_b: Kendall tau-b between the suggested order and the stand-alone accuracies.
+        interval: 95 % interval of tau-b (bootstrap over configurations).
+        regret: Points of test accuracy that the first suggestion loses to the best configuration within the limits.
+        gain: Points of test accuracy that the first suggestion gains over the default.
     """
 
     table: str
@@ -55,7 +57,7 @@ class Known:
 class Guess(Tabular):
     """Configurations within the limit, best guess first, with their costs; and what such guesses were worth before.
 
-    ``size`` is the number of configurations that there are, ``priced`` the number that was looked at.
+    ``size`` is the number of configurations in the space, ``priced`` the number whose cost was computed.
     """
 
     COLUMNS: ClassVar[dict[str, str]] = {"pooling": "layers at each resolution", **COST, **REACH, **LATENCY}
@@ -95,23 +97,24 @@ class Guess(Tabular):
 
 @dataclass(frozen=True)
 class SuggestConfig:
-    """What ``suggest`` may choose from, and within which limits.
+    """Options and limits of ``suggest``.
 
     Attributes:
-        width: Base number of channels; by default the family's own.
-        image_size: Pixels along one side; by default 32, and 224 for networks that are not of this library.
+        width: Base number of channels; by default that of the family.
+        image_size: Image side in pixels; by default 32, or 224 for networks of other libraries.
         classes: Number of classes.
-        max_macs: At most this many times the default's MACs; None for no limit.
-        max_params: At most this many trainable parameters.
-        max_memory: At most this many MiB of activations in a training step of ``batch_size`` images.
-        max_latency_ms: At most this many ms for a forward pass of ``latency_batch`` images in float32, measured on
+        max_macs: Maximum MACs relative to the default; None for no limit.
+        max_params: Maximum number of trainable parameters.
+        max_memory: Maximum MiB of activations in a training step of ``batch_size`` images.
+        max_latency_ms: Maximum latency in ms of a forward pass of ``latency_batch`` images in float32, measured on
             ``device``.
         batch_size, latency_batch, device: See above.
-        poolings: Numbers of downsamplings; by default as many as the network has.
-        max_configs: Of more configurations, a uniform draw of this many; by default DRAWN of more than LISTED.
+        poolings: Allowed numbers of downsamplings; by default the number that the network has.
+        max_configs: Sample this many configurations uniformly from a larger space; by default DRAWN if it has over
+            LISTED.
 
     Raises:
-        RequestError: A value is not allowed.
+        RequestError: A value is invalid.
     """
 
     width: int | None = None
@@ -142,7 +145,11 @@ class SuggestConfig:
 
     @classmethod
     def of(cls, config: SuggestConfig | None, fields: Mapping[str, Any]) -> SuggestConfig:
-        """Return ``config``, or the default one, with some fields changed. RequestError for an unknown field."""
+        """Return ``config``, or the default config, with ``fields`` changed.
+
+        Raises:
+            RequestError: A field is unknown.
+        """
         known = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in known:
@@ -151,22 +158,22 @@ class SuggestConfig:
 
     @property
     def limits(self) -> dict[str, float | None]:
-        """The limits of cost, by name; None for no limit."""
+        """Return the cost limits by name; None for no limit."""
         return {name: getattr(self, name) for name in LIMITS}
 
 
 def suggest(model: str = "resnet20", config: SuggestConfig | None = None, **fields: Any) -> Guess:
-    """Suggest where the downsamplings of a network should stand, without any training.
+    """Suggest where a network should downsample, without any training.
 
     >>> poolwise.suggest("resnet20", max_macs=0.8).best
 
     Args:
         model: Network family, or a network of another library.
-        config: Limits, and what may be chosen; by default ``SuggestConfig()``.
-        fields: Fields of ``SuggestConfig`` by name, in place of those of ``config``.
+        config: Options and limits; by default ``SuggestConfig()``.
+        fields: Fields of ``SuggestConfig`` by name; they override those of ``config``.
 
     Raises:
-        RequestError: The model or a field is unknown, a value is not allowed, or no configuration keeps the limits (the
+        RequestError: The model or a field is unknown, a value is invalid, or no configuration satisfies the limits (the
             message names the smallest).
     """
     config = SuggestConfig.of(config, fields)
@@ -196,7 +203,7 @@ def suggest(model: str = "resnet20", config: SuggestConfig | None = None, **fiel
 
 
 def _known_tables(model: str, default: Pooling, config: SuggestConfig) -> tuple[Known, ...]:
-    """Judge the same guess by every table of the package that is of this network."""
+    """Evaluate the same suggestion on every bundled table of this network."""
     loaded = [tables.load(name) for name in tables.names()]
     limits = {**config.limits, "max_latency_ms": None}  # no table holds latencies
     return tuple(
@@ -205,7 +212,7 @@ def _known_tables(model: str, default: Pooling, config: SuggestConfig) -> tuple[
 
 
 def _guessed(within: Mapping[Pooling, Cost]) -> dict[Pooling, Cost]:
-    """Best guess first; ties in the order of the space."""
+    """Sort configurations best first; ties keep the order of the space."""
     return dict(sorted(within.items(), key=lambda item: (-item[1].productive, -item[1].macs, item[0])))
 
 
@@ -213,7 +220,7 @@ def _known(table: tables.Table, default: Pooling, limits: dict[str, float | None
     priced, truth_P = table_costs(table), np.array(table.column(table.truth))
     try:
         members = constraints.within(priced, limits, batch_size, lambda _: {}).members
-    except RequestError:  # the table's network is another size: nothing of it is within
+    except RequestError:  # the network of the table has another size: none of its configurations satisfies the limits
         members = tuple(priced)
     within = _guessed({pooling: priced[pooling] for pooling in members})
     order = {pooling: place for place, pooling in enumerate(within)}

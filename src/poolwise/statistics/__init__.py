@@ -1,4 +1,4 @@
-"""What a ranking is worth: agreement with the truth, what its top holds, and how sure that is. No torch."""
+"""Quality of rankings: agreement, regret, uncertainty and verdicts. Does not import torch."""
 
 from poolwise.statistics.agreement import kendall_tau_a, kendall_tau_b, sparse_tau, spearman
 from poolwise.statistics.picks import beats_random, best_rank, regret, three_picks

@@ -1,4 +1,4 @@
-"""Agreement of two rankings of the same P configurations; 1: the same order, 0: chance, -1: reversed."""
+"""Agreement of two rankings of the same P configurations: 1 same order, 0 unrelated, -1 reversed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 from scipy import stats
 
 _ROWS = 512  # rows of the P x P comparison in memory at once
-_SMALL = 300  # up to this P comparing all pairs is faster than sorting
+_SMALL = 300  # up to this P, comparing all pairs is faster than sorting
 
 
 def kendall_tau_a(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
-    """(concordant - discordant) / all pairs: ties count as neither, as in the published agreement figures."""
+    """Return (concordant - discordant) / all pairs; ties count as neither, as in the published agreement figures."""
     concordant, _, _ = _pairs(np.asarray(x, float), np.asarray(y, float), 0.0, 0.0)
     return concordant / (len(x) * (len(x) - 1))
 
 
 def kendall_tau_b(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
-    """Kendall's tau with its correction for ties; 0 where one side is constant."""
+    """Return Kendall's tau corrected for ties; 0 if one side is constant."""
     if len(x) <= _SMALL:
         return _correlation(np.asarray(x, float), np.asarray(y, float), 0.0, 0.0)
     tau = stats.kendalltau(x, y, method="asymptotic").statistic if len(set(x)) > 1 and len(set(y)) > 1 else 0.0
@@ -26,14 +26,14 @@ def kendall_tau_b(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarr
 
 
 def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
-    """Spearman's rho, the correlation of ranks (ties share their mean rank); 0 where one side is constant."""
+    """Return Spearman's rho, the correlation of ranks (ties share their mean rank); 0 if one side is constant."""
     ranks = [_centred_ranks(np.asarray(side, float)) for side in (x, y)]
     spread = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
     return float(ranks[0] @ ranks[1] / spread) if spread > 0 else 0.0
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks with mean 0; ties share their mean rank."""
+    """Return ranks with mean 0; ties share their mean rank."""
     ordered = np.sort(values)
     below, up_to = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     return (below + up_to - len(values)) / 2
@@ -45,13 +45,18 @@ def sparse_tau(
     bin_width: float,
     score_bin: float = 0.0,
 ) -> float:
-    """Kendall's tau that does not ask for an order of what cannot be told apart.
+    """Return Kendall's tau with configurations tied where their difference is within the noise.
 
-    Two configurations tie on a side where they differ by less than a bin: ``bin_width`` (the standard deviation between
-    seeds, in the unit of ``truth_P``) on the true side, ``score_bin`` on the other (0 where its scores have another unit).
-    The coefficient is sum(s t) / sqrt(sum(s^2) sum(t^2)) over the signs s, t of all pairs, which is tau-b for bins of 0.
-    After the sparse Kendall tau of Yu et al., "Evaluating the Search Phase of Neural Architecture Search" (ICLR 2020), and
-    Siems et al., "NAS-Bench-301" (2020), who round accuracies to 0.1 %; comparing pairs needs no edges of bins.
+    Two configurations tie on a side if they differ by less than a bin. The coefficient is
+    sum(s t) / sqrt(sum(s^2) sum(t^2)) over the signs s, t of all pairs, which is tau-b for bins of 0.
+    After the sparse Kendall tau of Yu et al., "Evaluating the Search Phase of Neural Architecture Search" (ICLR 2020),
+    and Siems et al., "NAS-Bench-301" (2020). They round accuracies to 0.1 %; comparing pairs needs no bin edges.
+
+    Args:
+        scores_P: Scores of the ranking.
+        truth_P: True accuracies.
+        bin_width: Bin of ``truth_P``, in its unit: the standard deviation between seeds.
+        score_bin: Bin of ``scores_P``; 0 if scores have another unit.
     """
     assert bin_width >= 0, "a bin cannot be narrower than nothing"
     assert score_bin >= 0, "a bin cannot be narrower than nothing"
@@ -64,7 +69,7 @@ def _correlation(x: np.ndarray, y: np.ndarray, x_bin: float, y_bin: float) -> fl
 
 
 def _pairs(x: np.ndarray, y: np.ndarray, x_bin: float, y_bin: float) -> tuple[float, float, float]:
-    """Sums over ordered pairs of sign(x) sign(y), sign(x)^2 and sign(y)^2; differences below a bin have sign 0."""
+    """Sum sign(x) sign(y), sign(x)^2 and sign(y)^2 over ordered pairs; differences below a bin have sign 0."""
     assert len(x) == len(y), "two rankings of the same configurations are needed"
     sums = np.zeros(3)
     for start in range(0, len(x), _ROWS):
@@ -75,6 +80,6 @@ def _pairs(x: np.ndarray, y: np.ndarray, x_bin: float, y_bin: float) -> tuple[fl
 
 
 def signs(side: np.ndarray, rows: slice, width: float) -> np.ndarray:
-    """Of some rows, the sign of how far each lies above every value; 0 where that is less than a bin."""
+    """Return the sign of the difference between some rows and every value; 0 if it is less than a bin."""
     gaps = side[rows, None] - side
     return np.sign(gaps) * (np.abs(gaps) >= width) if width else np.sign(gaps)

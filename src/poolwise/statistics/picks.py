@@ -1,8 +1,7 @@
-"""What the top of a ranking holds, and what is picked from it.
+"""Quality of the top of a ranking, and the picks made from it.
 
-scores_P: higher is better, ties broken at random; what is told is the expectation.
-
-A tie at the edge of the top k is no choice that a method made, so every way to break it counts alike.
+scores_P: higher is better. Ties are broken at random and the expectation is returned: a tie at the edge of the top k is
+not a choice of the method, so every way to break it counts equally.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ import numpy as np
 
 
 def regret(scores_P: Sequence[float] | np.ndarray, truth_P: Sequence[float] | np.ndarray, k: int = 1) -> float:
-    """Best truth of all minus the expected best truth within the top k, in the unit of ``truth_P``."""
+    """Return the best truth minus the expected best truth within the top k, in the unit of ``truth_P``."""
     truth = np.asarray(truth_P, float)
     return float(truth.max()) - _expected_best(np.asarray(scores_P, float), truth, k)
 
 
 def best_rank(scores_P: Sequence[float] | np.ndarray, truth_P: Sequence[float] | np.ndarray, k: int = 1) -> float:
-    """Expected best true rank (1: nothing is truly better) within the top k."""
+    """Return the expected best true rank within the top k (1: no configuration is truly better)."""
     return -_expected_best(np.asarray(scores_P, float), -_ranks(truth_P).astype(float), k)
 
 
 def beats_random(scores_P: Sequence[float] | np.ndarray, truth_P: Sequence[float] | np.ndarray, n: int = 1) -> float:
-    """Probability that the pick is truly better than the best of ``n`` uniform random picks.
+    """Return the probability that the pick is truly better than the best of ``n`` uniform random picks.
 
-    The picks are independent, with replacement: (W / P)^n, W the number of configurations that are truly worse than the
-    pick; without ties (1 - r / P)^n for a pick of true rank r. A tied random pick is not beaten, so the truly best pick
-    has (1 - 1 / P)^n. After the comparison of true ranks with random search in Yu et al. (ICLR 2020, section 4).
+    Random picks are drawn with replacement, so the probability is (W / P)^n for W configurations that are truly worse
+    than the pick. Without ties this is (1 - r / P)^n for a pick of true rank r. A tie does not count as better, so the
+    truly best pick has (1 - 1 / P)^n. After the comparison with random search in Yu et al. (ICLR 2020, section 4).
     """
     scores, truth = np.asarray(scores_P, float), np.asarray(truth_P, float)
     worse_P = np.searchsorted(np.sort(truth), truth, side="left")
@@ -40,11 +39,17 @@ def beats_random(scores_P: Sequence[float] | np.ndarray, truth_P: Sequence[float
 def three_picks(
     rows: Sequence[dict[str, Any]], default: str, expected: str, allowed: Collection[str] | None = None
 ) -> dict[str, str]:
-    """Three answers from rows of ``pooling``, ``macs``, ``macs_ratio`` and ``expected``, best first.
+    """Return three picks from rows sorted best first.
 
-    ``best``: the first. ``best_at_default_macs``: the first that takes no more than the default. ``best_for_cost``: most gain
-    over the default for each of the default's MACs that it takes; the default where nothing gains. ``allowed`` are those that
-    may be picked (None: all); the default is among the rows in any case, and stands in where nothing may.
+    ``best`` is the first row. ``best_at_default_macs`` is the first with no more MACs than the default.
+    ``best_for_cost`` has the largest gain over the default divided by its relative MACs, or is the default if none
+    gains.
+
+    Args:
+        rows: Rows with ``pooling``, ``macs``, ``macs_ratio`` and the column ``expected``, including the default.
+        default: The default configuration.
+        expected: Name of the column with the predicted accuracy.
+        allowed: Configurations that may be picked (None: all); if none may, the default is picked.
     """
     base = next(row for row in rows if row["pooling"] == default)
     within = [row for row in rows if allowed is None or row["pooling"] in allowed] or [base]
@@ -58,13 +63,13 @@ def three_picks(
 
 
 def _ranks(truth_P: Sequence[float] | np.ndarray) -> np.ndarray:
-    """1 + the number of configurations that are truly better."""
+    """Return 1 + the number of configurations that are truly better."""
     truth = np.asarray(truth_P, float)
     return 1 + len(truth) - np.searchsorted(np.sort(truth), truth, side="right")
 
 
 def _expected_best(scores: np.ndarray, value: np.ndarray, k: int) -> float:
-    """Expected largest ``value`` among the k highest scores; of the g that tie at the edge, t are drawn.
+    """Return the expected largest ``value`` among the k highest scores, where t of the g tied at the edge are drawn.
 
     The j-th largest value of the tied (from 0) is the largest drawn with probability C(g - 1 - j, t - 1) / C(g, t).
     """

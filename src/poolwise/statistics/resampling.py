@@ -1,7 +1,8 @@
-"""Figures of merit of many bootstrap draws of one ranking at once; each is what its plain function gives of every draw.
+"""Vectorized statistics over many bootstrap draws of one ranking; each equals the plain function applied per draw.
 
-R draws of P configurations, with replacement. A draw is told by how often it holds each configuration (``counts_RP``): sums
-over its pairs are products of counts, and its ranks are running sums of them. So nothing is sorted or compared R times.
+R draws of P configurations, with replacement. A draw is represented by how often it contains each configuration
+(``counts_RP``): sums over pairs become products of counts, and ranks become cumulative sums of counts. So nothing is
+sorted or compared R times.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ _ROWS = 512  # rows of the P x P comparison in memory at once
 
 
 class Draws:
-    """Some draws of a ranking beside the truth.
+    """Bootstrap draws of a ranking and the true accuracies.
 
     Args:
-        drawn_RP: indices of the configurations that each draw holds.
+        scores_P: Scores of the ranking.
+        truth_P: True accuracies.
+        drawn_RP: Indices of the configurations in each draw.
     """
 
     def __init__(self, scores_P: np.ndarray, truth_P: np.ndarray, drawn_RP: np.ndarray):
-        # best score first and, where scores tie, best truth first
+        # best score first; ties in score are sorted by truth, best first
         order = np.lexsort((-truth_P, -scores_P))
         place = np.empty(len(order), int)
         place[order] = np.arange(len(order))
@@ -37,7 +40,7 @@ class Draws:
         self._sums: dict[tuple[float, float], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def values(self, statistic: Callable[..., float]) -> np.ndarray:
-        """values_R of a function of (scores_P, truth_P), of those below or any other."""
+        """Return values_R of a function of (scores_P, truth_P), vectorized if a method below implements it."""
         function, arguments = statistic, {}
         if isinstance(statistic, partial) and not statistic.args:
             function, arguments = statistic.func, statistic.keywords
@@ -55,7 +58,7 @@ class Draws:
         return np.divide(both_R, np.sqrt(own_R * other_R), out=np.zeros(len(both_R)), where=told_R)
 
     def _pairs(self, score_bin: float, truth_bin: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``agreement._pairs`` of each draw: a pair counts as often as both its members were drawn. Sums are exact."""
+        """Compute ``agreement._pairs`` per draw: a pair is weighted by the counts of its members. Sums are exact."""
         if (score_bin, truth_bin) not in self._sums:
             sums_3R = np.zeros((3, len(self.counts_RP)))
             for start in range(0, self.size, _ROWS):
@@ -77,7 +80,7 @@ class Draws:
         return np.divide(both_R, spread_R, out=np.zeros(len(both_R)), where=spread_R > 0)
 
     def _below(self, side_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many of its draw are below each configuration, and how many are not above it; two arrays [R, P]."""
+        """Return how many members of each draw are below, and not above, each configuration; two arrays [R, P]."""
         order = np.argsort(side_P, kind="stable")
         reached_RP = np.cumsum(self.counts_RP[:, order], axis=1)
         reached_RP = np.concatenate((np.zeros((len(reached_RP), 1)), reached_RP), axis=1)
@@ -104,10 +107,10 @@ class Draws:
         return (chances_RP * first_RP).sum(1) / first_RP.sum(1)
 
     def _expected_least(self, loss_RP: np.ndarray, k: int) -> np.ndarray:
-        """Expected smallest loss within the top k of each draw, as ``picks._expected_best`` has the largest value.
+        """Return the expected smallest loss within the top k of each draw (see ``picks._expected_best``).
 
-        ``loss_RP`` is in the order of ``drawn_RP``, so that of those that tie in score the smallest comes first. The chance
-        of the j-th smallest of the g that tie, t of them drawn, follows from the one before.
+        ``loss_RP`` is in the order of ``drawn_RP``, so among ties in score the smallest loss comes first. The
+        probability for the j-th smallest of g tied losses, t of them drawn, is computed from the previous one.
         """
         assert k >= 1, "the top holds at least one"
         k, rows = min(k, self.size), np.arange(len(loss_RP))

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap intervals, and paired tests between methods."""
+"""Uncertainty: bootstrap intervals, and paired tests between methods."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from poolwise.statistics.resampling import Draws
 from poolwise.statistics.verdict import CONFIDENCE
 
 RESAMPLES = 1000
-_EXACT = 14  # up to this many pairs every pattern of signs is counted
-_AT_ONCE = 2**13  # configurations in the draws that are taken together: few enough that BLAS stays on one thread
-_FEWEST = 256  # draws, however many configurations
-_WAYS = 10_000  # random patterns beyond that
+_EXACT = 14  # up to this many pairs, every sign pattern is enumerated
+_AT_ONCE = 2**13  # configurations per batch of draws: few enough that BLAS stays on one thread
+_FEWEST = 256  # minimum draws per batch
+_WAYS = 10_000  # random sign patterns for more than _EXACT pairs
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 Interval = tuple[float, float]
@@ -31,10 +31,18 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """95 % percentile intervals of statistics of one ranking: configurations are drawn with replacement.
+    """Return 95 % percentile bootstrap intervals of statistics of one ranking, resampling configurations.
 
-    It says how far a figure depends on which configurations the space happens to hold, not on the seed of a training.
-    Every statistic sees the same draws. A percentile interval of a best-of (regret, rank) is a description, not a test.
+    The interval shows how much a statistic depends on the configurations in the space, not on training seeds. All
+    statistics use the same draws. For best-of statistics (regret, rank) the percentile interval is descriptive, not a
+    test.
+
+    Args:
+        statistics: Name -> function of (scores_P, truth_P).
+        scores_P: Scores of the ranking.
+        truth_P: True accuracies.
+        resamples: Number of draws.
+        seed: Seed of the draws.
     """
     scores, truth = np.asarray(scores_P, float), np.asarray(truth_P, float)
     generator, size = np.random.default_rng(seed), len(scores)
@@ -49,7 +57,7 @@ def bootstrap_interval(
 
 
 def mean_interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
-    """95 % percentile bootstrap interval of a mean over seeds; None for fewer than two."""
+    """Return the 95 % percentile bootstrap interval of a mean over seeds; None for fewer than two."""
     if len(values) < 2:
         return None
     if np.ptp(values) == 0:
@@ -72,12 +80,14 @@ def _percentiles(values: np.ndarray) -> Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """One method against another over the same n seeds, in the unit of what is compared.
+    """Comparison of two methods over the same n seeds, in the unit of the compared values.
 
     Attributes:
+        n: Number of seeds.
+        difference: Mean difference.
         interval: 95 % t-interval of the mean difference; None for fewer than two seeds.
-        permutation: two-sided p of flipping the signs of the differences; never below 2 / 2^n.
-        wilcoxon: two-sided p of the signed-rank test; None where every difference is 0.
+        permutation: Two-sided p-value of the sign-flip permutation test; at least 2 / 2^n.
+        wilcoxon: Two-sided p-value of the signed-rank test; None if every difference is 0.
     """
 
     n: int
@@ -91,7 +101,7 @@ class Paired:
 
 
 def paired_test(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Paired:
-    """Compare ``first`` with ``second``, measured with the same seeds in the same order."""
+    """Compare ``first`` with ``second``; both must have the same seeds in the same order."""
     assert len(first) == len(second) > 0, "paired values of one length are needed"
     differences = np.asarray(first, float) - np.asarray(second, float)
     n, mean = len(differences), float(differences.mean())
@@ -105,12 +115,12 @@ def paired_test(first: Sequence[float], second: Sequence[float], seed: int = 0) 
 
 
 def _sign_flips(differences: np.ndarray, seed: int) -> float:
-    """Share of sign patterns whose mean is as far from 0 as the one that was seen; exact for few pairs."""
+    """Return the share of sign patterns with a mean at least as far from 0 as observed; exact for few pairs."""
     n = len(differences)
     if n <= _EXACT:
         signs = np.array(list(product((-1, 1), repeat=n)))
     else:
         signs = np.random.default_rng(seed).choice((-1, 1), size=(_WAYS, n))
-        signs[0] = 1  # the one that was seen
+        signs[0] = 1  # the observed pattern
     sums = np.abs(signs @ differences)
     return float(np.mean(sums >= abs(differences.sum()) * (1 - 1e-12)))

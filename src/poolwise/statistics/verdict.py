@@ -1,11 +1,15 @@
-"""A configuration against the default, paired by seed. Accuracies are shares (0 to 1); differences are told in points (x 100).
+"""Compare a configuration with the default, paired by seed.
 
-Four words. *better*: the interval of the mean difference lies above zero. *worse*: below zero, and not only by less than
-the margin. *no worse*: it lies above minus the margin, so whatever is lost does not matter. *not shown*: none of these.
+Accuracies are fractions (0 to 1); differences are in points (x 100). Verdicts:
 
-Where seeds are added until it is decided, every look is a chance to be wrong. Each look then has a wider interval, of the
-confidence that leaves 5 % over all looks together (Pocock, "Group sequential methods", Biometrika 1977, with t in place of
-the normal: ``level`` finds it by playing the looks under no difference).
+- *better*: the interval of the mean difference is above 0.
+- *no worse*: the interval is above minus the margin, so any loss does not matter.
+- *worse*: the interval is below 0, and not entirely above minus the margin.
+- *not shown*: none of these.
+
+If seeds are added until the comparison is decided, every look is a chance of error. Each look then uses a wider
+interval, at the confidence that limits the total error over all looks to 5 % (Pocock, "Group sequential methods",
+Biometrika 1977, with t instead of the normal; ``level`` computes it by simulating the looks under no difference).
 """
 
 from __future__ import annotations
@@ -20,22 +24,23 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 MARGIN = 0.2  # points
-MOST_SEEDS = 1000  # beyond which it is no longer told how many would settle it
+MOST_SEEDS = 1000  # maximum number of seeds considered when predicting how many are needed
 _PLAYED = 200_000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A configuration against the default, paired by seed.
+    """Comparison of a configuration with the default, paired by seed.
 
     Attributes:
-        difference, deviation: mean and standard deviation of the paired differences in points.
-        interval: t-interval of the mean difference in points, None for fewer than two seeds.
-        confidence: of the interval; 0.95 for one look, more for each of several.
-        margin: points below which a difference does not matter.
+        n: Number of paired seeds.
+        difference, deviation: Mean and standard deviation of the paired differences in points.
+        interval: t-interval of the mean difference in points; None for fewer than two seeds.
+        confidence: Confidence of the interval: 0.95 for one look, higher for several.
+        margin: Points below which a difference does not matter.
         verdict: ``better``, ``no worse``, ``not shown`` or ``worse``.
-        more: seeds that would have to be added until it is ``decided``, if difference and deviation stay as they are; 0 where
-            it is, None where that cannot be told or takes over MOST_SEEDS.
+        more: Additional seeds needed until ``decided`` (0 if it is), assuming the same difference and deviation; None
+            if unknown or if the total exceeds MOST_SEEDS.
     """
 
     n: int
@@ -49,7 +54,7 @@ class Comparison:
 
     @property
     def decided(self) -> bool:
-        """More seeds would not change the word: it is better, it is worse, or both differ by less than the margin."""
+        """Whether more seeds would not change the verdict: better, worse, or equal within the margin."""
         return self.more == 0
 
     def to_json(self) -> dict[str, Any]:
@@ -62,9 +67,13 @@ def compare_paired(
     margin: float = MARGIN,
     looks: tuple[int, int] | None = None,
 ) -> Comparison:
-    """Compare accuracies that were measured with the same seeds in the same order.
+    """Compare accuracies measured with the same seeds in the same order.
 
-    ``looks`` says that one looks after every seed from the first number to the second; None for one look, now.
+    Args:
+        candidate: Accuracies of the configuration.
+        default: Accuracies of the default.
+        margin: Points below which a difference does not matter.
+        looks: First and last number of seeds, if the comparison is repeated after every seed; None for a single look.
     """
     assert len(candidate) == len(default) > 0, "paired accuracies of one length are needed"
     points = 100 * (np.asarray(candidate, float) - np.asarray(default, float))
@@ -74,7 +83,7 @@ def compare_paired(
         return Comparison(n, mean, None, None, confidence, margin, "not shown", None)
     deviation = float(points.std(ddof=1))
     half = _half(n, deviation, confidence)
-    # equal differences of a few seeds are a coincidence, not certainty
+    # identical differences over a few seeds are a coincidence, not certainty
     verdict = _word(mean, half, margin) if deviation > 0 else "not shown"
     more = _more(n, mean, deviation, confidence, margin) if deviation > 0 else None
     return Comparison(n, mean, deviation, (mean - half, mean + half), confidence, margin, verdict, more)
@@ -106,10 +115,10 @@ def _more(n: int, mean: float, deviation: float, confidence: float, margin: floa
 
 @lru_cache
 def level(first: int, last: int) -> float:
-    """Confidence of the interval at each look, where one looks after every seed from ``first`` (at least 2) to ``last``.
+    """Return the confidence of the interval at each look, with looks from ``first`` (at least 2) to ``last`` seeds.
 
-    Under no difference, normal differences leave such an interval at one look or more in 5 % of all cases, to a tenth of a
-    percent: the 5 % quantile of the smallest p-value on 200,000 paths.
+    With normally distributed differences of mean 0, at least one interval excludes 0 in 5 % of all cases, accurate to
+    0.1 %. It is computed as the 5 % quantile of the smallest p-value over 200,000 simulated paths.
     """
     assert 2 <= first <= last, "a look needs two seeds"
     if first == last:
@@ -127,7 +136,7 @@ def level(first: int, last: int) -> float:
 
 
 def sentence(pooling: str, default: str, comparison: Comparison, macs_ratio: float) -> str:
-    """The verdict in one sentence that does not overstate."""
+    """Return the verdict as one sentence that does not overstate it."""
     head = f"{pooling} against the default {default}: {comparison.difference:+.2f} points"
     if comparison.interval is None:
         return f"{head} on one seed, which shows nothing; retrain with more seeds. {cost_words(macs_ratio)}."
@@ -147,7 +156,7 @@ def sentence(pooling: str, default: str, comparison: Comparison, macs_ratio: flo
 
 
 def cost_words(macs_ratio: float, better: bool = False) -> str:
-    """What the configuration costs beside the default."""
+    """Describe the MACs of the configuration relative to the default."""
     if abs(macs_ratio - 1) < 0.005:
         return "It costs the same number of MACs"
     change = "so it is cheaper" if macs_ratio < 1 else "and the cost grew with it" if better else "so it costs more"

@@ -1,1 +1,1 @@
-"""Every method on one protocol, judged against a table of the truth."""
+"""Comparison of all methods under one protocol, evaluated on a table of stand-alone accuracies."""

@@ -1,4 +1,4 @@
-"""What a budget is: multiply-adds of training, scoring, ranking and trials, counted alike for every method."""
+"""Compute budgets: MACs of training, scoring, ranking and trials, counted the same way for every method."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from poolwise.supernets.budget import measuring_macs, most_share, on_supernets, 
 
 
 class Compute:
-    """Prices of one problem in multiply-adds (MACs).
+    """Compute costs of one experiment in MACs.
 
-    A training step counts three forward passes of its batch and a scoring batch one. Ranking counts every configuration on
-    the whole scoring half, with what equal prefixes share counted once a SuperNet.
+    A training step counts three forward passes of its batch, a scoring batch one. A ranking evaluates every
+    configuration on the scoring half; shared prefixes count once per SuperNet.
     """
 
     def __init__(self, problem: Experiment):
@@ -24,25 +24,28 @@ class Compute:
 
     @cached_property
     def macs(self) -> dict[Pooling, int]:
-        """Multiply-adds of one image, forward, of every configuration in the order of the space."""
+        """MACs of one forward pass of one image, for every configuration in the order of the space."""
         return {pooling: self.problem.cost(pooling).macs for pooling in self.problem.space}
 
     def ranking(self, config: Config | None = None) -> int:
-        """Return the MACs of ranking all configurations once on one SuperNet, or the most that ranking after ``config`` takes.
+        """Return the MACs of ranking all configurations on one SuperNet, or the maximum for the ranking in ``config``.
 
-        With several SuperNets each computes its own prefixes; recalibrated norms see further images.
+        With several SuperNets, each computes its own prefixes; recalibrating norms uses additional images.
         """
         images, turns = self.problem.ranked_images(config), config.ranking_groups if config else [1]
         rotation = config.ranking_turns if config else 1  # each turn sees its share of the images
         return -(-images * sum(self.problem.cost.prefix_macs(self.macs, nets) for nets in turns) // rotation)
 
     def budget(self, steps: int) -> int:
-        """MACs of ``steps`` steps of a single SuperNet at the mean MACs over the space, and of its ranking."""
+        """Return the MACs of ``steps`` steps of a single SuperNet, at the mean MACs of the space, plus its ranking."""
         total = steps * step_macs(self.problem, sum(self.macs.values()))
         return -(-total // len(self.macs)) + self.ranking()
 
     def search_steps(self, macs: int, config: Config) -> int:
-        """Steps of a search (at the mean MACs over the space) that leave the ranking paid; below 1 where none is left."""
+        """Return the search steps, at the mean MACs of the space, that fit into ``macs`` together with the ranking.
+
+        The result is below 1 if the ranking alone exceeds ``macs``.
+        """
         left, total = macs - self.ranking(config), sum(self.macs.values())
 
         def taken(steps: int) -> int:
@@ -52,15 +55,15 @@ class Compute:
             return price // len(self.macs) + length * seeds * step_macs(self.problem, total, 0)
 
         steps = left * len(self.macs) // step_macs(self.problem, total, 1 - most_share(config.search.proxy))
-        while steps > 0 and taken(steps) > left:  # short trainings take whole steps of each, and branching is measured
+        while steps > 0 and taken(steps) > left:  # account for rounding in proxy training and for measuring branching
             steps -= max((taken(steps) - left) * len(self.macs) // (2 * step_macs(self.problem, total)), 1)
         return steps
 
     def trial(self, pooling: Pooling, steps: int) -> int:
-        """MACs of a stand-alone training on the training half with its pass over the scoring half."""
+        """Return the MACs of a stand-alone training on the training half and its evaluation on the scoring half."""
         return (3 * steps * self.batch + self.scoring) * self.macs[pooling]
 
     @property
     def full_steps(self) -> int:
-        """Steps of a full training on the training half: as many epochs as the truth was trained for."""
+        """Steps of a full training on the training half: as many epochs as in the table."""
         return self.problem.half_steps

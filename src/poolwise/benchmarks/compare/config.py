@@ -1,4 +1,4 @@
-"""The request of a comparison, and what it would train."""
+"""Config of a comparison, and its plan."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ _HARDWARE = ("device", "precision", "threads", "workers", "compile")
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """What is compared with a table of stand-alone accuracies.
+    """Options of a comparison with a table of stand-alone accuracies.
 
     Attributes:
-        table: Name of a table of the package, or the folder of one.
-        model: Network; by default the table's.
-        columns: Rankings that the table holds, such as ``supernets4``; None for all.
+        table: Name of a bundled table, or a folder with a table.
+        model: Network; by default that of the table.
+        columns: Rankings stored in the table, such as ``supernets4``; None for all.
         controls: Rankings that need no training; ``naswot`` and ``grad_norm`` need the images of the table.
-        methods: What is trained first, at equal compute, such as ``mixture@supernets=8;draw=rounds``; ``all`` for everything.
-        budgets: Compute of each method: what so many steps of a single SuperNet and its ranking take.
-        seeds: Each gives its own split, initial weights and draws; paired tests are over them.
-        supernets: M of samplers that train several SuperNets, where the variant does not set it.
-        recipe: Preset that the table's networks were trained with, for a table that does not say it.
-        device, precision, threads, workers, compile: Hardware settings; by default the table's, or measured.
-        resamples: Bootstrap draws of an interval.
+        methods: Methods to train at equal compute, such as ``mixture@supernets=8;draw=rounds``; ``all`` for every
+            method.
+        budgets: Compute per method, as the number of steps of a single SuperNet; its ranking is added.
+        seeds: Each seed determines a split, initial weights and random draws; paired tests are over seeds.
+        supernets: M of samplers that train several SuperNets, unless the variant sets it.
+        recipe: Preset that the networks of the table were trained with, if the table does not state it.
+        device, precision, threads, workers, compile: Hardware settings; by default from the table, or measured.
+        resamples: Bootstrap draws per interval.
 
     Raises:
-        RequestError: A value is not allowed, or something occurs twice.
+        RequestError: A value is invalid or occurs twice.
     """
 
     table: str | Path
@@ -70,22 +71,22 @@ class CompareConfig:
 
     @property
     def hardware(self) -> dict[str, Any]:
-        """Hardware settings that are given, by name."""
+        """Return the hardware settings that are not None, by name."""
         values = {name: getattr(self, name) for name in _HARDWARE}
         return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class PlannedEntry:
-    """One training of a comparison: a method with a budget and a seed.
+    """One planned entry of a comparison: a method with a budget and a seed.
 
     Attributes:
         method: Label of the method.
         seed: Seed of its split, weights and draws.
         budget: Compute in steps of a single SuperNet.
-        macs: The same in multiply-adds.
-        steps: Steps of its search, or of a full stand-alone training.
-        trains: What it trains, in words.
+        macs: The same compute in MACs.
+        steps: Steps of the search, or of a full stand-alone training.
+        trains: Description of what is trained.
         done: Whether the folder already holds its result.
     """
 
@@ -100,14 +101,14 @@ class PlannedEntry:
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What a comparison would train.
+    """Plan of a comparison.
 
     Attributes:
         table: Name of the table.
         methods: Labels of the methods.
-        entries: Every training, finished ones as well.
-        macs, seconds: Multiply-adds and estimated time of the trainings that are not done.
-        workers, threads: Processes, and CPU threads of each.
+        entries: All entries, including finished ones.
+        macs, seconds: MACs and estimated time of the unfinished entries.
+        workers, threads: Number of processes, and CPU threads of each.
         precision: Number format.
     """
 

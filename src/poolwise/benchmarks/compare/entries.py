@@ -1,4 +1,4 @@
-"""One entry of a comparison: a method with a seed and a budget, in a folder of its own, resumable at any moment."""
+"""One entry of a comparison: a method with a seed and a budget, in its own folder, resumable at any time."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ PURPOSE = Purpose("trial")
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done for one entry.
+    """Task of one entry.
 
     Attributes:
-        budget, macs: what it may take, in steps of a single SuperNet and in multiply-adds.
-        settings: of its search, or of its stand-alone trainings.
-        folder: where it is kept.
+        spec: The method.
+        seed: Seed of its split, weights and draws.
+        budget, macs: Allowed compute, in steps of a single SuperNet and in MACs.
+        config: Config of its search, or of its stand-alone trainings.
+        folder: Folder of its results.
     """
 
     spec: MethodSpec
@@ -54,17 +56,17 @@ class Work:
         return (self.folder / (TRIALS if self.spec.standalone else "ranking.json")).exists()
 
     def request(self) -> dict[str, Any]:
-        """What its folder must have been asked for."""
+        """Return the request that the folder must match."""
         own: dict[str, Any] = {"settings": self.config.to_flat()}
         return {**own, "method": self.spec.method, "macs": self.macs} if self.spec.standalone else own
 
     def check(self) -> None:
-        """RequestError where its folder holds something else."""
+        """Raise RequestError if the folder holds a different request."""
         if not (self.folder / "run.json").exists():
             return
         had = RunFolder.open(self.folder).request()
-        config = Config.from_flat(had["settings"])  # what was no setting then has its default
-        if config.search.proxy is None:  # left open, which studies of earlier versions kept so
+        config = Config.from_flat(had["settings"])  # settings added since then have their defaults
+        if config.search.proxy is None:  # studies of earlier versions stored it unresolved
             config = config.replace(short=self.config.search.proxy)
         had["settings"] = config.to_flat()
         for name, value in self.request().items():
@@ -73,11 +75,11 @@ class Work:
 
 
 class Share(Listener):
-    """Tells the progress of one entry in ``units`` of the whole."""
+    """Report the progress of one entry as ``units`` of the total progress."""
 
     def __init__(self, listener: Listener, units: int, steps: int | None):
         self.listener, self.units, self.steps = listener, units, steps
-        self.rate = 0.0  # units a step
+        self.rate = 0.0  # units per step
         self._gone, self._told = 0.0, 0
 
     def start(self, stage: str, total: int, done: int = 0) -> None:
@@ -88,7 +90,7 @@ class Share(Listener):
         self.add(units * self.rate)
 
     def add(self, units: float) -> None:
-        """``units`` of the whole are done."""
+        """Report that another ``units`` of the total are done."""
         self._gone += units
         whole = min(int(self._gone), self.units) - self._told
         if whole > 0:
@@ -100,10 +102,14 @@ class Share(Listener):
 
 
 def carry_out(problem: Experiment, listener: Listener, _hold: None, work: Work) -> None:
-    """Do what is not done yet of one entry on ``problem``'s images. Raises Interrupted where it is asked to stop."""
+    """Run the unfinished part of one entry on the images of ``problem``.
+
+    Raises:
+        Interrupted: The listener was asked to stop.
+    """
     share = Share(listener, work.budget, None if work.spec.standalone else work.config.search.steps)
     if not (work.folder / "run.json").exists() and work.folder.exists():
-        shutil.rmtree(work.folder)  # killed before anything was asked for
+        shutil.rmtree(work.folder)  # killed before the request was written
     (_trials if work.spec.standalone else _search)(work, problem.source, share)
     share.add(work.budget)
 
@@ -118,7 +124,11 @@ def _search(work: Work, source: Source, share: Share) -> None:
 
 
 def method_of(work: Work, compute: Compute) -> strategies.Method:
-    """The method of a trial entry at its beginning. RequestError where it needs a package that is not there."""
+    """Create the strategy of a stand-alone entry in its initial state.
+
+    Raises:
+        RequestError: A package that it needs is missing.
+    """
     space, steps = compute.problem.space, compute.full_steps
     priced = {pooling: compute.problem.cost(pooling) for pooling in space}
     return strategies.create(
@@ -134,7 +144,7 @@ def method_of(work: Work, compute: Compute) -> strategies.Method:
 
 
 def _trials(work: Work, source: Source, share: Share) -> None:
-    """Train what the method asks for; a training that this or another entry of the same seed has done is told from there."""
+    """Run the trainings that the strategy requests; reuse results of this or other entries of the same seed."""
     if (work.folder / "run.json").exists():
         folder = RunFolder.open(work.folder)
     else:
@@ -168,7 +178,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
 def _elsewhere(work: Work, request: Request) -> Result | None:
     """Return the result of the same training in another entry of the study.
 
-    Its seed, split and recipe are the same, and so are its bytes. It counts as if it had been trained here.
+    Seed, split and recipe are equal, so the result is identical. It counts as if it had been trained here.
     """
     for path in sorted(work.folder.parent.glob(f"*-{work.seed}/trials.sqlite")):
         trials = RunFolder(path.parent).trials()
@@ -179,7 +189,7 @@ def _elsewhere(work: Work, request: Request) -> Result | None:
 
 
 def read(work: Work, space: PoolingSpace) -> Entry:
-    """The ranking that a finished entry came to; accuracies in percent, what it spent, and its points on the way."""
+    """Return the ranking of a finished entry: scores (accuracies in percent), spent MACs, and intermediate points."""
     folder, label, parts_2P = RunFolder.open(work.folder), work.spec.label, None
     if work.spec.standalone:
         trials = folder.load(TrialsFile, "go on with the same command")

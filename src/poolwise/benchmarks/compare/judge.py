@@ -1,4 +1,4 @@
-"""Rankings against the truth: every figure of merit, with its interval, of the scores as they are, smoothed and fused."""
+"""Evaluate rankings against true accuracies: all measures with intervals, for raw, smoothed and fused scores."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from poolwise.storage.tables import Table
 
 TOPS = (1, 3, 5)
 RANDOM_PICKS = (1, 5, 10)
-TESTED = ("tau_b", "regret@1")  # what methods are tested on in pairs
-TREATMENTS = ("raw", "smoothed", "fused")  # of scores; fused: smoothed, and fused with the productive convolutions
+TESTED = ("tau_b", "regret@1")  # measures used in paired tests of methods
+TREATMENTS = ("raw", "smoothed", "fused")  # fused: smoothed and combined with the productive convolutions
 
 Measure = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The ranking that one method gave with one seed for one budget.
+    """Ranking produced by one method with one seed and budget.
 
     Attributes:
-        budget_macs: multiply-adds that it was allowed, search, scoring and trials together; None where that is not known.
-        scores_P: one score a configuration, in the order of the table's space; higher is predicted to be better.
-        percent: whether scores are accuracies in percent, so that the noise of the truth is a measure for them as well.
-        budget: the same allowance in steps of a single SuperNet; None for what does not train.
-        spent_macs: what it took.
-        parts_2P: accuracy on shared weights and score of short trainings, where a ranking is by both; ``scores_P`` is then
-            what they say together, smoothed.
-        points: (spent_macs, scores_P) on the way there, in order; empty where only the end has a ranking.
+        method: Label of the method.
+        seed: Seed of the entry.
+        budget_macs: Allowed MACs in total: search, scoring and trials; None if unknown.
+        scores_P: One score per configuration, in the order of the table's space; higher is better.
+        percent: Whether scores are accuracies in percent; then the noise of the table applies to them as well.
+        budget: The allowed compute in steps of a single SuperNet; None for methods without training.
+        spent_macs: MACs that were used.
+        parts_2P: Accuracies on shared weights and scores of proxy training, if the ranking uses both; ``scores_P`` is
+            then their smoothed combination.
+        points: Intermediate (spent_macs, scores_P), in order; empty if only the final ranking exists.
     """
 
     method: str
@@ -54,7 +56,7 @@ class Entry:
 
 
 def measures(noise: float | None, score_bin: float = 0.0) -> dict[str, Measure]:
-    """Name -> measure(scores_P, truth_P). Regret is in points; taus and rho in -1 to 1; ranks from 1."""
+    """Return name -> measure(scores_P, truth_P). Regret is in points, tau and rho are in [-1, 1], ranks start at 1."""
     found: dict[str, Measure] = {
         "tau_a": statistics.kendall_tau_a,
         "tau_b": statistics.kendall_tau_b,
@@ -73,12 +75,20 @@ def judge(
     count_P: Sequence[float] | np.ndarray,
     resamples: int = statistics.uncertainty.RESAMPLES,
 ) -> list[dict[str, Any]]:
-    """One row an entry and treatment: method, seed, budget_macs, treatment, and value, low, high of each measure.
+    """Evaluate every entry with every treatment of its scores.
 
-    ``count_P`` is what scores are fused with.
+    Args:
+        entries: Rankings to evaluate.
+        table: Table of the true accuracies.
+        count_P: Productive convolutions of each configuration, used by the ``fused`` treatment.
+        resamples: Bootstrap draws per interval.
 
-    Intervals are 95 % bootstrap percentiles over configurations. Raises RequestError for an empty study, for scores that
-    do not fit the table, and where a method comes twice with one seed and budget.
+    Returns:
+        One row per entry and treatment: method, seed, budgets, treatment, and value, low and high of each measure.
+        Intervals are 95 % bootstrap percentiles over configurations.
+
+    Raises:
+        RequestError: There are no entries, scores do not fit the table, or a method, budget and seed occur twice.
     """
     if not entries:
         raise RequestError("nothing to compare: name at least one control, column or method")
@@ -122,10 +132,10 @@ def _judged(
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one method, budget and treatment taken together: n seeds, mean, standard deviation, interval.
+    """Aggregate rows over seeds for each method, budget and treatment: n, mean, standard deviation, interval.
 
-    The interval is that of the mean over seeds (bootstrap), or for a single seed the one over configurations;
-    ``interval`` says which.
+    The interval is a bootstrap interval of the mean over seeds, or for a single seed the one over configurations;
+    ``interval`` names which.
     """
     told = []
     for (method, budget, treatment), own in _groups(rows).items():
@@ -149,7 +159,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Paired tests of every two methods at one budget and treatment over the seeds that both have, at least two."""
+    """Return paired tests of every two methods at equal budget and treatment, over at least two common seeds."""
     told = []
     for (one, own), (two, other) in itertools.combinations(_groups(rows).items(), 2):
         mine, theirs = ({row["seed"]: row for row in group} for group in (own, other))
@@ -173,7 +183,7 @@ def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def anytime(entries: Sequence[Entry], table: Table) -> list[dict[str, Any]]:
-    """tau-b and regret of the first choice over what was spent: one row a trial, or one row at the end of an entry."""
+    """Return tau-b and regret@1 against spent MACs: one row per intermediate point, or one for the final ranking."""
     truth_P, told = np.asarray(table.column(table.truth)), measures(None)
     rows = []
     for entry in entries:

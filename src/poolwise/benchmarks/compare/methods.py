@@ -1,4 +1,4 @@
-"""Which methods a comparison trains: samplers with their variants, and strategies of stand-alone trainings."""
+"""Methods that a comparison can train: samplers with variants, and strategies of stand-alone trainings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from poolwise.selection import strategies
 from poolwise.supernets import samplers
 
 ALL = "all"
-# Settings that a variant may change: those of the search method, in the order in which labels list them. Everything else
-# (network, images, lengths, hardware, space) is the same for every method, or the comparison would not be one.
+# Settings of the search method that a variant may change, in the order used by labels. All other settings
+# (network, images, lengths, hardware, space) must be equal for all methods to make the comparison fair.
 VARIANT_FIELDS = (
     *("supernets", "branching", "eval_batch_size"),
     *("lr", "lr_end", "momentum", "weight_decay", "temperature", "temperature_start"),
     *("draw", "block", "norm", "sharing", "warm_up", "rank_on", "short"),
 )
-# Settings of a search that come from the table's recipe and the machine.
+# Search settings taken from the recipe of the table and from the hardware.
 _SHARED_FIELDS = (
     *("model", "width", "weights", "weights_for"),
     *("data", "image_size", "images", "flip", "augment"),
@@ -33,10 +33,11 @@ class MethodSpec:
     """One method of a comparison.
 
     Attributes:
-        label: Name in all results. It is the same however the variant was written: ``mixture@supernets=4;draw=rounds``.
+        label: Canonical name in all results, independent of how the variant was written:
+            ``mixture@supernets=4;draw=rounds``.
         method: Name of the sampler, or of the strategy of stand-alone trainings.
-        standalone: Whether it trains configurations stand-alone and no SuperNet.
-        fields: Settings of the search that differ from the published recipe.
+        standalone: Whether it trains configurations stand-alone instead of SuperNets.
+        fields: Search settings that differ from the published recipe.
     """
 
     label: str
@@ -50,10 +51,10 @@ def parse_methods(texts: Sequence[str], supernets: int) -> list[MethodSpec]:
 
     Args:
         texts: One method each; ``all`` stands for every sampler and strategy.
-        supernets: M of samplers that train several SuperNets, where the variant does not set it.
+        supernets: M of samplers that train several SuperNets, unless the variant sets it.
 
     Returns:
-        One spec a method, in the order of ``texts``.
+        One spec per method, in the order of ``texts``.
 
     Raises:
         RequestError: A method, field or value is unknown, or a method occurs twice.
@@ -87,7 +88,7 @@ def _sampler_spec(text: str, sampler: type[samplers.Sampler], variant: str | Non
     values |= {} if variant is None else _parse_variant(text, sampler, variant)
     published = preset("paper")
     config = samplers.settled(preset("paper", method=name, **values))
-    explicit = ("supernets", "eval_batch_size")  # always in the label: the published recipe does not decide them
+    explicit = ("supernets", "eval_batch_size")  # always part of the label: the published recipe does not fix them
     kept = {field: v for field, v in values.items() if field in explicit or v != published.get(field)}
     varied = tuple((f, AUTO if kept[f] == AUTO else config.get(f)) for f in VARIANT_FIELDS if f in kept)
     label = name + ("@" if varied else "") + ";".join(f"{field}={value}" for field, value in varied)
@@ -95,7 +96,7 @@ def _sampler_spec(text: str, sampler: type[samplers.Sampler], variant: str | Non
 
 
 def _parse_variant(text: str, sampler: type[samplers.Sampler], variant: str) -> dict[str, Any]:
-    """Parse ``field=value;field=value``, the part of ``text`` after the @."""
+    """Parse ``field=value;field=value``, the part of ``text`` after the ``@``."""
     settings_names = set(settings())
     values: dict[str, Any] = {}
     for part in variant.split(";"):
@@ -126,7 +127,7 @@ def _parse_value(text: str, field: str, value: str) -> Any:
 
 
 def search_settings(spec: MethodSpec, recipe: Config, seed: int, steps: int) -> Config:
-    """Return the settings of one search: the published method on the table's network, images and batches."""
+    """Return the config of one search: the published method with the table's network, images and batches."""
     shared = {name: recipe.get(name) for name in _SHARED_FIELDS}
     values = {**shared, "method": spec.method, "seed": seed, "steps": steps, **dict(spec.fields)}
     return samplers.settled(preset("paper", **values))

@@ -1,7 +1,7 @@
-"""The protocol: every method on one network, split and recipe at equal compute, several budgets and seeds.
+"""Comparison protocol: all methods with one network, split and recipe at equal compute, for several budgets and seeds.
 
-Everything that can be wrong with a request is told before anything is written. Each entry has a folder of its own under
-``runs/``; the same request again goes on with what is not done.
+All errors of a request are reported before anything is written. Each entry has its own folder under ``runs/``;
+repeating the request resumes unfinished entries.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ REQUEST = "study.json"
 
 
 def recipe_of(table: Table, model: str, named: str | None = None) -> Config:
-    """The request that a table was made with, from its JSON or from the preset ``named`` where it holds none.
+    """Return the config that a table was made with, from its JSON or, if it has none, from the preset ``named``.
 
-    RequestError where it says nothing and nothing is named, and where both speak.
+    Raises:
+        RequestError: Neither is available, or both are.
     """
     held = table.about.get("recipe")
     if held is None and named is None:
@@ -62,15 +63,15 @@ class Protocol:
     """The trainings of a comparison.
 
     Args:
-        config: What is compared; its ``recipe``, or the table's, is that of all trainings.
+        config: Options of the comparison; all trainings use its ``recipe``, or that of the table.
         table: The table that ``config`` names.
         model: Network family.
         out: Folder of the study.
-        source: The table's images, where they are not the data set that it names.
-        listener: Receives a line for what takes time.
+        source: Images, if they are not loaded from the data set that the table names.
+        listener: Receives notes about slow operations.
 
     Raises:
-        RequestError: The request is wrong, or ``out`` holds a study that contradicts it.
+        RequestError: The request is invalid, or ``out`` holds a different study.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Protocol:
         earlier = read_checked(out / REQUEST) if (out / REQUEST).exists() else {}
         hardware = config.hardware
         recipe = self._recipe(recipe_of(table, model, config.recipe), hardware, earlier)
-        steps = len(self.methods) * len(seeds) * sum(budgets) * 4 // 3  # a scoring pass after each
+        steps = len(self.methods) * len(seeds) * sum(budgets) * 4 // 3  # adds one scoring pass per step
         self.problem = autotuning.tune(resolve(recipe, source, listener=listener), steps, listener)
         self._check_images()
         if len(table.space) > RANKED_CONFIGURATIONS:
@@ -106,7 +107,7 @@ class Protocol:
             work.check()
 
     def _recipe(self, recipe: Config, hardware: dict[str, Any], earlier: dict[str, Any]) -> Config:
-        """Set the hardware of the recipe: as requested, else as the study began, else as the table was made."""
+        """Return the recipe with hardware settings as requested, else from the earlier study, else from the table."""
         about, precision = self.table.about, recipe.hardware.precision
         if precision in (None, "auto"):
             precision = about.get("precision", precision)
@@ -139,7 +140,7 @@ class Protocol:
         folder = self.out / "runs" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', spec.label)}-{budget}-{seed}"
         if spec.standalone:
             work = Work(spec, seed, budget, macs, self.config.replace(seed=seed), folder)
-            entries.method_of(work, self.compute)  # a package that is missing is told now
+            entries.method_of(work, self.compute)  # fail early if a package is missing
             return work
         config = search_settings(spec, self.config, seed, 1)
         method = samplers.sampler(spec.method)
@@ -160,11 +161,11 @@ class Protocol:
 
     @property
     def left(self) -> list[Work]:
-        """Entries that are not done."""
+        """Return the unfinished entries."""
         return [work for work in self.works if not work.done]
 
     def seconds(self) -> float:
-        """Time steps on this machine and return the seconds that what is left should take."""
+        """Time steps on this machine and return the estimated seconds for the unfinished entries."""
         with threads_here(self.config.hardware.threads or 1):
             timing, macs = autotuning.timing(self.problem), sum(self.compute.macs.values()) / len(self.compute.macs)
             step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
@@ -172,7 +173,7 @@ class Protocol:
         return sum(work.budget for work in self.left) * step * (self.parallel.slowdown if count > 1 else 1.0) / count
 
     def plan(self) -> ComparisonPlan:
-        """Return what would be trained."""
+        """Return the plan of the comparison."""
         entries = [
             PlannedEntry(
                 method=work.spec.label,
@@ -197,15 +198,19 @@ class Protocol:
         )
 
     def _steps(self, work: Work) -> int:
-        """Steps of a full training, or of the search as far as they are known before it."""
+        """Return the steps of a full training, or the planned steps of the search."""
         if work.spec.standalone:
             return self.compute.full_steps
         return work.config.search.steps or self.compute.search_steps(work.macs, work.config)
 
     def run(self, listener: Listener) -> tuple[list[Entry], list[str]]:
-        """Do what is left; the rankings of all finished entries, and one line for each entry that failed.
+        """Run the unfinished entries.
 
-        Raises Interrupted where the listener is asked to stop; what is finished is kept.
+        Returns:
+            The rankings of all finished entries, and one line for each failed entry.
+
+        Raises:
+            Interrupted: The listener was asked to stop; finished results are kept.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         with alone(self.out):
@@ -233,7 +238,7 @@ class Protocol:
         return [entries.read(work, self.table.space) for work in done], failed
 
     def _images(self) -> Experiment:
-        """The problem with nothing but the images in use, which is what worker processes have."""
+        """Return the experiment with only the images in use, for worker processes."""
         return resolve(self.config, self.problem.in_use, weights=self.problem.weights)
 
     def _save(self) -> None:
@@ -251,8 +256,8 @@ def _nets(config: Config) -> str:
 
 
 def _check_same(out: Path, earlier: dict[str, Any], request: dict[str, Any]) -> None:
-    """RequestError where a folder holds a study that cannot be gone on with."""
-    if "recipe" in earlier:  # a study begun before a setting was there has its default
+    """Raise RequestError if the folder holds a study that this request cannot resume."""
+    if "recipe" in earlier:  # settings added since the study began have their defaults
         earlier = {**earlier, "recipe": Config.from_flat(earlier["recipe"]).to_flat()}
     for name, value in request.items():
         if earlier and earlier.get(name) != value:
@@ -268,7 +273,7 @@ def _check_same(out: Path, earlier: dict[str, Any], request: dict[str, Any]) -> 
 
 
 def check_out(out: Path, table: Table) -> None:
-    """RequestError where the folder holds a study against another table."""
+    """Raise RequestError if the folder holds a study on another table."""
     if (out / REQUEST).exists():
         held = read_checked(out / REQUEST).get("table")
         if held != table.name:

@@ -1,4 +1,4 @@
-"""A study: which rankings are judged against which table, and the files that come of it."""
+"""Collect the rankings of a comparison, evaluate them against a table, and write the result files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ CONTROLS = (*baselines.COUNTED, *baselines.UNTRAINED)
 
 
 def check_model(table: Table, model: str | None) -> str:
-    """The model of a study: the one that is asked for, or the table's. RequestError where the table does not fit it."""
+    """Return the requested model, or that of the table.
+
+    Raises:
+        RequestError: The table does not fit the model, or no model is known.
+    """
     name = model or table.about.get("model")
     if name is None:
         raise RequestError(f"table {table.name} does not say which network it is of: give --model")
@@ -40,7 +44,7 @@ def check_model(table: Table, model: str | None) -> str:
 
 
 def column_entries(table: Table, names: Sequence[str] | None = None) -> list[Entry]:
-    """Rankings that come with a table, as ``supernets4``: all of them, or those that are named."""
+    """Return the rankings stored in a table, such as ``supernets4``: all, or the named ones."""
     ranked = {
         column.removesuffix("_mean"): column
         for column in table.columns
@@ -54,7 +58,10 @@ def column_entries(table: Table, names: Sequence[str] | None = None) -> list[Ent
 def control_entries(
     table: Table, model: str, names: Sequence[str], seeds: Sequence[int], problem: Experiment | None = None
 ) -> list[Entry]:
-    """Rankings without training. Those that only count come once; zero-cost scores once a seed, on ``problem``'s images."""
+    """Return the rankings that need no training.
+
+    Counts give one entry. Zero-cost scores give one entry per seed, computed on the images of ``problem``.
+    """
     check_controls(names)
     entries = []
     for name in names:
@@ -69,12 +76,12 @@ def control_entries(
 
 
 def check_controls(names: Sequence[str]) -> None:
-    """RequestError for unknown controls and for what comes twice."""
+    """Raise RequestError for unknown or repeated controls."""
     _known(names, CONTROLS, "control")
 
 
 def settings_of(table: Table, model: str) -> Config:
-    """The request that a table was made with, as far as it says."""
+    """Return the config that a table was made with, as far as the table states it."""
     recipe = table.about.get("recipe")
     if recipe is not None:
         return Config.from_flat({**recipe, "model": model})
@@ -92,7 +99,7 @@ def _known(names: Sequence[str], allowed: Any, what: str) -> None:
 
 
 def check_out(out: Path) -> None:
-    """RequestError where the folder holds something other than an earlier comparison, finished or not."""
+    """Raise RequestError if the folder holds anything other than an earlier comparison, finished or not."""
     ours = any((out / name).exists() for name in (OUTPUT, "study.json"))
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not ours)):
         raise RequestError(f"{out} exists and is no folder of an earlier comparison: give another --out")
@@ -101,9 +108,9 @@ def check_out(out: Path) -> None:
 def study(
     entries: Sequence[Entry], table: Table, model: str, resamples: int, failed: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Everything that a comparison comes to, as plain values; what ``write`` writes and the page is made from.
+    """Return the full result of a comparison as plain values, for ``write`` and for the report.
 
-    ``failed`` has one line for each entry that was trained for and has no ranking.
+    ``failed`` holds one line for each entry whose training failed.
     """
     rows = judge(entries, table, baselines.counted("productive", table_costs(table, model).values()), resamples)
     return {
@@ -143,7 +150,7 @@ def _about(table: Table) -> dict[str, Any]:
 
 
 def write(value: dict[str, Any], out: Path) -> None:
-    """``compare.json``, ``compare.csv`` (one line an entry, smoothing and measure) and ``anytime.csv`` (one a point)."""
+    """Write ``compare.json``, ``compare.csv`` (per entry, treatment and measure) and ``anytime.csv`` (per point)."""
     about = ["method", "seed", "budget", "budget_macs", "spent_macs", "treatment", "first"]
     lines = [
         [*(row[key] for key in about), name, *(f"{row[name][part]:.6g}" for part in ("value", "low", "high"))]

@@ -1,7 +1,7 @@
-"""Methods that see nothing but stand-alone trainings: what a practitioner would do instead of training a SuperNet.
+"""Strategies that choose stand-alone trainings, as a practitioner would do without a SuperNet.
 
-Each asks for a training (which configuration, how long, which seed) and is told its accuracy. None knows a network. A
-new method is one file in this folder with ``@register(...)`` in it.
+A strategy proposes a training (configuration, steps, seed) and receives its accuracy. It never sees the network. To add
+a strategy, add one file to this folder with ``@register(...)`` in it.
 """
 
 from poolwise.selection.strategies.base import STRATEGIES, Ask, Method, Task, available, create, register

@@ -1,4 +1,4 @@
-"""The interface of all methods, their compute, and their registry."""
+"""The ask/tell interface of all strategies, their compute limits, and the registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from poolwise.registry import Registry
 from poolwise.rng import Streams
 from poolwise.spaces import Pooling, PoolingSpace
 
-_SEEDS = 1000  # seeds of trainings that one study may use
+_SEEDS = 1000  # training seeds reserved for each strategy seed
 
 
 class Ask(NamedTuple):
@@ -29,20 +29,21 @@ class Ask(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What every method is built from.
+    """Arguments that every strategy is built from.
 
     Attributes:
-        space: where it chooses.
-        seed: root of its choices and, times 1000, of the seeds of its trainings; the n-th training of one configuration
-            at one length has the n-th seed.
-        macs: multiply-adds that all its trainings may take together.
-        steps: length of a full training.
-        cost: (pooling, steps) -> multiply-adds of such a training with its test.
-        trials: most trainings, a shorter one counting as the part that it is; None for as many as the compute allows.
-        default: the configuration that all are compared with, for methods that begin with it.
-        hints: name -> what is known of a configuration before it is trained, for methods that use it.
-        margin: points of accuracy below which a difference does not matter, for methods that stop by themselves; None
-            for those that never do.
+        space: Pooling space to choose from.
+        seed: Seed of the strategy's random choices. Training seeds start at 1000 times this value: the n-th training of
+            a configuration at a given length uses the n-th seed.
+        macs: Maximum total MACs of all trainings.
+        steps: Steps of a full training.
+        cost: (pooling, steps) -> MACs of such a training including its evaluation.
+        trials: Maximum number of trainings, where a shorter one counts as a fraction; None for no limit besides
+            ``macs``.
+        default: Baseline configuration, for strategies that start with it.
+        hints: Name -> score of a configuration before it is trained, for strategies that use hints.
+        margin: Points of accuracy below which a difference does not matter, for strategies that stop early; None to
+            never stop early.
     """
 
     space: PoolingSpace
@@ -57,12 +58,16 @@ class Task:
 
 
 class Method(ABC):
-    """Chooses trainings one after the other until its compute is spent.
+    """Base class of strategies: propose one training after the other until the compute is spent.
 
-    Nothing but what was asked and told is state: a new object that is told the same (``replay``) goes on identically.
-    ``accuracies`` says whether the scores of ``ranking`` are accuracies, ``batches`` whether several trainings may be asked
-    for before the first is told. ``stream`` names the random streams of a strategy: with the seed it decides every draw, so it
-    never changes, whatever the class is called.
+    The state depends only on the ``ask`` and ``tell`` calls: a new object that replays them (``replay``) continues
+    identically.
+
+    Attributes:
+        stream: Name of the random streams of the strategy. With the seed it determines every random choice, so it must
+            never change, even if the class is renamed.
+        accuracies: Whether the scores of ``ranking`` are accuracies.
+        batches: Whether several trainings may be pending at once.
     """
 
     stream: ClassVar[str]
@@ -81,20 +86,22 @@ class Method(ABC):
         self.streams = Streams(task.seed).child(self.stream)
         self.spent, self.count = 0, 0.0
         self.told: dict[tuple[Pooling, int], list[float]] = {}
-        self.open: deque[Ask] = deque()  # without an answer yet
+        self.open: deque[Ask] = deque()  # pending: asked, but not told yet
         self._over = False
 
     def ask(self) -> Ask | None:
-        """The next training, None when none is left to do or the next one does not fit into what is left of the compute.
+        """Return the next training, or None if none is left or the next one exceeds the remaining compute.
 
-        Asking again before the answer was told gives the same training.
+        Repeated calls before ``tell`` return the same training.
         """
         asked = self.ask_all(1)
         return asked[0] if asked else None
 
     def ask_all(self, count: int) -> list[Ask]:
-        """Up to ``count`` trainings to be done at once, those that were asked for before among them; one where the method
-        takes one at a time. They are told in this order."""
+        """Return up to ``count`` trainings to run in parallel, including pending ones; at most one without ``batches``.
+
+        Their results must be told in this order.
+        """
         count = count if self.batches else 1
         while len(self.open) < count and not self._over:
             proposed = self._next()
@@ -108,12 +115,16 @@ class Method(ABC):
         return list(self.open)[:count]
 
     def _fits(self, pooling: Pooling, steps: int) -> bool:
-        """Whether a training is within what is left."""
+        """Return whether a training fits into the remaining compute and trials."""
         within = self.task.trials is None or self.count + steps / self.steps < self.task.trials + 1e-6
         return within and self.spent + self.cost(pooling, steps) <= self.macs
 
     def tell(self, pooling: Pooling, steps: int, seed: int, accuracy: float) -> None:
-        """Accuracy (0 to 1) of the earliest training that has none yet; RequestError for any other."""
+        """Record the accuracy (0 to 1) of the oldest pending training.
+
+        Raises:
+            RequestError: The arguments do not match the oldest pending training.
+        """
         given, first = Ask(pooling, steps, seed), self.open[0] if self.open else None
         if given != first:
             waiting = f"{first.pooling}, seed {first.seed}" if first else "nothing"
@@ -125,35 +136,35 @@ class Method(ABC):
         self._learn(pooling, steps, float(accuracy))
 
     def observe(self, pooling: Pooling, steps: int, accuracy: float) -> None:
-        """Learn of a training that something else asked for; it counts as one of this method's."""
+        """Record a training that this strategy did not ask for; it counts toward ``trials``."""
         self.count += steps / self.steps
         self.told.setdefault((pooling, steps), []).append(float(accuracy))
         self._learn(pooling, steps, float(accuracy))
 
     def replay(self, trials: Iterable[tuple[Pooling, int, int, float]]) -> None:
-        """Be told (pooling, steps, seed, accuracy) of an earlier object of the same arguments, in order."""
+        """Replay (pooling, steps, seed, accuracy) of an earlier object with the same arguments, in order."""
         for trial in trials:
             self.ask()
             self.tell(*trial)
 
     def ranking(self) -> np.ndarray:
-        """scores_P in the order of the space, higher is better; zeros before anything was told.
+        """Return scores_P in the order of the space, higher is better; zeros before the first result.
 
-        Trained configurations have the mean of their accuracies, all others the mean over trained ones in their
-        neighbourhood (``rankings.smoothing.fill``), which is never above the best trained.
+        A trained configuration scores its mean accuracy. Others get the mean over trained configurations in their
+        neighborhood (``rankings.smoothing.fill``), which never exceeds the best trained one.
         """
         return fill(self.space, self.means(self.steps))
 
     def means(self, steps: int) -> dict[int, float]:
-        """Place in the space -> mean accuracy of the trainings of this length."""
+        """Return index in the space -> mean accuracy of the trainings with this number of steps."""
         return {self.space.index(p): float(np.mean(own)) for (p, length), own in self.told.items() if length == steps}
 
     def unseen(self, pooling: Pooling) -> bool:
-        """Whether no full training of this configuration was told."""
+        """Return whether no full training of this configuration has been recorded."""
         return (pooling, self.steps) not in self.told
 
     def uniform(self, generator: np.random.Generator) -> Pooling:
-        """A uniform draw among what was never trained in full; among all where nothing is left."""
+        """Sample uniformly among configurations without a full training, or among all if none is left."""
         if sum(length == self.steps for _, length in self.told) < self.space.size:
             while True:
                 (pooling,) = self.space.sample(generator)
@@ -163,10 +174,10 @@ class Method(ABC):
 
     @abstractmethod
     def _next(self) -> tuple[Pooling, int] | None:
-        """Configuration and length of the next training, whatever is left of the compute."""
+        """Return configuration and steps of the next training, regardless of the remaining compute."""
 
     def _learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:  # noqa: B027 (most have nothing to learn)
-        """Called with everything that is told."""
+        """Update internal state; called with every recorded result."""
 
 
 STRATEGIES: Registry[type[Method]] = Registry("method", "poolwise.selection.strategies")
@@ -184,9 +195,9 @@ def create(
     cost: Callable[[Pooling, int], int],
     **more: Any,
 ) -> Method:
-    """Return the strategy called ``name`` for a ``Task`` of the other arguments.
+    """Return the strategy called ``name`` for a ``Task`` with the other arguments.
 
     Raises:
-        RequestError: for an unknown name or where the strategy needs a package that is not installed.
+        RequestError: The name is unknown, or the strategy needs a package that is not installed.
     """
     return STRATEGIES.get(name)(Task(space, seed, macs, steps, cost, **more))

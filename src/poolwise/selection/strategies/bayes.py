@@ -1,10 +1,10 @@
-"""Optuna's samplers by ask and tell: the tree-structured Parzen estimator and a Gaussian process.
+"""Optuna samplers through ask and tell: tree-structured Parzen estimator and Gaussian process.
 
-Sources: Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (NeurIPS 2011); Akiba et al., "Optuna" (KDD 2019).
-A configuration is given as one whole number a pooling, each from 0 to the number of free layers. Sorted, every tuple is
-one member of the space and every member is one sorted tuple: the i-th smallest number counts the layers before pooling
-i beyond the fewest there can be. In a space of several numbers of poolings the greatest number says that there is none.
-Optuna is told the sorted tuple. Needs the extra ``compare``.
+Sources: Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (NeurIPS 2011); Akiba et al., "Optuna" (KDD
+2019). A configuration is encoded as one integer per pooling, from 0 to the number of free layers. Sorted tuples and
+configurations correspond one to one: the i-th smallest integer is the position of pooling i minus its smallest possible
+position. In a space with several numbers of poolings, the largest integer marks a missing pooling.
+Optuna receives the sorted tuple. Needs the extra ``compare``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from poolwise.errors import RequestError
 from poolwise.selection.strategies.base import Method, Task, register
 from poolwise.spaces import Pooling, PoolingSpace
 
-STARTUP = 5  # uniform trainings before the model speaks
-_TRIES = 4  # proposals that were trained before are drawn anew so many times
+STARTUP = 5  # uniformly sampled trainings before the sampler is used
+_TRIES = 4  # attempts to get a proposal that was not trained before
 
 
 class _Optuna(Method):
@@ -35,7 +35,7 @@ class _Optuna(Method):
         }
         self._offsets = list(spaces[whole.poolings][0].positions)
         free = [_free(space) for space in spaces.values()]
-        self._none = max(free) + 1  # where numbers of poolings differ, the number of one that is not there
+        self._none = max(free) + 1  # code of a missing pooling, where the number of poolings varies
         self._free = self._none if len(free) > 1 else max(free)
         entropy = int(self.streams["optuna"].integers(2**31))
         with warnings.catch_warnings():
@@ -53,7 +53,7 @@ class _Optuna(Method):
             return self.uniform(self.streams["startup"]), self.steps
         for _ in range(_TRIES):
             trial = self._study.ask(self._distributions)
-            self._study.tell(trial, state=self.optuna.trial.TrialState.FAIL)  # what is told later has sorted numbers
+            self._study.tell(trial, state=self.optuna.trial.TrialState.FAIL)  # added later with sorted integers
             pooling = self._member(sorted(trial.params.values()))
             if pooling is not None and pooling in self.space and self.unseen(pooling):
                 return pooling, self.steps
@@ -63,7 +63,7 @@ class _Optuna(Method):
         return around[int(self.streams["around"].integers(len(around)))], self.steps
 
     def _member(self, numbers: list[int]) -> Pooling | None:
-        """The configuration of sorted numbers; None where they leave no layer behind the last pooling."""
+        """Return the configuration of sorted integers; None if no layer is left after the last pooling."""
         pairs = zip(numbers, self._offsets, strict=True)
         positions = [number + offset for number, offset in pairs if number < self._none]
         if positions and positions[-1] >= self.space.layers:
@@ -79,13 +79,13 @@ class _Optuna(Method):
 
 
 def _free(space: PoolingSpace) -> int:
-    """How many layers a pooling can be moved by at most."""
+    """Return the largest number of layers that a pooling can be moved by."""
     return space[space.size - 1].positions[-1] - space[0].positions[-1] if space.poolings else 0
 
 
 @register("tpe")
 class Tpe(_Optuna):
-    """TPESampler, multivariate. Not-yet-trained configurations are preferred."""
+    """Multivariate TPESampler. Untrained configurations are preferred."""
 
     stream = "Tpe"
 
@@ -95,7 +95,7 @@ class Tpe(_Optuna):
 
 @register("gp")
 class GaussianProcess(_Optuna):
-    """GPSampler (log expected improvement, noisy objective). Not-yet-trained configurations are preferred."""
+    """GPSampler (log expected improvement, noisy objective). Untrained configurations are preferred."""
 
     stream = "GaussianProcess"
 

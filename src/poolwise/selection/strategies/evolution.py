@@ -1,8 +1,8 @@
-"""Regularised evolution: the oldest dies, whatever it was worth.
+"""Regularized evolution: the oldest member of the population is removed, regardless of its accuracy.
 
-Source: Real et al., "Regularized Evolution for Image Classifier Architecture Search" (AAAI 2019), algorithm 1. The
-mutation moves one pooling by one layer. Population and tournament are small, as budgets of tens of trainings ask for;
-a configuration that was not trained yet is preferred among the neighbours, since a repeat teaches little in small spaces.
+Source: Real et al., "Regularized Evolution for Image Classifier Architecture Search" (AAAI 2019), algorithm 1. A
+mutation moves one pooling by one layer. Population and tournament are small because budgets are tens of trainings.
+Untrained neighbors are preferred, since repeating a training teaches little in a small space.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOURNAMENT = 3
 
 @register("regularised-evolution")
 class RegularisedEvolution(Method):
-    """Full trainings of children of the best of a few random members of the population."""
+    """Full trainings of mutations of the best of a few randomly drawn members of the population."""
 
     stream = "RegularisedEvolution"
 

@@ -1,9 +1,9 @@
-"""Successive halving on short stand-alone trainings, each from scratch with its own schedule.
+"""Successive halving on stand-alone trainings, each from scratch with its own schedule.
 
-Source: Jamieson and Talwalkar (AISTATS 2016); Li et al., "Hyperband" (JMLR 2018), eta 3. A bracket trains configurations
-for a ninth of the steps, the best third of them for a third, and the best third of those in full. As in the original, every
-rung gets an equal share of the compute, so a bracket begins with as many as a third of it pays for. What is left at its end
-is spent on further brackets with fresh draws.
+Source: Jamieson and Talwalkar (AISTATS 2016); Li et al., "Hyperband" (JMLR 2018), eta 3. A bracket trains
+configurations for a ninth of the steps, the best third of them for a third, and the best third of those in full. As in
+the original, each rung gets an equal share of the compute, which determines how many configurations start. Compute that
+is left after a bracket goes into further brackets with new samples.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from poolwise.spaces import Pooling
 
 ETA = 3
 RUNGS = 3
-_MOST = 2048  # configurations of one bracket
+_MOST = 2048  # maximum number of configurations in a bracket
 
 
 @register("successive-halving")
 class SuccessiveHalving(Method):
-    """Brackets of three rungs. Where a third of the compute does not pay for three of the shortest trainings, all rungs
-    become shorter by 3 until it does."""
+    """Brackets of three rungs.
+
+    If a third of the compute does not pay for three of the shortest trainings, all rungs are shortened by a factor of 3
+    until it does.
+    """
 
     stream = "SuccessiveHalving"
     accuracies = False
@@ -51,7 +54,7 @@ class SuccessiveHalving(Method):
         self._results.append((accuracy, pooling))
 
     def _drawn(self, stream: str) -> list[Pooling]:
-        """Distinct uniform draws, the whole space where it is small."""
+        """Return distinct uniform samples, or the full space in random order if it is small."""
         generator, drawn = self.streams[stream], dict[Pooling, None]()
         while len(drawn) < min(_MOST, self.space.size):
             drawn.setdefault(self.space.sample(generator)[0])
@@ -62,7 +65,10 @@ class SuccessiveHalving(Method):
         return [max(top // ETA**rung, 1) for rung in reversed(range(RUNGS))]
 
     def _within(self, candidates: list[Pooling], steps: int, rungs: int) -> list[Pooling]:
-        """Those, from the first on, that one of ``rungs`` equal shares of what is left pays for; dearer ones are left out."""
+        """Return the candidates that fit into one of ``rungs`` equal shares of the remaining compute.
+
+        Candidates are taken in order; those that are too expensive are skipped.
+        """
         share, taken = (1 - self._used()) / rungs, list[Pooling]()
         for pooling in candidates:
             price = self._part(self.cost(pooling, steps), steps / self.steps)
@@ -72,15 +78,17 @@ class SuccessiveHalving(Method):
         return taken
 
     def _used(self) -> float:
-        """Share of the compute, or of the trainings where they are fewer, that is spent."""
+        """Return the spent fraction of the compute or of the trials, whichever is larger."""
         return self._part(self.spent, self.count)
 
     def _part(self, macs: int, trainings: float) -> float:
         return max(macs / max(self.macs, 1), trainings / self.task.trials if self.task.trials else 0.0)
 
     def ranking(self) -> np.ndarray:
-        """scores_P: rung that was reached (0, 1, 2) plus mean accuracy there; what was not trained has rung 0 and the mean
-        of its neighbourhood there."""
+        """Return scores_P: highest rung reached (0, 1, 2) plus mean accuracy there.
+
+        Untrained configurations get rung 0 and the mean accuracy of their neighborhood there.
+        """
         scores_P = fill(self.space, self.means(self.lengths[0]))
         for rung, length in enumerate(self.lengths):
             for place, mean in self.means(length).items():

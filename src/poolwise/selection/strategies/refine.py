@@ -1,12 +1,12 @@
-"""Few trainings where they tell most: a surrogate of all configurations, its hints trusted as far as trainings bear them out.
+"""A few well-chosen trainings, guided by a surrogate that weighs hints by how well the trainings confirm them.
 
-The default is trained first. While there is much to find, the configuration goes next that is most probably better than
-the best so far (probability of improvement: few trainings ask for finding something better, not for the map). In the last
-part, the best and its likeliest rival are told apart: whichever of the two has fewer trainings gets another one (after
-Russo, "Simple Bayesian Algorithms for Best-Arm Identification", Operations Research 2020, with the leader and the
-challenger taken, not drawn).
+The default is trained first. Then the strategy explores: it trains the configuration with the highest probability of
+improvement over the current best, since with few trainings finding a better one matters more than covering the space.
+In the last part it separates the best from its closest rival: whichever of the two has fewer trainings gets another one
+(after Russo, "Simple Bayesian Algorithms for Best-Arm Identification", Operations Research 2020, but with a
+deterministic leader and challenger).
 
-Where there is room for it, shorter trainings are tried beside whole ones, and go ahead of them once they agree.
+If the budget is large enough, shorter trainings are tried beside full ones, and precede them once both agree.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from poolwise.selection.strategies.base import Method, Task, register
 from poolwise.selection.strategies.surrogate import Surrogate
 from poolwise.spaces import Pooling, positions
 
-EXPLORING = 0.6  # share of the trainings that look for something better
-DOUBT = 0.05  # probability of something better, below which nothing more is asked
-_FEWEST = 3  # trainings before that is believed
-CANDIDATES = 1024  # of a space that is larger
-SHORT = 3  # a shorter training has a SHORTth of the steps
-ROOM = 12  # whole trainings that there is room for, before shorter ones are tried
-PAIRS = 4  # configurations trained at both lengths, before their agreement is believed
-AGREE = 0.75  # correlation from which shorter trainings go ahead of whole ones
+EXPLORING = 0.6  # fraction of the trainings spent on exploring
+DOUBT = 0.05  # stop when the probability of a better configuration is below this
+_FEWEST = 3  # minimum number of trainings before stopping
+CANDIDATES = 1024  # number sampled from a larger space
+SHORT = 3  # a shorter training has 1 / SHORT of the steps
+ROOM = 12  # minimum budget, in full trainings, to try shorter ones
+PAIRS = 4  # configurations trained at both lengths before their agreement is used
+AGREE = 0.75  # minimum correlation for shorter trainings to precede full ones
 
 
 @register("refine")
 class Refine(Method):
-    """Leader and challenger of a surrogate (``trialing.surrogate``).
+    """Train the leader and the challenger of a surrogate (``strategies.surrogate``).
 
     Attributes:
-        belief: what is known by now.
-        candidates: the configurations that it is about: all, or in a large space a uniform draw.
+        belief: Surrogate fitted to the trainings so far.
+        candidates: Configurations that it covers: all, or a uniform sample of a large space.
     """
 
     stream = "Refine"
@@ -82,7 +82,7 @@ class Refine(Method):
             return self._promising(better_P, whole == 0), self.steps
         short = np.array([self._trainings(pooling, self._short) for pooling in self.candidates])
         pairs = int(((whole > 0) & (short > 0)).sum())
-        if pairs < PAIRS:  # every whole training gets its shorter one
+        if pairs < PAIRS:  # first add a shorter training to every full one
             lacking = (whole > 0) & (short == 0)
             if lacking.any():
                 return self.candidates[int(np.flatnonzero(lacking)[0])], self._short
@@ -93,11 +93,11 @@ class Refine(Method):
         return new, self.steps
 
     def _promising(self, better_P: np.ndarray, allowed: np.ndarray) -> Pooling:
-        """The likeliest of what is allowed to be better; of all where nothing is allowed."""
+        """Return the allowed configuration that is most likely to be better; consider all if none is allowed."""
         return self.candidates[int(np.where(allowed, better_P, -1.0).argmax() if allowed.any() else better_P.argmax())]
 
     def _hinted(self) -> int:
-        """Where the hints alone would begin; a uniform draw without any."""
+        """Return the candidate that the hints alone rank first, or a uniform sample without hints."""
         hinted_P = self.belief.hints_JP.sum(0)
         return int(hinted_P.argmax()) if hinted_P.any() else int(self.streams["first"].integers(len(self.candidates)))
 
@@ -107,7 +107,7 @@ class Refine(Method):
 
     @property
     def _room(self) -> bool:
-        """Whether shorter trainings can pay: what they cost to try is little of the whole."""
+        """Whether the budget is large enough for trying shorter trainings."""
         if self.task.trials is not None:
             return self.task.trials >= ROOM
         return self.macs >= ROOM * self.cost(self.candidates[len(self.candidates) // 2], self.steps)
@@ -119,13 +119,13 @@ class Refine(Method):
         )
 
     def _trainings(self, pooling: Pooling, steps: int | None = None) -> int:
-        """Trainings of a length (the whole one) that were asked for."""
+        """Return how many trainings of this length (by default the full one) were asked for."""
         wanted = (pooling, steps or self.steps)
         return len(self.told.get(wanted, ())) + sum(ask[:2] == wanted for ask in self.open)
 
     @contextlib.contextmanager
     def _pretended(self) -> Iterator[None]:
-        """What was asked for and not told yet comes out as expected, so that the next one looks elsewhere."""
+        """Assume that pending trainings yield their expected accuracy, so that the next proposal differs."""
         for ask in self.open:
             place = self._place[ask.pooling]
             self.belief.tell(place, float(self.belief.mean_P[place]), ask.steps < self.steps)
@@ -137,19 +137,19 @@ class Refine(Method):
 
     @property
     def leader(self) -> int:
-        """Place among the candidates of the trained one with the highest expected accuracy."""
+        """Index among the candidates of the fully trained one with the highest expected accuracy."""
         trained = {place for place, short in zip(self.belief.places, self.belief.short, strict=True) if not short}
         return max(trained, key=lambda place: (self.belief.mean_P[place], -place))
 
     def doubt(self, margin: float) -> float:
-        """Probability that a configuration is truly better than the leader by more than ``margin`` points."""
+        """Return the probability that some configuration is truly better than the leader by over ``margin`` points."""
         generator = np.random.Generator(np.random.PCG64([self.seed, len(self.belief)]))
         drawn = self.belief.draws(np.arange(len(self.candidates)), generator)
         return float((drawn.max(1) > drawn[:, self.leader] + margin).mean())
 
     @property
     def sure(self) -> bool:
-        """Nothing is left that is probably better by the margin."""
+        """Whether a configuration better than the leader by the margin is unlikely to exist."""
         margin = self.task.margin
         return margin is not None and len(self.belief) >= _FEWEST and self.doubt(margin) < DOUBT
 
@@ -157,7 +157,7 @@ class Refine(Method):
         self.belief.tell(self._place[pooling], 100 * accuracy, steps < self.steps)
 
     def ranking(self) -> np.ndarray:
-        """scores_P: expected accuracies; none that was not trained is above the leader."""
+        """Return scores_P: expected accuracies, where no untrained configuration exceeds the leader."""
         if not len(self.belief):
             return np.zeros(self.space.size)
         expected_P, trained = (

@@ -1,7 +1,7 @@
-"""Short stand-alone trainings of every configuration, the compute split evenly, smoothed over neighbouring positions.
+"""Equally short stand-alone trainings of all configurations, smoothed over neighboring positions.
 
-Every configuration is trained for the same number of steps, with a whole schedule of that length: the most that the
-compute allows, at most a full training. What is left after full trainings of all goes into further seeds of all.
+Every configuration is trained for the same number of steps with a complete learning rate schedule: as many steps as the
+compute allows, at most a full training. Compute left after full trainings of all goes into further seeds of all.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from poolwise.spaces import Pooling
 
 @register("short-all")
 class ShortAll(Method):
-    """One length for all, in a random order."""
+    """Trainings of one length for all configurations, in random order."""
 
     stream = "ShortAll"
 
     @cached_property
     def length(self) -> int:
-        """Steps of each training; 0 where the compute does not reach for one step of each."""
+        """Steps of each training; 0 if the compute does not allow one step of each."""
         low, high = 0, self.steps
         while low < high:
             middle = (low + high + 1) // 2
@@ -45,9 +45,9 @@ class ShortAll(Method):
         done = sum(map(len, self.told.values()))
         turn, place = divmod(done, self.space.size)
         if place == 0 and (turn + 1) * self._round_macs > self.macs:
-            return None  # a round that cannot be finished would favour those that come first
+            return None  # an unfinished round would favor the configurations that come first
         return self.space[self._order[place]], self.length
 
     def ranking(self) -> np.ndarray:
-        """scores_P: mean accuracy at that length, the rest filled in, then smoothed (``rankings.smoothing``)."""
+        """Return scores_P: mean accuracies, missing ones filled in, then smoothed (``rankings.smoothing``)."""
         return smooth(self.space, fill(self.space, self.means(self.length))).scores

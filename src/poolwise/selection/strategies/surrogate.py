@@ -1,20 +1,21 @@
-"""What a few stand-alone trainings say about all configurations: a Gaussian process whose every constant is learned.
+"""Predict the accuracy of all configurations from a few stand-alone trainings: a fully Bayesian Gaussian process.
 
 Accuracy of a configuration x, in points:  f(x) = m + t (sum_j b_j h_j(x) + r g(x)),  y = f(x) + noise.
 
-- h_j are hints, standardised: scores of a search, productive convolutions, log MACs, whatever is known of every
-  configuration before it is trained. b_j >= 0 is the trust in hint j, exactly 0 in part of the prior.
-- g is a Gaussian process over pooling positions, exp(-|dx|^2 / 2 l^2) with a share of its own for each configuration.
-- A training that is a part as long sees  m' + rho (f(x) - m) + what it has of its own:  rho, from 0 to 1 and rather large, says
-  how far it agrees.
-- m is flat; t, r, l, rho, the own share, the noise and every b_j are unknown: DRAWS points of a Sobol sequence over their
-  prior, each weighted by its marginal likelihood. So a hint that the trainings contradict loses its weight by itself.
+- h_j are standardized hints: scores of a search, productive convolutions, log MACs, or anything else known before
+  training. b_j >= 0 is the trust in hint j; the prior gives positive probability to exactly 0.
+- g is a Gaussian process over pooling positions with kernel exp(-|dx|^2 / 2 l^2), plus an independent part for each
+  configuration (the own share).
+- A shorter training measures  m' + rho (f(x) - m) + an independent part.  rho in [0, 1] is its correlation with full
+  trainings; the prior favors large values.
+- m has a flat prior. t, r, l, rho, the own share, the noise and all b_j are unknown: DRAWS points of a Sobol sequence
+  over their prior are weighted by marginal likelihood. A hint that the trainings contradict thus loses its weight.
 
-Given the constants this is the textbook conditioning of a normal distribution (Rasmussen and Williams, 2006, algorithm 2.1);
-the tests hold it against scikit-learn. It stands here since a library fits one set of constants by maximum likelihood, which with
-five trainings is none; averaging thousands of sets at once is one batched solve, and a thousand simulated studies take seconds.
+For given constants this is standard Gaussian conditioning (Rasmussen and Williams, 2006, algorithm 2.1); the tests
+compare it with scikit-learn. A library would fit one set of constants by maximum likelihood, which is unreliable for
+five trainings. Averaging thousands of sets is one batched solve, so a thousand simulated studies take seconds.
 
-Legend: H draws of the constants (DRAWS, or those picked of them), P configurations, N trainings, J hints.
+Legend: H draws of the constants (DRAWS, or a subset), P configurations, N trainings, J hints.
 """
 
 from __future__ import annotations
@@ -28,35 +29,35 @@ from scipy.special import ndtr
 from scipy.stats import qmc
 
 DRAWS = 2048
-KEPT = 128  # of them, drawn by their weight, what every configuration is judged by
-_FLAT = 400.0  # variance of m, in points squared: any mean accuracy will do
+KEPT = 128  # draws resampled by weight, used to predict every configuration
+_FLAT = 400.0  # variance of m in points squared: nearly flat
 _SPREAD, _NOISE, _LENGTH = (0.15, 6.0), (0.05, 1.5), (1.5, 8.0)  # t and noise in points, l in layers; log-uniform
-_OWN = 0.5  # most of the variance of g that is of one configuration alone
-_LEAST = 0.15  # of r
-_DISTRUST = 0.4  # prior probability that a hint is worth nothing
-_JOINT = 600  # configurations whose truths are drawn together
-_SAMPLED, _EACH = 48, 8  # draws of the constants, and of the truth given each
+_OWN = 0.5  # maximum of the own share: variance of g that is independent for each configuration
+_LEAST = 0.15  # minimum of r
+_DISTRUST = 0.4  # prior probability that a hint is useless (b_j = 0)
+_JOINT = 600  # maximum number of configurations sampled jointly
+_SAMPLED, _EACH = 48, 8  # samples of the constants, and samples of the true accuracies for each
 
 
 @dataclass(frozen=True)
 class Hint:
-    """What the trainings say about one hint: probability that it is worth nothing, and its share of what is explained."""
+    """Posterior of one hint: probability that it is useless, and its share of the explained variance."""
 
     ignored: float
     weight: float
 
 
 class Surrogate:
-    """Belief about P configurations, from hints and from trainings that ``tell`` adds.
+    """Posterior of the accuracies of P configurations, given hints and the trainings added by ``tell``.
+
+    The result depends only on the ``tell`` calls, in order. Accuracies are in percent.
 
     Args:
-        positions_PS: pooling positions, in layers.
-        hints_JP: one row a hint; a constant one says nothing.
-        reliability_J: share of each hint's variance that is no noise (None: all of it); none agrees with the truth by more
-            than its square root, so that is the most it can weigh.
-        seed: of the Sobol sequence; the same gives the same belief.
-
-    Everything is a function of what was told, in order. Accuracies are in percent.
+        positions_PS: Pooling positions, in layers.
+        hints_JP: One row per hint; a constant row has no effect.
+        reliability_J: Share of each hint's variance that is not noise (None: all of it). Its square root bounds the
+            correlation with the true accuracies, and so scales the hint.
+        seed: Seed of the Sobol sequence.
     """
 
     def __init__(
@@ -86,14 +87,14 @@ class Surrogate:
         return len(self.values)
 
     def tell(self, place: int, value: float, short: bool = False) -> None:
-        """Accuracy (percent) of one training of configuration ``place``; ``short`` for a shorter one."""
+        """Add the accuracy (percent) of one training of configuration ``place``; ``short`` marks a shorter training."""
         self.places.append(place)
         self.values.append(value)
         self.short.append(short)
         self._forget()
 
     def without_last(self) -> None:
-        """Take the last ``tell`` back."""
+        """Undo the last ``tell``."""
         for told in (self.places, self.values, self.short):
             told.pop()
         self._forget()
@@ -103,14 +104,14 @@ class Surrogate:
             self.__dict__.pop(name, None)
 
     def _kernel(self, rows: np.ndarray, columns: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        """[picked draws, rows, columns] covariance of the truths, without m."""
+        """Return the covariance of the true accuracies without m, [picked draws, rows, columns]."""
         squared = ((self.positions_PS[rows][:, None] - self.positions_PS[columns]) ** 2).sum(-1)
         own_H, same = self.own_H[picked, None, None], rows[:, None] == columns
         smooth = np.exp(-squared / (2 * self.length_H[picked, None, None] ** 2))
         return self._scale_H[picked, None, None] * ((1 - own_H) * smooth + own_H * same)
 
     def _whitened(self, picked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Under each picked draw: Cholesky factor [H, N, N], whitened residuals [H, N], logarithm of the likelihood [H]."""
+        """Return, for each picked draw, Cholesky factor [H, N, N], whitened residuals [H, N] and log likelihood [H]."""
         places, values, short_N = np.array(self.places, int), np.array(self.values), np.array(self.short, bool)
         across = short_N[:, None] != short_N
         shared_HNN = np.where(across, self.agreement_H[picked, None, None], 1.0)
@@ -129,13 +130,13 @@ class Surrogate:
 
     @cached_property
     def weight_H(self) -> np.ndarray:
-        """Posterior weight of every draw of the constants; they add up to 1."""
+        """Posterior weights of all draws of the constants; they sum to 1."""
         log_H = self._whitened(np.arange(DRAWS))[2] if len(self) else np.zeros(DRAWS)
         weight_H = np.exp(log_H - log_H.max())
         return weight_H / weight_H.sum()
 
     def conditioned(self, picked: np.ndarray, weight_H: np.ndarray) -> _Told:
-        """What the trainings say of every configuration under the picked draws, which weigh ``weight_H``."""
+        """Return the posterior of every configuration under the picked draws, with weights ``weight_H``."""
         every, short_N = np.arange(len(self.positions_PS)), np.array(self.short, bool)
         factor_HNN, rest_HN, _ = self._whitened(picked)
         scaled_HN = np.where(short_N, self.agreement_H[picked, None], 1.0)
@@ -147,7 +148,7 @@ class Surrogate:
 
     @cached_property
     def _told(self) -> _Told:
-        """Conditioned under KEPT of the draws, resampled systematically by their weights."""
+        """Posterior under KEPT draws, resampled systematically by weight."""
         cumulated = np.cumsum(self.weight_H)
         drawn = np.searchsorted(cumulated, (np.arange(KEPT) + 0.5) / KEPT * cumulated[-1])
         picked, count = np.unique(drawn, return_counts=True)
@@ -160,30 +161,30 @@ class Surrogate:
 
     @cached_property
     def deviation_P(self) -> np.ndarray:
-        """Standard deviation of the truth about ``mean_P``, in points."""
+        """Posterior standard deviation of the true accuracy, in points."""
         told = self._told
         second_P = told.weight_H @ (told.variance_HP + (told.mean_HP - self.mean_P) ** 2)
         return np.sqrt(second_P)
 
     @property
     def noise(self) -> float:
-        """Standard deviation between two trainings of one configuration, in points."""
+        """Standard deviation between trainings of one configuration, in points."""
         return float(np.sqrt(self.weight_H @ self.noise_H**2))
 
     @property
     def agreement(self) -> float:
-        """Expected correlation of shorter trainings with whole ones."""
+        """Expected correlation of shorter with full trainings."""
         return float(self.weight_H @ self.agreement_H)
 
     def hints(self) -> list[Hint]:
-        """What each hint is worth by now."""
+        """Return the posterior of each hint."""
         explained_H = (self.trust_HJ**2).sum(1) + self.rest_H**2
         ignored_J = self.weight_H @ (self.trust_HJ == 0)
         share_J = self.weight_H @ (self.trust_HJ**2 / explained_H[:, None])
         return [Hint(float(ignored), float(share)) for ignored, share in zip(ignored_J, share_J, strict=True)]
 
     def better(self, place: int) -> np.ndarray:
-        """[P] probability that each configuration is truly better than the one at ``place``; 0 for itself."""
+        """Return the probability [P] that each configuration is better than the one at ``place``; 0 for itself."""
         told = self._told
         here = self._kernel(np.array([place]), np.arange(len(self.positions_PS)), told.picked)[:, 0] + _FLAT
         joint_HP = here - np.einsum("hn,hnp->hp", told.cross_HNP[:, :, place], told.cross_HNP)
@@ -194,7 +195,7 @@ class Surrogate:
         return chance_P
 
     def draws(self, places: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """[n, places] truths drawn together, each under constants drawn by their weight."""
+        """Sample true accuracies jointly, [n, places], each under constants sampled by weight."""
         told, found = self._told, []
         picked = generator.choice(len(told.picked), _SAMPLED, p=told.weight_H)
         for h in picked:
@@ -206,7 +207,7 @@ class Surrogate:
         return np.concatenate(found)
 
     def best(self, generator: np.random.Generator) -> np.ndarray:
-        """[P] probability of being the truly best, from draws of the most promising."""
+        """Return the probability [P] of being the best, estimated by sampling the most promising configurations."""
         hits_P = np.zeros(len(self.positions_PS))
         places = np.sort(np.argsort(-(self.mean_P + 2 * self.deviation_P), kind="stable")[:_JOINT])
         drawn = self.draws(places, generator)
@@ -214,7 +215,7 @@ class Surrogate:
         return hits_P / len(drawn)
 
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Each training foretold from all others: [N] expected accuracy and standard deviation of such a training."""
+        """Return the leave-one-out prediction of each training: mean [N] and standard deviation [N]."""
         told = self._told
         inverse_HNN = np.linalg.inv(told.factor_HNN)
         precision_HNN = inverse_HNN.transpose(0, 2, 1) @ inverse_HNN
@@ -231,7 +232,7 @@ class _Told:
     weight_H: np.ndarray
     mean_HP: np.ndarray
     variance_HP: np.ndarray
-    cross_HNP: np.ndarray  # whitened covariance of trainings and truths
+    cross_HNP: np.ndarray  # whitened covariance of trainings and true accuracies
     factor_HNN: np.ndarray
     rest_HN: np.ndarray  # whitened residuals
 

@@ -1,16 +1,16 @@
-"""The first of a ranking, one after the other: what one does with a ranking and nothing else."""
+"""Train the configurations of a ranking in order, best first."""
 
 from __future__ import annotations
 
 from poolwise.selection.strategies.base import Method, Task, register
 from poolwise.spaces import Pooling
 
-_CANDIDATES = 1024  # of a space that is larger
+_CANDIDATES = 1024  # number sampled from a larger space
 
 
 @register("top")
 class Top(Method):
-    """Full trainings in the order of the first hint; in a random order where there is none."""
+    """Full trainings in the order of the first hint, or in random order without hints; the default comes first."""
 
     stream = "Top"
     batches = True

@@ -1,4 +1,4 @@
-"""Random search: uniform draws, none twice before all were drawn (Li and Talwalkar, UAI 2019, why it is a method)."""
+"""Random search without repetition until every configuration was drawn (Li and Talwalkar, UAI 2019)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from poolwise.spaces import Pooling
 
 @register("random")
 class RandomSearch(Method):
-    """Full trainings of uniform draws."""
+    """Full trainings of uniformly sampled configurations."""
 
     stream = "RandomSearch"
 
