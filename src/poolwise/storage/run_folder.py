@@ -135,7 +135,7 @@ class RunFolder:
         self.write_json(REQUEST, request)
 
     def settle(self) -> None:
-        """Complete the ``save_request`` of a killed process, and remove its temporary files."""
+        """Complete a ``save_request`` that was interrupted, and remove temporary files of killed processes."""
         for path in [*self.path.glob(f".*{PART}"), *self.path.glob(f"*/.*{PART}")]:
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -130,7 +130,7 @@ class Trials:
         return [self._checked(row) for row in found]
 
     def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Validate one row and return it. Raises RequestError if a value is invalid."""
+        """Return one row with its curve parsed. Raises RequestError if a value is invalid."""
         if not isinstance(row["curve"], str):
             raise RequestError(f"{self.path} is damaged: it holds a curve that is no text")
         value = {**row, "curve": parse_json(row["curve"], str(self.path))}
