@@ -179,7 +179,7 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 class Normalise:
-    """Convert uint8 images_BHWC to float32 images_BCHW, standardized per channel by mean and std of the training images."""
+    """Convert uint8 images_BHWC to float32 images_BCHW, standardized per channel with the given mean and std."""
 
     def __init__(self, mean: np.ndarray, std: np.ndarray):
         self.mean, self.std = mean, std

@@ -1,4 +1,4 @@
-"""Infinite shuffled batches for training, ordered batches for evaluation. Images stay uint8 on the device, or on disk."""
+"""Infinite shuffled batches for training, ordered ones for evaluation. Images stay uint8 on the device, or on disk."""
 
 from __future__ import annotations
 

@@ -43,9 +43,9 @@ def dataset(
     """Convert map-style data sets to a Source, which ``search`` and the other functions accept as ``source``.
 
     Args:
-        train, test: data sets of (image, label). An image is a PIL image of any mode, a uint8 tensor_CHW or array_HWC, or
-            a float tensor_CHW in 0 to 1, with 1, 3 or 4 channels; a label is an integer from 0. If ``test`` is None, a
-            stratified fifth of ``train`` is held out. Each item is read once, so put random transforms in ``augment``.
+        train, test: data sets of (image, label). An image is a PIL image of any mode, a uint8 tensor_CHW or array_HWC,
+            or a float tensor_CHW in 0 to 1, with 1, 3 or 4 channels; a label is an integer from 0. If ``test`` is None,
+            a stratified fifth of ``train`` is held out. Each item is read once: put random transforms in ``augment``.
         image_size: pixels along one side to resize and crop to (None: all images must be square and of one size).
         name: name of the data set.
         classes: names of the classes (None: the ``classes`` attribute of ``train``, or the label numbers).
@@ -87,7 +87,7 @@ def _classes(train: Any, given: Sequence[str] | None, count: int) -> tuple[str, 
 
 
 def _read(part: str, items: Any, size: int | None, expected: int | None, stream: str) -> ImageSet:
-    """Read all items of one part. If ``size`` is None, images must have ``expected`` pixels, or the size of the first."""
+    """Read all items of one part. Without ``size``, images must be ``expected`` pixels square, or of one size."""
     count = _length(part, items)
     labels = np.empty(count, np.int64)
     first, _ = _item(part, items, 0, size)

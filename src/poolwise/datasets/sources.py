@@ -70,7 +70,7 @@ class Source:
         return sum(part.images.nbytes - part.held_bytes for part in (self.train, self.test))
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of images, labels and scoring indices: equal values mean that two runs used the same data."""
+        """Return a SHA-256 of images, labels and scoring indices: equal values mean that two runs used equal data."""
         digest = hashlib.sha256()
         for part in (self.train, self.test):
             digest.update(repr(part.images.shape).encode())

@@ -44,7 +44,7 @@ class Pooling:
 
     @classmethod
     def from_positions(cls, positions: Sequence[int], layers: int) -> Pooling:
-        """Return the configuration of ``layers`` layers that pools before each layer in ``positions`` (0-based, sorted)."""
+        """Return the configuration with a pooling before each layer in ``positions`` (0-based, sorted)."""
         edges = [0, *positions, layers]
         return cls(tuple(b - a for a, b in pairwise(edges)))
 

@@ -65,7 +65,7 @@ def make_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, payload: bytes, *, sync: bool = True) -> None:
-    """Write a file atomically: temporary file in the same folder, fsync, rename, fsync of the folder. Raises OSError."""
+    """Write a file atomically: temporary file in its folder, fsync, rename, fsync of the folder. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -126,7 +126,7 @@ def checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def read_checked(path: Path) -> dict[str, Any]:
-    """Read a JSON file and validate it by the schema for its name. Raises RequestError like ``read_json`` and ``checked``."""
+    """Read a JSON file and validate it by the schema for its name. Raises RequestError if it is missing or invalid."""
     return checked(read_json(path), path)
 
 

@@ -60,7 +60,7 @@ class Table:
         return sorted(int(match[1]) for match in found if match)
 
     def column(self, name: str) -> list[float]:
-        """Return one column in the order of the space. Raises RequestError, listing the columns, if it does not exist."""
+        """Return one column in the order of the space. Raises RequestError, listing the columns, if it is unknown."""
         if name not in self.values:
             raise RequestError(
                 f"table {self.name} has no column {name!r}{did_you_mean(name, self.values)}. Columns: {', '.join(self.columns)}"

@@ -56,7 +56,7 @@ class Space(Schema):
         return self._whole
 
     def to_space(self) -> PoolingSpace:
-        """Return the space or, if members are listed, the subspace. Raises RequestError for members not in the space."""
+        """Return the space or, if members are listed, the subspace. Raises RequestError if one is not in the space."""
         return read(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
