@@ -144,7 +144,7 @@ class Trials:
         return ""
 
     def repair(self, note: Callable[[str], None]) -> None:
-        """Rewrite a damaged file with its valid rows. ``note`` receives a line on lost rows, which are trained again."""
+        """Rewrite a damaged file with its valid rows. ``note`` receives a line on lost rows, to be trained again."""
         damage, kept, rows = "", [], 0
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_SECONDS)) as connection:
