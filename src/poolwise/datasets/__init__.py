@@ -1,1 +1,1 @@
-"""Where images come from, how they are split, augmented and batched."""
+"""Data sets: loading, splitting, augmentation and batching of images."""

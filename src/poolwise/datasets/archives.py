@@ -1,4 +1,4 @@
-"""What is taken out of a .tar.gz: plain files that are asked for, in memory and within bounds. Nothing is unpacked."""
+"""Read selected regular files of a .tar.gz into memory, with size limits. Nothing is extracted to disk."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from pathlib import Path
 
 
 def members(archive: Path, names: Collection[str], limit: int, total: int) -> dict[str, bytes]:
-    """Plain files of these names, in memory; no link is followed.
+    """Return the contents of the named regular files. Links are not followed.
 
-    Raises ValueError where one is a link or larger than ``limit`` bytes, or where all that is stored is over ``total``;
-    KeyError where one is missing; tarfile.TarError, OSError or EOFError where the archive is damaged.
+    Args:
+        archive: the .tar.gz file.
+        names: members to read.
+        limit: maximum size of each of them, in bytes.
+        total: maximum size of all members of the archive, in bytes.
+
+    Raises:
+        ValueError: a file is a link or exceeds ``limit``, or the archive exceeds ``total``.
+        KeyError: a file is missing.
+        tarfile.TarError, OSError, EOFError: the archive is damaged.
     """
     found, passed = dict[str, bytes](), 0
     with tarfile.open(archive, "r:gz") as package:

@@ -1,9 +1,10 @@
-"""Augmentations by name, and others' transforms. All work on raw uint8 pixels.
+"""Augmentations by name, and wrappers for users' transforms. All operate on raw uint8 pixels.
 
-What is random is drawn from one of our generators, as plain arrays that any process can apply: ``draw`` and ``apply``.
+An augmentation has two steps: ``draw`` draws all random numbers from a given generator, as NumPy arrays, and ``apply``
+uses them, in any process.
 
-The border is added before normalisation and is black. Padding after it would frame every image in the mean colour,
-which on images with a dark background is a bright frame that ruins BatchNorm's averages.
+Padding is black and is added before normalization. Padding after normalization would frame every image in the mean
+color; on images with a dark background, that bright frame distorts the BatchNorm statistics.
 """
 
 from __future__ import annotations
@@ -25,36 +26,36 @@ Drawn = tuple[np.ndarray, ...]
 
 
 class Augmentation(Protocol):
-    """What may happen to a training batch."""
+    """A random transformation of a training batch."""
 
     def draw(self, batch: int, generator: np.random.Generator) -> Drawn:
-        """All that is random about a batch of so many images."""
+        """Draw the random numbers for a batch of ``batch`` images."""
         ...
 
     def apply(self, images_BHWC: Tensor, *drawn: np.ndarray) -> Tensor:
-        """images_BHWC uint8 -> the same shape and dtype, changed as drawn."""
+        """Return images_BHWC (uint8) transformed with the drawn numbers, in the same shape and dtype."""
         ...
 
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Random crop out of a black border of ``pad`` pixels and, where ``flip``, a mirror with probability 1/2."""
+    """Random crop after padding with ``pad`` black pixels and, if ``flip``, a horizontal flip with probability 1/2."""
 
     pad: int = 4
     flip: bool = True
 
     def draw(self, batch: int, generator: np.random.Generator) -> Drawn:
-        """Vertical and horizontal offsets_2B (0 to 2 pad) and mirrored_B (bool) of one batch."""
+        """Draw vertical and horizontal offsets_2B (0 to 2 * pad) and mirrored_B (bool) for one batch."""
         offsets_2B = generator.integers(0, 2 * self.pad + 1, size=(2, batch))
         return offsets_2B, generator.random(batch) < 0.5 if self.flip else np.zeros(batch, bool)
 
     def apply(self, images_BHWC: Tensor, *drawn: np.ndarray) -> Tensor:
-        """images_BHWC -> the same shape and dtype, cut out and mirrored as drawn."""
+        """Return the cropped and flipped images_BHWC, in the same shape and dtype."""
         offsets_2B, mirrored_B = drawn
         batch, height, width, channels = images_BHWC.shape
         device, pad = images_BHWC.device, self.pad
         padded = F.pad(images_BHWC, (0, 0, pad, pad, pad, pad))
-        # every row of every window of this width is a run of bytes, so a crop copies one run an image row
+        # each row of a crop window is contiguous in memory, so a crop copies one run of bytes per image row
         runs = padded.view(batch, height + 2 * pad, -1).unfold(2, width * channels, channels)
         rows_BH = to_device(offsets_2B[0][:, None] + np.arange(height), device)
         first_B1 = to_device(offsets_2B[1][:, None], device)
@@ -67,7 +68,7 @@ class CropFlip:
 
 @dataclass(frozen=True)
 class Cutout:
-    """``first``, then a black square of ``side`` pixels around a random pixel; it may reach over the edge.
+    """``first``, then a black square of ``side`` pixels around a random pixel; it may extend beyond the image.
 
     Source: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout" (2017).
     """
@@ -76,7 +77,7 @@ class Cutout:
     side: int
 
     def draw(self, batch: int, generator: np.random.Generator) -> Drawn:
-        """What ``first`` draws, and the square's centre_2B as shares of height and width, from 0 to below 1."""
+        """Draw for ``first``, and draw the center_2B of the square as fractions of height and width in [0, 1)."""
         return *self.first.draw(batch, generator), generator.random((2, batch))
 
     def apply(self, images_BHWC: Tensor, *drawn: np.ndarray) -> Tensor:
@@ -93,7 +94,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class Nothing:
-    """Images as they are."""
+    """The identity: images are not changed."""
 
     def draw(self, batch: int, generator: np.random.Generator) -> Drawn:
         return ()
@@ -104,17 +105,17 @@ class Nothing:
 
 @dataclass(frozen=True)
 class PerImage:
-    """``first``, then a transform of each image, uint8 image_CHW to the same, on the CPU.
+    """``first``, then a transform of each uint8 image_CHW to the same shape and dtype, on the CPU.
 
-    Every image has a seed, drawn here. While the transform works, torch's, numpy's and Python's global generators stand
-    on it, and they are put back afterwards: same seed, same bytes, in any process.
+    A seed is drawn for each image. The global generators of torch, NumPy and Python are seeded with it for the
+    transform, and restored afterwards: the same seed gives the same bytes in any process.
     """
 
     transform: Callable[[Any], Any]
     first: CropFlip | Nothing = Nothing()
 
     def draw(self, batch: int, generator: np.random.Generator) -> Drawn:
-        """What ``first`` draws, and seeds_B."""
+        """Draw for ``first``, and draw seeds_B."""
         return *self.first.draw(batch, generator), generator.integers(0, 2**32, size=batch, dtype=np.int64)
 
     def apply(self, images_BHWC: Tensor, *drawn: np.ndarray) -> Tensor:
@@ -137,7 +138,10 @@ class PerImage:
 
 
 def augmentation(name: str, image_size: int, flip: bool) -> Augmentation:
-    """The augmentation called ``name``, one of ``Config``' AUGMENTS, for images of this size."""
+    """Return the augmentation ``name`` (a value of ``Config.augment``) for images of this size in pixels.
+
+    ``flip`` says whether images may be mirrored.
+    """
     first = CropFlip(pad=max(image_size // 8, 1), flip=flip)
     if name == "none":
         return Nothing()
@@ -152,7 +156,7 @@ def augmentation(name: str, image_size: int, flip: bool) -> Augmentation:
 
 
 def named(transform: Callable[[Any], Any]) -> str:
-    """A transform in words that are the same in every process."""
+    """Return a description of a transform that is the same in every process."""
     if isinstance(transform, torch.nn.Module):
         return " ".join(repr(transform).split())
     one = transform if hasattr(transform, "__qualname__") else type(transform)
@@ -162,20 +166,20 @@ def named(transform: Callable[[Any], Any]) -> str:
 def to_tensor(array: np.ndarray) -> Tensor:
     """Return a tensor that shares the array's memory; a read-only array (decoded, memory-mapped) is copied instead.
 
-    A tensor is always writable, so PyTorch warns where it would share read-only memory.
+    Tensors are always writable, so PyTorch warns about sharing read-only memory.
     """
     contiguous = np.ascontiguousarray(array)
     return torch.from_numpy(contiguous if contiguous.flags.writeable else contiguous.copy())
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array on the device; on CUDA through pinned memory, so that the copy never waits for the device."""
+    """Copy the array to the device; to CUDA through pinned memory, so that the copy is asynchronous."""
     tensor = to_tensor(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Normalise:
-    """uint8 images_BHWC -> float32 images_BCHW with the training images' mean 0 and deviation 1 in each channel."""
+    """Convert uint8 images_BHWC to float32 images_BCHW, standardized per channel with the given mean and std."""
 
     def __init__(self, mean: np.ndarray, std: np.ndarray):
         self.mean, self.std = mean, std
@@ -183,10 +187,10 @@ class Normalise:
 
     @classmethod
     def of(cls, training_images_NHWC: np.ndarray | Packed) -> Normalise:
-        """Made from the training images."""
+        """Compute mean and standard deviation per channel of the training images (a deviation is at least 1)."""
         count = training_images_NHWC.size // 3
         sums, squares = np.zeros(3), np.zeros(3)
-        for piece in pieces(training_images_NHWC, 2**20):  # small, since floats are larger; sums of integers are exact
+        for piece in pieces(training_images_NHWC, 2**20):  # small: float64 is 8x larger; integer sums are exact
             chunk = training_images_NHWC[piece].reshape(-1, 3).astype(np.float64)
             sums += chunk.sum(0)
             squares += (chunk**2).sum(0)

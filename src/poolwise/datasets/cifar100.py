@@ -1,4 +1,4 @@
-"""CIFAR-100 with its 100 fine classes, from torchvision's files; there is no other way to it."""
+"""CIFAR-100 with its 100 fine classes, from torchvision's files; there is no other source."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LABELS = b"fine_labels"
 
 
 def load() -> Source:
-    """CIFAR-100. Raises RunFailure where it is neither on disk nor to be had."""
+    """Load CIFAR-100. Raises RunFailure if it is not on disk and cannot be downloaded."""
     from torchvision.datasets import CIFAR100
 
     return source_of(CIFAR100)
 
 
 def source_of(kind: type[Any]) -> Source:
-    """The data set of torchvision's class, or of one like it with other sums."""
+    """Load the data set of torchvision's CIFAR100 class, or of a class with the same attributes and other checksums."""
     lists = {"train": kind.train_list, "test": kind.test_list}
     sums = {name: md5 for listed in lists.values() for name, md5 in listed}
     sums[kind.meta["filename"]] = kind.meta["md5"]

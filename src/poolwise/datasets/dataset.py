@@ -1,4 +1,4 @@
-"""A user's own ``torch.utils.data.Dataset`` as a Source: every item is asked for once and kept as uint8."""
+"""Convert a user's ``torch.utils.data.Dataset`` to a Source: every item is read once and stored as uint8."""
 
 from __future__ import annotations
 
@@ -40,20 +40,22 @@ def dataset(
     stream: str = "auto",
     seed: int = 0,
 ) -> Source:
-    """Map-style data sets as what ``search`` and all others take as ``source``.
+    """Convert map-style data sets to a Source, which ``search`` and the other functions accept as ``source``.
 
     Args:
-        train, test: of (image, label): a PIL image of any mode, a uint8 tensor_CHW or array_HWC, or a float tensor_CHW
-            of 0 to 1, of 1, 3 or 4 channels; label a whole number from 0. Without ``test`` a fifth of ``train``, drawn
-            by class, is held out. Each item is asked for once, so what is random belongs into ``augment``.
-        image_size: pixels along one side that images are fitted to (None: they are all square and of one size).
-        name, classes: what it is called, and its classes (None: ``.classes`` of ``train``, or their numbers).
+        train, test: data sets of (image, label). An image is a PIL image of any mode, a uint8 tensor_CHW or array_HWC,
+            or a float tensor_CHW in 0 to 1, with 1, 3 or 4 channels; a label is an integer from 0. If ``test`` is None,
+            a stratified fifth of ``train`` is held out. Each item is read once: put random transforms in ``augment``.
+        image_size: pixels along one side to resize and crop to (None: all images must be square and of one size).
+        name: name of the data set.
+        classes: names of the classes (None: the ``classes`` attribute of ``train``, or the label numbers).
         flip: whether a mirrored image keeps its class.
         augment: see ``Source.augment``.
         stream: ``on`` (pixels on disk), ``off`` (in memory), ``auto``.
-        seed: decides what is held out.
+        seed: determines which images are held out.
 
-    Raises RequestError where an item is something else, naming it.
+    Raises:
+        RequestError: an item is of another type or shape; the message names the item.
     """
     if stream not in ("auto", "on", "off"):
         raise RequestError(f"unknown stream {stream!r}. Allowed are auto, on, off")
@@ -74,7 +76,7 @@ def dataset(
 
 def _classes(train: Any, given: Sequence[str] | None, count: int) -> tuple[str, ...]:
     own: Any = train
-    while given is None and own is not None:  # a Subset has its classes in .dataset
+    while given is None and own is not None:  # torch's Subset keeps the original data set in .dataset
         given, own = getattr(own, "classes", None), getattr(own, "dataset", None)
     named = tuple(map(str, given)) if given is not None else tuple(map(str, range(count)))
     if len(named) < count:
@@ -85,7 +87,7 @@ def _classes(train: Any, given: Sequence[str] | None, count: int) -> tuple[str, 
 
 
 def _read(part: str, items: Any, size: int | None, expected: int | None, stream: str) -> ImageSet:
-    """All items of one part; without ``size`` they must have the ``expected`` one, or that of the first."""
+    """Read all items of one part. Without ``size``, images must be ``expected`` pixels square, or of one size."""
     count = _length(part, items)
     labels = np.empty(count, np.int64)
     first, _ = _item(part, items, 0, size)
@@ -114,7 +116,7 @@ def _read(part: str, items: Any, size: int | None, expected: int | None, stream:
 
 
 def _stored(images: Iterator[np.ndarray], count: int, shape: tuple[int, ...]) -> Packed:
-    """Images in a file of the cache that is named after its content."""
+    """Store images in a file of the cache whose name is the hash of its content."""
     folder = cache_folder() / "images"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +145,7 @@ def _length(part: str, items: Any) -> int:
 
 
 def _item(part: str, items: Any, i: int, size: int | None) -> tuple[np.ndarray, int]:
-    """image_HWC uint8 in RGB and label of one item."""
+    """Return image_HWC (uint8, RGB) and label of one item."""
     try:
         item = items[i]
         if not isinstance(item, (tuple, list)) or len(item) != 2:
@@ -153,7 +155,7 @@ def _item(part: str, items: Any, i: int, size: int | None) -> tuple[np.ndarray, 
         raise
     except picture.Unreadable as error:
         raise RequestError(f"item {i} of {part} {error}: {_WHAT}") from None
-    except Exception as error:  # whatever the user's own code raises
+    except Exception as error:  # the user's code can raise anything
         raise RequestError(f"item {i} of {part} raised {type(error).__name__}: {error}") from error
 
 

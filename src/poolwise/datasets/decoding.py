@@ -1,4 +1,4 @@
-"""From files to pixels: decoded once, by several threads, into memory or into one file of the cache."""
+"""Decode image files once, with several threads, into memory or into one file of the cache."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from poolwise.datasets.tree import Listing, shown
 from poolwise.errors import RequestError, RunFailure
 from poolwise.storage import cache_folder
 
-VERSION = 1  # of the way pixels are made from files
+VERSION = 1  # of the decoding; increase it when the same file gives other pixels
 _THREADS = 8
-_AHEAD = 32  # decoded images that wait for each thread
-_SPARE = 256 * 2**20  # bytes of disk that stay free
+_AHEAD = 32  # maximum number of decoded or queued images per thread
+_SPARE = 256 * 2**20  # bytes of disk to leave free
 _TOLD = 10
-_SAY_SECONDS = 5.0  # between two lines of progress
+_SAY_SECONDS = 5.0  # interval between progress messages
 
 Say = Callable[[str], None]
 
@@ -42,11 +42,11 @@ class Reading:
 
     Attributes:
         size: pixels along one side.
-        stream: ``on`` (pixels stay on disk), ``off`` (in memory) or ``auto`` (on disk where they are more than ``room``).
-        cache: keep pixels that go to memory on disk as well, so that the next command need not decode (None: no).
-        skip_broken: go on without images that cannot be read.
-        room: bytes of memory that images may take (None: a quarter of what is free).
-        say: receives a line now and then while images are decoded.
+        stream: ``on`` (keep pixels on disk), ``off`` (in memory) or ``auto`` (on disk if they exceed ``room``).
+        cache: also cache pixels that are held in memory on disk, so that the next command need not decode (None: no).
+        skip_broken: skip images that cannot be read.
+        room: bytes of memory for images (None: a quarter of the free memory).
+        say: receives progress messages while images are decoded.
     """
 
     size: int
@@ -57,7 +57,7 @@ class Reading:
     say: Say | None = None
 
     def streams(self, needed: int) -> bool:
-        """Whether so many bytes of pixels stay on disk."""
+        """Return whether ``needed`` bytes of pixels are kept on disk."""
         if self.stream != "auto":
             return self.stream == "on"
         return needed > (psutil.virtual_memory().available // 4 if self.room is None else self.room)
@@ -65,7 +65,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that cannot be read: its place in the listing, its name there, and why."""
+    """A file that cannot be read: its index in the listing, its name there, and the reason."""
 
     place: int
     name: str
@@ -73,9 +73,13 @@ class Broken:
 
 
 def decoded(listing: Listing, reading: Reading) -> tuple[np.ndarray | Packed, list[Broken]]:
-    """images_NHWC of all files that can be read, in their order, and those that cannot.
+    """Decode the files of a listing.
 
-    Raises RequestError, naming them, where some cannot and are not to be skipped, or where memory or disk is too small.
+    Returns:
+        images_NHWC of all readable files in order, and the broken files.
+
+    Raises:
+        RequestError: files are broken and not to be skipped, or memory or disk space is insufficient.
     """
     needed = len(listing) * reading.size**2 * 3
     streamed = reading.streams(needed)
@@ -116,7 +120,7 @@ def _check_broken(broken: Sequence[Broken], count: int, reading: Reading) -> Non
 
 
 def _decode(listing: Listing, reading: Reading) -> Iterator[np.ndarray | Broken]:
-    """Each file in order. Only a few images an idle thread are held at a time."""
+    """Yield the pixels of each file in order. At most ``_AHEAD`` images per thread are held at a time."""
     threads = min(_THREADS, os.cpu_count() or 1)
     last = time.monotonic()
     with picture.strict() as formats, ThreadPoolExecutor(threads) as pool:
@@ -138,9 +142,9 @@ def _decode(listing: Listing, reading: Reading) -> Iterator[np.ndarray | Broken]
 
 
 def _through_cache(listing: Listing, reading: Reading, needed: int) -> tuple[Packed, list[Broken]]:
-    """The cache's file of these images, made first where there is none, it is damaged, or a source file has changed.
+    """Return the images from a cache file, which is created if it is missing, damaged or outdated.
 
-    One file for each folder and size: what was made of an earlier state of the folder is dropped.
+    There is one cache file per folder and size; a file made from an earlier state of the folder is deleted.
     """
     where = hashlib.sha256(os.fsencode(os.path.realpath(listing.root))).hexdigest()[:16]
     folder = cache_folder() / "images" / f"{where}-{reading.size}px"
@@ -155,7 +159,7 @@ def _through_cache(listing: Listing, reading: Reading, needed: int) -> tuple[Pac
 
 
 def _key(listing: Listing, size: int) -> str:
-    """Of what the pixels depend on: names, sizes and times of the files, and the way they are read."""
+    """Return a hash of what the pixels depend on: names, sizes and mtimes of the files, image size and version."""
     digest = hashlib.sha256(json.dumps([VERSION, size]).encode())
     for name in listing.names:
         try:
@@ -185,7 +189,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _about(folder: Path, key: str) -> dict[str, Any] | None:
-    """What is written beside the pixels, where they were made from these files and are as they were written."""
+    """Return the metadata of the cached pixels if they match ``key`` and their checksum, else None."""
     try:
         about = json.loads((folder / "about.json").read_text())
         if about["key"] == key and sha256(folder / _file(key)) == about["sha256"]:
@@ -196,9 +200,9 @@ def _about(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def _pack(folder: Path, key: str, listing: Listing, reading: Reading, needed: int) -> dict[str, Any]:
-    """Decode everything into a new folder, which takes the place of the old one when it is whole."""
+    """Decode all files into a new folder, which replaces the old one when it is complete. Returns its metadata."""
     if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)  # what it frees counts
+        shutil.rmtree(folder, ignore_errors=True)  # before the check of free space
     check_disk(folder.parent, needed, len(listing), reading.size)
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as temporary:
@@ -227,7 +231,7 @@ def _pack(folder: Path, key: str, listing: Listing, reading: Reading, needed: in
 
 
 def check_disk(folder: Path, needed: int, count: int, size: int) -> None:
-    """RequestError where so many bytes of pixels do not fit onto the cache's disk."""
+    """Raise RequestError if ``needed`` bytes of pixels do not fit on the disk of the cache."""
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         raise RequestError(

@@ -1,7 +1,7 @@
-"""``folder:PATH``: one subfolder a class, or ``train`` beside ``test`` or ``val`` folders of such subfolders.
+"""``folder:PATH``: one subfolder per class, or folders ``train`` and ``test`` or ``val`` with such subfolders.
 
-Images are turned upright, resized so that the shorter side fits and cropped to the centre. With ``train``, ``val`` and
-``test``, the images of ``val`` are the scoring half of a search; they are trained on only in the retraining that follows it.
+Images are rotated by their EXIF orientation, resized by the shorter side and center-cropped. With ``train``, ``val``
+and ``test``, the images of ``val`` are the scoring half of a search; only the later retraining trains on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ _TOLD = 10
 
 
 def load(path: Path, reading: Reading, seed: int, follow_links: bool = False) -> Source:
-    """Read the folder. Raises RequestError where it is missing, empty, of one class, or holds broken images."""
+    """Load a data set from a folder.
+
+    Args:
+        path: the folder.
+        reading: how image files are read.
+        seed: determines the held-out images if there is no test part.
+        follow_links: whether to follow links that lead out of the folder, and links to folders within a class.
+
+    Raises:
+        RequestError: the folder is missing or empty, has one class only, or has broken images that are not skipped.
+    """
     if not path.is_dir():
         raise RequestError(
             f"folder {shown(str(path))!r} does not exist: give one with a subfolder of images for each class"
@@ -53,7 +63,7 @@ def load(path: Path, reading: Reading, seed: int, follow_links: bool = False) ->
 
 
 def _parts(path: Path, walker: Walker) -> dict[str, Path]:
-    """Folders of classes by their use: ``train`` and, where they are set apart, ``val`` and ``test``."""
+    """Return part -> folder of classes: ``train`` and, if the data set has such parts, ``val`` and ``test``."""
     there = walker.folders(path)
     val = [name for name in _VAL if name in there]
     if "train" not in there or not (val or "test" in there):
@@ -84,12 +94,15 @@ def _classes(path: Path, walker: Walker) -> tuple[str, ...]:
 
 
 def read(name: str, listing: Listing, classes: tuple[str, ...], reading: Reading, seed: int, test: str) -> Source:
-    """A data set from the files of a listing.
+    """Load a data set from the files of a listing.
 
     Args:
+        name: name of the data set.
+        listing: files with their labels and parts.
         classes: names of the classes, in the order of the labels.
-        seed: decides which images are held out where no part is the test set.
-        test: what the data set calls its test part; empty where it has none.
+        reading: how image files are read.
+        seed: determines the held-out images if there is no test part.
+        test: the data set's name for its test part; empty if it has none.
     """
     images, broken = decoded(listing, reading)
     kept = np.delete(np.arange(len(listing)), [one.place for one in broken])

@@ -1,6 +1,6 @@
 """Food101 in its official layout: ``images/CLASS/ID.jpg``, and ``meta/train.txt`` and ``test.txt`` with lines CLASS/ID.
 
-It is not downloaded here: it is 5 GB, and its host has it without TLS.
+It is not downloaded, because it is 5 GB and its host does not offer TLS.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from poolwise.datasets.sources import Source
 from poolwise.datasets.tree import Listing, Walker
 from poolwise.errors import RequestError
 
-_NAME = re.compile(r"[\w-]+", re.ASCII)  # of classes and images: never a path that leads elsewhere
+_NAME = re.compile(r"[\w-]+", re.ASCII)  # class or image name; excludes path traversal
 
 
 def load(reading: Reading) -> Source:
-    """Food101 out of torchvision's folder. RequestError where it is not there or not whole."""
+    """Load Food101 from torchvision's folder. Raises RequestError if it is missing or incomplete."""
     root = official.root()
     if not (root / "food-101" / "images").is_dir():
         raise RequestError(
@@ -30,7 +30,7 @@ def load(reading: Reading) -> Source:
 
 
 def read(root: Path, reading: Reading) -> Source:
-    """The data set in a folder of that layout."""
+    """Load the data set from a folder in the official layout. Raises RequestError if files are missing or damaged."""
     lines = {part: _lines(root / "meta" / f"{part}.txt") for part in ("train", "test")}
     classes = tuple(sorted({line.split("/")[0] for line in lines["train"]}))
     label = {name: i for i, name in enumerate(classes)}

@@ -13,7 +13,7 @@ from poolwise.errors import RequestError, did_you_mean
 from poolwise.progress import Listener
 
 NAMES = ("cifar10", "cifar100", "food101")
-FOLDER_SIZE = 64  # pixels along one side, by default
+FOLDER_SIZE = 64  # default image size of folders and food101, in pixels along one side
 
 
 def load(
@@ -31,14 +31,15 @@ def load(
     """Load the data set that ``spec`` names.
 
     Args:
-        spec: ``cifar10``, ``cifar100``, ``food101``, or ``folder:PATH`` with one subfolder a class.
-        image_size: Pixels along one side, for folders and food101 (default 64); CIFAR images are 32 pixels.
-        seed: Decides which images of a folder without a test part are held out.
-        stream, cache_images, skip_broken, room, say: How files are read, see ``decoding.Reading``; CIFAR is held in memory.
-        follow_links: Whether links out of a folder are followed.
+        spec: ``cifar10``, ``cifar100``, ``food101``, or ``folder:PATH`` with one subfolder per class.
+        image_size: pixels along one side, for folders and food101 (default 64); CIFAR images are 32 pixels.
+        seed: determines which images of a folder without a test part are held out.
+        stream, cache_images, skip_broken, room, say: how files are read, see ``decoding.Reading``; CIFAR is in memory.
+        follow_links: whether to follow links that lead out of a folder.
 
     Raises:
-        RequestError: The data set is unknown, missing or damaged.
+        RequestError: the data set is unknown, missing or damaged.
+        RunFailure: CIFAR-10 or CIFAR-100 is not on disk and cannot be downloaded.
     """
     if spec in ("cifar10", "cifar100"):
         if image_size not in (None, 32):
@@ -56,12 +57,12 @@ def load(
 
 
 def load_requested(config: Config, room: int | None, listener: Listener) -> Source:
-    """Load the data set that the settings name, and report it before and after.
+    """Load the data set that the config names, and report before and after.
 
     Args:
-        settings: the request.
-        room: bytes of memory that images may take (None: a quarter of what is free).
-        listener: receives the lines.
+        config: the request.
+        room: bytes of memory for images (None: a quarter of the free memory).
+        listener: receives the messages.
     """
     listener.note(f"loading {config.data.source}")
     source = load(

@@ -1,4 +1,4 @@
-"""Data sets in torchvision's files. The CIFAR batches among them are pickles, and are read without unpickling."""
+"""Data sets in torchvision's file layout. The CIFAR batches are pickles; this module returns their bytes unparsed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,25 @@ _ARCHIVE_BYTES = 512 * 2**20
 
 
 def root() -> Path:
-    """Where torchvision's files are: ``POOLWISE_TORCHVISION_DATA``, or a folder of the cache."""
+    """Return the folder of torchvision's files: ``POOLWISE_TORCHVISION_DATA``, or a folder of the cache."""
     return Path(os.environ.get("POOLWISE_TORCHVISION_DATA") or cache_folder() / "torchvision")
 
 
 def cifar(kind: type[Any], names: list[str], sums: dict[str, str] | None = None) -> dict[str, bytes]:
-    """Files of one of torchvision's CIFAR classes, from its folder or its archive, which is not unpacked.
+    """Read files of one of torchvision's CIFAR classes, from its folder or its archive, without extracting the archive.
 
-    A download only where its host answers at once. ``sums`` are MD5 that the files must have. Raises RunFailure.
+    If both are missing, the archive is downloaded, unless the host does not answer within a few seconds.
+
+    Args:
+        kind: torchvision's class.
+        names: files to read.
+        sums: file name -> required MD5.
+
+    Returns:
+        File name -> content.
+
+    Raises:
+        RunFailure: the files are missing, damaged or cannot be downloaded.
     """
     folder, archive = root() / kind.base_folder, root() / kind.filename
     if not folder.is_dir() and not archive.is_file():
@@ -63,6 +74,6 @@ def _download(kind: type[Any], archive: Path) -> None:
 
 
 def ask(url: str) -> None:
-    """OSError where nothing answers at once (HTTPError where the answer is an error)."""
+    """Send a HEAD request. Raises OSError if there is no answer within seconds (HTTPError for an error status)."""
     with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_SECONDS):
         pass

@@ -1,7 +1,7 @@
 """Images that stay on disk: one file of raw pixels, from which batches are read by index.
 
-Read, not mapped: the process never holds more than the batch at hand, and a file that vanished or was cut is an error with
-a message, where a mapped one would end the process.
+The file is read, not memory-mapped: the process holds only one batch at a time, and a missing or truncated file raises
+an error, whereas access to a truncated mapping would kill the process.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 
 from poolwise.errors import RunFailure
 
-CHUNK_BYTES = 16 * 2**20  # read at a time where everything is gone through
+CHUNK_BYTES = 16 * 2**20  # bytes per read in a pass over all data
 
 
 class Packed:
-    """images_NHWC uint8 in a file, or some of its rows; indexed like an array by a slice or an int array.
+    """images_NHWC (uint8) in a file, or a subset of them; indexed like an array by a slice or an integer array.
 
     Args:
-        path: raw bytes, image after image.
+        path: file with the raw bytes of all images.
         shape: height, width, channels.
-        rows: which images of the file belong to it, in this order.
+        rows: indices of the images in the file, in order.
     """
 
     dtype = np.dtype(np.uint8)
@@ -63,14 +63,14 @@ class Packed:
         return height * width * channels
 
     def __getitem__(self, wanted: slice | np.ndarray) -> np.ndarray:
-        """The images at these places, in memory. Raises RunFailure where the file is gone or too short."""
+        """Read the images at these indices into memory. Raises RunFailure if the file is missing or truncated."""
         rows = self.rows[wanted]
         found = np.empty((len(rows), *self._each), np.uint8)
         flat = found.reshape(len(rows), self.image_bytes)
         with self._lock:
             try:
                 self._file = self._file or self.path.open("rb", buffering=0)
-                for place in np.argsort(rows, kind="stable").tolist():  # in the order of the disk
+                for place in np.argsort(rows, kind="stable").tolist():  # in file order
                     self._file.seek(int(rows[place]) * self.image_bytes)
                     self._fill(memoryview(flat[place]))
             except OSError as error:
@@ -86,7 +86,7 @@ class Packed:
             view = view[count:]
 
     def subset(self, indices: np.ndarray) -> Packed:
-        """Some of the images; nothing is read."""
+        """Return the images at ``indices`` without reading them."""
         return Packed(self.path, self._each, self.rows[indices])
 
 
@@ -94,14 +94,14 @@ _AGAIN = "the same command makes them anew"
 
 
 def pieces(images: np.ndarray | Packed, size: int = CHUNK_BYTES) -> list[slice]:
-    """Slices that go through all images with about ``size`` bytes in each."""
+    """Return slices that cover all images, with about ``size`` bytes each."""
     each = max(images.nbytes // max(len(images), 1), 1)
     step = max(size // each, 1)
     return [slice(start, start + step) for start in range(0, len(images), step)]
 
 
 def store(images: Iterable[np.ndarray], path: Path) -> str:
-    """Write images one after the other, onto the disk itself; returns the file's SHA-256. Raises OSError."""
+    """Write images consecutively to a file and fsync it. Returns the file's SHA-256. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for image_HWC in images:
@@ -114,7 +114,7 @@ def store(images: Iterable[np.ndarray], path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file of any size."""
+    """Return the SHA-256 of a file, reading it in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

@@ -1,4 +1,4 @@
-"""One image file, of whatever kind, as size x size pixels of RGB; or why it cannot be read."""
+"""Decode one image file of any supported format to size x size RGB pixels."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import numpy as np
 from PIL import Image, ImageOps
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-# others stay closed whatever a file is called: PostScript, for one, would be handed to another program
+# other formats are rejected whatever the file name is: Pillow would pass PostScript to an external program
 _FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _SEE_THROUGH = ("RGBA", "RGBa", "LA", "La", "PA")
 _WHITE_16 = 65535
 
 
 class Unreadable(Exception):
-    """An image that cannot be read; the message is the reason."""
+    """Raised when an image cannot be read; the message is the reason."""
 
 
 @contextmanager
 def strict() -> Iterator[list[str]]:
-    """Inside, an image above Pillow's limit of pixels is refused, not warned of; yields the formats that are read.
+    """Reject images above Pillow's pixel limit, instead of warning, within the context. Yields the supported formats.
 
-    To be entered once around many ``read``, in one thread: filters of warnings belong to the whole process.
+    Enter it once around all calls of ``read``, in one thread, because warning filters are global to the process.
     """
     Image.init()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata; what matters is raised
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata; real errors are exceptions
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield [name for name in _FORMATS if name in Image.OPEN]
 
 
 def read(file: Path, size: int, formats: list[str]) -> np.ndarray:
-    """The first frame of a file as ``fitted`` does it. Raises Unreadable."""
+    """Decode the first frame of a file and resize it with ``fitted``. Raises Unreadable."""
     try:
         if os.path.getsize(file) == 0:
             raise Unreadable("the file is empty")
@@ -48,12 +48,15 @@ def read(file: Path, size: int, formats: list[str]) -> np.ndarray:
         raise Unreadable(f"it is none of {', '.join(formats)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Unreadable(f"it has more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}") from None
-    except Exception as error:  # damaged bytes make decoders raise nearly anything
+    except Exception as error:  # decoders can raise nearly anything on damaged bytes
         raise Unreadable(f"{error or type(error).__name__}") from None
 
 
 def fitted(picture: Image.Image, size: int | None) -> np.ndarray:
-    """A picture upright, in RGB, its shorter side resized to ``size`` pixels and its centre cut out (None: as it is)."""
+    """Apply the EXIF orientation, convert to RGB, then resize and center-crop to ``size`` pixels (None: keep the size).
+
+    Returns image_HWC, uint8.
+    """
     upright = rgb(ImageOps.exif_transpose(picture))
     if size is not None:
         upright = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
@@ -61,14 +64,14 @@ def fitted(picture: Image.Image, size: int | None) -> np.ndarray:
 
 
 def rgb(picture: Image.Image) -> Image.Image:
-    """A picture of any mode in 8 bits of RGB.
+    """Convert an image of any mode to 8-bit RGB.
 
-    16 bits are scaled, the whole range to the whole range, the same for every image. What shines through is white.
-    Raises Unreadable for numbers of which no one can tell what is white.
+    16-bit values are scaled from their full range to the 8-bit range. Transparent pixels are blended with white.
+    Raises Unreadable for pixel types whose white level is unknown (floating point, more than 16 bits).
     """
     if picture.mode == "F":
         raise Unreadable("its pixels are floating-point numbers and which is white is unknown: save it in 8 or 16 bits")
-    if picture.mode.startswith("I"):  # I;16 and its byte orders; I is what some versions of Pillow make of 16 bits
+    if picture.mode.startswith("I"):  # I;16 in any byte order; some Pillow versions open 16-bit images as I
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > _WHITE_16:
             raise Unreadable(

@@ -1,7 +1,7 @@
-"""The official Python batches of CIFAR are pickles. They are read here without unpickling: nothing in them is carried out.
+"""Read the official Python batches of CIFAR, which are pickles, without unpickling: no code in them is executed.
 
-The file is a program for a small machine; ``pickletools`` lists its instructions. Those that hold the pixels, the labels and
-the names of classes are constants and stand after their keys, so that the list alone is enough.
+A pickle is a program for a stack machine; ``pickletools`` lists its instructions. Pixels, labels and class names are
+constants that follow their keys, so the list of instructions is enough to read them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INTS = ("BININT1", "BININT", "BININT2", "INT", "LONG1")
 
 
 def _constants(data: bytes) -> Iterator[tuple[bytes, bytes | int]]:
-    """Each text and whole number, with the key that it stands after."""
+    """Yield (key, constant) for each string or integer constant, with the last key before it."""
     key = b""
     for operation, argument, _ in pickletools.genops(data):
         if isinstance(argument, (str, bytes)) and operation.name != "GLOBAL":
@@ -32,9 +32,15 @@ def _constants(data: bytes) -> Iterator[tuple[bytes, bytes | int]]:
 
 
 def python_batch(data: bytes, labelled: bytes = b"labels", classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """images_NHWC uint8 and labels_N uint8 of one batch, the labels those under the key ``labelled``.
+    """Return images_NHWC (uint8) and labels_N (uint8) of one batch.
 
-    Raises ValueError where the file is none, or damaged.
+    Args:
+        data: content of the file.
+        labelled: key of the labels.
+        classes: number of classes.
+
+    Raises:
+        ValueError: the file is not a CIFAR batch or is damaged.
     """
     pixels, labels = b"", list[int]()
     for key, value in _constants(data):
@@ -50,7 +56,7 @@ def python_batch(data: bytes, labelled: bytes = b"labels", classes: int = 10) ->
 
 
 def class_names(data: bytes, named: bytes) -> tuple[str, ...]:
-    """The names under the key ``named``. Raises ValueError where there are none."""
+    """Return the class names under the key ``named``. Raises ValueError if there are none."""
     names = [value for key, value in _constants(data) if key == named and isinstance(value, bytes)]
     if not names:
         raise ValueError(f"no {named.decode()} are in it")

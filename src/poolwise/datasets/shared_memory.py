@@ -1,4 +1,4 @@
-"""A data set in shared memory, which worker processes open without a copy."""
+"""A data set in shared memory, which worker processes open without copying it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from poolwise.errors import RequestError
 
 @dataclass(frozen=True)
 class SharedSource:
-    """A data set whose images lie in shared memory, or on disk where they are streamed; it can be sent to other processes.
+    """A data set with images in shared memory (or on disk if streamed), which can be sent to other processes.
 
     Attributes:
         source: the data set without its images.
-        train, test: images and labels of both sets, as tensors in shared memory; a Packed is passed on as it is.
+        train, test: (images, labels) as tensors in shared memory; streamed images remain a ``Packed``.
     """
 
     source: Source
@@ -34,7 +34,7 @@ class SharedSource:
 
         Args:
             source: the data set.
-            further_bytes: what else will lie in shared memory.
+            further_bytes: bytes of shared memory that are needed for other data.
 
         Raises:
             RequestError: shared memory is too small.
@@ -45,7 +45,7 @@ class SharedSource:
         return cls(replace(source, train=empty, test=empty), _share(source.train), _share(source.test))
 
     def open(self) -> Source:
-        """Return the data set, its images opened from shared memory."""
+        """Return the data set with its images in shared memory, without copying them."""
         return replace(self.source, train=_open(*self.train), test=_open(*self.test))
 
 
@@ -62,7 +62,7 @@ def _open(images: Any, labels: torch.Tensor) -> ImageSet:
 
 
 def _check_free_space(needed: int) -> None:
-    """Raise RequestError if the system's shared memory, which is small in many containers, has no room for the images."""
+    """Raise RequestError if /dev/shm, which is small in many containers, has less than ``needed`` bytes free."""
     if not os.path.isdir("/dev/shm"):
         return
     free = shutil.disk_usage("/dev/shm").free

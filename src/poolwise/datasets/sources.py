@@ -1,6 +1,6 @@
-"""A data set in memory or on disk: images_NHWC uint8 and labels_N int64 of both parts, with a fingerprint.
+"""A data set in memory or on disk: images_NHWC (uint8) and labels_N (int64) of both sets, with a fingerprint.
 
-``images.loading`` makes one from its name.
+``datasets.loading`` loads one by its name.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 from poolwise.datasets.packed import Packed, pieces
 
-HELD_OUT = 0.2  # of the images are the test set where a data set has none of its own
+HELD_OUT = 0.2  # fraction of the images that is held out if a data set has no test set
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images_NHWC uint8, in memory or on disk, and labels_N int64 of the same length."""
+    """images_NHWC (uint8), in memory or on disk, and labels_N (int64) of the same length."""
 
     images: np.ndarray | Packed
     labels: np.ndarray
@@ -33,21 +33,20 @@ class ImageSet:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of memory that the images take."""
+        """Bytes of memory that the images occupy; 0 if they are on disk."""
         return 0 if isinstance(self.images, Packed) else self.images.nbytes
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set. The test set is for stand-alone evaluation alone; no search ever sees it.
+    """A data set. The test set is used only for stand-alone evaluation, never in a search.
 
     Attributes:
         flip: whether a mirrored image keeps its class.
-        note: how the test set came about, where that is not a given, and what was left out.
-        scoring: indices of the training images that the data set itself sets apart for scoring, sorted (None: half of
-            them are drawn).
-        skipped: names of files that could not be read and were left out.
-        augment: a torchvision v2 transform, or another callable on one uint8 image_CHW, that takes the place of
+        note: how the test set was chosen, if the data set does not define it, and which images were skipped.
+        scoring: sorted indices of training images that the data set reserves for scoring (None: half are drawn).
+        skipped: names of unreadable files that were skipped.
+        augment: a torchvision v2 transform, or another callable on one uint8 image_CHW, that replaces
             ``Config.augment``.
     """
 
@@ -67,11 +66,11 @@ class Source:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of images that are read from disk while a run goes on."""
+        """Bytes of images that are read from disk during a run."""
         return sum(part.images.nbytes - part.held_bytes for part in (self.train, self.test))
 
     def fingerprint(self) -> str:
-        """SHA-256 over images and labels of both sets: two runs with the same value saw the same data."""
+        """Return a SHA-256 of images, labels and scoring indices: equal values mean that two runs used equal data."""
         digest = hashlib.sha256()
         for part in (self.train, self.test):
             digest.update(repr(part.images.shape).encode())

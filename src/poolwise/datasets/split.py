@@ -1,4 +1,4 @@
-"""Seeded, stratified, disjoint splits. Everything is an array of indices_N (int64, sorted)."""
+"""Seeded, stratified, disjoint splits, as arrays of indices (int64)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from poolwise.errors import RequestError
 def stratified_halves(
     labels_N: np.ndarray, share: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split into a part of ``share`` (0 to 1) and the rest, class by class.
+    """Split the images, class by class, into a part of ``share`` (0 to 1) and the rest; return sorted indices of both.
 
-    Every class has at least one image in both, and is within one image of its share: what rounding leaves goes on to the next
-    class, what the least of one image takes does not.
+    Every class has at least one image in each part, and is within one image of its share: the rounding error is carried
+    to the next class, but not what the minimum of one image adds. Raises RequestError if a class has one image.
     """
     first, second = [], []
     carried = 0.0
@@ -32,10 +32,10 @@ def stratified_halves(
 
 
 def mixed(labels_N: np.ndarray, indices: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """``indices`` in an order in which a batch holds all classes: as they are, or shuffled where classes come one by one.
+    """Return ``indices`` unchanged or, if they are grouped by class, shuffled, so that a batch contains all classes.
 
-    Folders are listed class by class, and BatchNorm with batch statistics is blind to a class that fills a batch. Shuffled
-    where neighbours are of one class more often than chance has it, by three standard deviations.
+    Folders are listed class by class, and batch statistics are misleading for a batch of a single class. Indices are
+    shuffled if neighbors share a class more often than expected by chance, by over three standard deviations.
     """
     labels = labels_N[indices]
     pairs = max(len(labels) - 1, 1)
@@ -47,7 +47,7 @@ def mixed(labels_N: np.ndarray, indices: np.ndarray, generator: np.random.Genera
 
 
 def check_counts(labels_N: np.ndarray, classes: Sequence[str], least: int) -> None:
-    """RequestError where a class has fewer than ``least`` images, which its splits need."""
+    """Raise RequestError if a class has fewer than ``least`` images, the minimum for its splits."""
     for label, count in enumerate(np.bincount(labels_N, minlength=len(classes))):
         if count < least:
             raise RequestError(
@@ -56,7 +56,10 @@ def check_counts(labels_N: np.ndarray, classes: Sequence[str], least: int) -> No
 
 
 def stratified_subset(labels_N: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """``count`` indices with the class shares of the whole. Raises RequestError where that leaves a class under two."""
+    """Draw ``count`` sorted indices with the class shares of all images, at least two per class.
+
+    Raises RequestError if ``count`` is too small for two images per class or exceeds the number of images.
+    """
     classes, sizes = np.unique(labels_N, return_counts=True)
     if not 2 * len(classes) <= count <= len(labels_N):
         raise RequestError(
@@ -64,7 +67,7 @@ def stratified_subset(labels_N: np.ndarray, count: int, generator: np.random.Gen
         )
     exact = sizes * (count / len(labels_N))
     wanted = np.maximum(np.floor(exact).astype(int), 2)
-    while wanted.sum() != count:  # largest remainder first; classes at their least are never taken from
+    while wanted.sum() != count:  # largest remainder first; no class drops below two
         step = 1 if wanted.sum() < count else -1
         room = (wanted < sizes) if step > 0 else (wanted > 2)
         wanted[np.argmax(np.where(room, step * (exact - wanted), -np.inf))] += step

@@ -1,4 +1,4 @@
-"""Which images a folder of classes holds: nothing is opened, and no link leads out of it unless that is asked for."""
+"""List the images of a folder of classes. No file is opened, and no link out of the folder is followed by default."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from poolwise.errors import RequestError
 
 @dataclass
 class Listing:
-    """Files of a data set and what is known of each; no pixel is read yet.
+    """The files of a data set with their labels and parts, before any pixels are read.
 
     Attributes:
         root: folder that names are relative to.
-        names: of files, in the order of the data set.
-        labels_N, parts_N: class, and part (``train``, ``val`` or ``test``) of each.
-        links: links that were not followed.
+        names: file names, in the order of the data set.
+        labels, labels_N: class of each file.
+        parts, parts_N: part of each file: ``train``, ``val`` or ``test``.
+        links: number of links that were not followed.
     """
 
     root: Path
@@ -43,9 +44,9 @@ class Listing:
 
 
 class Walker:
-    """Lists folders below ``root``. Hidden files and folders are passed over.
+    """Lists folders below ``root``, skipping hidden files and folders.
 
-    Without ``follow`` a link is used only where it is to a file, or is itself a class, and ends within ``root``.
+    Without ``follow``, a link is followed only if its target is within ``root`` and it is a file or a class folder.
     """
 
     def __init__(self, root: Path, follow: bool):
@@ -54,12 +55,12 @@ class Walker:
         self.passed_over: set[str] = set()  # links
 
     def folders(self, path: Path) -> list[str]:
-        """Names of the folders directly in ``path``, sorted."""
+        """Return the sorted names of the folders directly in ``path``."""
         with os.scandir(path) as entries:
             return sorted(e.name for e in entries if e.name[0] != "." and e.is_dir() and self._allowed(e))
 
     def images(self, path: Path) -> list[str]:
-        """Names, relative to the root, of all images below ``path``, sorted by folder and name."""
+        """Return the names, relative to ``root``, of all images below ``path``, sorted by folder and name."""
         inside = os.path.realpath(path)
         return sorted(self._below(path, [inside]), key=lambda name: name.split(os.sep))
 
@@ -71,7 +72,7 @@ class Walker:
                 real = os.path.realpath(entry.path)
                 if entry.is_symlink() and not self.follow:
                     self.passed_over.add(entry.path)
-                elif real not in above:  # a link back up would never end
+                elif real not in above:  # a link to a parent folder would recurse forever
                     yield from self._below(Path(entry.path), [*above, real])
             elif os.path.splitext(entry.name)[1].lower() in ENDINGS and entry.is_file() and self._allowed(entry):
                 yield os.path.relpath(entry.path, self.root)
@@ -86,12 +87,12 @@ class Walker:
 
 
 def shown(name: str) -> str:
-    """A file name as valid text: bytes that are not UTF-8 are spelt out."""
+    """Return a file name as valid text: bytes that are not UTF-8 are escaped with backslashes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def listed(walker: Walker, folders: dict[str, Path], classes: tuple[str, ...]) -> Listing:
-    """All images of ``folders``, one folder a part. RequestError where a class of a part is empty."""
+    """List all images of ``folders`` (part -> folder). Raises RequestError if a class of a part has no images."""
     found = Listing(walker.root)
     for part, folder in folders.items():
         there, empty = set(walker.folders(folder)), []
@@ -113,6 +114,6 @@ def listed(walker: Walker, folders: dict[str, Path], classes: tuple[str, ...]) -
 
 
 def not_followed(walker: Walker) -> str:
-    """What to say of links, where there are any."""
+    """Return a phrase for messages on links that were not followed; empty if there are none."""
     count = len(walker.passed_over)
     return f"; links that were not followed: {count} (--follow-links follows them)" if count else ""

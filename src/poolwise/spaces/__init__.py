@@ -1,7 +1,7 @@
-"""Pooling configurations and the spaces of them. No torch in this room.
+"""Pooling configurations and the spaces that contain them. This package does not import torch.
 
 A configuration is written by stage lengths: 5-3-2 is five layers at full resolution, three at half, two at a quarter.
-A space is never held in memory: members are counted, ranked and unranked by binomial coefficients.
+A space is never enumerated in memory: members are counted, ranked and unranked with binomial coefficients.
 """
 
 from poolwise.spaces.pooling import Pooling
@@ -9,7 +9,7 @@ from poolwise.spaces.space import PoolingSpace, positions, uniform_below
 from poolwise.spaces.subspace import Subspace, subset
 from poolwise.spaces.union import UnionSpace, read, space_of
 
-LISTED = 20_000  # configurations of a space that is gone through; of larger ones what is drawn, or asked for
+LISTED = 20_000  # largest space that is enumerated; of a larger one, only sampled or requested configurations are used
 
 __all__ = [
     "LISTED",

@@ -16,8 +16,8 @@ _MAX_TEXT = 4096
 class Pooling:
     """Where a network halves its resolution: the number of layers at each resolution, first to last.
 
-    The first and last stage hold at least one layer; a stage of 0 layers between them means that two poolings share
-    a slot. Iterating, ``len`` and indexing see the stages.
+    The first and last stages have at least one layer. A stage of 0 layers between them means that two poolings share
+    a slot. Iteration, ``len`` and indexing operate on the stages.
     """
 
     stages: tuple[int, ...]
@@ -33,7 +33,7 @@ class Pooling:
 
     @classmethod
     def parse(cls, text: str) -> Pooling:
-        """Read ``5-3-2`` or ``[5,3,2]`` (spaces allowed). Raises RequestError for anything else."""
+        """Parse ``5-3-2`` or ``[5,3,2]`` (spaces allowed). Raises RequestError for anything else."""
         inner = text.strip()
         bracketed = inner.startswith("[") and inner.endswith("]")
         pattern = r"\s*\d{1,9}(\s*,\s*\d{1,9})*\s*" if bracketed else r"\d{1,9}(-\d{1,9})*"
@@ -44,27 +44,27 @@ class Pooling:
 
     @classmethod
     def from_positions(cls, positions: Sequence[int], layers: int) -> Pooling:
-        """The configuration of ``layers`` layers that pools before each layer in ``positions`` (0-based, sorted)."""
+        """Return the configuration with a pooling before each layer in ``positions`` (0-based, sorted)."""
         edges = [0, *positions, layers]
         return cls(tuple(b - a for a, b in pairwise(edges)))
 
     @property
     def layers(self) -> int:
-        """How many layers the configuration speaks about."""
+        """Number of layers of the network."""
         return sum(self.stages)
 
     @property
     def poolings(self) -> int:
-        """How many downsamplings it holds."""
+        """Number of downsamplings."""
         return len(self.stages) - 1
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Index (0-based) of the layer that each downsampling stands before, in order."""
+        """Index (0-based) of the layer after each downsampling, in order."""
         return tuple(accumulate(self.stages[:-1]))
 
     def depths(self) -> list[int]:
-        """Number of downsamplings passed when each layer runs, one entry a layer."""
+        """Return the number of downsamplings before each layer, one entry per layer."""
         return [depth for depth, length in enumerate(self.stages) for _ in range(length)]
 
     def __str__(self) -> str:
@@ -81,6 +81,6 @@ class Pooling:
 
 
 def short(value: object) -> str:
-    """For a message: what was given, cut where it is long."""
+    """Return the repr of a value for an error message, truncated to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""Every placement of one number of downsamplings, in closed form."""
+"""The space of all placements of a fixed number of downsamplings, in closed form."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PoolingSpace:
-    """Every way to place ``poolings`` downsamplings before layers 1 .. ``layers`` - 1 (the first layer never has one).
+    """All placements of ``poolings`` downsamplings before layers 1 .. ``layers`` - 1 (never before the first layer).
 
     Args:
-        layers: ordered layers of the network.
+        layers: number of layers of the network.
         poolings: number of 2x downsamplings.
-        min_stage: smallest number of layers at one resolution.
-        shared_slots: allow two or more poolings on one slot (then stages between first and last may hold 0 layers).
+        min_stage: minimum number of layers at each resolution.
+        shared_slots: allow two or more poolings in one slot (then stages between first and last may have 0 layers).
 
-    Members are ordered by their stages, 1-1-8 first. ``len``, ``index`` and ``space[i]`` are closed form, so a space
-    of 10^6 members and more costs nothing until it is iterated.
+    Members are sorted by their stages, 1-1-8 first. ``len``, ``index`` and ``space[i]`` use closed forms, so a space
+    of 10^6 or more members costs nothing until it is iterated.
     """
 
     layers: int
@@ -58,17 +58,17 @@ class PoolingSpace:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Numbers of downsamplings that members have; ``poolings`` is the greatest of them."""
+        """Numbers of downsamplings that occur among the members; ``poolings`` is the largest."""
         return (self.poolings,)
 
     @property
     def whole(self) -> PoolingSpace:
-        """The space itself; of a part of a space, the space that it is a part of."""
+        """The full space: the space itself or, for a subspace, the space that it was taken from."""
         return self
 
     @property
     def size(self) -> int:
-        """Number of members, also where it exceeds what ``len`` can return."""
+        """Number of members, which may be larger than ``len`` can return."""
         return comb(self._free + self.poolings, self.poolings)
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class PoolingSpace:
         if not -self.size <= i < self.size:
             raise IndexError(f"index {i} is outside a space of {self.size} configurations")
         rest, free, stages = i % self.size, self._free, []
-        for later in range(self.poolings, 0, -1):  # stages still to come after this one
+        for later in range(self.poolings, 0, -1):  # number of stages after this one
             extra = 0
             while rest >= (count := comb(free - extra + later - 1, later - 1)):
                 rest -= count
@@ -99,14 +99,14 @@ class PoolingSpace:
         return Pooling(tuple(extra + least for extra, least in zip([*stages, free], self._least, strict=True)))
 
     def index(self, pooling: Pooling | str) -> int:
-        """Place of a member in the order of the space. Raises RequestError where it is not a member."""
+        """Return the index of a member in the order of the space. Raises RequestError if it is not a member."""
         return self.below(self.check(pooling).stages)
 
     def below(self, stages: Sequence[int]) -> int:
-        """How many members come before a configuration, a member or not, or before all that begin so, by their stages."""
+        """Return how many members sort before ``stages``, which may be a prefix or the stages of a non-member."""
         free, total = self._free, 0
         for later, least, stage in zip(range(self.poolings, 0, -1), self._least, stages, strict=False):
-            # members whose stage is shorter: a sum of binomials in closed form (hockey stick)
+            # members with a shorter stage here: a sum of binomials in closed form (hockey-stick identity)
             extra = min(stage - least, free + 1)
             if extra < 0:
                 break
@@ -117,9 +117,9 @@ class PoolingSpace:
         return total
 
     def completions(self, begun: Sequence[int]) -> int:
-        """How many members have ``begun`` as their first stages, in closed form.
+        """Return how many members have the stages ``begun`` as a prefix, in closed form.
 
-        They follow each other in the order of the space, the first at ``below(begun)``.
+        These members are contiguous in the order of the space; the first is at index ``below(begun)``.
         """
         later = self.poolings + 1 - len(begun)
         if later < 0 or any(stage < least for stage, least in zip(begun, self._least, strict=False)):
@@ -130,11 +130,11 @@ class PoolingSpace:
         return comb(free + later - 1, later - 1) if free >= 0 else 0
 
     def parse(self, text: str) -> Pooling:
-        """Read ``5-3-2`` or ``[5,3,2]`` and check that it is a member."""
+        """Parse ``5-3-2`` or ``[5,3,2]`` and check that it is a member. Raises RequestError otherwise."""
         return self.check(Pooling.parse(text))
 
     def check(self, pooling: Pooling | str) -> Pooling:
-        """The same configuration if it is a member; RequestError otherwise."""
+        """Return the configuration if it is a member. Raises RequestError otherwise."""
         if isinstance(pooling, str):
             pooling = Pooling.parse(pooling)
         if pooling not in self:
@@ -146,11 +146,11 @@ class PoolingSpace:
         return pooling
 
     def neighbours(self, pooling: Pooling | str) -> list[Pooling]:
-        """Members reached by moving one pooling by one layer, in the order of the space."""
+        """Return the members that differ by moving one pooling by one layer, in the order of the space."""
         return sorted(other for other in self._around(self.check(pooling)) if other in self)
 
     def _around(self, pooling: Pooling) -> Iterator[Pooling]:
-        """Configurations next to one, members or not."""
+        """Yield the neighboring configurations, whether or not they are members."""
         for i in range(pooling.poolings):
             for step in (-1, 1):
                 stages = list(pooling.stages)
@@ -160,10 +160,10 @@ class PoolingSpace:
                     yield Pooling(tuple(stages))
 
     def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
-        """Lengths that the next stage may have in a member whose first stages are ``begun``, fewer than all.
+        """Return the possible lengths of the next stage of members that have the stages ``begun`` as a proper prefix.
 
-        The space as a tree: a path of lengths from ``()`` down ends at one member, where they add up to ``layers``, and
-        every member has one path.
+        This describes the space as a tree with root ``()``: every path whose lengths sum to ``layers`` is one member,
+        and every member is one path.
         """
         least, later = self._least, len(begun)
         used = sum(stage - own for stage, own in zip(begun, least, strict=False))
@@ -171,7 +171,7 @@ class PoolingSpace:
         return range(least[later] + (free if later == self.poolings else 0), least[later] + free + 1)
 
     def depths_at(self, layer: int) -> list[int]:
-        """Numbers of downsamplings that members may have passed when ``layer`` runs, those before it included."""
+        """Return the possible numbers of downsamplings before ``layer``, including those directly before it."""
         least = self._least
         return [
             depth
@@ -180,11 +180,11 @@ class PoolingSpace:
         ]
 
     def sample(self, generator: np.random.Generator, n: int = 1) -> list[Pooling]:
-        """``n`` independent uniform draws (with replacement), without enumerating the space."""
+        """Draw ``n`` members uniformly and independently (with replacement), without enumerating the space."""
         return [self[uniform_below(generator, self.size)] for _ in range(n)]
 
     def to_json(self) -> dict[str, Any]:
-        """The space as plain values; ``space.read`` makes the same space of them."""
+        """Return the space as JSON-compatible values; ``spaces.read`` is the inverse."""
         return {
             "layers": self.layers,
             "poolings": self.poolings,
@@ -194,10 +194,10 @@ class PoolingSpace:
 
 
 def positions(poolings: Iterable[Pooling]) -> list[tuple[int, ...]]:
-    """Positions of each, all of one length, for distances in layers.
+    """Return the pooling positions of each configuration, padded to equal length, for distances in layers.
 
-    What one has fewer poolings than another stands behind its last layer. So two configurations are apart, summed over
-    positions, by what their numbers of downsamplings passed differ, summed over layers: 5-4-1 is next to 5-5.
+    A configuration with fewer poolings is padded with poolings after its last layer. The L1 distance of two position
+    vectors then equals the difference in downsamplings passed, summed over layers: 5-4-1 has distance 1 from 5-5.
     """
     told = list(poolings)
     most = max((pooling.poolings for pooling in told), default=0)
@@ -205,7 +205,7 @@ def positions(poolings: Iterable[Pooling]) -> list[tuple[int, ...]]:
 
 
 def uniform_below(generator: np.random.Generator, bound: int) -> int:
-    """A uniform whole number in [0, bound), for bounds of any size."""
+    """Draw an integer uniformly from [0, bound); ``bound`` may exceed 64 bits."""
     if bound < 2**63:
         return int(generator.integers(bound))
     bits = bound.bit_length()

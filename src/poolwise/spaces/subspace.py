@@ -1,4 +1,4 @@
-"""Some members of a space: what limits leave, what is drawn of a large one, what the user names."""
+"""A subset of a space: configurations that satisfy constraints, are sampled, or are named by the user."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subspace(PoolingSpace):
-    """Some members of a space, in its order; made by ``of``.
+    """A subset of a space, in the order of that space; constructed by ``of``.
 
     Args:
-        members: at least one, each once, in any order. RequestError for what is not in the space.
-        part_of: the whole.
+        members: at least one configuration, without duplicates, in any order.
+        part_of: the full space.
+
+    Raises:
+        RequestError: there are no members, a member is not in the space, or a member occurs twice.
     """
 
     members: tuple[Pooling, ...] = ()
@@ -38,15 +41,15 @@ class Subspace(PoolingSpace):
 
     @classmethod
     def of(cls, space: PoolingSpace, members: Iterable[Pooling | str]) -> Subspace:
-        """The members of ``space`` that are named."""
+        """Return the subspace of ``space`` with the given members."""
         chosen = tuple(Pooling.parse(p) if isinstance(p, str) else p for p in members)
         return cls(space.layers, space.poolings, space.min_stage, space.shared_slots, chosen, space.whole)
 
-    _places: ClassVar[dict[Pooling, int]]  # set for each object
+    _places: ClassVar[dict[Pooling, int]]  # set per instance; ClassVar keeps it out of the dataclass fields
 
     @property
     def whole(self) -> PoolingSpace:
-        if self.part_of is not None:  # not its truth, which asks for its length: large spaces have none
+        if self.part_of is not None:  # truth testing would call len(), which fails for very large spaces
             return self.part_of
         return PoolingSpace(self.layers, self.poolings, self.min_stage, self.shared_slots)
 
@@ -102,7 +105,10 @@ class Subspace(PoolingSpace):
 def subset(
     space: PoolingSpace, count: int, generator: np.random.Generator, kept: Iterable[Pooling] = ()
 ) -> PoolingSpace:
-    """A uniform draw of ``count`` members without replacement, those ``kept`` among them; all where there are no more."""
+    """Draw ``count`` members uniformly without replacement, always including ``kept``.
+
+    Returns the space itself if it has no more than ``count`` members.
+    """
     if space.size <= count:
         return space
     places = {space.index(pooling) for pooling in kept}

@@ -1,4 +1,4 @@
-"""Placements of several numbers of downsamplings, as one space in closed form."""
+"""The union of spaces with different numbers of downsamplings, as one space in closed form."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from poolwise.spaces.subspace import Subspace
 
 @dataclass(frozen=True)
 class UnionSpace(PoolingSpace):
-    """The members of several spaces of one number of layers; made by ``space_of``.
+    """The union of several spaces with the same number of layers; constructed by ``space_of``.
 
     Args:
-        poolings: the greatest number of downsamplings of any.
-        parts: spaces, each of another number of downsamplings, the fewest first.
+        poolings: the largest number of downsamplings of any part.
+        parts: spaces with distinct numbers of downsamplings, in ascending order.
 
-    Members are ordered by their stages, whatever their number: 1-1-8, then 1-9, then 2-1-7. Stages add up to the same
-    number, so none begins with another, and place and member follow from counting in each part.
+    Members are sorted by their stages regardless of how many there are: 1-1-8, then 1-9, then 2-1-7. All stages have
+    the same sum, so no member is a prefix of another, and indices follow from counting in each part.
     """
 
     parts: tuple[PoolingSpace, ...] = ()
@@ -73,8 +73,11 @@ class UnionSpace(PoolingSpace):
         return pooling
 
     def neighbours(self, pooling: Pooling | str) -> list[Pooling]:
-        """Members reached by moving one pooling by one layer, or, to the next number of poolings, by giving up the last
-        ones where they stand as late as they can, or adding such ones."""
+        """Return the members that differ by moving one pooling by one layer.
+
+        Neighbors with the next smaller or larger number of poolings differ by the last poolings, at the latest
+        possible positions: these are removed or added.
+        """
         return super().neighbours(pooling)
 
     def _around(self, pooling: Pooling) -> Iterator[Pooling]:
@@ -92,7 +95,7 @@ class UnionSpace(PoolingSpace):
                 yield Pooling((*pooling.stages[:-1], last, *tail))
 
     def _latest(self, count: int) -> tuple[int, ...]:
-        """The stages behind ``count`` poolings that stand as late as they can."""
+        """Return the stages after each of ``count`` poolings that are placed as late as possible."""
         return (*[0 if self.shared_slots else self.min_stage] * (count - 1), self.min_stage)
 
     def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
@@ -115,10 +118,15 @@ def space_of(
     shared_slots: bool = False,
     also: Iterable[Pooling | str] = (),
 ) -> PoolingSpace:
-    """All placements of so many downsamplings, of one number or several, and of other numbers those named in ``also``.
+    """Return the space of all placements of the given numbers of downsamplings.
 
-    Raises RequestError where the layers do not suffice for a number, or ``also`` holds what is not among the placements
-    of its number.
+    Args:
+        layers, min_stage, shared_slots: as for ``PoolingSpace``.
+        counts: numbers of downsamplings.
+        also: single configurations to add, with numbers of downsamplings outside ``counts``.
+
+    Raises:
+        RequestError: there are too few layers for a number, or a configuration in ``also`` violates the constraints.
     """
     parts = {count: PoolingSpace(layers, count, min_stage, shared_slots) for count in sorted(set(counts))}
     if not parts:
@@ -134,7 +142,12 @@ def space_of(
 
 
 def read(value: Mapping[str, Any]) -> PoolingSpace:
-    """The space whose ``to_json`` this is. Raises KeyError or TypeError for anything else, RequestError for no space."""
+    """Return the space that ``to_json`` described.
+
+    Raises:
+        KeyError, TypeError: fields are missing, unknown or of the wrong type.
+        RequestError: the fields do not describe a valid space.
+    """
     own = dict(value)
     members, also, poolings = own.pop("members", None), own.pop("also", ()), own.pop("poolings")
     counts = [poolings] if isinstance(poolings, int) else poolings

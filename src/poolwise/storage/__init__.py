@@ -1,8 +1,8 @@
-"""The run folder: what was asked, what happened, what came out. Every write is atomic; nothing is ever unpickled.
+"""The run folder: request, progress and results of a run. Every write is atomic; nothing is ever unpickled.
 
 ``run.json`` request and environment · ``manifest.json`` SHA-256 of every file · ``events.jsonl`` progress · ``checkpoints/``
 safetensors · ``short.sqlite`` · ``ranking.json`` · ``trials.sqlite`` · ``retrain.json`` · ``figures/`` · ``report.html`` ·
-``spare/`` a copy of every JSON file, and the search's checkpoint before the last.
+``spare/`` a copy of every JSON file, and the search's previous checkpoint.
 """
 
 from poolwise.storage.environment import cache_folder, changes, command_line, environment

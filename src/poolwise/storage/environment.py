@@ -1,4 +1,4 @@
-"""Where and by what a result was made."""
+"""The hardware, versions and command that produced a result."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """Where data and calibrations are cached: ``POOLWISE_CACHE``, or the user's cache folder."""
+    """Return the folder that caches data and calibrations: ``POOLWISE_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("POOLWISE_CACHE") or platformdirs.user_cache_dir("poolwise"))
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware that a result depends on."""
+    """Return the versions and hardware that a result depends on."""
     import torch
 
     versions = {name: metadata.version(name) for name in ("poolwise", "torch", "torchvision", "numpy")}
@@ -38,7 +38,10 @@ def environment() -> dict[str, Any]:
 
 
 def changes(request: dict[str, Any]) -> list[str]:
-    """What is no longer as it was when a request was made, of all that the last bits of a result depend on."""
+    """Return one line per version or hardware property that differs from those recorded in a request.
+
+    Only properties that can change the exact bits of a result are compared.
+    """
     now, told = environment(), []
     for group in ("hardware", "versions"):
         before = request.get(group, {})
@@ -51,7 +54,7 @@ def changes(request: dict[str, Any]) -> list[str]:
 
 
 def _processor() -> str:
-    """Model and widest vector unit where the system tells, so that two machines can be told apart."""
+    """Return CPU model, CPU count and, where the system lists them, vector instruction sets, to tell machines apart."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -63,5 +66,5 @@ def _processor() -> str:
 
 
 def command_line() -> str:
-    """The command as it was typed."""
+    """Return the command line of this process, shell-quoted."""
     return shlex.join(["poolwise", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""``events.jsonl``: one JSON object a line, each with a check sum, after a first line that says the format."""
+"""``events.jsonl``: one JSON object per line, each with a checksum. The first line holds the format number."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from poolwise.sanitize import JSON_BYTES, parse_json, read_bytes
 from poolwise.storage.files import FORMAT, check_format, replace_file, sync_folder, writing
 
 NAME = "events.jsonl"
-_LOG = "log"  # kind of the first line
+_LOG = "log"  # the event kind of the first line
 
 
 class Events:
-    """The events of one run folder."""
+    """The event log of one run folder."""
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / NAME
@@ -30,29 +30,32 @@ class Events:
             file.write(_line(event))
 
     def sync(self) -> None:
-        """Make what was logged last."""
+        """Flush the logged events to disk (fsync)."""
         if self.path.exists():
             with writing(self.path, self.folder), self.path.open("rb") as file:
                 os.fsync(file.fileno())
                 sync_folder(self.folder)
 
     def of(self, kind: str, checked: bool) -> list[dict[str, Any]]:
-        """Sound events of one kind in order. ``checked``: without a check sum a line is not sound."""
+        """Return the valid events of one kind in order. With ``checked``, a line without a checksum is invalid."""
         return [event for event in self._sound(checked) if event.get("event") == kind]
 
     def forget(self, kind: str, from_step: int) -> None:
-        """Drop events of one kind from a step on."""
+        """Drop events of one kind whose step is at least ``from_step``."""
         if self.path.exists():
             kept = [e for e in self._sound(False) if e.get("event") != kind or e["step"] < from_step]
             self._write(kept)
 
     def adopt(self) -> None:
-        """Give every line of an earlier version its check sum."""
+        """Add checksums to a log that was written by a version without them."""
         if self.path.exists():
             self._write(self._sound(False))
 
     def mend(self, checked: bool) -> list[tuple[int, str]]:
-        """Take out lines that are not sound; how many and of which file, except for a last one that a kill cut off."""
+        """Remove invalid lines.
+
+        Returns at most one pair: the number of removed lines, without an incomplete last line, and the file's path.
+        """
         lines = self._lines()
         sound = self._sound(checked)
         if len(sound) == len([line for line in lines if line]):
@@ -90,7 +93,7 @@ def _check(event: dict[str, Any]) -> int:
 
 
 def _event(line: bytes, checked: bool) -> dict[str, Any] | None:
-    """The event of a line, or None where it is damaged."""
+    """Return the event of a line, or None if the line is damaged."""
     try:
         event = parse_json(line, NAME)
     except RequestError:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and one process at a time in a folder."""
+"""Atomic file writes, and a lock that gives one process exclusive use of a folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from poolwise.sanitize import JSON_BYTES, json_text, parse_json, read_bytes, vis
 from poolwise.storage.schemas import FILES, validate
 
 FORMAT = 1
-PART = ".part"  # ends the name of a file that is still being written
+PART = ".part"  # suffix of temporary files
 
 
 @contextlib.contextmanager
 def writing(path: Path, run: Path | None = None) -> Iterator[None]:
-    """Turns a failing write into one clear line; ``run`` is the run folder that the file belongs to."""
+    """Convert an OSError inside the context to a RunFailure with a one-line message.
+
+    Args:
+        path: the file that is written.
+        run: the run folder that it belongs to, if any.
+    """
     try:
         yield
-    except Timeout:  # of a lock, told of where it was asked for
+    except Timeout:  # an OSError too, but the code that requests the lock handles it
         raise
     except OSError as error:
         folder, again = run or path.parent, "the same command again"
@@ -41,7 +46,7 @@ def writing(path: Path, run: Path | None = None) -> Iterator[None]:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder last, where the system can: a rename alone may be forgotten when power fails."""
+    """Fsync a folder (POSIX only): without it, a rename may be lost on power failure."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -52,7 +57,7 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """A folder and those above it, lasting."""
+    """Create a folder and its missing parents, and fsync their entries."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for one in missing:
@@ -60,7 +65,7 @@ def make_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, payload: bytes, *, sync: bool = True) -> None:
-    """Write all or nothing: temporary file beside the target, fsync, rename, fsync of the folder. Raises OSError."""
+    """Write a file atomically: temporary file in its folder, fsync, rename, fsync of the folder. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -79,14 +84,14 @@ def replace_file(path: Path, payload: bytes, *, sync: bool = True) -> None:
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write all or nothing, lasting. Raises RunFailure (disk full, no permission)."""
+    """Write a file atomically and durably, creating its folder. Raises RunFailure (disk full, no permission)."""
     with writing(path):
         make_folder(path.parent)
         replace_file(path, data.encode() if isinstance(data, str) else data)
 
 
 def check_format(value: Any, what: object) -> None:
-    """RequestError where a file's format number is not one that this version knows."""
+    """Raise RequestError if this version does not support a file's format number."""
     if value == FORMAT and not isinstance(value, bool):
         return
     newer = isinstance(value, int) and value > FORMAT
@@ -95,7 +100,7 @@ def check_format(value: Any, what: object) -> None:
 
 
 def parse_file(data: bytes, path: Path) -> dict[str, Any]:
-    """A JSON object with a format number that this version knows, bounded. Raises RequestError for anything else."""
+    """Parse a JSON object of bounded size with a supported format number. Raises RequestError for anything else."""
     value = parse_json(data, str(path))
     what = visible(str(path))
     check_format(value.get("format") if isinstance(value, dict) else None, what)
@@ -103,7 +108,7 @@ def parse_file(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object with a format number that this version knows, bounded. Raises RequestError for anything else."""
+    """Read a JSON file as ``parse_file`` does. Raises RequestError if it is invalid or does not exist."""
     try:
         return parse_file(read_bytes(path, JSON_BYTES), path)
     except FileNotFoundError:
@@ -111,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file if the schema of its name accepts it. Raises RequestError otherwise.
+    """Return ``value`` if the schema for the file's name accepts it. Raises RequestError otherwise.
 
     A file whose name has no schema is accepted.
     """
@@ -121,18 +126,22 @@ def checked(value: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def read_checked(path: Path) -> dict[str, Any]:
-    """Read a JSON file and validate it by the schema of its name. Raises RequestError as ``read_json`` and ``checked``."""
+    """Read a JSON file and validate it by the schema for its name. Raises RequestError if it is missing or invalid."""
     return checked(read_json(path), path)
 
 
 def to_json(value: dict[str, Any]) -> bytes:
-    """A JSON file's content."""
+    """Encode a value as the content of a JSON file."""
     return (json_text(value) + "\n").encode()
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """No other process works on a folder. RequestError, naming the other, where one does; one that died holds nothing."""
+    """Hold an exclusive lock on a folder. The operating system releases the lock of a process that dies.
+
+    Raises:
+        RequestError: another process holds the lock; the message names that process.
+    """
     lock, holder = FileLock(folder / "run.lock"), folder / "holder.json"
     try:
         with writing(folder / "run.lock", folder):

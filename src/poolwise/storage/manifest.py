@@ -1,7 +1,7 @@
-"""``manifest.json``: SHA-256 and size of every file of a run, so that what is damaged, swapped or missing is noticed.
+"""``manifest.json``: SHA-256 and size of every file of a run, to detect damaged, swapped or missing files.
 
-It is written before the file that it speaks of and names what the file was as well as what it is to be, so that a run
-killed in between is sound either way.
+The manifest is updated before a file is written and lists both the old and the new content. A run that is killed in
+between is therefore valid either way.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from poolwise.storage.files import FORMAT, check_format, parse_file, replace_fil
 from poolwise.storage.schemas import ManifestFile, validate
 
 NAME = "manifest.json"
-_KEPT = 3  # contents of one name that are known: what is to be, what was, and once more where a kill came between
+_KEPT = 3  # accepted contents per file: the new one, the one before, and one more in case a write was killed
 
 
 class Print(NamedTuple):
-    """What tells one file's content from another's."""
+    """Fingerprint of a file's content."""
 
     sha256: str
     size: int
@@ -37,7 +37,7 @@ class Print(NamedTuple):
 
     @classmethod
     def of_file(cls, path: Path) -> Print | None:
-        """None where there is no such file, or it cannot be read."""
+        """Return the fingerprint of a file, or None if it does not exist or cannot be read."""
         digest, size = hashlib.sha256(), 0
         try:
             with path.open("rb") as file:
@@ -50,10 +50,10 @@ class Print(NamedTuple):
 
 
 class Manifest:
-    """The manifest of one run folder; every call reads the file, since worker processes write it as well.
+    """The manifest of one run folder. Every call reads the file, because worker processes write it too.
 
-    Attributes of what is read: ``run``, an identity that nothing else has, and ``files``, for each name the contents that
-    are sound, the newest first.
+    The file holds ``run``, a unique identifier of the run, and ``files``, which maps each file name to the
+    fingerprints of its valid contents, newest first.
     """
 
     def __init__(self, folder: Path):
@@ -64,11 +64,11 @@ class Manifest:
         return self.path.exists()
 
     def create(self, files: dict[str, Print], run: str | None = None) -> None:
-        """Begin a manifest with the files as they are."""
+        """Create the manifest from the fingerprints of the current files."""
         self._write(run or uuid.uuid4().hex, {name: [own] for name, own in files.items()})
 
     def read(self) -> tuple[str, dict[str, list[Print]]]:
-        """(run, files); ("", {}) where there is no manifest. RequestError where it is damaged."""
+        """Return (run, files), or ("", {}) if there is no manifest. Raises RequestError if it is damaged."""
         try:
             data = read_bytes(self.path, JSON_BYTES)
         except FileNotFoundError:
@@ -91,16 +91,16 @@ class Manifest:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict[str, list[Print]]]:
-        """The files, to be changed inside and written after, by one process at a time."""
+        """Yield the mutable ``files`` under an inter-process lock, and write them on exit."""
         with writing(self.path, self.folder):
-            self.folder.stat()  # the lock would make a folder that is gone anew
+            self.folder.stat()  # fails if the folder is gone; FileLock would create it again
         with writing(self.path, self.folder), FileLock(self.folder / "manifest.lock"):
             run, files = self.read()
             yield files
             self._write(run, files)
 
     def expect(self, contents: dict[str, Print]) -> None:
-        """Files are about to be written."""
+        """Add the fingerprints of contents that are about to be written."""
         with self.changing() as files:
             for name, content in contents.items():
                 known = [one for one in files.get(name, []) if one != content]

@@ -1,4 +1,4 @@
-"""One run on disk: what is read is checked against the manifest, what is written is listed in it first."""
+"""A run on disk. Every read is checked against the manifest; every write is listed in it first."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=FileSchema)
 
 REQUEST, SPARE = "run.json", "spare"
-# where these are removed, by hand perhaps, they are made again: what they are made of is kept, so that it takes no training
+# if these are deleted, for example by hand, they are rebuilt from stored trainings, without training again
 REMADE = ("refine.json", "retrain.json", "exhaustive.json")
-_DROP = "drop"  # in run.json: files that no longer say what is asked for, and must be gone before anything is done
+_DROP = "drop"  # field of run.json: outdated files that must be deleted before the run continues
 
 
 class RunFolder:
-    """One run on disk."""
+    """A run on disk: its request, JSON files, events, checkpoints and stand-alone trainings."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -48,20 +48,20 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, request: dict[str, Any]) -> RunFolder:
-        """Start a new run. RequestError where the folder holds another run or anything else."""
+        """Create the folder of a new run. Raises RequestError if it exists and is not empty."""
         cls.check_free(path)
         folder, payload = cls(path), to_json({"format": FORMAT, **request})
         with writing(path / REQUEST, path):
             make_folder(path)
-            # the request first: a folder that holds it alone is a run that can be gone on with
+            # write the request first: a folder that holds only the request is a run that can be resumed
             replace_file(path / REQUEST, payload)
         folder.adopt()
         return folder
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """RequestError where a new run cannot be started there."""
-        if os.path.exists(path / REQUEST):  # False also where no file can have such a name
+        """Raise RequestError if a new run cannot be created at ``path``."""
+        if os.path.exists(path / REQUEST):  # also False for a path that is not a valid file name
             raise RequestError(
                 f"{path} holds another run already: go on with it (poolwise resume {path}) or give another --out"
             )
@@ -70,23 +70,23 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An existing run. RequestError where there is none, or its request is damaged beyond its copy."""
+        """Open an existing run. Raises RequestError if there is none, or if its request and the copy are damaged."""
         if not os.path.isfile(path / REQUEST) and not os.path.isfile(
             path / SPARE / REQUEST
-        ):  # also: no such name can be
+        ):  # also False for a path that is not a valid file name
             raise RequestError(
                 f"{path} is not a run folder (it has no run.json): give the --out of an earlier search or run"
             )
         folder = cls(path)
         request = folder.request()
-        if "macs" not in request:  # stand-alone trials of a comparison say less
+        if "macs" not in request:  # stand-alone trainings of a comparison have fewer fields
             validate(TrainingRequest, request, f"{path / REQUEST}: ")
         return folder
 
     def adopt(self) -> bool:
-        """Begin a manifest where there is none, with the files as they are; whether that was so.
+        """Create the manifest from the current files if there is none. Returns whether it was created.
 
-        A new run, one begun by a version that kept none, or one whose manifest was lost.
+        A manifest is missing in a new run, in a run of a version without manifests, or because it was deleted.
         """
         if self.manifest.exists:
             return False
@@ -106,16 +106,16 @@ class RunFolder:
     # stand-alone trainings
 
     def trials(self, name: str = "trials.sqlite") -> Trials:
-        """Return the stand-alone trainings of one file, which is created where it is missing."""
+        """Return the stand-alone trainings of one SQLite file, which is created if it is missing."""
         self.adopt()
         return Trials(self.path / name, self.manifest.read()[0])
 
     def databases(self) -> list[Trials]:
-        """Return the existing files of stand-alone trainings, unchecked."""
+        """Return the existing SQLite files of stand-alone trainings, without checking them."""
         run = self.manifest.read()[0]
         return [Trials(path, run, check=False) for path in sorted(self.path.glob("*.sqlite"))]
 
-    # what is asked
+    # request
 
     def request(self) -> dict[str, Any]:
         return {key: value for key, value in self._request().items() if key != _DROP}
@@ -124,9 +124,9 @@ class RunFolder:
         return checked(parse_file(self._sound(REQUEST), self.path / REQUEST), self.path / REQUEST)
 
     def save_request(self, request: dict[str, Any], drop: tuple[str, ...] = ()) -> None:
-        """Keep what is asked; ``drop`` names files that no longer say what is asked for, which are gone then.
+        """Save the request and delete the files in ``drop``, which the new request makes outdated.
 
-        Both or neither happen, whenever the process is killed: ``settle`` does what is left.
+        The two form a transaction: if the process is killed in between, ``settle`` completes it.
         """
         drop = tuple(name for name in drop if self.has(name))
         if drop:
@@ -135,7 +135,7 @@ class RunFolder:
         self.write_json(REQUEST, request)
 
     def settle(self) -> None:
-        """Finish what a killed process had begun, and remove the files that it had half written."""
+        """Complete a ``save_request`` that was interrupted, and remove temporary files of killed processes."""
         for path in [*self.path.glob(f".*{PART}"), *self.path.glob(f"*/.*{PART}")]:
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -145,7 +145,7 @@ class RunFolder:
             self.write_json(REQUEST, request)
 
     def _drop(self, names: tuple[str, ...]) -> None:
-        """Forget files: what the manifest does not list is not there."""
+        """Delete files, from the manifest first: a file that is not listed counts as missing."""
         with self.manifest.changing() as files:
             for name in names:
                 files.pop(name, None)
@@ -158,12 +158,15 @@ class RunFolder:
     # files
 
     def has(self, name: str) -> bool:
-        """Whether a file was written and not dropped since, sound or not; ``repair`` tells which."""
+        """Return whether a file was written and not dropped since. It may be damaged; see ``repair``."""
         run, files = self.manifest.read()
         return name in files if run else (self.path / name).exists()
 
     def read(self, name: str, missing: str) -> dict[str, Any]:
-        """JSON file ``name``; RequestError with ``missing`` (what to do) where it is not there yet, or where it is damaged."""
+        """Return the content of a JSON file.
+
+        Raises RequestError if the file is damaged or does not exist yet; ``missing`` is the advice for the latter.
+        """
         if not self.has(name):
             raise RequestError(f"{self.path} has no {name} yet: {missing}")
         return checked(parse_file(self._sound(name), self.path / name), self.path / name)
@@ -171,7 +174,7 @@ class RunFolder:
     def load(self, schema: type[F], remedy: str = "") -> F:
         """Return the validated content of the file that ``schema`` describes.
 
-        Raises RequestError where the file is damaged, or does not exist yet; the latter says ``remedy``, what to do.
+        Raises RequestError if the file is damaged or does not exist yet; ``remedy`` is the advice for the latter.
         """
         path = self.path / schema.FILE
         if not self.has(schema.FILE):
@@ -179,11 +182,11 @@ class RunFolder:
         return validate(schema, parse_file(self._sound(schema.FILE), path), f"{path}: ")
 
     def find(self, schema: type[F]) -> F | None:
-        """Return the content of a file as ``load`` does, or None where it does not exist."""
+        """Return the content of a file as ``load`` does, or None if it does not exist."""
         return self.load(schema) if self.has(schema.FILE) else None
 
     def _sound(self, name: str) -> bytes:
-        """The content of a file or, where that is damaged, of its copy."""
+        """Return the content of a file or, if the file is damaged, of its copy. Raises RequestError if both are."""
         run, files = self.manifest.read()
         known = files.get(name, [])
         for path in (self.path / name, self.path / SPARE / name):
@@ -209,10 +212,10 @@ class RunFolder:
 
     def _write_spare(self, name: str, payload: bytes) -> None:
         (self.path / SPARE).mkdir(exist_ok=True)
-        replace_file(self.path / SPARE / name, payload, sync=False)  # the file itself is what lasts
+        replace_file(self.path / SPARE / name, payload, sync=False)  # no fsync: the file itself is durable
 
     def write_files(self, contents: dict[str, bytes]) -> None:
-        """Write files, each whole or not at all. Raises RunFailure (disk full, no permission, folder gone)."""
+        """Write files, each atomically. Raises RunFailure (disk full, no permission, folder gone)."""
         self.adopt()
         with writing(self.path, self.path):
             for folder in {(self.path / name).parent for name in contents} - {self.path}:
@@ -225,9 +228,13 @@ class RunFolder:
             sync_folder(self.path)
 
     def repair(self, note: Callable[[str], None]) -> list[str]:
-        """Compare all files with the manifest; what is damaged is told of, and put back from its copy where that is sound.
+        """Compare all files with the manifest, and restore damaged ones from their copies where those are valid.
 
-        Returns the names of what is lost. It is no longer listed, so that ``has`` says it is not there.
+        Args:
+            note: receives one line for each damaged file.
+
+        Returns:
+            The names of lost files. They are removed from the manifest, so that ``has`` returns False for them.
         """
         lost = []
         run, files = self.manifest.read()
@@ -245,7 +252,7 @@ class RunFolder:
                 if not name.startswith(f"{SPARE}/"):
                     note(f"{self.path / name} {what} and is made again")
             elif checkpoint:
-                if found is not None:  # a kill between two renames leaves none, which is no damage
+                if found is not None:  # a process killed between two renames leaves no file, which is not damage
                     note(f"{self.path / name} {what}: the one before it is used")
             else:
                 with writing(self.path / name, self.path):
@@ -268,11 +275,11 @@ class RunFolder:
         Events(self.path).log(event)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """Events of one kind in order; lines that were cut off by a kill or are damaged are passed over."""
+        """Return the events of one kind in order, skipping incomplete and damaged lines."""
         return Events(self.path).of(kind, self.manifest.exists)
 
     def forget_events(self, kind: str, from_step: int) -> None:
-        """Drop what a killed run logged after its last checkpoint, which will be done again."""
+        """Drop events that a killed run logged after its last checkpoint: those steps are repeated."""
         Events(self.path).forget(kind, from_step)
 
     # checkpoints
@@ -280,13 +287,20 @@ class RunFolder:
     def save_checkpoint(
         self, name: str, tensors: dict[str, torch.Tensor], meta: dict[str, Any], keep: bool = False
     ) -> None:
-        """Tensors and plain values in one safetensors file; with ``keep`` the one before it is kept as well."""
+        """Save tensors and JSON metadata in one safetensors file.
+
+        Args:
+            name: checkpoint name, without folder and suffix.
+            tensors: tensors on any device.
+            meta: JSON-compatible values.
+            keep: keep the previous checkpoint of this name in ``spare/``.
+        """
         from safetensors.torch import save
 
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         payload = save(plain, metadata={"poolwise": json.dumps({"format": FORMAT, **meta})})
         file, spare = checkpoint_name(name), f"{SPARE}/{name}.safetensors"
-        Events(self.path).sync()  # a checkpoint must not outlast the events before it
+        Events(self.path).sync()  # after a power failure, no checkpoint may exist without the events before it
         if keep and (self.path / file).exists():
             known = self.manifest.read()[1].get(file, [])
             with self.manifest.changing() as files:
@@ -298,9 +312,13 @@ class RunFolder:
         self.write_files({file: payload})
 
     def load_checkpoint(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """What ``save_checkpoint`` wrote, or what it had written before where that is damaged; None where there is nothing.
+        """Load the latest valid checkpoint of this name, the previous one if the latest is damaged.
 
-        RequestError where there is nothing but damaged files.
+        Returns:
+            (tensors, metadata), or None if no checkpoint was saved.
+
+        Raises:
+            RequestError: all saved checkpoints are damaged or missing.
         """
         run, listed = self.manifest.read()
         damaged = None
@@ -338,5 +356,5 @@ def _unpack(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _unfinished(path: Path) -> bool:
-    """A file that a killed process was writing."""
+    """Return whether a file is a temporary file that a killed process left behind."""
     return path.name.startswith(".") and path.name.endswith(PART)

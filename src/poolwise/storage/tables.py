@@ -1,7 +1,7 @@
-"""Tabular benchmarks: the accuracy of every configuration of a space, measured once, to be looked up for ever.
+"""Tabular benchmarks: the measured stand-alone accuracy of every configuration of a space.
 
-A table is two files of one name: ``NAME.csv`` (one row a configuration) and ``NAME.json`` (its space and how it came
-about). Those in ``data/`` come in the package; a new pair of files there is a new table.
+A table consists of ``NAME.csv`` (one row per configuration) and ``NAME.json`` (its space and how it was measured).
+Tables in ``data/`` ship with the package; adding a pair of files there adds a table.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _STDS = ("std", "standalone_std")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns aligned with the space: entry i belongs to ``space[i]``. Accuracies are in percent.
+    """A table whose columns are aligned with its space: entry i belongs to ``space[i]``. Accuracies are in percent.
 
     Attributes:
-        values: column name -> one value a configuration.
-        about: what the JSON file says: recipe, hardware, versions, seeds, model, source.
+        values: column name -> one value per configuration.
+        about: content of the JSON file: recipe, hardware, versions, seeds, model, source.
     """
 
     name: str
@@ -50,17 +50,17 @@ class Table:
 
     @property
     def truth(self) -> str:
-        """Name of the column of mean stand-alone accuracies."""
+        """Name of the column with the mean stand-alone accuracies."""
         return next(name for name in _TRUTHS if name in self.values)
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds that have a column of their own, ``seed1`` and so on; none where only means are known."""
+        """Seeds that have a column (``seed1`` and so on); empty if the table holds only means."""
         found = (re.fullmatch(r"seed(\d+)", name) for name in self.values)
         return sorted(int(match[1]) for match in found if match)
 
     def column(self, name: str) -> list[float]:
-        """All values of one column in the order of the space. RequestError with the known columns otherwise."""
+        """Return one column in the order of the space. Raises RequestError, listing the columns, if it is unknown."""
         if name not in self.values:
             raise RequestError(
                 f"table {self.name} has no column {name!r}{did_you_mean(name, self.values)}. Columns: {', '.join(self.columns)}"
@@ -68,9 +68,9 @@ class Table:
         return self.values[name]
 
     def query(self, pooling: Pooling | str, seed: int | None = None) -> float:
-        """Test accuracy in percent of one stand-alone training, or the mean over seeds where no seed is given.
+        """Return the test accuracy in percent of one stand-alone training, or the mean over seeds if ``seed`` is None.
 
-        Raises RequestError for a configuration outside the space and for a seed that the table does not have.
+        Raises RequestError if the configuration is not in the space or the table does not have the seed.
         """
         i = self.space.index(pooling)
         if seed is None:
@@ -81,41 +81,49 @@ class Table:
         return self.values[f"seed{seed}"][i]
 
     def noise(self) -> float | None:
-        """Standard deviation between seeds in points, pooled over configurations (root of the mean variance)."""
+        """Return the standard deviation between seeds in percentage points, pooled over configurations.
+
+        Pooled means the root of the mean variance. None if the table has no standard deviations.
+        """
         stds = next((self.values[name] for name in _STDS if name in self.values), None)
         return None if stds is None else float(np.sqrt(np.mean(np.square(stds))))
 
     def ceiling(self) -> float | None:
-        """Kendall tau-b between the accuracies of two seeds, mean over pairs of seeds; None below two seeds.
+        """Return the Kendall tau-b between the accuracies of two seeds, averaged over pairs; None with fewer than two.
 
-        What a ranking by one perfect stand-alone training of each configuration would reach on another such training.
+        This is the agreement that ranking by one stand-alone training per configuration reaches with another seed.
         """
         return seed_agreement([self.values[f"seed{seed}"] for seed in self.seeds])
 
 
 def shape(table: Table) -> tuple[int, int]:
-    """Pixels along one side of the table's images, and the number of their classes; CIFAR-10's where it does not say."""
+    """Return the image size in pixels along one side and the number of classes; defaults are those of CIFAR-10."""
     data = table.about.get("data", {})
     return int(data.get("image_size", 32)), len(data.get("classes", ())) or 10
 
 
 def seed_agreement(columns: list[list[float]]) -> float | None:
-    """Mean Kendall tau-b over pairs of columns; None for fewer than two."""
+    """Return the mean Kendall tau-b over pairs of columns; None with fewer than two columns."""
     taus = [statistics.kendall_tau_b(a, b) for a, b in itertools.combinations(columns, 2)]
     return float(np.mean(taus)) if taus else None
 
 
 def names() -> list[str]:
-    """Tables that come in the package."""
+    """Return the names of the tables that ship with the package, sorted."""
     files = resources.files("poolwise.storage").joinpath("data").iterdir()
     return sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json"))
 
 
 def load(name: str | Path) -> Table:
-    """A table of the package by its name, or one on disk by its folder (which holds one) or by its .csv or .json file.
+    """Load a table.
 
-    ``resnet20-cifar10-published`` holds the 36 x 10 figures of Javan, Toews, Pedersoli (arXiv 2306.11982). Raises
-    RequestError where there is no such table, or where it is damaged or does not cover its space.
+    ``resnet20-cifar10-published`` holds the 36 x 10 values of Javan, Toews, Pedersoli (arXiv 2306.11982).
+
+    Args:
+        name: name of a table of the package, a folder that holds one table, or the path of a .csv or .json file.
+
+    Raises:
+        RequestError: the table does not exist, is damaged or does not cover its space.
     """
     text = str(name)
     if text in names():
@@ -126,7 +134,7 @@ def load(name: str | Path) -> Table:
         ):
             return _read(text, about, values)
     path = Path(name)
-    if os.path.isdir(path):  # False also where no folder can have such a name
+    if os.path.isdir(path):  # also False for a path that is not a valid file name
         found = sorted(file for file in path.glob("*.json") if file.with_suffix(".csv").exists())
         if len(found) != 1:
             held = f"{len(found)} of them, name the file" if found else "none"
@@ -155,7 +163,7 @@ def _read(name: str, about_path: Path, values_path: Path) -> Table:
 
 
 def _aligned(name: str, space: PoolingSpace, rows: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Columns in the order of the space; RequestError for whatever does not fit it."""
+    """Return the columns in the order of the space. Raises RequestError if the rows do not match the space exactly."""
 
     def damaged(what: str) -> RequestError:
         return RequestError(f"table {name} is damaged or does not fit its space: {what}")
@@ -186,17 +194,23 @@ def _aligned(name: str, space: PoolingSpace, rows: list[dict[str, Any]]) -> dict
 
 
 def check_name(name: str) -> str:
-    """The name of a table if it can be a file name everywhere; RequestError otherwise."""
+    """Return the name of a table if it is a portable file name. Raises RequestError otherwise."""
     if not re.fullmatch(r"[\w.-]*\w", name, flags=re.ASCII):
         raise RequestError(f"table name {name!r}: letters, digits, dots, dashes and underscores are allowed")
     return name
 
 
 def write(directory: str | Path, name: str, measured: dict[str, Any], command: str = "") -> Path:
-    """Write ``NAME.csv`` and ``NAME.json`` from the content of an ``exhaustive.json``; returns the path of the csv.
+    """Write a table from the content of an ``exhaustive.json`` file.
 
-    csv: pooling, seed1 .. seedN, mean, std in percent. json: space, model, recipe (settings), steps, command, hardware,
-    versions, seeds, data, precision, threads. Raises RequestError where a configuration or a training is missing.
+    ``NAME.csv`` holds pooling, seed1 .. seedN, mean and std in percent. ``NAME.json`` holds space, model, recipe (the
+    config), steps, command, hardware, versions, seeds, data, precision and threads.
+
+    Returns:
+        The path of the CSV file.
+
+    Raises:
+        RequestError: a training failed or a configuration is missing.
     """
     check_name(name)
     if measured["failed"]:
@@ -229,5 +243,5 @@ def write(directory: str | Path, name: str, measured: dict[str, Any], command: s
 
 
 def format_percent(share: float) -> str:
-    """A share as percent with the digits that 10,000 test images have, and four for means."""
+    """Format a share (0 to 1) as percent with four decimals; two are exact for one training on 10,000 test images."""
     return f"{100 * share:.4f}"

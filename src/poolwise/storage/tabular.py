@@ -1,4 +1,4 @@
-"""Results as rows, and as a data frame where pandas is installed."""
+"""Results as rows, or as a data frame if pandas is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from poolwise.errors import RequestError
 if TYPE_CHECKING:
     import pandas
 
-# columns of several results
+# columns that several results share
 MACS = {
     "macs": "multiply-adds of an image",
     "macs_ratio": "times the default's multiply-adds",
@@ -28,20 +28,20 @@ LATENCY = {"latency_ms": "ms of a forward pass, where it was measured"}
 
 
 class Tabular(ABC):
-    """Something with rows.
+    """Base class of results that can be shown as a table.
 
     Attributes:
-        COLUMNS: name -> what stands there, with its unit, in the order of the row.
+        COLUMNS: column name -> description with its unit, in the order of a row.
     """
 
     COLUMNS: ClassVar[dict[str, str]]
 
     @abstractmethod
     def to_rows(self) -> list[dict[str, Any]]:
-        """One plain dict a row, with the names of COLUMNS as keys; None where something is not known."""
+        """Return one dict per row, keyed by the names in COLUMNS; unknown values are None."""
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """``to_rows`` as a data frame. RequestError where pandas is not installed."""
+        """Return ``to_rows`` as a data frame. Raises RequestError if pandas is not installed."""
         try:
             import pandas
         except ImportError as error:

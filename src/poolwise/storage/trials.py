@@ -1,4 +1,4 @@
-"""Stand-alone trainings in an SQLite file, each row with a check sum."""
+"""Stand-alone trainings in an SQLite file; each row has a checksum."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from poolwise.storage.files import FORMAT
 from poolwise.storage.schemas import TrialRow, validate
 
 _COLUMNS = "pooling, seed, budget, accuracy, curve, state, seconds, error"
-LOCKED_SECONDS = 30.0  # that another program is waited for
+LOCKED_SECONDS = 30.0  # timeout for a database that another program has locked
 
 
 class Trials:
-    """Stand-alone trainings in an SQLite file: one row for a configuration, seed and budget (optimizer steps).
+    """Stand-alone trainings in an SQLite file: one row per configuration, seed and budget (optimizer steps).
 
-    ``trials.sqlite`` holds those on all training images, judged by the test set; other files those of other purposes.
-    Rows that do not fit their check sum, which covers the run and the name of the file as well, are passed over.
+    ``trials.sqlite`` holds trainings on all training images, evaluated on the test set; other files hold other kinds.
+    A row whose checksum, which also covers the run and the file name, does not match is skipped.
     """
 
     def __init__(self, path: Path, run: str, check: bool = True):
@@ -32,8 +32,8 @@ class Trials:
 
         Args:
             path: the SQLite file, in the run folder.
-            run: identity of the run, from its manifest.
-            check: whether to create the tables where they are missing and to refuse a damaged file.
+            run: identifier of the run, from its manifest.
+            check: whether to create missing tables and to reject a damaged file.
         """
         self.path, self._run = path, run
         if check:
@@ -41,7 +41,7 @@ class Trials:
                 self._begin(connection)
 
     def _begin(self, connection: sqlite3.Connection) -> None:
-        """Tables, check sums and format number; those of an earlier version get them. Raises where the file is damaged."""
+        """Create the tables, or upgrade those of an earlier version. Raises if the file is damaged or too new."""
         check_schema(connection, self.path)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > FORMAT:
@@ -58,7 +58,7 @@ class Trials:
             " curve TEXT, state TEXT, seconds REAL, error TEXT, sha256 TEXT, PRIMARY KEY (pooling, seed, budget))"
         )
         columns = {row[1] for row in connection.execute("PRAGMA table_info(trials)")}
-        for column in ("error", "sha256"):  # a run begun before failures, or check sums, were kept
+        for column in ("error", "sha256"):  # missing in files of earlier versions
             if column not in columns:
                 connection.execute(f"ALTER TABLE trials ADD COLUMN {column} TEXT")
         connection.execute("CREATE TABLE IF NOT EXISTS about (run TEXT)")
@@ -71,7 +71,7 @@ class Trials:
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_SECONDS)) as connection, connection:
-                connection.execute("PRAGMA synchronous=EXTRA")  # a finished training lasts when power fails
+                connection.execute("PRAGMA synchronous=EXTRA")  # a finished training survives a power failure
                 yield connection
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._failure(error) from error
@@ -96,25 +96,25 @@ class Trials:
                 yield row[:-1]
 
     def accuracy(self, pooling: str, seed: int, budget: int) -> float | None:
-        """Test accuracy of a finished trial, or None."""
+        """Return the test accuracy of a finished training, or None if there is none."""
         wanted = (pooling, seed, budget, "done")
         return next(
             (t["accuracy"] for t in self.all() if (t["pooling"], t["seed"], t["budget"], t["state"]) == wanted), None
         )
 
     def states(self, budget: int) -> dict[tuple[str, int], str]:
-        """``done`` or ``failed`` for every (pooling, seed) that was trained with this budget."""
+        """Return (pooling, seed) -> ``done`` or ``failed`` for all trainings with this budget."""
         return {(t["pooling"], t["seed"]): t["state"] for t in self.all() if t["budget"] == budget}
 
     def record(
         self, pooling: str, seed: int, budget: int, accuracy: float | None, curve: list[Any], seconds: float
     ) -> None:
-        """Store a finished trial; without an accuracy where nothing but its curve is asked for."""
+        """Store a finished training; ``accuracy`` is None if only the loss curve is needed."""
         accuracy = None if accuracy is None else float(accuracy)
         self._insert((pooling, seed, budget, accuracy, json.dumps(curve), "done", float(seconds), None))
 
     def record_failure(self, pooling: str, seed: int, budget: int, error: str) -> None:
-        """Store a trial that could not be carried out."""
+        """Store a failed training with its error message."""
         self._insert((pooling, seed, budget, None, "[]", "failed", None, error))
 
     def _insert(self, values: tuple[Any, ...]) -> None:
@@ -123,14 +123,14 @@ class Trials:
             connection.execute(statement, (*values, self._sum(values)))
 
     def all(self) -> list[dict[str, Any]]:
-        """Every sound trial, ordered."""
+        """Return all valid trainings, ordered by budget, configuration and seed."""
         names = _COLUMNS.split(", ")
         with self._connect() as connection:
             found = [dict(zip(names, row, strict=True)) for row in self._rows(connection)]
         return [self._checked(row) for row in found]
 
     def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One training, its curve read. RequestError where it cannot be one."""
+        """Return one row with its curve parsed. Raises RequestError if a value is invalid."""
         if not isinstance(row["curve"], str):
             raise RequestError(f"{self.path} is damaged: it holds a curve that is no text")
         value = {**row, "curve": parse_json(row["curve"], str(self.path))}
@@ -138,13 +138,13 @@ class Trials:
         return value
 
     def stamp(self) -> str:
-        """The run that the file belongs to; empty where it does not say."""
+        """Return the identifier of the run that the file belongs to, or an empty string if it is not stored."""
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self.path)) as connection:
             return str(connection.execute("SELECT run FROM about").fetchone()[0])
         return ""
 
     def repair(self, note: Callable[[str], None]) -> None:
-        """Rewrite a file that is damaged with the rows that are sound; what is lost is told of and trained again."""
+        """Rewrite a damaged file with its valid rows. ``note`` receives a line on lost rows, to be trained again."""
         damage, kept, rows = "", [], 0
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_SECONDS)) as connection:
@@ -175,7 +175,7 @@ class Trials:
             self._insert(row)
 
     def _salvaged(self) -> list[tuple[Any, ...]]:
-        """Sound rows of a damaged file, one by one as far as they can be read."""
+        """Return the valid rows of a damaged file, as far as they can be read."""
         kept = []
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self.path)) as connection:
             connection.text_factory = lambda data: data.decode(errors="replace")

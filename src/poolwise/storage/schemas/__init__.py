@@ -1,7 +1,7 @@
-"""The schema of every JSON file of a run folder, a comparison and a table.
+"""Schemas of all JSON files of run folders, comparisons and tables.
 
-A schema describes as much of a file as is read, so that fields which other versions add or lack elsewhere do no harm.
-``validate`` turns a parsed value into an instance of its schema, or raises one clear line.
+A schema describes only the fields that are read, so other fields may differ between versions.
+``validate`` converts a parsed value to an instance of its schema, or raises an error with a one-line message.
 """
 
 from __future__ import annotations

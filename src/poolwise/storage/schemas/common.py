@@ -1,4 +1,4 @@
-"""Schemas of what several files hold: spaces, images, hardware and versions, the three picks."""
+"""Schemas that several files share: spaces, images, hardware and versions, the three picks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PICKS = ("best", "best_at_default_macs", "best_for_cost")
 
 
 class Space(Schema):
-    """What ``PoolingSpace.to_json`` writes: a space of one or several numbers of poolings, or a part of one."""
+    """The output of ``PoolingSpace.to_json``: a space with one or several numbers of poolings, or a subspace."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,15 +52,15 @@ class Space(Schema):
 
     @property
     def whole(self) -> PoolingSpace:
-        """The space itself, or the one that it is a part of."""
+        """The full space: the space itself or, for a subspace, the space that it was taken from."""
         return self._whole
 
     def to_space(self) -> PoolingSpace:
-        """Return the space, or its listed part. Raises RequestError where a member is not in the space."""
+        """Return the space or, if members are listed, the subspace. Raises RequestError if one is not in the space."""
         return read(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that the file holds."""
+        """Return the fields that are present in the file."""
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
 
@@ -69,8 +69,8 @@ class Images(Schema):
 
     Attributes:
         training_half: number of images that the search trains on.
-        scoring_half: number of images that score the configurations.
-        note: remark about the data set, shown in the report.
+        scoring_half: number of images on which configurations are scored.
+        note: remark on the data set, shown in the report.
     """
 
     name: Text
@@ -83,7 +83,7 @@ class Images(Schema):
 
 
 class Hardware(Schema):
-    """The machine that made a result."""
+    """The machine that produced a result."""
 
     processor: Text
     threads: Count
@@ -108,7 +108,7 @@ Picks = Annotated[dict[str, PoolingName], AfterValidator(_three)]
 
 
 def check_among(known: set[str], named: dict[str, str]) -> None:
-    """Raise where a named configuration is not among those that the file lists."""
+    """Raise a validation error if a named configuration is not among the known ones."""
     for name, pooling in named.items():
         if pooling not in known:
             raise inconsistent(f"{name} {pooling} is not among its configurations")

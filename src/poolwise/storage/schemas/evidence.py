@@ -23,7 +23,7 @@ from poolwise.storage.schemas.fields import (
 
 
 class ExhaustiveRow(Schema):
-    """The stand-alone trainings of one configuration; no accuracy where one failed."""
+    """The stand-alone trainings of one configuration; the accuracy of a failed training is None."""
 
     pooling: PoolingName
     accuracies: tuple[Number | None, ...]
@@ -40,23 +40,23 @@ class FailedTraining(Schema):
 
 
 class ExhaustiveSettings(Schema):
-    """The settings that a table needs."""
+    """The part of the config that a table needs."""
 
     model: Text
     width: Count | None
 
 
 class ExhaustiveImages(Schema):
-    """Number of test images."""
+    """The number of test images."""
 
     test: Count
 
 
 class ExhaustiveFile(FileSchema):
-    """``exhaustive.json``.
+    """``exhaustive.json``: stand-alone trainings of all configurations.
 
     Attributes:
-        noise: standard deviation between seeds in points, pooled over configurations.
+        noise: standard deviation between seeds in percentage points, pooled over configurations.
         ceiling: Kendall tau-b between seeds.
     """
 
@@ -74,13 +74,13 @@ class ExhaustiveFile(FileSchema):
 
 
 class SpaceOnly(Schema):
-    """The field that makes a JSON file the description of a table."""
+    """The field that identifies a JSON file as the description of a table."""
 
     space: Space
 
 
 class TableImages(Schema):
-    """The images that a table was made with."""
+    """The images that a table was measured on."""
 
     image_size: Omittable[Pixels] = None
     classes: Omittable[tuple[Text, ...]] = None
@@ -88,7 +88,7 @@ class TableImages(Schema):
 
 
 class TableRecipe(Schema):
-    """The settings that a table was made with."""
+    """The part of the config that a table was measured with."""
 
     batch_size: Omittable[Positive] = None
 
@@ -119,17 +119,17 @@ class StudyFile(FileSchema):
 
 
 class TrialsPoint(Schema):
-    """Scores of all configurations after so many MACs."""
+    """Scores of all configurations after spending ``spent_macs`` MACs."""
 
     spent_macs: Count
     scores: tuple[Number, ...]
 
 
 class TrialsFile(FileSchema):
-    """``trials.json``: the result of a method of stand-alone trainings within a comparison.
+    """``trials.json``: the result, within a comparison, of a method that uses stand-alone trainings.
 
     Attributes:
-        accuracies: whether the scores are accuracies, 0 to 1.
+        accuracies: whether the scores are accuracies (0 to 1).
     """
 
     FILE: ClassVar[str] = "trials.json"

@@ -1,6 +1,6 @@
-"""Field types of the JSON files: bounded numbers, texts, and names of configurations.
+"""Field types of the JSON files: bounded numbers, strings, and names of configurations.
 
-Numbers and texts are strict: ``"1"`` and ``true`` are no numbers. A whole number is accepted where a real number is expected.
+Types are strict: ``"1"`` and ``true`` are not numbers. An integer is accepted where a float is expected.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from pydantic_core import PydanticCustomError
 from poolwise.errors import RequestError
 from poolwise.spaces import Pooling
 
-NOT_ALLOWED, INCONSISTENT = "not_allowed", "inconsistent"  # our own kinds of errors
+NOT_ALLOWED, INCONSISTENT = "not_allowed", "inconsistent"  # custom pydantic error types
 _LARGEST = 2**63 - 1
 _LARGEST_NUMBER = 1e30
 _MAX_CHARACTERS = 100_000
 
 
 class Schema(BaseModel):
-    """Base of all schemas: immutable; fields that a schema does not name are allowed and ignored."""
+    """Base class of all schemas. Instances are immutable; unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class FileSchema(Schema):
-    """Base of the schemas of whole files of a run folder.
+    """Base class of the schemas that describe a complete file of a run folder.
 
     Attributes:
         FILE: name of the file.
-        REMEDY: what to do where it does not exist yet; ``{run}`` stands for the run folder.
+        REMEDY: advice if the file does not exist yet; ``{run}`` is replaced by the run folder.
     """
 
     FILE: ClassVar[str]
@@ -38,17 +38,17 @@ class FileSchema(Schema):
 
 
 def not_allowed(allowed: str) -> PydanticCustomError:
-    """The error of a value that is not of the allowed kind; ``allowed`` names that kind."""
+    """Return the error for a value of the wrong kind; ``allowed`` names the allowed kind."""
     return PydanticCustomError(NOT_ALLOWED, "{allowed}", {"allowed": allowed})
 
 
 def inconsistent(message: str) -> PydanticCustomError:
-    """The error of values that contradict each other."""
+    """Return the error for values that contradict each other."""
     return PydanticCustomError(INCONSISTENT, "{message}", {"message": message})
 
 
 def _text(value: Any) -> str:
-    # pydantic's own str refuses lone surrogates, which file names and command lines may contain
+    # pydantic's str type rejects lone surrogates, which file names and command lines may contain
     if not isinstance(value, str) or len(value) > _MAX_CHARACTERS:
         raise not_allowed("a text")
     return value

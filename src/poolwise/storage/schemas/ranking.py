@@ -1,4 +1,4 @@
-"""``ranking.json``: every configuration with its score and its cost."""
+"""Schemas of ``ranking.json``: every configuration with its score and cost."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from poolwise.storage.schemas.fields import (
 
 
 class RankingRow(Schema):
-    """One configuration of a ranking, as any version wrote it.
+    """One configuration of a ranking, written by any version.
 
     Attributes:
-        score: accuracy on the scoring half, 0 to 1, or what several sources say together in that unit.
+        score: accuracy on the scoring half (0 to 1), or a combination of several scores in that unit.
         halves: the score on each half of the scoring images.
-        shared: accuracy on shared weights alone, where there are proxy trainings.
-        short: minus the mean training loss of each proxy training, nats.
-        supernet: index of the SuperNet that scored it.
+        shared: accuracy with the shared weights only, if there are proxy trainings.
+        short: negative mean training loss of each proxy training, in nats.
+        supernet: index of the SuperNet that scored the configuration.
     """
 
     pooling: PoolingName
@@ -59,7 +59,7 @@ class RankingRow(Schema):
 
 
 class ProxyTrainings(Schema):
-    """The proxy trainings of a search: steps of each, seeds, and whether the ranking uses them."""
+    """The proxy trainings of a search: steps per training, seeds, and whether the ranking uses them."""
 
     length: Count
     seeds: Count
@@ -68,7 +68,7 @@ class ProxyTrainings(Schema):
 
 
 class BranchingCheck(Schema):
-    """One decision whether to branch."""
+    """One decision on whether to split the SuperNets into more."""
 
     step: Count
     supernets: SuperNets
@@ -76,7 +76,7 @@ class BranchingCheck(Schema):
 
 
 class RankingFile(FileSchema, Environment):
-    """``ranking.json`` as any version wrote it: names agree with the space, no configuration comes twice."""
+    """``ranking.json``, written by any version. All names are in the space, and no configuration occurs twice."""
 
     FILE: ClassVar[str] = "ranking.json"
     REMEDY: ClassVar[str] = "rank it first, poolwise rank {run}"
@@ -114,12 +114,12 @@ class CompleteRow(RankingRow):
     """One configuration of a complete ranking.
 
     Attributes:
-        interval: 95 % interval of the score.
+        interval: 95% interval of the score.
         smoothed: score smoothed over neighbors.
         estimate: expected score.
         top3: probability of being among the three best, given the noise of the estimates.
-        tie: number of a group within which no configuration is better than another with 90 %, given that noise.
-        rank: place, from 1.
+        tie: index of a group in which no configuration is better than another with 90% probability, given that noise.
+        rank: position in the ranking, starting at 1.
     """
 
     interval: Interval
@@ -144,13 +144,13 @@ class CountWeight(Schema):
 
 
 class Fusion(Schema):
-    """What the estimate consists of.
+    """The components of the estimate.
 
     Attributes:
-        error: noise of an estimate: root mean squared difference from what its neighbors predict.
-        productive: None where the ranking uses scores alone.
-        said: description of the parts, where there are others than scores and productive convolutions.
-        agreement: correlation of the scores with productive convolutions.
+        error: noise of an estimate: root mean squared difference from the prediction of its neighbors.
+        productive: None if the ranking uses only scores.
+        said: description of the components, if there are others than scores and productive convolutions.
+        agreement: correlation of the scores with the number of productive convolutions.
         trainings: number of stand-alone trainings that the estimate uses.
     """
 
@@ -163,13 +163,13 @@ class Fusion(Schema):
 
 
 class ControlAgreement(Schema):
-    """Kendall tau-b of a ranking that needs no training with the scores."""
+    """Kendall tau-b between the scores and a ranking that needs no training."""
 
     tau_with_score: Number
 
 
 class CompleteRanking(RankingFile):
-    """``ranking.json`` with everything that a report and a table in the terminal show."""
+    """``ranking.json`` with all fields that the report and the terminal table show."""
 
     ranking: tuple[CompleteRow, ...]
     picks: Picks
@@ -180,7 +180,7 @@ class CompleteRanking(RankingFile):
 
 
 class HintRow(Schema):
-    """One configuration of a ranking that serves as a hint."""
+    """One configuration of a ranking that is used as a hint."""
 
     pooling: Text
     smoothed: Number

@@ -1,4 +1,4 @@
-"""Events, the profile of a search, one stand-alone training, and the manifest."""
+"""Schemas of events, the profile of a stage, stand-alone trainings and the manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Seconds = Annotated[float, Strict(), Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class ProfileFile(FileSchema):
-    """``profile.json``: seconds of each part of a stage, summed over its processes."""
+    """``profile.json``: seconds spent in each part of a stage, summed over its processes."""
 
     FILE: ClassVar[str] = "profile.json"
 
@@ -32,7 +32,7 @@ class ProfileFile(FileSchema):
 
 
 class TrialRow(Schema):
-    """One stand-alone training, as its SQLite row; a curve is ``[[step, loss], ...]``."""
+    """One stand-alone training, as stored in SQLite; a curve is ``[[step, loss], ...]``."""
 
     pooling: PoolingName
     seed: Count
@@ -45,7 +45,7 @@ class TrialRow(Schema):
 
 
 class StageEvent(Schema):
-    """A stage ended. Seconds that it took and that were estimated."""
+    """The end of a stage, with its estimated (``planned``) and actual duration in seconds."""
 
     stage: Text
     planned: Number | None
@@ -53,7 +53,7 @@ class StageEvent(Schema):
 
 
 class SearchEvent(Schema):
-    """Progress of a search, means since the event before. Fields that a method does not have are missing."""
+    """Progress of a search: means since the previous event. Fields that do not apply to a method are missing."""
 
     step: Count
     loss: Number
@@ -62,7 +62,7 @@ class SearchEvent(Schema):
 
 
 class AssignmentEvent(Schema):
-    """The assignment p(m | pooling): one row a configuration, one column a SuperNet."""
+    """The assignment p(m | pooling): one row per configuration, one column per SuperNet."""
 
     step: Count
     assignment: tuple[tuple[Share, ...], ...]
@@ -76,7 +76,7 @@ class FilePrint(Schema):
 
 
 class ManifestFile(Schema):
-    """``manifest.json``: for each name the contents that are sound, the newest first."""
+    """``manifest.json``: for each file name the fingerprints of its valid contents, newest first."""
 
     run: Text
     files: dict[str, tuple[FilePrint, ...]]

@@ -1,4 +1,4 @@
-"""``run.json``: what was requested and the choices made for this machine."""
+"""Schemas of ``run.json``: the request, and the choices made for this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from poolwise.storage.schemas.fields import FileSchema, Number, Object, Omittabl
 
 
 class Limits(Schema):
-    """Measured quantities that limit the picks; milliseconds by the name of the configuration."""
+    """Measured quantities that constrain the picks: latency in milliseconds, by configuration name."""
 
     latency_ms: Omittable[dict[str, Number]] = None
 
 
 class RunFile(FileSchema):
-    """``run.json`` of any folder. A folder of stand-alone trainings within a comparison holds fewer fields."""
+    """``run.json`` of any folder. Stand-alone trainings within a comparison have fewer fields."""
 
     FILE: ClassVar[str] = "run.json"
 
@@ -29,7 +29,7 @@ class RunFile(FileSchema):
 
 
 class RequestImages(Images):
-    """The images with their mean and standard deviation per channel."""
+    """The images of a run, with their mean and standard deviation per channel."""
 
     mean: tuple[Number, ...] | None = None
     std: tuple[Number, ...] | None = None
@@ -39,9 +39,9 @@ class Weights(Schema):
     """The weights that trainings start from.
 
     Attributes:
-        source: file or name, ``from`` in the file.
-        used_by: ``search``, ``retrain`` or ``both``; ``for`` in the file.
-        anew: parts that start from random weights.
+        source: file or name; called ``from`` in the file.
+        used_by: ``search``, ``retrain`` or ``both``; called ``for`` in the file.
+        anew: parts that are initialized randomly.
     """
 
     source: Text = Field(alias="from")
@@ -51,7 +51,7 @@ class Weights(Schema):
 
 
 class Parallel(Schema):
-    """Worker processes and the threads of each."""
+    """Number of worker processes, and of threads in each."""
 
     workers: Annotated[int, Strict(), Field(ge=1, le=1024)]
     threads: Annotated[int, Strict(), Field(ge=1, le=4096)]

@@ -1,4 +1,4 @@
-"""``refine.json``, ``retrain.json`` and ``verdict.json``: the stand-alone trainings that select a configuration."""
+"""Schemas of ``refine.json``, ``retrain.json`` and ``verdict.json``, which select a configuration."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from poolwise.storage.schemas.fields import (
 
 
 class RefineImages(Schema):
-    """Number of images that the trainings of refinement use, and of those that judge them."""
+    """Numbers of images for training and for scoring in the refine stage."""
 
     training: Count
     scoring: Count
 
 
 class RefineTrial(Schema):
-    """One training of refinement; no accuracy where it failed."""
+    """One training of the refine stage; the accuracy is None if it failed."""
 
     pooling: PoolingName
     seed: Count
@@ -38,7 +38,7 @@ class RefineTrial(Schema):
 
 
 class HintWeight(Schema):
-    """How much of the accuracies a hint explains."""
+    """Weight of a hint: how much of the accuracies it explains."""
 
     weight: Number
 
@@ -48,10 +48,10 @@ class RefineRow(Schema):
 
     Attributes:
         expected: expected accuracy on the scoring half, 0 to 1.
-        interval: its 95 % interval.
-        best: probability that it is the best.
+        interval: 95% interval of that accuracy.
+        best: probability that the configuration is the best.
         trainings: number of its stand-alone trainings.
-        front: probability that it is best at no more than its cost, for each kind of cost.
+        front: for each kind of cost, the probability that it is the best among those that cost no more.
     """
 
     pooling: PoolingName
@@ -65,7 +65,7 @@ class RefineRow(Schema):
 
 
 class RefineFile(FileSchema):
-    """``refine.json``."""
+    """``refine.json``: the result of the refine stage."""
 
     FILE: ClassVar[str] = "refine.json"
     REMEDY: ClassVar[str] = "refine it first, poolwise refine {run}"
@@ -87,7 +87,7 @@ class RefineFile(FileSchema):
 
 
 class PairedComparison(Schema):
-    """A configuration compared to the default over paired seeds; difference and interval in points."""
+    """A configuration compared to the default over paired seeds; difference and interval in percentage points."""
 
     difference: Number
     interval: Interval | None
@@ -95,7 +95,7 @@ class PairedComparison(Schema):
 
 
 class RetrainRow(Schema):
-    """One configuration that was retrained; accuracies on the test set, 0 to 1, one for each seed."""
+    """One retrained configuration; accuracies on the test set (0 to 1), one per seed."""
 
     pooling: PoolingName
     roles: tuple[Text, ...]
@@ -107,20 +107,20 @@ class RetrainRow(Schema):
 
 
 class Sentence(Schema):
-    """The sentence of a comparison."""
+    """The sentence that describes a comparison."""
 
     sentence: Text
 
 
 class EqualCost(Schema):
-    """The pick compared to the default at as many training MACs."""
+    """The pick compared to the default at equal training MACs."""
 
     comparison: Sentence
     training_macs_ratio: Number
 
 
 class RetrainFile(FileSchema):
-    """``retrain.json``."""
+    """``retrain.json``: the result of the retrain stage."""
 
     FILE: ClassVar[str] = "retrain.json"
     REMEDY: ClassVar[str] = "retrain it first, poolwise retrain {run}"
@@ -135,13 +135,13 @@ class RetrainFile(FileSchema):
 
 
 class VerdictComparison(PairedComparison):
-    """A paired comparison and its verdict: better, worse, no worse or not shown."""
+    """A paired comparison with its verdict: better, worse, no worse or not shown."""
 
     verdict: Text
 
 
 class VerdictRival(Schema):
-    """The pick compared to the default at as many training MACs, by the name of that default."""
+    """The pick compared to the default at equal training MACs; ``name`` identifies that default."""
 
     name: Text
     training_macs_ratio: Number
@@ -158,7 +158,7 @@ class VerdictOther(Schema):
 
 
 class VerdictFile(FileSchema, Environment):
-    """``verdict.json``: the result of a run on one page. No comparison where the default itself is the pick."""
+    """``verdict.json``: the summary of a run. ``comparison`` is None if the pick is the default."""
 
     FILE: ClassVar[str] = "verdict.json"
     REMEDY: ClassVar[str] = "retrain it first, poolwise retrain {run}"

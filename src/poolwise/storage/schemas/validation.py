@@ -1,4 +1,4 @@
-"""Validation of a parsed JSON value; the first error becomes one line that leads to its place."""
+"""Validation of parsed JSON. The first error becomes a one-line message with its location."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def validate(schema: type[M], value: Any, where: str) -> M:
     """Return ``value`` as an instance of ``schema``.
 
     Args:
-        schema: model of the whole value.
+        schema: model of the complete value.
         value: parsed JSON.
         where: prefix of the error message: the file and a colon, ``run.json: ``.
 
     Raises:
-        RequestError: one line with the place, what it holds and what is allowed there.
+        RequestError: the value is invalid; the message gives the location, the value there and what is allowed.
     """
     try:
         return schema.model_validate(value)
@@ -67,9 +67,9 @@ def _message(error: ErrorDetails, value: Any, where: str) -> str:
 
 
 def _place(error: ErrorDetails, value: Any, where: str) -> str:
-    """Where in the file an error is, ``run.json: data.classes[3]``.
+    """Return the location of an error, such as ``run.json: data.classes[3]``.
 
-    Parts of pydantic's location that are no keys of the value, like the tags of a union, are left out.
+    Parts of pydantic's location that are not keys of the value, such as union tags, are omitted.
     """
     place = where
     for part in error["loc"]:
