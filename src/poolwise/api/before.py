@@ -34,9 +34,10 @@ def costs(
         width: Base number of channels (default: that of the network).
         image_size: Pixels along one side (default: 32; 224 for networks from other libraries).
         classes: Number of classes.
-        poolings: Allowed numbers of downsamplings (default: that of the default configuration, which is always included).
-        max_configs: Draw this many configurations uniformly, including the default. By default, DRAWN configurations are
-            drawn from a space with more than LISTED.
+        poolings: Allowed numbers of downsamplings (default: that of the default configuration). The default configuration
+            is always included.
+        max_configs: Draw this many configurations uniformly, including the default. If a space has more than LISTED,
+            DRAWN is used unless this is given.
     """
     space = _listed(Config.from_flat(model=model, poolings=_tuple(poolings), max_configs=max_configs))
     return family_costs(model, width, image_size or default_image_size(model), classes, space)

@@ -58,8 +58,8 @@ def network(
     """Build a configuration with fresh weights, as stand-alone training does.
 
     Returns:
-        A plain ``nn.Sequential`` for a family of this library; for a network from another library, that network with its
-        downsamplings moved.
+        A plain ``nn.Sequential`` for a family of this library; for a network from another library, that network with
+        its downsamplings moved.
     """
     known = sized(model, width)
     arguments: dict[str, Any] = {"classes": classes, "width": width or known.width, "norm": running_norm}

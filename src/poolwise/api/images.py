@@ -19,9 +19,9 @@ def source(spec: str, *, augment: Callable[[Any], Any] | None = None, **reading:
     Args:
         spec: ``cifar10``, ``cifar100``, ``food101`` or ``folder:PATH``.
         augment: A torchvision v2 transform, or another callable that maps one uint8 image_CHW to the same shape and
-            dtype. It replaces the ``augment`` setting and runs on every training image each time the image is used. It may
-            draw from the global generators of torch, NumPy or Python, whose states are restored afterwards. For use in
-            worker processes, define it at the top level of a module.
+            dtype. It replaces the ``augment`` setting and runs each time a training image is used. It may draw from the
+            global generators of torch, NumPy or Python, whose states are restored afterwards. For use in worker
+            processes, define it at the top level of a module.
         reading: Other arguments of ``poolwise.datasets.loading.load``: ``image_size``, ``seed``, ``stream``,
             ``cache_images``, ``skip_broken``, ``follow_links``.
     """
