@@ -68,7 +68,7 @@ def within(
         latency_batch: Images of a timed forward pass.
 
     Raises:
-        RequestError: No configuration is within the limits (the message names the smallest), or there are too many to check.
+        RequestError: No configuration is within the limits, or there are too many configurations.
     """
     members = list(priced)
     if len(members) > MOST:
@@ -138,7 +138,7 @@ def _wait(device: torch.device) -> None:
 
 
 def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
-    """Restrict an experiment to the configurations within its limits, and the default. Without limits, return it unchanged.
+    """Restrict an experiment to the default and the configurations within its limits, if it has any.
 
     The result is stored in the config (``only``), so that workers and resumed runs do not measure again.
     """

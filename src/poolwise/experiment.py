@@ -37,13 +37,13 @@ from poolwise.training.calibration import Parallel, cpu_threads
 from poolwise.training.workers import check_sendable
 
 RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
-_OF_IMAGES = ("training_images", "in_use", "halves", "normalise", "_ranking_order")  # depend only on the images and the seed
+_OF_IMAGES = ("training_images", "in_use", "halves", "normalise", "_ranking_order")  # depend on images and seed
 
 
 def requested_space(config: Config) -> PoolingSpace:
     """Return the space of configurations of a request.
 
-    It has all placements of the requested numbers of downsamplings, a random subset of them, or those within the limits.
+    It has all placements of the requested numbers of downsamplings, a random subset, or those within the limits.
     """
     known = family(config.model.name)
     space = known.over(config.model.poolings)
@@ -95,7 +95,7 @@ def resolve(
 
 
 def _precision(config: Config, device: torch.device, choices: dict[str, Any] | None) -> Precision:
-    """Return the recorded or requested number format; otherwise, or before ``auto`` is measured, the device's default."""
+    """Return the recorded or requested number format; the device's default if none is set or it is ``auto``."""
     if choices:
         return Precision.parse(choices["precision"])
     if config.hardware.precision in (None, AUTO):
@@ -177,8 +177,8 @@ class Experiment:
     def training_images(self) -> ImageSet:
         """The training images of both halves: all of them, or as many as the ``images`` setting allows.
 
-        A subset has the first images of each class in a fixed shuffled order that does not depend on the seed. A smaller
-        subset is part of every larger one.
+        A subset has the first images of each class in a fixed shuffled order that does not depend on the seed. Larger
+        subsets contain smaller ones.
         """
         return self.in_use.train
 
@@ -394,4 +394,4 @@ def _rebuild(
     if network is not None:
         networks.backbone(config.model.name.removeprefix(networks.OWN), network)
     opened = weights and weights[0].opened(weights[1])
-    return resolve(config, source.open(), weights=opened, normalise=normalise)  # workers need not compute the normalization
+    return resolve(config, source.open(), weights=opened, normalise=normalise)  # normalization is not recomputed

@@ -34,8 +34,8 @@ def costs(
         width: Base number of channels (default: that of the network).
         image_size: Pixels along one side (default: 32; 224 for networks from other libraries).
         classes: Number of classes.
-        poolings: Allowed numbers of downsamplings (default: that of the default configuration). The default configuration
-            is always included.
+        poolings: Allowed numbers of downsamplings (default: that of the default). The default configuration is always
+            included.
         max_configs: Draw this many configurations uniformly, including the default. If a space has more than LISTED,
             DRAWN is used unless this is given.
     """
