@@ -1,7 +1,7 @@
 """The stages of a run as a graph: the files that each stage reads, writes, and never removes.
 
-The graph determines the order of the stages, which stages are done, and which results a new request or ranking makes out
-of date. To add a stage, add an entry to ``STAGES``.
+The graph determines the order of the stages, which stages are done, and which results a new request or ranking makes
+out of date. To add a stage, add an entry to ``STAGES``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Stage:
         run: Function that does the work.
         keeps: Trainings and checkpoints. They are never removed, so that a repeated stage can reuse them.
         weights: Trained weights that are part of the result. If one is lost, the stage is repeated.
-        used: Returns the part of ``reads`` that the results depend on, given the contents of these files and the config.
+        used: Returns the part of ``reads`` that the results depend on, given the contents of the files and the config.
             Changes to other parts do not invalidate the results.
         fits: Returns whether existing results are consistent with the files that the stage reads now.
     """

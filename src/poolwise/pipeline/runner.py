@@ -212,8 +212,8 @@ def _timed(work: Work, name: str, plan: Plan) -> Iterator[None]:
 def _mend(folder: RunFolder, listener: Listener) -> None:
     """Repair a run folder before any work starts.
 
-    Restore damaged files from copies or recreate them, finish what a killed process had started, and remove results that
-    are inconsistent with the files of the run.
+    Restore damaged files from copies or recreate them, finish what a killed process had started, and remove results
+    that are inconsistent with the files of the run.
     """
     if folder.adopt():
         listener.note(f"{folder.path} has no manifest.json: its files are taken as they are")
