@@ -98,7 +98,7 @@ def device_precision(device: torch.device) -> Precision:
     """Return the default number format and memory order of a device, without timing.
 
     CPUs use channels last, with bfloat16 if they have native instructions for it and float32 otherwise. CUDA devices
-    from Ampere (compute capability 8.0) on use bfloat16, with TF32 for operations that stay float32. Others use float32.
+    from Ampere (compute capability 8.0) on use bfloat16, with TF32 for float32 operations. Others use float32.
     """
     if device.type == "cpu":
         return Precision("bfloat16" if cpu_has_bfloat16() else "float32", channels_last=True)

@@ -1,6 +1,6 @@
 """Run independent jobs in worker processes with their own CPU threads and one copy of the images in shared memory.
 
-The result of a job depends on its seed, the precision and the threads of its process, not on the number of parallel jobs.
+The result of a job depends on its seed, the precision and the threads of its process, not on the number of jobs.
 """
 
 from __future__ import annotations
