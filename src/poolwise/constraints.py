@@ -1,4 +1,4 @@
-"""Limits of cost: which configurations may be chosen at all. What is outside is never trained, the default aside."""
+"""Cost limits: which configurations may be chosen. Others are never trained, except the default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from poolwise.rng import Streams
 from poolwise.spaces import LISTED, Pooling
 from poolwise.training import Precision
 
-MOST = LISTED  # configurations that are priced one by one
+MOST = LISTED  # largest space whose configurations are all checked
 MOST_TIMED = 1_000
 ROUNDS = 15
 _UNITS = {
@@ -31,12 +31,12 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What limits leave.
+    """The configurations within the limits.
 
     Attributes:
-        members: configurations within every limit, in the order of the space.
-        latency_ms: median of a forward pass of every configuration that was timed; empty where no limit asks for it.
-        batch: images of that pass.
+        members: Configurations within every limit, in the order of the space.
+        latency_ms: Median milliseconds of a forward pass for each timed configuration; empty without a latency limit.
+        batch: Batch size of that pass.
     """
 
     members: tuple[Pooling, ...]
@@ -58,14 +58,17 @@ def within(
     timed: Callable[[list[Pooling]], dict[Pooling, float]],
     latency_batch: int = 1,
 ) -> Found:
-    """Configurations within every limit that is set.
+    """Select the configurations within all limits.
 
     Args:
-        limits: of ``LIMITS``; None for no limit.
-        batch_size: images of a training step, for ``max_memory``.
-        timed: measures milliseconds; called for what is within all other limits, where ``max_latency_ms`` is set.
+        priced: Costs of all configurations.
+        limits: Limits by name (``LIMITS``); None for no limit.
+        batch_size: Images of a training step, for ``max_memory``.
+        timed: Measures milliseconds. Called for configurations within the other limits if ``max_latency_ms`` is set.
+        latency_batch: Images of a timed forward pass.
 
-    Raises RequestError where nothing is left, naming the smallest that there is.
+    Raises:
+        RequestError: No configuration is within the limits, or there are too many configurations.
     """
     members = list(priced)
     if len(members) > MOST:
@@ -108,15 +111,15 @@ def latencies(
     precision: Precision,
     device: torch.device,
 ) -> dict[Pooling, float]:
-    """Median milliseconds of a forward pass of each, over ROUNDS rounds.
+    """Measure the median milliseconds of a forward pass of each configuration over ROUNDS rounds.
 
-    Every round times all of them, each round in another order, so that whatever slows the machine down for a while slows all.
+    Each round times all configurations in a new random order, so that temporary slowdowns affect all of them alike.
     """
     networks = [precision.place(build(pooling), device).eval() for pooling in poolings]
     images = precision.images(images_BCHW.to(device))
     milliseconds, order = np.empty((ROUNDS + 1, len(networks))), Streams(0)["latency"]
     with torch.inference_mode(), precision.active(device):
-        for turn in range(ROUNDS + 1):  # the first one prepares kernels
+        for turn in range(ROUNDS + 1):  # the first round warms up
             for place in order.permutation(len(networks)).tolist():
                 _wait(device)
                 begin = time.perf_counter()
@@ -135,9 +138,9 @@ def _wait(device: torch.device) -> None:
 
 
 def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
-    """The problem with nothing but what is within its limits, and the default; itself where there are none.
+    """Restrict an experiment to the default and the configurations within its limits, if it has any.
 
-    What is left is written into the settings (``only``), so that workers and a resumed run do not measure again.
+    The result is stored in the config (``only``), so that workers and resumed runs do not measure again.
     """
     limits = problem.config.limits.active()
     if problem.config.limits.only is not None or all(limit is None for limit in limits.values()):

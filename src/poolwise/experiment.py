@@ -1,4 +1,4 @@
-"""An experiment: everything that search, ranking and stand-alone training have in common, decided once and then frozen."""
+"""The experiment: everything that search, ranking and stand-alone training share, resolved once and then frozen."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from poolwise.training.calibration import Parallel, cpu_threads
 from poolwise.training.workers import check_sendable
 
 RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
-_OF_IMAGES = ("training_images", "in_use", "halves", "normalise", "_ranking_order")  # what images and seed decide
+_OF_IMAGES = ("training_images", "in_use", "halves", "normalise", "_ranking_order")  # depend on images and seed
 
 
 def requested_space(config: Config) -> PoolingSpace:
-    """Return the configurations that a request chooses from.
+    """Return the space of configurations of a request.
 
-    These are the placements of the requested numbers of downsamplings, a random subset of them, or what limits left.
+    It has all placements of the requested numbers of downsamplings, a random subset, or those within the limits.
     """
     known = family(config.model.name)
     space = known.over(config.model.poolings)
@@ -63,18 +63,18 @@ def resolve(
     normalise: Normalise | None = None,
     listener: Listener | None = None,
 ) -> Experiment:
-    """Decide the device, network, space, images and number format of a request. Nothing is timed.
+    """Resolve the device, network, space, images and number format of a request. Nothing is timed.
 
     Args:
-        settings: the request.
-        source: a loaded data set; by default the one that the settings name is loaded.
-        choices: what an earlier part of the run decided (``Experiment.describe_choices``).
-        weights: what trainings start from; by default the weights that the settings name are loaded and checked.
-        normalise: the training images' normalization, where it is known; by default it is computed when first needed.
-        listener: receives a line before and after images are loaded.
+        config: The request.
+        source: A loaded data set (default: load the one that ``config`` names).
+        choices: Choices recorded earlier in the run (``Experiment.describe_choices``).
+        weights: Initial weights of trainings (default: load and check those that ``config`` names).
+        normalise: Normalization of the training images, if known (default: computed when first needed).
+        listener: Receives messages about loading images.
 
     Raises:
-        RequestError: the request is wrong, or its parts do not fit together.
+        RequestError: The request is wrong, or its parts are inconsistent.
     """
     device, known = choose_device(config.hardware.device), family(config.model.name)
     if known.whole:
@@ -82,7 +82,7 @@ def resolve(
     space, precision = requested_space(config), _precision(config, device, choices)
     parallel = Parallel(**choices["parallel"]) if choices else Parallel(1, config.hardware.threads or cpu_threads())
     if source is None:
-        on_device = device.type == "cuda"  # images in memory lie there
+        on_device = device.type == "cuda"  # then images are kept in device memory
         room = min(free_bytes(torch.device("cpu")), free_bytes(device)) // 4 if on_device else None
         source = load_requested(config, room, listener or Listener())
     experiment = Experiment(config, source, device, known, space, precision, parallel, weights)
@@ -90,12 +90,12 @@ def resolve(
         experiment = replace(experiment, weights=_load_weights(experiment, config.model.weights))
     if normalise is not None:
         vars(experiment)["normalise"] = normalise  # fills the cached property
-    experiment.cost  # noqa: B018 (raises where the images are too small for the configurations)
+    experiment.cost  # noqa: B018 (raises if the images are too small for the configurations)
     return experiment
 
 
 def _precision(config: Config, device: torch.device, choices: dict[str, Any] | None) -> Precision:
-    """Return the recorded or requested number format, or the device's own where measuring is to decide."""
+    """Return the recorded or requested number format; the device's default if none is set or it is ``auto``."""
     if choices:
         return Precision.parse(choices["precision"])
     if config.hardware.precision in (None, AUTO):
@@ -104,7 +104,7 @@ def _precision(config: Config, device: torch.device, choices: dict[str, Any] | N
 
 
 def _load_weights(experiment: Experiment, name: str) -> Weights:
-    """Load weights and check that they fit every network that starts from them. Raises RequestError otherwise."""
+    """Load weights. Raises RequestError if they do not fit every network that starts from them."""
     config, weights = experiment.config, load_weights(name)
     norms: dict[str, list[Norm]] = {"search": [sharing.NORMS[config.search.norm]], "retrain": [running_norm]}
     if config.search.proxy != 0:
@@ -116,17 +116,17 @@ def _load_weights(experiment: Experiment, name: str) -> Weights:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """Everything that search, ranking and stand-alone training have in common. Make one with ``resolve``.
+    """Everything that search, ranking and stand-alone training share. Create one with ``resolve``.
 
     Attributes:
-        settings: the request.
-        source: the data set.
-        device, family, space: where networks compute, which networks they are, and the configurations to choose from.
-        precision: number format and memory order of all training.
-        parallel: processes, and CPU threads of each, for stand-alone trainings.
-        weights: what trainings start from; None for random weights.
-        supernets_reason: why there are as many SuperNets as there are, where the request left it open.
-        precision_seconds: seconds of a training step by number format, where they were measured to choose one.
+        config: The request.
+        source: The data set.
+        device, family, space: The device, the network family, and the configurations to choose from.
+        precision: Number format and memory order of all training.
+        parallel: Processes, and CPU threads of each, for stand-alone trainings.
+        weights: Initial weights of trainings; None for random weights.
+        supernets_reason: Reason for the number of SuperNets, if the request did not set it.
+        precision_seconds: Seconds of a training step by number format, if measured.
     """
 
     config: Config
@@ -142,7 +142,7 @@ class Experiment:
     _on_device: dict[int, tuple[ImageSet, Tensor | Packed, Tensor]] = field(default_factory=dict, repr=False)
 
     def with_settings(self, **changes: Any) -> Experiment:
-        """Return this experiment with other settings. Its images, weights and number format are kept."""
+        """Return this experiment with changed settings and the same images, weights and number format."""
         config = self.config.replace(**changes)
         varied = resolve(config, self.source, self.describe_choices(), weights=self.weights)
         varied = varied.with_choices(supernets_reason=self.supernets_reason, _on_device=self._on_device)
@@ -151,7 +151,7 @@ class Experiment:
         return varied
 
     def with_choices(self, **choices: Any) -> Experiment:
-        """Return this experiment with other values of ``precision``, ``parallel`` and the fields after them."""
+        """Return this experiment with other values of ``precision``, ``parallel`` or the fields after them."""
         varied = replace(self, **choices)
         cached = set(vars(self)) - set(vars(varied))
         vars(varied).update({name: vars(self)[name] for name in cached})
@@ -159,32 +159,32 @@ class Experiment:
 
     @property
     def default(self) -> Pooling:
-        """The configuration that the network family was designed with."""
+        """The default configuration of the network family, as published."""
         return self.family.default
 
     @property
     def width(self) -> int | None:
-        """Base number of channels; None for networks that have their own."""
+        """Base number of channels; None for networks whose width cannot be set."""
         return self.config.model.width or self.family.width
 
     @cached_property
     def cost(self) -> CostModel:
-        """Costs of every configuration. Raises RequestError where the images are too small for them."""
+        """Cost model of the configurations. Raises RequestError if the images are too small for them."""
         chain = self.build(batch_norm, "cost", Streams(self.config.seed))
         return CostModel(chain, self.source.image_size, self.default, most=self.space.poolings)
 
     @cached_property
     def training_images(self) -> ImageSet:
-        """The full training set: both halves, or the part of it that ``images`` allows.
+        """The training images of both halves: all of them, or as many as the ``images`` setting allows.
 
-        That part is the first images of each class in one fixed shuffled order, whatever the seed: runs with other seeds
-        see the same images, and fewer images are a part of more.
+        A subset has the first images of each class in a fixed shuffled order that does not depend on the seed. Larger
+        subsets contain smaller ones.
         """
         return self.in_use.train
 
     @cached_property
     def in_use(self) -> Source:
-        """The data set with no other training images than ``training_images``."""
+        """The data set with its training images reduced to ``training_images``."""
         train, count, scoring = self.source.train, self.config.data.images, self.source.scoring
         if count is None or count >= len(train):
             return self.source
@@ -195,9 +195,9 @@ class Experiment:
 
     @cached_property
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
-        """Training half and scoring half of the training images, disjoint, as sorted indices.
+        """Sorted indices of the training half and the scoring half of the training images, which are disjoint.
 
-        They are drawn by class, or are what the data set itself sets apart for scoring, and the rest.
+        The split is stratified by class, or the one that the data set defines.
         """
         labels, scoring = self.training_images.labels, self.in_use.scoring
         if scoring is None:
@@ -227,7 +227,7 @@ class Experiment:
         return augmentation(asked, self.source.image_size, flip)
 
     def batches(self, data: ImageSet, batch_size: int, indices: np.ndarray | None = None) -> Batches:
-        """Batches of a set, or of its images at ``indices``; a set is brought to the device once."""
+        """Return batches of a set, or of its images at ``indices``. Each set is copied to the device once."""
         if id(data) not in self._on_device:
             self._on_device[id(data)] = (data, self._placed(data.images), self._placed(data.labels))
         _, images_NHWC, labels_N = self._on_device[id(data)]
@@ -237,9 +237,9 @@ class Experiment:
         return array if isinstance(array, Packed) else to_tensor(array).to(self.device)
 
     def build(self, norm: Norm, name: str, streams: Streams, what: str | None = None) -> Chain:
-        """The network on the CPU with initial weights from the stream called ``name``.
+        """Build the network on the CPU with initial weights from the stream called ``name``.
 
-        ``what`` is ``search`` or ``retrain`` for trainings that may begin with the given weights.
+        ``what`` is ``search`` or ``retrain`` for trainings that may start from the requested weights.
         """
         arguments: dict[str, Any] = {"classes": len(self.source.classes), "width": self.width, "norm": norm}
         chain = create(self.family.build, streams.torch(name), **arguments)
@@ -248,12 +248,12 @@ class Experiment:
         return chain
 
     def supernet(self, name: str, streams: Streams) -> SwitchableNet:
-        """A SuperNet of the kind that the settings ask for, on the CPU, initial weights as in ``build``."""
+        """Build a SuperNet of the requested kind on the CPU, with initial weights as in ``build``."""
         return self._supernet(lambda norm: self.build(norm, name, streams, "search"))
 
     @cached_property
     def supernet_parameters(self) -> int:
-        """Trainable numbers of one SuperNet, all copies counted."""
+        """Number of trainable parameters of one SuperNet, including all copies."""
 
         def build(norm: Norm) -> Chain:
             with torch.device("meta"):
@@ -265,14 +265,14 @@ class Experiment:
         return sharing.supernet(build, self.space, self.config.search.norm, self.config.search.sharing)
 
     def ranked_images(self, config: Config | None = None) -> int:
-        """Images that ranking runs every configuration on: the scoring half, and what norms are recalibrated on."""
+        """Return how many images ranking evaluates: the scoring half, plus images for recalibrating norms."""
         config, (training, scoring) = config or self.config, map(len, self.halves)
         again = RECALIBRATION_BATCHES * config.ranking.eval_batch_size if config.search.norm == "recalibrated" else 0
         return scoring + min(again, training)
 
     @cached_property
     def calibration_batches(self) -> Batches | None:
-        """Images of the training half, drawn once, that recalibrated norms are averaged over; None for other norms."""
+        """Fixed batches of the training half for recalibrating norms; None for other norms."""
         if self.config.search.norm != "recalibrated":
             return None
         size, half = self.config.ranking.eval_batch_size, self.halves[0]
@@ -280,9 +280,10 @@ class Experiment:
         return self.batches(self.training_images, size, self._mixed(np.sort(drawn)))
 
     def ranking_batches(self, turns: int | None = None) -> Batches:
-        """The scoring half in the batches that ranking goes through; at least one for each of the turns that share them out.
+        """Return the scoring half in the batches used for ranking, at least one for each turn.
 
-        ``turns`` are by default as many as the settings allow.
+        Args:
+            turns: Number of turns that share the batches (default: ``config.ranking_turns``).
         """
         half, size = self._ranking_order, self.config.ranking.eval_batch_size
         turns = turns or self.config.ranking_turns
@@ -292,11 +293,11 @@ class Experiment:
 
     @cached_property
     def _ranking_order(self) -> np.ndarray:
-        """The scoring half; kept, since every batch of a ranking asks for it."""
+        """Indices of the scoring half in mixed order. Cached because every batch of a ranking needs them."""
         return self._mixed(self.halves[1])
 
     def _mixed(self, indices: np.ndarray) -> np.ndarray:
-        """Places among the training images in an order in which batches hold all classes."""
+        """Return indices of training images in an order that mixes the classes in each batch."""
         return mixed(self.training_images.labels, indices, Streams(self.config.seed)["mixed"])
 
     @property
@@ -308,33 +309,33 @@ class Experiment:
 
     @property
     def half_steps(self) -> int:
-        """Steps of a stand-alone training on the training half: as many epochs as a retraining has on all images."""
+        """Steps of a stand-alone training on the training half, for as many epochs as retraining on all images."""
         images, half = len(self.training_images), len(self.halves[0])
         batch = min(self.config.training.batch_size, half)
-        whole = images // min(self.config.training.batch_size, images)  # batches in an epoch, as training counts them
+        whole = images // min(self.config.training.batch_size, images)  # full batches in an epoch, as in training
         return max(round(self.retrain_steps * (half // batch) / whole), 1)
 
     @property
     def block(self) -> int:
-        """Steps that are drawn with the same scores.
+        """Number of consecutive draws that use the same scores.
 
-        On CUDA the device is waited for once a block, and SuperNets in worker processes work side by side within one;
-        a single SuperNet on a CPU gains nothing by it.
+        The search synchronizes with CUDA once per block, and SuperNets in worker processes train in parallel within a
+        block. A single SuperNet on a CPU does not benefit.
         """
         many = 16 if self.device.type == "cuda" else 8 if self.config.search.parallel_supernets > 1 else 1
         return self.config.search.block or many
 
     def plain(self, pooling: Pooling) -> nn.Module:
-        """A configuration as it is trained stand-alone, with the same arbitrary weights each time, for measurements."""
+        """Build the plain model of a configuration with fixed random weights, for measurements."""
         return plain_model(self.build(running_norm, "calibration", Streams(0)), pooling)
 
     def describe_choices(self) -> dict[str, Any]:
-        """Return what was decided for this machine, for run.json and for ``resolve``."""
+        """Return the choices made for this machine, for run.json and ``resolve``."""
         measured = {"seconds_per_step": self.precision_seconds} if self.precision_seconds else {}
         return {"precision": str(self.precision), **measured, "parallel": asdict(self.parallel), "block": self.block}
 
     def describe_weights(self) -> dict[str, Any]:
-        """What is recorded about the weights that trainings begin with; nothing where there are none."""
+        """Return the record of the initial weights; empty for random weights."""
         if self.weights is None:
             return {}
         anew = begin(self.build(running_norm, "weights", Streams(0)), self.weights)
@@ -342,7 +343,7 @@ class Experiment:
         return {"weights": {**told, "anew": anew}}
 
     def describe_data(self) -> dict[str, Any]:
-        """What is recorded about the images."""
+        """Return the record of the images."""
         first, second = self.halves
         return {
             "name": self.source.name,
@@ -360,12 +361,12 @@ class Experiment:
         }
 
     def share(self, threads: int) -> Callable[[], Experiment]:
-        """Return a picklable function that rebuilds this experiment in a worker process on so many CPU threads.
+        """Return a picklable function that rebuilds this experiment in a worker process with ``threads`` CPU threads.
 
-        The images in use and the initial weights lie in shared memory.
+        The images in use and the initial weights are in shared memory.
 
         Raises:
-            RequestError: the network or the transform cannot be sent to another process, or shared memory is too small.
+            RequestError: The network or the transform cannot be pickled, or shared memory is too small.
         """
         config, source, network = self.config, self.in_use, networks.given(self.config.model.name)
         if source.augment:
@@ -389,8 +390,8 @@ def _rebuild(
     network: Any,
     weights: tuple[Weights, Tensor] | None,
 ) -> Experiment:
-    """Return the experiment of ``Experiment.share``, in the worker process."""
+    """Rebuild a shared experiment in a worker process (see ``Experiment.share``)."""
     if network is not None:
         networks.backbone(config.model.name.removeprefix(networks.OWN), network)
     opened = weights and weights[0].opened(weights[1])
-    return resolve(config, source.open(), weights=opened, normalise=normalise)  # no worker goes through all images
+    return resolve(config, source.open(), weights=opened, normalise=normalise)  # normalization is not recomputed

@@ -1,4 +1,4 @@
-"""Export a trained configuration: as safetensors, as ONNX, or as the lines of Python that build it."""
+"""Export a trained configuration as safetensors, ONNX, or Python code that builds it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from poolwise.sanitize import visible
 from poolwise.storage import FORMAT, write_atomically, writing
 
 SUFFIXES = (".safetensors", ".onnx")
-TOLERANCE = 1e-4  # of the logits' spread, between onnxruntime and torch
+TOLERANCE = 1e-4  # maximum difference between onnxruntime and torch, in standard deviations of the logits
 _BATCHES = (1, 2, 5)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained configuration and what is needed to use it.
+    """A trained configuration with the information needed to use it.
 
     Attributes:
-        network: plain, in evaluation mode, on the CPU; takes normalised images_BCHW float32.
-        about: model, pooling, width, classes (names), image size, mean and std of the pixels (0 to 255) that it was
-            trained with (None in runs of before they were kept), seed, steps, accuracy on the test set.
+        network: The plain network in evaluation mode on the CPU; takes normalized float32 images_BCHW.
+        about: Model, pooling, width, class names, image size, mean and std of the training pixels (0 to 255; None in
+            runs of early versions), seed, steps and test accuracy.
     """
 
     network: nn.Module
@@ -41,13 +41,13 @@ class Trained:
 
     @property
     def example(self) -> Tensor:
-        """images_BCHW of this network's size."""
+        """Fixed random images_BCHW of the size that the network was trained on."""
         size = int(self.about["image_size"])
         return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def check_path(to: str) -> str:
-    """Return the suffix of a file that can be written; RequestError for another suffix or a file that exists."""
+    """Return the suffix of a file to write. Raises RequestError if it is not supported or the file exists."""
     suffix = Path(to).suffix
     if suffix not in SUFFIXES:
         raise RequestError(
@@ -60,7 +60,7 @@ def check_path(to: str) -> str:
 
 
 def write_safetensors(trained: Trained, path: Path) -> None:
-    """Write the state dict, with ``about`` as JSON in the metadata."""
+    """Write the state dict to a safetensors file, with ``about`` as JSON in the metadata."""
     from safetensors.torch import save
 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in trained.network.state_dict().items()}
@@ -69,14 +69,14 @@ def write_safetensors(trained: Trained, path: Path) -> None:
 
 
 def write_onnx(trained: Trained, path: Path) -> float:
-    """Write an ONNX file with a dynamic batch, after onnxruntime gave torch's logits for batches of several sizes.
+    """Write an ONNX file with a dynamic batch size, after comparing logits of onnxruntime and torch for several sizes.
 
     Returns:
         The largest difference between the logits of onnxruntime and torch, in standard deviations of the logits.
 
     Raises:
         RequestError: A package is missing.
-        RunFailure: onnxruntime gave other logits; nothing is written.
+        RunFailure: The logits differ by more than TOLERANCE. Nothing is written.
     """
     onnx = _onnx_package()
     with writing(path):
@@ -115,7 +115,7 @@ def _write_checked(trained: Trained, path: Path, onnx: Any) -> float:
 
 
 def _onnx_package() -> Any:
-    """Import what ONNX needs; RequestError names a package that is missing."""
+    """Import the packages that ONNX needs. Raises RequestError if one is missing."""
     packages = {}
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
@@ -128,7 +128,7 @@ def _onnx_package() -> Any:
 
 
 class _quiet:
-    """Silence the progress messages of torch's exporter."""
+    """Context manager that silences the progress messages of the torch exporter."""
 
     def __enter__(self) -> None:
         self._level = logging.root.manager.disable
@@ -154,7 +154,7 @@ def _difference(trained: Trained, path: Path) -> float:
 
 
 def python_code(trained: Trained, weights: str = "model.safetensors") -> str:
-    """Return lines of Python that build the network and load what ``write_safetensors`` wrote."""
+    """Return Python code that builds the network and loads weights written by ``write_safetensors``."""
     about = trained.about
     name, pooling, count = about["model"], about["pooling"], len(about["classes"])
     if is_other(name):

@@ -1,6 +1,6 @@
-"""What belongs to the whole process and is changed for a while: two searches in two threads do not meet there.
+"""Temporary changes to process-wide state, safe for several Python threads.
 
-torch's number of CPU threads, the global random generators, and cuDNN's choice of kernels.
+These are the number of CPU threads of torch, the global random generators, and the cuDNN flags.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 @contextmanager
 def threads_here(count: int) -> Iterator[None]:
-    """The Python thread that is inside computes on ``count`` CPU threads; all others on as many as before."""
+    """Context manager: the current Python thread computes on ``count`` CPU threads; others are not affected."""
     before = torch.get_num_threads()
     _set_threads(count)
     try:
@@ -33,10 +33,10 @@ def threads_here(count: int) -> Iterator[None]:
 
 
 def _set_threads(count: int) -> None:
-    """``torch.set_num_threads`` for this thread alone.
+    """Call ``torch.set_num_threads`` for this thread only.
 
-    Each thread has its own number, but the one that was set last, by any of them, is what threads begin with that have
-    not worked with torch yet. That one is put back, from such a thread, since setting it here would set ours as well.
+    Each thread has its own number, but the last one set by any thread is the default of threads that have not used
+    torch yet. This default is restored from a fresh thread, because setting it here would change this thread.
     """
     if count == torch.get_num_threads():
         return
@@ -56,7 +56,7 @@ def _in_a_fresh_thread(do: Callable[[], _T]) -> _T:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """For what draws from the global generators of torch (CPU), numpy and Python: one thread at a time, and put back."""
+    """Context manager that locks the global generators of torch (CPU), NumPy and Python and restores their states."""
     with _generators:
         ours, theirs = np.random.get_state(), random.getstate()
         with torch.random.fork_rng(devices=[]):
@@ -68,7 +68,7 @@ def generators_kept() -> Iterator[None]:
 
 
 def seed_global(seed: int) -> None:
-    """Put the global generators on a seed; within ``generators_kept`` only."""
+    """Seed the global generators. Call only within ``generators_kept``."""
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
@@ -76,13 +76,13 @@ def seed_global(seed: int) -> None:
 
 @contextmanager
 def cudnn_kernels(allow_tf32: bool) -> Iterator[None]:
-    """On CUDA: the same kernels each time, and TF32 only where it was asked for; one thread at a time."""
+    """Context manager: deterministic cuDNN kernels, with TF32 only if allowed. One thread at a time can hold it."""
     with _kernels, torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=allow_tf32):
         yield
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the bytes of memory that are free on the device, or in the system where it has none of its own."""
+    """Return the free bytes of memory on a CUDA device, or of the system for other devices."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)

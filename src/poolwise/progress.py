@@ -1,4 +1,4 @@
-"""How the long-running parts tell what they do, and how they are asked to stop. The command line draws it."""
+"""Progress of long-running work, and requests to stop it. The command line displays the progress."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """Stopped on request, with everything saved that is needed to go on."""
+    """Raised when work stops on request, after everything needed to resume has been saved."""
 
 
 class Listener:
-    """Receives progress; this one ignores it. Give ``listener=`` your own, with the methods that you need.
+    """Base class that ignores progress. Override the methods that you need and pass an instance as ``listener=``.
 
-    All are called in the thread that called the API, between two steps, so what takes long in them makes the run longer.
-    What they raise ends the run as a failure would; setting ``stopping`` ends it at the next safe point with ``Interrupted``,
-    and ``poolwise.resume`` goes on from there to the same bytes.
+    Methods are called between steps, in the thread that called the API, so slow methods slow down the run. An exception
+    in a method ends the run as a failure. Setting ``stopping`` ends it at the next safe point with ``Interrupted``;
+    ``poolwise.resume`` continues from there with identical results.
 
     >>> class Patient(poolwise.Listener):
     ...     def start(self, stage, total, done=0):
@@ -32,42 +32,41 @@ class Listener:
     stopping = False
 
     def expect(self, stage: str, seconds: float) -> None:
-        """Seconds that a whole stage should take, from the plan."""
+        """Receive the planned seconds of a full stage."""
 
     def start(self, stage: str, total: int, done: int = 0) -> None:
-        """A stage of ``total`` units begins, ``done`` of them already behind it.
+        """Start a stage of ``total`` units, of which ``done`` are already done.
 
-        ``stage`` and its unit: ``search``, ``short`` (trainings of every configuration, part of a search), ``retrain``,
-        ``equal cost``, ``refine`` and ``exhaustive`` (optimizer steps), ``rank`` (batches, or levels of a beam), ``compare``
+        Stages and their units: ``search``, ``short`` (proxy training, part of a search), ``retrain``, ``equal cost``,
+        ``refine`` and ``exhaustive`` (optimizer steps), ``rank`` (batches, or levels of a beam search), ``compare``
         (steps of a single SuperNet), ``simulate`` (repetitions).
         """
 
     def advance(self, units: int = 1, **info: Any) -> None:
-        """``units`` more are done.
+        """Report that ``units`` more are done.
 
-        ``info`` holds what is known, where it is: ``loss`` of the last training batch, in a stand-alone training the mean of
-        the last piece of its curve; ``lr``; in a search ``accuracy`` of the last scoring batch (0 to 1) and, now and then,
-        ``best``: the five leading configurations as (pooling, moving average of their accuracy). Work in other processes
-        tells units alone.
+        ``info`` may hold: ``loss`` of the last training batch (in stand-alone training, the last point of the curve);
+        ``lr``; in a search, ``accuracy`` of the last scoring batch (0 to 1) and occasionally ``best``, the five best
+        configurations as (pooling, moving average of accuracy). Work in other processes reports only units.
         """
 
     def note(self, text: str) -> None:
-        """One line for the user."""
+        """Receive a one-line message for the user."""
 
     def finish(self) -> None:
-        """The stage is done."""
+        """Finish the stage."""
 
     def close(self) -> None:
-        """Nothing more will come, whether a stage is done or not. The command line calls it; the API does not."""
+        """Release resources, even if a stage is not finished. Called by the command line, not by the API."""
 
     def check(self) -> None:
-        """Raise Interrupted where a stop was asked for. Called only at points that can be resumed from."""
+        """Raise Interrupted if a stop was requested. Called only at points that can be resumed from."""
         if self.stopping:
             raise Interrupted
 
 
 def time_words(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3 h 20 min``."""
+    """Format seconds as ``45 s``, ``12 min`` or ``3 h 20 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,6 +1,6 @@
-"""One registry for whatever is found by name: model families, samplers, strategies.
+"""Registry of entries that are looked up by name: model families, samplers, strategies.
 
-A new entry is one file in the registry's package with ``@register(...)`` in it; nothing else names it.
+To add an entry, add a module that uses ``@register(...)`` to the package of the registry.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Decorated = TypeVar("Decorated")
 
 
 class Registry(Generic[Entry]):
-    """Entries by name. Modules of ``package`` are imported before the first lookup, so that they register themselves.
+    """Entries by name. All modules of ``package`` are imported before the first lookup to register their entries.
 
     Args:
-        noun: what an entry is called in messages, for instance ``model``.
-        package: dotted name of the package whose modules register entries.
-        hint: what else is allowed, added to the message about an unknown name.
+        noun: Name of an entry in messages, for example ``model``.
+        package: Dotted name of the package whose modules register entries.
+        hint: Text appended to the message about an unknown name.
     """
 
     def __init__(self, noun: str, package: str, hint: str = "") -> None:
@@ -31,7 +31,7 @@ class Registry(Generic[Entry]):
         self._discovered = False
 
     def register(self, name: str) -> Callable[[Decorated], Decorated]:
-        """Return a decorator that adds what it decorates under ``name`` and returns it unchanged."""
+        """Return a decorator that adds the decorated object under ``name`` and returns it unchanged."""
 
         def decorate(entry: Decorated) -> Decorated:
             self.add(name, entry)  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ class Registry(Generic[Entry]):
         return decorate
 
     def add(self, name: str, entry: Entry) -> None:
-        """Add an entry. Each name is taken once."""
+        """Add an entry. Names must be unique."""
         assert name not in self._entries, f"two entries of {self.package} are called {name}"
         self._entries[name] = entry
 
@@ -53,7 +53,7 @@ class Registry(Generic[Entry]):
         """Return the entry called ``name``.
 
         Raises:
-            RequestError: for an unknown name; the message lists the known ones and the closest one.
+            RequestError: The name is unknown. The message lists the known names and suggests the closest.
         """
         self._discover()
         if name not in self._entries:

@@ -1,6 +1,6 @@
-"""One root seed, many named generators. Nothing in poolwise draws from the global ones.
+"""Named random generators from one root seed. poolwise does not draw from the global generators.
 
-A stream depends on the root seed and on its name alone, so adding a stream never changes another.
+A stream depends only on the root seed and its name, so adding a stream never changes another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Streams:
-    """Named generators of one root seed: ``streams["draw"]`` is always the same numpy generator object."""
+    """Named generators of one root seed. ``streams["draw"]`` always returns the same NumPy generator object."""
 
     def __init__(self, seed: int, scope: str = ""):
         self.seed = seed
@@ -23,7 +23,7 @@ class Streams:
         self._generators: dict[str, np.random.Generator] = {}
 
     def child(self, scope: str) -> Streams:
-        """Streams of the same root seed that share nothing with these."""
+        """Return streams of the same root seed that are independent of these."""
         return Streams(self.seed, f"{self.scope}/{scope}")
 
     def _entropy(self, name: str) -> list[int]:
@@ -36,18 +36,18 @@ class Streams:
         return self._generators[name]
 
     def torch(self, name: str) -> torch.Generator:
-        """A fresh CPU torch generator for one-off uses (initial weights); its state is not kept."""
+        """Return a new CPU torch generator for one-time use (initial weights). Its state is not tracked."""
         import torch
 
         seed = np.random.SeedSequence(self._entropy(name)).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
     def state(self) -> dict[str, Any]:
-        """State of every generator used so far, ready for JSON."""
+        """Return the state of every generator used so far, serializable as JSON."""
         return {name: generator.bit_generator.state for name, generator in self._generators.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Put every generator back to a ``state()``, in place: whoever holds one of them goes on with it."""
+        """Restore all generators in place from ``state()``, so that existing references stay valid."""
         for name in {*self._generators, *state}:
             fresh = np.random.PCG64(self._entropy(name)).state
             self[name].bit_generator.state = state.get(name, fresh)

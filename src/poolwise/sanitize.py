@@ -1,4 +1,4 @@
-"""What comes from outside stays plain text: shown with nothing hidden, written into csv as no formula, read within bounds."""
+"""Sanitize untrusted text and files: escape hidden characters and CSV formulas, and limit sizes when reading."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 from poolwise.errors import RequestError
 
-JSON_BYTES = 256 * 2**20  # the ranking of 20,000 configurations takes a tenth
-JSON_DEPTH = 64  # poolwise writes fewer than ten
+JSON_BYTES = 256 * 2**20  # a ranking of 20,000 configurations takes a tenth of this
+JSON_DEPTH = 64  # files of poolwise have fewer than ten levels
 TABLE_BYTES = 64 * 2**20
 HEADER_BYTES = 64 * 2**20  # of a safetensors file: names, shapes and metadata
 
@@ -24,17 +24,14 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Text of any origin as a person may see it: control, bidirectional and invisible characters as escapes.
-
-    ``keep`` are characters that pass all the same, like a line break.
-    """
+    """Escape control, bidirectional and invisible characters in untrusted text, except those in ``keep``."""
     if text.isprintable():
         return text
     return "".join(c if c in keep or c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON, readable but for what ``visible`` would escape, which is escaped as JSON has it: the same value."""
+    """Return indented JSON, in which characters that ``visible`` would escape are JSON escapes."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     if text.replace("\n", "").isprintable():
         return text
@@ -46,9 +43,9 @@ def _json_escape(character: str) -> str:
 
 
 def csv_text(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    """The one way that csv is written: ``visible`` text, and none that a spreadsheet would take for a formula.
+    """Return CSV text with ``visible`` cells that no spreadsheet interprets as formulas.
 
-    Text that begins like one (``= + - @``, tab, carriage return) and is no number gets an apostrophe before it.
+    Text that starts like a formula (``= + - @``, tab, carriage return) and is not a number gets a leading apostrophe.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -68,7 +65,7 @@ def _cell(value: Any) -> Any:
 
 
 def parse_json(data: bytes | str, what: str, limit: int = JSON_BYTES) -> Any:
-    """JSON of bounded size and depth. RequestError naming ``what`` otherwise."""
+    """Parse JSON of limited size and depth. Raises RequestError, which names ``what``, for anything else."""
     if len(data) > limit:
         raise RequestError(f"{what} has more than {limit // 2**20} MiB: it was not written by poolwise")
     try:
@@ -92,9 +89,11 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def read_bytes(path: Path, limit: int, regular: bool = True) -> bytes:
-    """A file of at most ``limit`` bytes, by default a regular one.
+    """Read a file of at most ``limit`` bytes; with ``regular``, only a regular file.
 
-    FileNotFoundError where there is none, RequestError for anything else.
+    Raises:
+        FileNotFoundError: The file does not exist.
+        RequestError: The file is too large, not a regular file, or cannot be read.
     """
     name = visible(str(path))
     try:
@@ -104,7 +103,7 @@ def read_bytes(path: Path, limit: int, regular: bool = True) -> bytes:
             data = file.read(limit + 1)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:  # a ValueError: a path with a null character
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise RequestError(f"{name} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if len(data) > limit:
         raise RequestError(f"{name} has more than {limit // 2**20} MiB: it was not written by poolwise")
@@ -112,7 +111,7 @@ def read_bytes(path: Path, limit: int, regular: bool = True) -> bytes:
 
 
 def check_header(path: Path) -> None:
-    """RequestError where a safetensors file claims a header that is larger than the file, or than any that poolwise writes."""
+    """Raise RequestError if the header size of a safetensors file exceeds the file or HEADER_BYTES."""
     with path.open("rb") as file:
         first = file.read(8)
     length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
@@ -121,7 +120,7 @@ def check_header(path: Path) -> None:
 
 
 def check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """RequestError where an SQLite file holds anything but plain tables: views, triggers and computed columns carry out SQL."""
+    """Raise RequestError if an SQLite file has views, triggers or computed columns, which can run SQL code."""
     connection.execute("PRAGMA trusted_schema=OFF")
     for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
         plain = kind == "index" or (kind == "table" and str(sql).upper().startswith("CREATE TABLE"))
@@ -131,7 +130,7 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextlib.contextmanager
 def reading(what: str, remedy: str = "") -> Iterator[None]:
-    """Whatever a damaged value makes of the code that takes it up becomes one clear line that names ``what``."""
+    """Context manager that turns errors caused by damaged data into a RequestError that names ``what``."""
     try:
         yield
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, AssertionError) as error:

@@ -1,10 +1,10 @@
-"""The Python face: each function is one command.
+"""Python API: each function is one command.
 
     import poolwise
     result = poolwise.run(poolwise.preset("demo"), "runs/demo")
 
-``search``, ``rank``, ``retrain`` and ``report`` are the stages of ``run``; each reads what the stage before it wrote
-into the run folder, and ``resume`` goes on with whatever was asked for and is not done.
+``search``, ``rank``, ``retrain`` and ``report`` are the stages of ``run``. Each stage reads what earlier stages wrote
+to the run folder. ``resume`` continues with the requested stages that are not done.
 """
 
 from poolwise.api.before import costs, named_slots, placements

@@ -1,4 +1,4 @@
-"""Before training: what configurations cost, and where downsamplings can stand."""
+"""Before training: the cost of each configuration, and the slots of a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from poolwise.models.external.slots import Slots, slots
 from poolwise.models.lookup import default_image_size
 from poolwise.spaces import LISTED, Pooling, PoolingSpace
 
-DRAWN = 1000  # of a space that is too large to be listed
+DRAWN = 1000  # configurations drawn from a space that is too large to list
 
 
 def costs(
@@ -27,20 +27,24 @@ def costs(
     poolings: Sequence[int] | None = None,
     max_configs: int | None = None,
 ) -> dict[Pooling, Cost]:
-    """Costs of every configuration of a network, in the order of its space, before any training.
+    """Compute the cost of every configuration of a network, in the order of its space. Nothing is trained.
 
     Args:
-        image_size: 32 where it is not given, and 224 for networks that are not of this library.
-        poolings: numbers of downsamplings (None: as many as the default has); the default is priced in any case.
-        max_configs: of more configurations, a uniform draw of so many, the default among them; by default DRAWN of more
-            than LISTED.
+        model: Network family, or the name of a network from another library.
+        width: Base number of channels (default: that of the network).
+        image_size: Pixels along one side (default: 32; 224 for networks from other libraries).
+        classes: Number of classes.
+        poolings: Allowed numbers of downsamplings (default: that of the default). The default configuration is always
+            included.
+        max_configs: Draw this many configurations uniformly, including the default. If a space has more than LISTED,
+            DRAWN is used unless this is given.
     """
     space = _listed(Config.from_flat(model=model, poolings=_tuple(poolings), max_configs=max_configs))
     return family_costs(model, width, image_size or default_image_size(model), classes, space)
 
 
 def placements(model: str = "resnet20", *, poolings: Sequence[int] | None = None) -> PoolingSpace:
-    """The space that ``costs`` prices, or draws from."""
+    """Return the space whose configurations ``costs`` lists or draws from."""
     return requested_space(Config.from_flat(model=model, poolings=_tuple(poolings)))
 
 
@@ -54,7 +58,7 @@ def _tuple(poolings: Sequence[int] | None) -> tuple[int, ...] | None:
 
 
 def named_slots(model: str, *, width: int | None = None, image_size: int | None = None, classes: int = 10) -> Slots:
-    """Where the downsamplings of a network can stand, by name; ``image_size`` as in ``costs``."""
+    """Return the slots where a network can downsample, with layer names. Arguments are those of ``costs``."""
     size = image_size or default_image_size(model)
     if is_other(model) and width is None:
         return slots(build(model, classes), torch.zeros(2, 3, size, size))

@@ -1,4 +1,4 @@
-"""Compare methods: rankings judged against a table of stand-alone accuracies."""
+"""Compare methods: evaluate rankings against a table of stand-alone accuracies."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ def compare(
     listener: Listener | None = None,
     **fields: Any,
 ) -> Any:
-    """Judge rankings against a table; write csv, json, figures and a page.
+    """Evaluate rankings against a table; write CSV, JSON, figures and an HTML page.
 
-    The methods of ``config`` are trained first, at equal compute (docs/comparison.md). The same call again continues with
-    what is not done.
+    The methods in ``config`` are trained first, at equal compute (docs/comparison.md). Repeating the call continues an
+    unfinished comparison.
 
-    Deprecated: a table in place of ``config``, and its fields as keywords.
+    Deprecated: passing a table as ``config``, with the fields of ``CompareConfig`` as keyword arguments.
 
     Args:
-        config: What is compared.
+        config: What to compare.
         out: Folder for the results.
-        source: The table's images, where they are not the data set that it names.
-        listener: Receives the progress, and may stop the work.
+        source: The table's images (default: the data set that the table names).
+        listener: Receives progress, and can stop the work.
 
     Returns:
         The content of ``compare.json``.
 
     Raises:
-        RequestError: The table is unknown or does not fit the model, there is nothing to compare, or ``out`` holds a study
-            that contradicts this one.
+        RequestError: The table is unknown or does not fit the model, there is nothing to compare, or ``out`` holds a
+            different comparison.
     """
     if not isinstance(config, CompareConfig):
         config, plan = _config_of(config, fields)
@@ -84,7 +84,7 @@ def compare(
 
 
 def plan_comparison(config: CompareConfig, out: str | Path, *, source: Source | None = None) -> ComparisonPlan:
-    """Return what ``compare`` would train, and do nothing. Arguments and errors are those of ``compare``."""
+    """Return what ``compare`` would train, without training. Arguments and errors are those of ``compare``."""
     _, table, _, trainings = _open(config, out, source)
     if trainings is None:
         raise RequestError("nothing to train, so nothing to plan: name --methods")
@@ -95,7 +95,7 @@ def plan_comparison(config: CompareConfig, out: str | Path, *, source: Source | 
 def _open(
     config: CompareConfig, out: str | Path, source: Source | None, listener: Listener | None = None
 ) -> tuple[Path, Table, str, protocol.Protocol | None]:
-    """Check the request against the table and the folder; the last value is None where nothing is trained."""
+    """Check the request against the table and the folder. The last value is None if nothing needs training."""
     path = Path(out)
     study.check_out(path)
     table = tables.load(config.table)
@@ -106,7 +106,7 @@ def _open(
 
 
 def _config_of(table: str | Path, fields: dict[str, Any]) -> tuple[CompareConfig, bool]:
-    """Convert the deprecated keywords; the second value is the deprecated flag ``plan``."""
+    """Convert the deprecated keyword arguments; the second value is the deprecated flag ``plan``."""
     warnings.warn(
         "poolwise.compare(table, out, ...) is now poolwise.compare(poolwise.CompareConfig(table, ...), out), and"
         " plan=True is poolwise.plan_comparison; this form goes with the next release",

@@ -1,4 +1,4 @@
-"""Evidence: everything trained stand-alone, every method on one protocol, and the same on a table."""
+"""Evidence: train every configuration stand-alone, and simulate methods on a table."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def exhaustive(
 ) -> Exhaustive:
     """Train every configuration stand-alone.
 
-    ``retrain_seeds``, ``retrain_epochs`` and ``retrain_steps`` of the settings say how many seeds and how long. On a folder
-    that holds the same request the call continues with what is not trained yet (``workers`` may differ).
+    ``config.retrain`` sets the number of seeds and the training length. If the folder holds the same request, the call
+    continues with the missing trainings (``workers`` may differ).
 
     Args:
-        settings: The request.
+        config: The request.
         out: Run folder.
         configs: Train only these configurations.
         retry: Repeat the trainings that failed.
-        table: Folder that gets the tabular benchmark, which is named after the folder.
-        source: The images, where they are not those of the settings.
-        listener: Receives the progress, and may stop the work.
+        table: Folder to write the tabular benchmark to; the benchmark is named after the folder.
+        source: The images (default: the data set that ``config`` names).
+        listener: Receives progress, and can stop the work.
         poolings: Deprecated name of ``configs``.
 
     Returns:
@@ -82,16 +82,16 @@ def exhaustive(
 
 
 def _check_same_request(folder: RunFolder, config: Config, configs: list[str] | None) -> None:
-    """Raise RequestError where the run has another request; take over another number of workers."""
+    """Raise RequestError if the run holds a different request; save a changed number of workers."""
     request, wanted = folder.request(), samplers.settled(runner.rooted(config)).to_flat()
-    kept = Config.from_flat(request["settings"]).to_flat()  # a setting that is newer than the run has its default
+    kept = Config.from_flat(request["settings"]).to_flat()  # fills settings that are newer than the run with defaults
     if "exhaustive" not in request["stages"]:
         raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
-    listed = request.get("poolings")  # the configurations: run folders of format 1 call them so
+    listed = request.get("poolings")  # the key for configurations in run folders of format 1
     changes = [("configs", listed, configs), *((name, kept.get(name), value) for name, value in wanted.items())]
     for name, had, value in changes:
         if name == "precision" and value is None:
-            continue  # the run holds the number format that it began with
+            continue  # the run keeps the number format that it started with
         if value != had and name not in ("workers", "checkpoint_minutes"):
             raise RequestError(
                 f"{folder.path} holds another request ({name} {had}, now {value}):"
@@ -114,16 +114,25 @@ def simulate(
     seed: int = 0,
     listener: Listener | None = None,
 ) -> Simulation:
-    """Play methods of stand-alone trials on a table, many times; returns the content of ``simulate.json``.
+    """Simulate methods that choose stand-alone trainings, many times, with accuracies from a table.
 
     Args:
-        methods: with their hints, as ``refine@supernets4+productive+macs``, see ``comparing.simulate``.
-        out: folder for json, csv and figure; None writes nothing.
-        trials: whole trainings of each method.
-        tolerance: points of regret that count as found (the table's noise).
-        agreement: correlation of trainings a third as long with whole ones.
+        table: Name of a table, or its folder.
+        out: Folder for JSON, CSV and a figure; None writes nothing.
+        methods: Methods with their hints, such as ``refine@supernets4+productive+macs`` (see ``benchmarks.simulate``).
+        model: Network family (default: that of the table).
+        runs: Number of repetitions.
+        trials: Full-length trainings of each method.
+        tolerance: Regret in points that counts as found (default: the noise of the table).
+        agreement: Correlation between full-length trainings and trainings a third as long.
+        seed: Seed of the simulation.
+        listener: Receives progress, and can stop the work.
 
-    Raises RequestError for an unknown table, method or hint, and for a table without noise between seeds.
+    Returns:
+        The content of ``simulate.json``.
+
+    Raises:
+        RequestError: The table, a method or a hint is unknown, or the table has no noise between seeds.
     """
     from poolwise.benchmarks import simulate as simulating
     from poolwise.benchmarks.compare import study

@@ -1,4 +1,4 @@
-"""Networks, fresh or retrained, and files of them."""
+"""Build networks with fresh or trained weights, and export them to files."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Exported:
 
     Attributes:
         path: The file.
-        pooling: The configuration in it.
+        pooling: The exported configuration.
         seed: Seed of its training.
-        accuracy: On the test set, 0 to 1.
-        max_difference: Of an ONNX file: the largest difference between the logits of onnxruntime and torch, in standard
-            deviations of the logits. None for other files.
+        accuracy: Test accuracy, 0 to 1.
+        max_difference: For ONNX, the largest difference between the logits of onnxruntime and torch, in standard
+            deviations of the logits; None for other formats.
     """
 
     path: Path
@@ -55,11 +55,11 @@ class Exported:
 def network(
     model: str, pooling: Pooling | str, *, width: int | None = None, classes: int = 10, seed: int = 0
 ) -> nn.Module:
-    """Build a configuration with fresh weights, as it is trained stand-alone.
+    """Build a configuration with fresh weights, as stand-alone training does.
 
     Returns:
-        A plain ``nn.Sequential`` for a family of this library; for any other network (``networks.others``) that network
-        with its downsamplings moved.
+        A plain ``nn.Sequential`` for a family of this library; for a network from another library, that network with
+        its downsamplings moved.
     """
     known = sized(model, width)
     arguments: dict[str, Any] = {"classes": classes, "width": width or known.width, "norm": running_norm}
@@ -94,14 +94,14 @@ def export(
 ) -> Exported | nn.Module:
     """Write a retrained configuration to a file.
 
-    Deprecated: given a SuperNet or chain and a configuration (and an ``operator``), the function forwards to
-    ``poolwise.plain_model``.
+    Deprecated: passing a network and a configuration (and an ``operator``), which calls ``poolwise.plain_model``.
 
     Args:
         run: Run folder.
-        to: File that ends with ``.safetensors`` or ``.onnx``.
-        pooling: A configuration that was retrained; ``best``, ``cheap`` (best at no more than the default's MACs) or
+        to: File name that ends with ``.safetensors`` or ``.onnx``.
+        pooling: A retrained configuration, or ``best``, ``cheap`` (the best with at most the default's MACs) or
             ``default``.
+        operator: Deprecated; only with a network as ``run``.
         seed: Seed of its training.
 
     Raises:
@@ -121,7 +121,7 @@ def export(
 
 
 def python_code(run: str | Path, *, pooling: Pooling | str = "best", seed: int = 1) -> str:
-    """Return the lines of Python that build a retrained configuration and load its weights; see ``export``."""
+    """Return Python code that builds a retrained configuration and loads its weights; see ``export``."""
     return exports.python_code(_find_trained(run, pooling, seed))
 
 
@@ -134,7 +134,7 @@ def hand_over(folder: str | Path, to: str | Path, *, pooling: Pooling | str = "b
 
 
 def _warn(message: str) -> None:
-    """Warn the caller of the function that calls this."""
+    """Issue a DeprecationWarning to the caller of the public function."""
     warnings.warn(f"{message}; this form goes with the next release", DeprecationWarning, stacklevel=3)
 
 
@@ -163,7 +163,7 @@ def _load_trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple
 
 
 def _find_trained(run: str | Path, pooling: Pooling | str, seed: int) -> exports.Trained:
-    """Load the configuration that ``pooling`` names, with all that its user needs to know."""
+    """Load the retrained configuration that ``pooling`` names, with the information needed to use it."""
     opened = RunFolder.open(Path(run))
     picks = picks_of(opened)
     named = {"best": picks.best, "cheap": picks.best_at_default_macs, "default": picks.default}

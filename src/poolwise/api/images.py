@@ -1,4 +1,4 @@
-"""Images for all the others: what ``source`` they take."""
+"""Load images for the ``source`` argument of other functions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ __all__ = ["dataset", "source"]
 
 
 def source(spec: str, *, augment: Callable[[Any], Any] | None = None, **reading: Any) -> Source:
-    """The data set that ``Config.data`` would name, with a transform of your own.
+    """Load a data set by name, with a custom transform.
 
     Args:
         spec: ``cifar10``, ``cifar100``, ``food101`` or ``folder:PATH``.
-        augment: a torchvision v2 transform, or another callable on one uint8 image_CHW that gives the same shape and
-            dtype. It takes the place of ``Config.augment``, sees every training image anew, and draws from torch's,
-            numpy's or Python's global generators, which are put back. Worker processes need it at the top of a module.
-        reading: ``image_size``, ``seed``, ``stream``, ``cache_images``, ``skip_broken``, ``follow_links`` as of
-            ``images.loading.load``.
+        augment: A torchvision v2 transform, or another callable that maps one uint8 image_CHW to the same shape and
+            dtype. It replaces the ``augment`` setting and runs each time a training image is used. It may draw from the
+            global generators of torch, NumPy or Python, whose states are restored afterwards. For use in worker
+            processes, define it at the top level of a module.
+        reading: Other arguments of ``poolwise.datasets.loading.load``: ``image_size``, ``seed``, ``stream``,
+            ``cache_images``, ``skip_broken``, ``follow_links``.
     """
     return replace(load(spec, **reading), augment=augment)

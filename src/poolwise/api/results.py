@@ -1,4 +1,4 @@
-"""What the functions of the API return: the content of a file of the run, its figures as rows, and where it lies."""
+"""Return types of the API: the content of a JSON file, its values as rows, and its folder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _R = TypeVar("_R", bound="Result")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result(Mapping[str, Any], Tabular):
-    """What a stage came to: a mapping with the keys of its JSON file, and rows.
+    """The result of a stage: a mapping with the keys of its JSON file, which can be converted to rows.
 
     Attributes:
-        content: what the file holds.
-        folder: where it lies; None where nothing was written.
+        content: Content of the file.
+        folder: Folder of the file; None if nothing was written.
     """
 
     content: Mapping[str, Any]
@@ -45,17 +45,17 @@ class Result(Mapping[str, Any], Tabular):
 
     @abstractmethod
     def _rows(self) -> Iterator[dict[str, Any]]:
-        """Rows that hold COLUMNS and perhaps more."""
+        """Yield rows with at least the keys of COLUMNS."""
 
 
 def _span(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with the ends of its interval as columns."""
+    """Return the row with the ends of its interval as ``low`` and ``high``."""
     low, high = row.get("interval") or (None, None)
     return {**row, "low": low, "high": high}
 
 
 class Ranking(Result):
-    """``ranking.json``: one row a configuration, best first."""
+    """``ranking.json``: one row per configuration, best first."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "rank": "from 1",
@@ -76,7 +76,7 @@ class Ranking(Result):
 
     @property
     def picks(self) -> dict[str, str]:
-        """``best``, ``best_at_default_macs`` and ``best_for_cost``."""
+        """The configurations picked as ``best``, ``best_at_default_macs`` and ``best_for_cost``."""
         return self["picks"]
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -86,7 +86,7 @@ class Ranking(Result):
 
 
 class Refinement(Result):
-    """``refine.json``: one row a configuration, what is expected of it after the trainings, best first."""
+    """``refine.json``: one row per configuration with its expected accuracy after the trainings, best first."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
@@ -101,7 +101,7 @@ class Refinement(Result):
 
     @property
     def picks(self) -> dict[str, str]:
-        """``best``, ``best_at_default_macs`` and ``best_for_cost``."""
+        """The configurations picked as ``best``, ``best_at_default_macs`` and ``best_for_cost``."""
         return self["picks"]
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -109,7 +109,7 @@ class Refinement(Result):
 
 
 class Retraining(Result):
-    """``retrain.json``: one row a stand-alone training, the figures of its configuration beside it."""
+    """``retrain.json``: one row per stand-alone training, with statistics of its configuration."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
@@ -128,7 +128,7 @@ class Retraining(Result):
 
     @property
     def verdict(self) -> str:
-        """The pick against the default, in a sentence."""
+        """One sentence that compares the pick with the default."""
         return self["verdict"]
 
     @property
@@ -138,12 +138,12 @@ class Retraining(Result):
     def _rows(self) -> Iterator[dict[str, Any]]:
         for row in self["results"]:
             told = {**row, **_span(row.get("comparison") or {}), "roles": ", ".join(row["roles"])}
-            for seed, accuracy in enumerate(row["accuracies"], 1):  # more than ``seeds`` where it was to be decided
+            for seed, accuracy in enumerate(row["accuracies"], 1):  # with ``until_decided``, more than ``seeds``
                 yield {**told, "seed": seed, "accuracy": accuracy, "steps": self["steps"]}
 
 
 class Exhaustive(Result):
-    """``exhaustive.json``: one row a stand-alone training."""
+    """``exhaustive.json``: one row per stand-alone training."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
@@ -161,7 +161,7 @@ class Exhaustive(Result):
 
 
 class Comparison(Result):
-    """``compare.json``: one row an entry, treatment of its scores, and measure."""
+    """``compare.json``: one row per entry, treatment of its scores, and measure."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "method": "what gave the ranking",
@@ -184,7 +184,7 @@ class Comparison(Result):
 
 
 class Simulation(Result):
-    """``simulate.json``: one row a method and number of whole trainings, over all runs."""
+    """``simulate.json``: one row per method and number of full-length trainings, aggregated over all runs."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "method": "with its hints",
@@ -204,7 +204,7 @@ class Simulation(Result):
 
 
 class Run(RunFolder, Tabular):
-    """A run folder: what is done of it so far. Its rows are the progress of its search.
+    """A run folder and its results so far. Its rows are the progress of its search.
 
     >>> Run.open("runs/demo").ranking.to_dataframe()
     """
@@ -221,13 +221,13 @@ class Run(RunFolder, Tabular):
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """RequestError where there is no run."""
+        """Open a run folder. Raises RequestError if it holds no run."""
         RunFolder.open(Path(path))
         return cls(Path(path))
 
     @property
     def ranking(self) -> Ranking | None:
-        """None where it is not ranked; so are the others where their stage is not done."""
+        """The ranking; None if the run is not ranked. Likewise for the other stages."""
         return self._result(Ranking, "ranking.json")
 
     @property

@@ -1,4 +1,4 @@
-"""A run: searching, ranking, retraining, reporting, and going on."""
+"""Run the stages: search, rank, refine, retrain and report; plan and resume runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REFINE_SETTINGS = (
 
 
 def search(config: Config, out: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> Run:
-    """Train the mixture and keep it in the run folder ``out``."""
+    """Train the mixture of SuperNets and save it in the run folder ``out``."""
     folder, problem, planned = runner.create(config, out, ["search"], source, listener=listener)
     return Run(runner.carry_out(folder, ["search"], source, listener, problem, planned=planned).path)
 
@@ -41,7 +41,7 @@ def search(config: Config, out: str | Path, *, source: Source | None = None, lis
 def run(
     config: Config, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> Retraining:
-    """Search, rank, retrain and report in one go; returns the content of ``retrain.json``."""
+    """Search, rank, retrain and report. Return the content of ``retrain.json``."""
     folder, problem, planned = runner.create(config, out, STAGES, source, listener=listener)
     runner.carry_out(folder, STAGES, source, listener, problem, planned=planned)
     return Retraining(folder.read("retrain.json", ""), folder.path)
@@ -55,12 +55,20 @@ def rank(
     listener: Listener | None = None,
     **limits: float | None,
 ) -> Ranking:
-    """Score every configuration with a finished search; returns the content of ``ranking.json``.
+    """Score every configuration with a finished search.
 
-    ``fusion`` says whether scores are fused with productive convolutions (None: as the run was asked for). Where the
-    run is ranked already, its scores are put in order anew, with the stand-alone trainings that it holds by now, and results
-    that followed from another order are removed, but no training. ``max_macs`` and the other limits (with
-    ``latency_batch``) say what may be picked. A call that is cut off is finished by ``resume``.
+    If the run is already ranked, ``fusion`` or a limit reorders its scores, using the stand-alone trainings done since.
+    Results that depend on the old order are removed; trainings are kept. ``resume`` finishes an interrupted call.
+
+    Args:
+        folder: Run folder.
+        fusion: Whether to combine scores with productive convolutions (default: as the run was requested).
+        source: The images (default: the data set that the run names).
+        listener: Receives progress, and can stop the work.
+        limits: ``max_macs`` and the other cost limits (with ``latency_batch``) that picks must satisfy.
+
+    Returns:
+        The content of ``ranking.json``.
     """
     opened = RunFolder.open(Path(folder))
     with alone(opened.path):
@@ -74,11 +82,11 @@ def rank(
     if limited:
         experiment, found = constraints.limited(runner.reopened(opened, source, _unlimited(config, limits)))
         config, source = experiment.config, experiment.source
-    if fusion is not None and not again:  # it is ranked that way at once
+    if fusion is not None and not again:  # not ranked yet: the first ranking uses it
         known = Config.from_flat(request["settings"])
         request["settings"] = known.replace(fusion=fusion).to_flat()
     if again or limited or reorder.PENDING in request:
-        # limits do not say what is ranked but what is picked of it: they wait until it is ranked
+        # limits restrict the picks, not the ranking: they are applied once the run is ranked
         request = reorder.pending(request, config, found.to_json() if found else None)
     with alone(opened.path):
         runner.request_stage(opened, "rank", request)
@@ -89,11 +97,11 @@ def rank(
 def refine(
     folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: Any
 ) -> Refinement:
-    """Train a handful of configurations stand-alone, where that tells most; returns the content of ``refine.json``.
+    """Train the few most informative configurations stand-alone. Return the content of ``refine.json``.
 
-    ``trials``, ``refiner``, ``margin``, ``at_once``, ``retrain_epochs`` and ``retrain_steps`` change the request. A training on
-    half of the images has half of those steps. Finished trainings are used again, so more trials continue where fewer ended.
-    Results that followed from other picks are removed, but no training; ``resume`` makes them again.
+    ``changes`` (any of REFINE_SETTINGS) modify the request. A training on half of the images takes about half of the
+    retraining steps. Finished trainings are reused, so a larger ``trials`` continues where a smaller one ended. Results
+    that depend on other picks are removed and can be recreated by ``resume``; trainings are kept.
     """
     opened = RunFolder.open(Path(folder))
     return Refinement(_again(opened, "refine", changes, REFINE_SETTINGS, source, listener), opened.path)
@@ -102,10 +110,10 @@ def refine(
 def retrain(
     folder: str | Path, *, source: Source | None = None, listener: Listener | None = None, **changes: Any
 ) -> Retraining:
-    """Retrain the top of the ranking beside the default; returns the content of ``retrain.json``.
+    """Retrain the top of the ranking and the default. Return the content of ``retrain.json``.
 
-    ``top``, ``retrain_seeds``, ``retrain_epochs``, ``retrain_steps``, ``until_decided``, ``max_seeds``, ``margin`` and
-    ``equal_cost`` change what the run was asked for; finished trainings of the same length are used again.
+    ``top``, ``retrain_seeds``, ``retrain_epochs``, ``retrain_steps``, ``until_decided``, ``max_seeds``, ``margin``,
+    ``equal_cost`` and limits modify the request. Finished trainings of the same length are reused.
     """
     opened = RunFolder.open(Path(folder))
     return Retraining(_again(opened, "retrain", changes, _RETRAIN_SETTINGS, source, listener), opened.path)
@@ -119,13 +127,13 @@ def _again(
     source: Source | None,
     listener: Listener | None,
 ) -> dict[str, Any]:
-    """Do a stage that follows the ranking, as it was requested or with changes; a report that was requested is renewed."""
+    """Run a stage that follows the ranking, as requested or with changes, and update a requested report."""
     with alone(opened.path):
         reorder.finish(opened)
     opened.read("ranking.json", f"rank it first, poolwise rank {opened.path}")
     request, output = opened.request(), f"{stage}.json"
     config = changed(Config.from_flat(request["settings"]), changes, allowed)
-    # a wrong request is refused before anything is changed
+    # reject a wrong request before anything is changed
     problem, found = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
     config = problem.config
     if stage == "refine":
@@ -139,13 +147,13 @@ def _again(
 
 
 def _unlimited(config: Config, changes: dict[str, Any]) -> Config:
-    """Settings that are to be limited anew where a limit is among the changes."""
+    """Return the config without the measured ``only`` if a limit is among the changes, so that limits apply again."""
     limited_anew = any(changes.get(name) is not None for name in (*LIMITS, "latency_batch"))
     return config.replace(only=None) if limited_anew else config
 
 
 def changed(config: Config, changes: dict[str, Any], allowed: Sequence[str] = _RETRAIN_SETTINGS) -> Config:
-    """Settings with another retraining, or what else is ``allowed``. RequestError for any other change."""
+    """Return the config with changes to ``allowed`` settings. Raises RequestError for any other change."""
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     unknown = sorted(set(given) - set(allowed))
     if unknown:
@@ -156,9 +164,9 @@ def changed(config: Config, changes: dict[str, Any], allowed: Sequence[str] = _R
 
 
 def report(folder: str | Path) -> Path:
-    """Write ``figures/`` and the self-contained page ``report.html`` from the files of a run; returns its path.
+    """Write ``figures/`` and the self-contained page ``report.html`` of a run. Return the path of the page.
 
-    From then on, a stage that is done again renews them.
+    Afterwards, repeating a stage also updates the report.
     """
     opened = RunFolder.open(Path(folder))
     opened.read(ranking.OUTPUT, f"rank it first, poolwise rank {opened.path}")
@@ -169,7 +177,7 @@ def report(folder: str | Path) -> Path:
 
 
 def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> Run:
-    """Go on with everything that was asked of the run and is not done yet."""
+    """Continue with all requested stages that are not done yet."""
     opened = Run.open(folder)
     runner.carry_out(opened, opened.request()["stages"], source, listener)
     return opened
@@ -183,13 +191,13 @@ def plan(
     source: Source | None = None,
     poolings: Sequence[Pooling | str] | None = None,
 ) -> Plan:
-    """Estimate the steps, multiply-adds, time, memory and disk that these stages would take here, without doing them.
+    """Estimate the steps, MACs, time, memory and disk space of stages on this machine, without running them.
 
     Args:
-        settings: The request.
+        config: The request.
         asked: The stages.
         configs: The configurations of an ``exhaustive`` stage; None for all.
-        source: The images, where they are not those of the settings.
+        source: The images (default: the data set that ``config`` names).
         poolings: Deprecated name of ``configs``.
     """
     configs = listed_configs(configs, poolings)
@@ -204,7 +212,7 @@ def plan(
 def listed_configs(
     configs: Sequence[Pooling | str] | None, poolings: Sequence[Pooling | str] | None
 ) -> Sequence[Pooling | str] | None:
-    """Return the listed configurations, and warn where they come under the deprecated name ``poolings``."""
+    """Return the listed configurations; warn if they are passed under the deprecated name ``poolings``."""
     if poolings is None:
         return configs
     if configs is not None:
@@ -218,7 +226,7 @@ def listed_configs(
 
 
 def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | None:
-    """What ``resume`` would still do, without doing it; None where nothing is left to train or rank."""
+    """Return the plan of what ``resume`` would do; None if nothing is left to train or rank."""
     return runner.plan_left(RunFolder.open(Path(folder)), source)
 
 
@@ -230,5 +238,5 @@ def fit(
     *,
     source: Source | None = None,
 ) -> Config:
-    """Settings with steps, M and images that fit the time on this machine; those named in ``kept`` stay."""
+    """Return a config whose steps, M and images fit the time on this machine; settings in ``kept`` do not change."""
     return estimates.fit(config, seconds, asked, kept, source)

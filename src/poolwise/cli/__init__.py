@@ -1,4 +1,4 @@
-"""The command line: commands and progress; no logic."""
+"""Command line interface: commands and progress display, without other logic."""
 
 from poolwise.cli.commands import cli, main
 from poolwise.cli.evidence import compare, exhaustive, simulate

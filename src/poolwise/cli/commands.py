@@ -1,4 +1,4 @@
-"""Every command. Each parses, calls the API and prints; exit codes are given in ``main``."""
+"""Commands. Each parses its arguments, calls the API and prints the result; ``main`` sets the exit codes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from poolwise.errors import PoolwiseError, RequestError, out_of_memory
 
 
 def _limit(_context: click.Context, _parameter: click.Parameter, text: str) -> float | None:
-    """A ratio above 0, None for ``none``."""
+    """Parse a ratio above 0; return None for ``none``."""
     if text == "none":
         return None
     try:
@@ -86,7 +86,7 @@ def space(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """All configurations of a network and what each costs, before any training; of very many, some."""
+    """List the configurations of a network with their costs; a random sample if there are very many."""
     from poolwise import api
     from poolwise.models import available, family
 
@@ -120,14 +120,14 @@ def space(
 @space_settings
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
 def suggest(model: str, as_json: bool, **arguments: Any) -> None:
-    """Guess where the poolings should stand, without any training, and say how good such guesses were."""
+    """Suggest pooling configurations without training, and print how accurate such suggestions are."""
     from poolwise import api
 
     show.suggested(api.suggest(model, **arguments), as_json)
 
 
 def _request(values: dict[str, Any]) -> Config:
-    """Return the request of a command line, checked as far as it can be without the images."""
+    """Return the request of a command line, checked as far as possible without loading images."""
     from poolwise.supernets import samplers
 
     supernets, request = values.get("supernets"), requested(values)
@@ -147,7 +147,7 @@ def _planned(config: Config, stages: Sequence[str], as_json: bool) -> None:
 
 
 def _fitted(config: Config, budget: str | None, stages: Sequence[str], given: dict[str, Any]) -> Config:
-    """Settings that fit ``--time-budget``; what was given by a flag stays."""
+    """Return a config that fits ``--time-budget``; settings given by flags do not change."""
     if budget is None:
         return config
     from poolwise import api
@@ -177,7 +177,7 @@ _RUN = click.argument("run", type=PATH)
 @_BUDGET
 @output_options
 def run(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_json: bool, **values: Any) -> None:
-    """Search, rank, retrain and report in one go."""
+    """Search, rank, retrain and report in one command."""
     from poolwise import api
 
     config, out = _fitted(_request(values), time_budget, api.STAGES, values), out or Path("runs/run")
@@ -214,7 +214,7 @@ def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, a
 def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool, **limits: Any) -> None:
     """Score every configuration with a finished search and write ranking.json.
 
-    With --fusion, --no-fusion or limits of cost, scores that are there already are put in order anew.
+    With --fusion, --no-fusion or cost limits, existing scores are reordered without scoring again.
     """
     from poolwise import api
     from poolwise.storage import RunFolder
@@ -233,7 +233,7 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool,
 @_PLAN
 @output_options
 def refine(run: Path, old_method: str | None, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
-    """Train a few configurations where that tells most, and name three picks."""
+    """Train the few most informative configurations stand-alone, and name three picks."""
     from poolwise import api
     from poolwise.storage import RunFolder
 
@@ -255,7 +255,7 @@ def refine(run: Path, old_method: str | None, plan: bool, quiet: bool, as_json: 
 @_PLAN
 @output_options
 def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
-    """Train the top of the ranking and the default from scratch, several seeds each, and judge."""
+    """Train the top of the ranking and the default stand-alone with several seeds each, and compare them."""
     from poolwise import api
     from poolwise.storage import RunFolder
 
@@ -272,7 +272,7 @@ def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -
 @_PLAN
 @output_options
 def resume(run: Path, plan: bool, quiet: bool, as_json: bool) -> None:
-    """Go on with a run that was stopped."""
+    """Resume a run that was stopped."""
     from poolwise import api
 
     if plan:
@@ -289,7 +289,7 @@ def resume(run: Path, plan: bool, quiet: bool, as_json: bool) -> None:
 @_RUN
 @click.option("--json", "as_json", is_flag=True, help="The path as JSON.")
 def report(run: Path, as_json: bool) -> None:
-    """Write report.html, one self-contained page, from the files of a run."""
+    """Write report.html, a self-contained page, from the files of a run."""
     from poolwise import api
 
     path = api.report(run)
@@ -303,7 +303,7 @@ def report(run: Path, as_json: bool) -> None:
 @click.option("--to", required=True, help="A file .safetensors or .onnx, or python for the lines that build it.")
 @click.option("--json", "as_json", is_flag=True, help="What was written as JSON.")
 def export(run: Path, pooling: str, seed: int, to: str, as_json: bool) -> None:
-    """Export a retrained configuration: weights, ONNX, or Python."""
+    """Export a retrained configuration as weights, ONNX or Python code."""
     from poolwise import api
 
     if to == "python":
@@ -314,7 +314,7 @@ def export(run: Path, pooling: str, seed: int, to: str, as_json: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 success, 2 a wrong request, 1 a failure, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
+    """Run the command line. Exit codes: 0 success, 1 failure, 2 wrong request, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
     debug = bool(os.environ.get("POOLWISE_DEBUG"))
     try:
         cli.main(arguments, prog_name="poolwise", standalone_mode=False)
@@ -348,6 +348,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    with contextlib.suppress(OSError):  # a terminal that was closed
+    with contextlib.suppress(OSError):  # the terminal may be closed
         say(f"poolwise: {' '.join(message.split())}", err=True)
     sys.exit(code)

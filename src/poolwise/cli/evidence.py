@@ -1,4 +1,4 @@
-"""Commands that measure what is so: stand-alone training of everything, and rankings judged by it."""
+"""Commands for evidence: exhaustive stand-alone training, comparison of methods, and simulation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from poolwise.cli.work import interruptible
 from poolwise.errors import RequestError
 from poolwise.sanitize import TABLE_BYTES, read_bytes
 
-# flags of exhaustive under their old names, which go with the next release
+# deprecated flag names of exhaustive, to be removed in the next release
 _OLD_FLAGS = {
     "epochs": "retrain_epochs",
     "steps": "retrain_steps",
@@ -48,7 +48,7 @@ def exhaustive(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Train every configuration stand-alone, several seeds each; the same command again goes on."""
+    """Train every configuration stand-alone with several seeds each; repeat the command to continue."""
     from poolwise import api
 
     values = _renamed(values)
@@ -64,14 +64,14 @@ def exhaustive(
 
 
 def _renamed(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values under the current names of their flags; warn where an old name was used."""
+    """Return the values under the current flag names; warn if an old name was used."""
     current = dict(values)
     for old, new in _OLD_FLAGS.items():
         value = current.pop(f"old_{old}")
         if value is not None:
             _set_renamed(current, old, new, value)
     poolings = current["poolings"]
-    if poolings is not None and "-" in poolings:  # configurations, which are listed with --configs now
+    if poolings is not None and "-" in poolings:  # old form: configurations, which are now listed with --configs
         _set_renamed(current, "poolings", "configs", poolings)
         current["poolings"] = None
     return current
@@ -86,7 +86,7 @@ def _set_renamed(current: dict[str, Any], old: str, new: str, value: Any) -> Non
 
 
 def _configs(listed: str | None, file: Path | None) -> list[str] | None:
-    """Return the names of the listed configurations; None where none are listed."""
+    """Return the names of the listed configurations; None if neither flag is set."""
     if listed is not None and file is not None:
         raise RequestError("--configs and --configs-file are two ways to list configurations: give one")
     if listed is not None:
@@ -101,12 +101,12 @@ def _configs(listed: str | None, file: Path | None) -> list[str] | None:
 
 
 def _names(text: str) -> list[str]:
-    """``none`` is an empty list."""
+    """Parse a list separated by commas; ``none`` is an empty list."""
     return [] if text == "none" else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[int]]:
-    """Callback for a list of whole numbers."""
+    """Return a click callback that parses a list of integers."""
 
     def parse(_context: click.Context, _parameter: click.Parameter, text: str) -> list[int]:
         parts = [part.strip() for part in text.split(",")]
@@ -171,11 +171,12 @@ def compare(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Judge rankings by a table of stand-alone accuracies; train methods at equal compute first.
+    """Compare rankings with a table of stand-alone accuracies, after training methods at equal compute.
 
-    Without --methods, what the table holds and what needs no training is judged. With it, every method is trained on the
-    table's network, images and recipe, for the same multiply-adds, with every seed and budget; the same command again goes
-    on with what is not done. Agreement, regret, intervals and paired tests come as csv, figures and a page.
+    Without --methods, only rankings in the table and rankings without training are evaluated. With --methods, every
+    method is trained on the network, images and recipe of the table, for the same MACs, with every seed and budget.
+    Repeat the command to continue an unfinished comparison. Agreement, regret, intervals and paired tests are written
+    as CSV, figures and an HTML page.
     """
     from poolwise import api
 
@@ -218,7 +219,7 @@ def compare(
 @click.option("--out", type=PATH, default=Path("runs/simulate"), show_default=True, help="Folder to make.")
 @output_options
 def simulate(table: str, methods: str, out: Path, quiet: bool, as_json: bool, **values: Any) -> None:
-    """Choose trainings on a table of stand-alone accuracies, many times over, and see what is found how soon."""
+    """Simulate methods that choose stand-alone trainings, with accuracies from a table, many times."""
     from poolwise import api
 
     asked = {"methods": _names(methods), **values}

@@ -1,4 +1,4 @@
-"""Flags made from the settings of ``poolwise.config``, grouped by section in the help of each command."""
+"""Create flags from the settings of ``poolwise.config``, grouped by section in the help of each command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GROUP = "help_group"
 
 
 class SettingType(click.ParamType):
-    """Text of a flag as the value of a setting: a number, ``auto``, or a list separated by commas."""
+    """Click type that parses the value of a setting: a number, text, ``auto``, or a list separated by commas."""
 
     def __init__(self, setting: Setting):
         self.setting = setting
@@ -42,7 +42,7 @@ def _metavar(setting: Setting) -> str:
 
 
 def _help(setting: Setting) -> str:
-    """Help text with the default; where presets differ, with the value of each."""
+    """Return the help text with the default, and the values in presets that differ from it."""
     base = _shown(setting.default)
     others = {
         name: AUTO if values[setting.name] is None else _shown(values[setting.name])
@@ -71,7 +71,7 @@ def _option(setting: Setting) -> Decorator:
 
 
 def grouped(option: Decorator, title: str) -> Decorator:
-    """Return the option shown under a heading of its own in the help."""
+    """Return the option, shown under the heading ``title`` in the help."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         function = option(function)
@@ -83,7 +83,7 @@ def grouped(option: Decorator, title: str) -> Decorator:
 
 
 def together(*decorators: Decorator) -> Decorator:
-    """Apply decorators so that their options appear in the help in this order."""
+    """Combine decorators so that their options appear in the help in this order."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(decorators):
@@ -94,8 +94,7 @@ def together(*decorators: Decorator) -> Decorator:
 
 
 def chosen(*parts: str) -> list[Setting]:
-    """Return settings in the order given: whole sections (``retrain``), single ones by name (``retrain_epochs``) or place
-    (``model.name``)."""
+    """Return settings by section (``retrain``), name (``retrain_epochs``) or path (``model.name``), in this order."""
     every = settings()
     found: dict[str, Setting] = {}
     for part in parts:
@@ -107,12 +106,12 @@ def chosen(*parts: str) -> list[Setting]:
 
 
 def setting_options(*parts: str) -> Decorator:
-    """Flags of whole sections and of single settings."""
+    """Return a decorator that adds the flags of sections and single settings (see ``chosen``)."""
     return together(*map(_option, chosen(*parts)))
 
 
 def request_options(*parts: str) -> Decorator:
-    """Flags of a new request: ``--config``, ``--preset``, ``--seed``, and those of ``parts``."""
+    """Return a decorator that adds ``--config``, ``--preset``, ``--seed`` and the flags of ``parts``."""
     config = click.option(
         "--config",
         "config_path",
@@ -127,9 +126,10 @@ def request_options(*parts: str) -> Decorator:
 
 
 def requested(values: dict[str, Any], **changes: Any) -> Config:
-    """Return the request of a command line; takes the settings among ``values`` out of it.
+    """Return the request of a command line. Settings are removed from ``values``.
 
-    Raises RequestError for a wrong value.
+    Raises:
+        RequestError: A value is wrong.
     """
     known = settings()
     flags = {name: values.pop(name) for name in list(values) if name in known}
@@ -141,7 +141,7 @@ def requested(values: dict[str, Any], **changes: Any) -> Config:
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists its options under the headings of their sections."""
+    """Command whose help groups the options by section."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

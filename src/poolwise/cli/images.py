@@ -1,4 +1,4 @@
-"""The command that gets, checks and caches images before a run needs them."""
+"""The command ``data``, which downloads, checks and caches images before a run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from poolwise.errors import RequestError
 @click.option("--follow-links", is_flag=True, help="Follow links to folders, and links out of the data folder.")
 @click.option("--json", "as_json", is_flag=True, help="What is there as JSON.")
 def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None:
-    """Get a data set once, check it and cache it: cifar10, cifar100, food101 or folder:PATH.
+    """Load, check and cache a data set: cifar10, cifar100, food101 or folder:PATH.
 
-    Image files are decoded into the cache, which a run with the same --image-size then takes.
+    Image files are decoded into a cache, which runs with the same --image-size reuse.
     """
     if name == "cifar10":
         return _cifar10(archive, as_json)

@@ -1,4 +1,4 @@
-"""Flags that several commands share, and the order of the commands in the help."""
+"""Flags shared by several commands, and the order of the commands in the help."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def counts(_context: click.Context, _parameter: click.Parameter | None, text: str | None) -> tuple[int, ...] | None:
-    """Numbers of downsamplings; RequestError for anything else, configurations among it."""
+    """Parse numbers of downsamplings. Raises RequestError for other text, including configurations."""
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
@@ -32,7 +32,7 @@ def counts(_context: click.Context, _parameter: click.Parameter | None, text: st
 
 
 class FilePath(click.Path):
-    """A path as ``pathlib.Path``."""
+    """Click type for a ``pathlib.Path``; rejects names that no file can have."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -49,7 +49,7 @@ class FilePath(click.Path):
 
 PATH = FilePath()
 
-# flags of a whole request, of a command that trains stand-alone, and of stages that follow a search
+# flags of new runs, of exhaustive, of other commands on spaces, and of stages that follow a search
 every_setting = request_options(*(name for name in Config.model_fields if name not in ("preset", "seed")))
 search_settings = request_options("model", "data", "training", "search", "ranking", "limits", "hardware")
 standalone_settings = request_options(
@@ -75,14 +75,14 @@ _OUTPUT: list[Decorator] = [
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --quiet and --json to a command, and print its first line before PyTorch is loaded, which takes seconds."""
+    """Add --quiet and --json to a command, and print a first line before PyTorch loads, which takes seconds."""
 
     @functools.wraps(function)
     def announced(*, quiet: bool, as_json: bool, **options: Any) -> Any:
         if not quiet:
             plan = bool(options.get("plan"))
             doing = "timing steps on this machine for the plan" if plan else "loading PyTorch"
-            # a plan and JSON are the only lines of standard output
+            # with --plan or --json, standard output has only the result
             say(f"{click.get_current_context().info_name}: {doing}", err=plan or as_json)
         return function(quiet=quiet, as_json=as_json, **options)
 
@@ -90,7 +90,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Sections(click.Group):
-    """A group whose help lists the commands under headings, in the order they are used."""
+    """Group whose help lists the commands under headings, in order of use."""
 
     command_class = SectionedCommand
 

@@ -1,4 +1,4 @@
-"""The one place where text reaches the terminal: whatever it holds is shown as text, and none of it is obeyed."""
+"""Print to the terminal. All text passes through here, so that no control sequence or markup in it takes effect."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rich.text import Text
 
 from poolwise.sanitize import json_text, visible
 
-_PIPE_WIDTH = 140  # a file or a pipe has no edge to wrap at
+_PIPE_WIDTH = 140  # width of tables in a file or pipe
 
 
 def say(text: str, err: bool = False) -> None:
-    """One or more lines."""
+    """Print one or more lines."""
     click.echo(visible(text, keep="\n"), err=err)
 
 
 def say_json(value: Any) -> None:
-    """A value as JSON."""
+    """Print a value as JSON."""
     click.echo(json_text(value))
 
 
 class Table(table.Table):
-    """A table whose headings, title and cells are plain text."""
+    """Table whose title, caption and cells are printed as plain text, without markup."""
 
     def __init__(self, *headings: str, title: str | None = None, caption: str | None = None, **options: Any):
         above, below = (
@@ -39,7 +39,7 @@ class Table(table.Table):
 
 
 def show_table(table: Table) -> None:
-    """At a terminal in its width, otherwise unwrapped."""
+    """Print a table in the width of the terminal, or in a fixed width otherwise."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPE_WIDTH)
@@ -47,5 +47,5 @@ def show_table(table: Table) -> None:
 
 
 def say_line(console: Console, text: str) -> None:
-    """One line of progress."""
+    """Print one line of progress."""
     console.print(visible(text), markup=False, highlight=False, soft_wrap=True)

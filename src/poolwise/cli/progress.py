@@ -1,4 +1,4 @@
-"""Bars at a terminal, plain lines otherwise."""
+"""Progress display: bars at a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _LINE_SECONDS = 15.0
 
 
 class Pace:
-    """Seconds left of a stage, from the pace of the last WINDOW seconds of the stage itself.
+    """Estimate the seconds left of a stage from its pace in the last WINDOW seconds.
 
-    A plan does not enter: what was expected before the start is soon out of date where a machine is shared, slows down or
-    was warm while it was timed.
+    The planned time is not used because it is soon out of date if the machine is shared or slows down.
     """
 
     WINDOW = 60.0
@@ -30,23 +29,23 @@ class Pace:
         self._marks = deque([(self.start, done)])
 
     def advance(self, units: int) -> None:
-        """``units`` more are done."""
+        """Record that ``units`` more are done."""
         now = time.monotonic()
         self.done += units
         if len(self._marks) > 1 and now - self._marks[-2][0] < 0.5:
-            self._marks.pop()  # steps of milliseconds need no mark each
+            self._marks.pop()  # keep at most two marks a second
         self._marks.append((now, self.done))
         while len(self._marks) > 2 and self._marks[1][0] <= now - self.WINDOW:
             self._marks.popleft()
 
     def seconds(self) -> float | None:
-        """Return the seconds left; None where nothing is done yet."""
+        """Return the seconds left; None if nothing is done yet."""
         (start, first), (end, last) = self._marks[0], self._marks[-1]
         return (end - start) / (last - first) * (self.total - self.done) if last > first else None
 
 
 class Bars(Listener):
-    """A bar with the time left, and under it the five best so far."""
+    """Progress bar with the time left, above a table of the five best configurations so far."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -97,7 +96,7 @@ class Bars(Listener):
 
 
 class Lines(Listener):
-    """A line at the start and end of a stage and every 15 seconds in between."""
+    """Print a line at the start and end of a stage and every 15 seconds in between."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -132,7 +131,7 @@ class Lines(Listener):
 
 
 def listener(quiet: bool, console: Console) -> Listener:
-    """What suits the place that the output goes to."""
+    """Return the listener that fits the console: bars for a terminal, lines otherwise, or nothing if ``quiet``."""
     if quiet:
         return Listener()
     return Bars(console) if console.is_terminal else Lines(console)

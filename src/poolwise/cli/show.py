@@ -1,4 +1,4 @@
-"""Results as tables or JSON."""
+"""Print results as tables or JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from poolwise.pipeline.estimates import Plan
     from poolwise.selection.suggest import Guess
 
-_SUGGESTED = 5  # rows
+_SUGGESTED = 5  # number of rows
 PICKS = {
     "best": "best",
     "best_at_default_macs": "best at the default's MACs",
@@ -29,14 +29,14 @@ PICKS = {
 
 
 def line(value: dict[str, Any], as_json: bool, text: str) -> None:
-    """One result."""
+    """Print a result: ``value`` as JSON, or ``text``."""
     if as_json:
         return say_json(value)
     say(text)
 
 
 def families(known: Sequence[Family], as_json: bool) -> None:
-    """The network families."""
+    """Print the network families."""
     if as_json:
         return say_json(
             [
@@ -51,7 +51,7 @@ def families(known: Sequence[Family], as_json: bool) -> None:
 
 
 def slots(model: str, found: Slots, as_json: bool) -> None:
-    """The layers before which a downsampling may stand."""
+    """Print the slots of a network: the layers before which a downsampling can be placed."""
     if as_json:
         return say_json({"model": model, **found.to_json()})
     table = Table("layer", "name", title=f"{model}: {found.pooling}, {found.space.size} placements of as many")
@@ -67,7 +67,7 @@ def slots(model: str, found: Slots, as_json: bool) -> None:
 
 
 def costs(priced: dict[Pooling, Cost], default: Pooling, size: int, as_json: bool) -> None:
-    """What every configuration costs, or what was drawn of ``size`` of them."""
+    """Print the costs of configurations: all of the space, or some drawn from the ``size`` that it has."""
     if as_json:
         rows = [{"pooling": str(p), "default": p == default, **cost.to_json()} for p, cost in priced.items()]
         return say_json({"default": str(default), "size": size, "configurations": rows})
@@ -88,7 +88,7 @@ def costs(priced: dict[Pooling, Cost], default: Pooling, size: int, as_json: boo
 
 
 def suggested(guess: Guess, as_json: bool) -> None:
-    """A guess without training, and what such guesses were worth."""
+    """Print suggestions made without training, and how accurate they are on known tables."""
     if as_json:
         return say_json(guess.to_json())
     units = {
@@ -123,7 +123,7 @@ def suggested(guess: Guess, as_json: bool) -> None:
 
 
 def plan(value: Plan, as_json: bool) -> None:
-    """What a run would take."""
+    """Print the estimated cost of a run."""
     if as_json:
         return say_json(value.to_json())
     for text in value.lines():
@@ -131,13 +131,13 @@ def plan(value: Plan, as_json: bool) -> None:
 
 
 def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[str, str] | None = None) -> None:
-    """Print the ranking, best first, beside the controls.
+    """Print the ranking, best first, and its agreement with the controls.
 
     Args:
-        value: content of ``ranking.json``.
-        as_json: print it as it is.
-        rows: print at most so many rows (None: all).
-        picks: picks of the run; by default those of the ranking alone.
+        value: Content of ``ranking.json``.
+        as_json: Print ``value`` as JSON.
+        rows: Maximum number of rows (None: all).
+        picks: Picks of the run (default: those of the ranking).
     """
     if as_json:
         return say_json(value)
@@ -176,7 +176,7 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[
 
 
 def _fusion(content: CompleteRanking) -> None:
-    """Print what the order is made of, and what top 3 and ties mean."""
+    """Print what the ranking is based on, and the meaning of top 3 and ties."""
     fusion = content.fusion
     scores, count = fusion.scores, fusion.productive
     parts = f"scores (reliability {scores.reliability:.2f}, weight {scores.weight:.2f})"
@@ -194,18 +194,18 @@ def _fusion(content: CompleteRanking) -> None:
 
 
 def _controls(content: CompleteRanking) -> None:
-    """How far rankings that need no training agree with the scores: what a search has to beat."""
+    """Print the agreement of the scores with rankings that need no training, which a search must beat."""
     agreement = [f"{name} {control.tau_with_score:.2f}" for name, control in content.controls.items()]
     say(f"agreement with the score (Kendall tau-b) of what needs no training: {', '.join(agreement)}")
 
 
 def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None = None) -> None:
-    """Print the trainings, what is expected of the best configurations, and the three picks.
+    """Print the trainings, the expected accuracies of the best configurations, and the three picks.
 
     Args:
-        value: content of ``refine.json``.
-        as_json: print it as it is.
-        picks: picks of the run; by default those of the refinement.
+        value: Content of ``refine.json``.
+        as_json: Print ``value`` as JSON.
+        picks: Picks of the run (default: those of the refinement).
     """
     if as_json:
         return say_json(value)
@@ -238,7 +238,7 @@ def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None =
 
 
 def retrained(value: dict[str, Any], as_json: bool) -> None:
-    """Stand-alone accuracies and the verdict."""
+    """Print stand-alone accuracies and the verdict."""
     if as_json:
         return say_json(value)
     content = validate(RetrainFile, value, "retrain.json: ")
@@ -268,7 +268,7 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
 
 
 def exhaustive(value: dict[str, Any], as_json: bool) -> None:
-    """Stand-alone accuracies of every configuration, best first, and how far they can be told apart."""
+    """Print stand-alone accuracies of all configurations, best first, and the noise between seeds."""
     if as_json:
         return say_json(value)
     content = validate(ExhaustiveFile, value, "exhaustive.json: ")
@@ -292,7 +292,7 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
 
 
 def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Every method's agreement and regret, with intervals."""
+    """Print agreement and regret of every method, with intervals."""
     if as_json:
         return say_json(value)
     for failure in value["failed"]:
@@ -315,7 +315,7 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
 
 
 def simulated(value: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Regret after each number of trainings, how often the best was chosen, and how often it was trained at all."""
+    """Print the regret of each method by number of trainings, and how often a good enough one was chosen or trained."""
     if as_json:
         return say_json(value)
     title = (
@@ -339,7 +339,7 @@ def simulated(value: dict[str, Any], out: Path, as_json: bool) -> None:
 
 
 def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
-    """What a comparison would train."""
+    """Print the trainings of a comparison and their estimated cost."""
     if as_json:
         return say_json(value)
     table = Table("method", "budget", "trains", title=f"against {value['table']}")
@@ -361,7 +361,7 @@ def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
 
 
 def result(path: Path, as_json: bool) -> None:
-    """Everything a run has come to."""
+    """Print all results of a run."""
     values = {}
     for name in ("ranking", "refine", "retrain", "exhaustive"):
         file = path / f"{name}.json"
@@ -371,7 +371,7 @@ def result(path: Path, as_json: bool) -> None:
         return say_json({"run": str(path), **values})
     picks = None
     if "ranking" in values:
-        from poolwise.selection.picks import picks_of  # takes NumPy with it
+        from poolwise.selection.picks import picks_of  # imports NumPy
 
         picks = picks_of(RunFolder.open(path)).to_json()
         ranking(values["ranking"], False, None, picks)

@@ -1,4 +1,4 @@
-"""Long work at the terminal: progress, and signals that stop it where the run can go on."""
+"""Run long work from the command line: progress, and signals that stop it at points that can be resumed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rich.console import Console
 from poolwise.cli.progress import listener as make_listener
 from poolwise.progress import Interrupted, Listener
 
-# Ctrl-C, a request to end, a closed terminal
+# Ctrl-C, termination, a closed terminal
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_PIPE = 13  # SIGPIPE where there is one
+_PIPE = 13  # number of SIGPIPE, which not every system defines
 _HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class _Read:
-    """A stream that says when nobody reads it any more, as in ``poolwise run | head`` or where the terminal was closed.
+    """Stream that calls ``unread`` when its reader is gone, as in ``poolwise run | head`` or with a closed terminal.
 
-    It is silent from then on.
+    Afterwards, output is discarded.
     """
 
     def __init__(self, stream: Any, unread: Callable[[], None]):
@@ -41,7 +41,7 @@ class _Read:
         try:
             do()
         except OSError:
-            with contextlib.suppress(OSError, ValueError):  # what is still buffered is written when Python ends
+            with contextlib.suppress(OSError, ValueError):  # buffered text is still written at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             self._unread()
 
@@ -50,7 +50,7 @@ class _Read:
 
 
 class Stopped(Exception):
-    """Stopped by a signal; the message says how to go on, the exit code which signal it was."""
+    """Raised when a signal stops the work. The message explains how to continue; the exit code gives the signal."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
@@ -59,12 +59,12 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def interruptible(out: Path, quiet: bool, as_json: bool) -> Iterator[Listener]:
-    """Yield the listener of long work, which the first signal stops at the next safe point and a second one at once.
+    """Yield a listener for long work. The first signal stops the work at the next safe point, a second one immediately.
 
-    The work also stops where nobody reads its output any more.
+    The work also stops when the reader of its output is gone.
 
     Raises:
-        Stopped: the work was stopped; the message says how to go on.
+        Stopped: The work was stopped. The message explains how to continue.
     """
     from poolwise.training.workers import keep_memory
 
@@ -72,7 +72,7 @@ def interruptible(out: Path, quiet: bool, as_json: bool) -> Iterator[Listener]:
     received: list[int] = []
 
     def stop(number: int, _frame: Any) -> None:
-        # a terminal that is closed may tell twice, by itself and by its shell
+        # a closed terminal may send SIGHUP twice: itself and through its shell
         if received and number != _HANGUP:
             raise KeyboardInterrupt
         received.append(number)

@@ -1,8 +1,8 @@
-"""Decide what a request leaves open: the number of SuperNets, the number format, processes and threads, and limits.
+"""Choose what a request leaves open: the number of SuperNets, the number format, processes and threads, and limits.
 
-Choices follow from the request and the device. They are measured only for ``auto``, within ``calibration.allowed_seconds``;
-only a limit of latency, a plan or a time budget may take longer. A few steps are timed to say how long a run will take,
-unless all choices are given.
+Choices follow from the request and the device. Settings are measured only for ``auto``, for at most
+``calibration.allowed_seconds``; a latency limit, a plan or a time budget may take longer. A few steps are timed to
+estimate how long a run takes, unless all choices are given.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from poolwise.training import calibration, count_correct, sgd, train_step
 from poolwise.training.calibration import Parallel, Timing, cpu_threads
 from poolwise.training.workers import WorkerPool, wait_for_others
 
-MOST_PROCESSES = 8  # that share the CPU by rule; more take memory faster than they save time
-FASTER = 1.5  # a training step becomes this many times faster with twice the threads
-WORTHWHILE_MACS = 2e13  # work of fewer multiply-adds ends before further processes pay for their start
-_RANKED = 36  # configurations that the time of ranking is measured on
-_RANKED_MACS = 4e11  # about a second of 2 cores
+MOST_PROCESSES = 8  # default maximum; more processes cost much memory and save little time
+FASTER = 1.5  # speedup of a training step when the number of threads doubles
+WORTHWHILE_MACS = 2e13  # below this many MACs, starting more processes takes longer than it saves
+_RANKED = 36  # maximum number of configurations for timing the ranking
+_RANKED_MACS = 4e11  # about a second on 2 cores
 _TIMED_STEPS = 6
 
 
@@ -45,32 +45,32 @@ def prepare(
     trainings: int | None = None,
     listener: Listener | None = None,
 ) -> tuple[Experiment, Found | None]:
-    """Return the experiment of a new request with nothing left open, and what its limits leave.
+    """Resolve a new request and make all choices. Return the experiment and what is within its limits, if it has any.
 
     Args:
-        settings: the request.
-        source: a loaded data set; by default the one that the settings name is loaded.
-        trainings: stand-alone trainings, where the run consists of them alone; by default it has a search and retraining.
-        listener: receives a line for what takes time.
+        config: The request.
+        source: A loaded data set (default: load the one that ``config`` names).
+        trainings: Number of stand-alone trainings if the run has nothing else; None for a search and retraining.
+        listener: Receives a message before slow measurements.
 
     Raises:
-        RequestError: the request is wrong, or limits leave no configuration.
+        RequestError: The request is wrong, or no configuration is within the limits.
     """
     config = samplers.settled(config)
     experiment = resolve(config, source, listener=listener)
-    steps = search_steps(experiment)  # raises for a wrong length before anything is measured
+    steps = search_steps(experiment)  # raises for an invalid length before anything is measured
     if trainings is None:
         experiment = choose_supernets(experiment)
         config = experiment.config
         count = (config.retrain.top + 3) * config.retrain.seeds
-        total = count * experiment.retrain_steps + steps * 4 // 3  # a scoring pass after each search step
+        total = count * experiment.retrain_steps + steps * 4 // 3  # a scoring pass follows each search step
     else:
         total = trainings * experiment.retrain_steps
     return constraints.limited(tune(experiment, total, listener))
 
 
 def choose_supernets(experiment: Experiment) -> Experiment:
-    """Return the experiment with a number of SuperNets and the reason for it, where the request leaves it to the method."""
+    """Set the number of SuperNets, and the reason for it, if the request does not set it."""
     if experiment.config.search.supernets is not None:
         return experiment
     most = max(free_bytes(experiment.device) // 4 // (12 * experiment.supernet_parameters), 1)
@@ -81,9 +81,9 @@ def choose_supernets(experiment: Experiment) -> Experiment:
 
 
 def tune(experiment: Experiment, steps: int, listener: Listener | None = None) -> Experiment:
-    """Return the experiment with the number format and the processes for a run of ``steps`` training steps.
+    """Set the number format and the processes for a run of ``steps`` training steps.
 
-    They follow from the device. Only for ``auto`` are they measured, in at most ``calibration.allowed_seconds``.
+    They follow from the device; ``auto`` measures them for at most ``calibration.allowed_seconds``.
     """
     config, listener = experiment.config, listener or Listener()
     if config.hardware.precision == AUTO:
@@ -98,11 +98,11 @@ def tune(experiment: Experiment, steps: int, listener: Listener | None = None) -
 
 
 def default_parallel(experiment: Experiment, steps: int) -> Parallel:
-    """Return the processes and threads for ``steps`` stand-alone training steps, by rule.
+    """Return the default processes and threads for ``steps`` stand-alone training steps, without measuring.
 
-    Small networks use many threads badly. So up to MOST_PROCESSES processes share the CPU evenly where the work is worth
-    their start; otherwise one process has all threads. The threads, which change the last bits of results, depend on the
-    request and on the number of cores, never on how busy the machine is.
+    Small networks scale poorly to many threads. Large workloads therefore run in up to MOST_PROCESSES processes that
+    share the CPU evenly; small ones run in one process with all threads. The number of threads affects the last bits of
+    results, so it depends only on the request and the number of cores, not on the load of the machine.
     """
     config, cores = experiment.config, cpu_threads()
     macs = 3.0 * steps * config.training.batch_size * experiment.cost(experiment.default).macs
@@ -121,7 +121,7 @@ def training_batch(experiment: Experiment) -> tuple[Tensor, Tensor]:
 
 
 def _key(experiment: Experiment) -> dict[str, Any]:
-    """Return what a measurement depends on, beside the machine."""
+    """Return what a measurement depends on besides the machine."""
     batch, size = min(experiment.config.training.batch_size, len(experiment.halves[0])), experiment.source.image_size
     return {
         "model": experiment.config.model.name,
@@ -138,7 +138,7 @@ def _fastest_precision(experiment: Experiment, steps: int) -> calibration.Choice
 
 
 def _fastest_parallel(experiment: Experiment, steps: int) -> Parallel | None:
-    """Time processes that train side by side; None where the run is too short for measuring."""
+    """Time processes that train in parallel. Return None if the run is too short for measuring."""
     alone = _step_seconds(experiment)
     return calibration.parallel(
         partial(_side_by_side, experiment),
@@ -150,28 +150,28 @@ def _fastest_parallel(experiment: Experiment, steps: int) -> Parallel | None:
 
 
 def _side_by_side(experiment: Experiment, workers: int, threads: int) -> float:
-    """Return the median seconds of a training step in each of ``workers`` processes that train at once."""
+    """Return the median seconds of a training step when ``workers`` processes train in parallel."""
     with WorkerPool(experiment, workers, threads) as pool:
         timings = [pool.submit(_time_together, workers) for _ in range(workers)]
         return float(np.median([timing.result() for timing in timings]))
 
 
 def _time_together(experiment: Experiment, listener: Listener, _state: None, workers: int) -> float:
-    """Return the median seconds of a step in this process, once all ``workers`` processes are warm."""
+    """Return the median seconds of a step in this process, timed when all ``workers`` processes are warmed up."""
     return _step_seconds(experiment, partial(wait_for_others, listener, workers, seconds=20))
 
 
 def _step_seconds(experiment: Experiment, warm: Callable[[], object] = lambda: None) -> float:
-    """Return the median seconds of a few training steps of the default configuration; ``warm`` is called after the first.
+    """Return the median seconds of a few training steps of the default configuration; call ``warm`` after the first.
 
-    Fewer are timed where they take more than LEAST_SECONDS together.
+    Stop early when the steps have taken more than LEAST_SECONDS in total.
     """
     network = experiment.precision.place(experiment.plain(experiment.default), experiment.device)
     optimizer = sgd(network, 0.01, 0.9, 0.0)
     images_BCHW, labels_B = training_batch(experiment)
     seconds: list[float] = []
     while len(seconds) < _TIMED_STEPS and sum(seconds) < calibration.LEAST_SECONDS:
-        if len(seconds) == 1:  # kernels are prepared
+        if len(seconds) == 1:  # warmed up
             warm()
         start = time.perf_counter()
         float(train_step(network, optimizer, images_BCHW, labels_B, 0.01, experiment.precision))
@@ -180,10 +180,9 @@ def _step_seconds(experiment: Experiment, warm: Callable[[], object] = lambda: N
 
 
 def quick_timing(experiment: Experiment) -> Timing | None:
-    """Estimate the costs of steps from a few training steps of the default configuration, in seconds.
+    """Estimate the seconds of steps from a few training steps of the default configuration, in proportion to MACs.
 
-    Costs are taken to be proportional to multiply-adds. Returns None, and times nothing, where number format, threads and
-    workers are all given: such a run starts at once.
+    Return None without timing if number format, threads and workers are all set, so that such a run starts at once.
     """
     config = experiment.config
     if None not in (config.hardware.precision, config.hardware.threads, config.hardware.workers):
@@ -196,9 +195,9 @@ def quick_timing(experiment: Experiment) -> Timing | None:
 
 
 def timing(experiment: Experiment) -> Timing:
-    """Time steps and passes of the cheapest, the default and the most expensive configuration, and a piece of ranking.
+    """Time steps of the first, the default and the last configuration of the space, and part of a ranking.
 
-    This takes from seconds to a minute, once for each machine and network: only a plan or a time budget asks for it.
+    This takes seconds to a minute, once per machine and network. Only plans and time budgets use it.
     """
     images_BCHW, labels_B = training_batch(experiment)
     space, cost = experiment.space, experiment.cost
@@ -216,7 +215,7 @@ def timing(experiment: Experiment) -> Timing:
 
 
 def _piece_of_ranking(experiment: Experiment) -> tuple[float, Callable[[], Callable[[], Any]]]:
-    """Return the multiply-adds of ranking some configurations on part of a batch, and a maker of what does it."""
+    """Return the MACs of ranking some configurations on part of a batch, and a function that prepares this work."""
     size = experiment.space.size
     poolings = [experiment.space[size * i // min(size, _RANKED)] for i in range(min(size, _RANKED))]
     macs, half = experiment.cost.prefix_macs(poolings), experiment.halves[1]

@@ -1,6 +1,6 @@
-"""Estimates of what a run takes, before it starts; and settings that fit a given time.
+"""Estimate the cost of a run before it starts, and fit a config to a time budget.
 
-Steps, multiply-adds, memory and disk are computed. Seconds are known only where steps were timed: they are the lines
+Steps, MACs, memory and disk space are computed. Seconds are known only if steps were timed: they are
 ``base + slope x MACs`` (``calibration.Timing``), averaged over the configurations.
 """
 
@@ -30,18 +30,24 @@ from poolwise.training import calibration
 from poolwise.training.calibration import CREW_SECONDS, Timing
 
 PROCESS_BYTES = 610 * 2**20  # a process with torch and its libraries loaded
-WORKER_BYTES = 300 * 2**20  # one more, which shares the pages of the libraries
-WORKING = {"float32": 2.1, "bfloat16": 1.0}  # peak of a training step by its float32 activations (benchmarks/memory.py)
-_SAMPLE = 2000  # configurations that averages are taken over, evenly spread over larger spaces
+WORKER_BYTES = 300 * 2**20  # each worker process, which shares the pages of the libraries
+WORKING = {"float32": 2.1, "bfloat16": 1.0}  # peak of a training step / float32 activations (benchmarks/memory.py)
+_SAMPLE = 2000  # maximum number of configurations for averages, evenly spaced in larger spaces
 _UNTIMED = Timing((math.nan, math.nan), (math.nan, math.nan), math.nan, math.nan)  # makes all seconds NaN
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run: optimizer steps (or images, for ranking), multiply-adds, seconds and bytes of memory.
+    """Estimated cost of one stage.
 
-    ``fixed_seconds`` of the seconds do not grow with the steps; both are None where nothing was timed. ``told`` is what the
-    user calls it, where that is more than its name.
+    Attributes:
+        name: Name of the stage.
+        steps: Optimizer steps; for ranking, images.
+        macs: MACs.
+        seconds: Seconds; None if nothing was timed.
+        memory_bytes: Peak memory in bytes.
+        fixed_seconds: The part of ``seconds`` that does not grow with the steps; None if nothing was timed.
+        told: Description for the user, if it differs from the name.
     """
 
     name: str
@@ -60,10 +66,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run will take.
+    """Estimated cost of a run.
 
-    ``disk_bytes`` is what its folder holds at the end, ``streamed_bytes`` what the images take that it reads from the cache,
-    ``supernets`` how many there are and why, where that was not asked for, ``timing`` what its seconds come from.
+    Attributes:
+        stages: The stages in order.
+        disk_bytes: Final size of the run folder.
+        precision: Number format and memory order.
+        parallel: Processes and threads, in words.
+        streamed_bytes: Size of the images streamed from the cache.
+        supernets: Number of SuperNets and the reason, if the request did not set it.
+        timing: Measurements behind the seconds, if any.
     """
 
     stages: tuple[Stage, ...]
@@ -76,7 +88,7 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of all stages; None where nothing was timed."""
+        """Total seconds of all stages; None if nothing was timed."""
         known = [stage.seconds for stage in self.stages if stage.seconds is not None]
         return sum(known) if len(known) == len(self.stages) else None
 
@@ -85,7 +97,7 @@ class Plan:
         return max(stage.memory_bytes for stage in self.stages)
 
     def of(self, name: str) -> float | None:
-        """Seconds of one stage; None where it is not planned or nothing was timed."""
+        """Return the seconds of one stage; None if it is not planned or nothing was timed."""
         return next((stage.seconds for stage in self.stages if stage.name == name), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +106,7 @@ class Plan:
         return value
 
     def lines(self) -> list[str]:
-        """For the user."""
+        """Return the plan as lines of text."""
         told = [
             f"{s.told or s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs"
             + ("" if s.seconds is None else f", about {time_words(s.seconds)}")
@@ -116,13 +128,14 @@ def plan(
     trainings: Sequence[tuple[Pooling, int]] | None = None,
     timing: Timing | None = None,
 ) -> Plan:
-    """What ``stages`` of ``search``, ``rank``, ``refine``, ``retrain``, ``exhaustive`` would take.
+    """Estimate the cost of stages.
 
     Args:
-        problem: its precision and parallel choice are those that the run will use.
-        trainings: stand-alone trainings by configuration and number of seeds, where they are known; otherwise the most
-            that retraining can need, at the average cost.
-        timing: what steps cost here (``autotuning.timing``, ``quick_timing``); without it no seconds are known.
+        problem: The experiment, with the precision and processes that the run will use.
+        stages: Names of stages: ``search``, ``rank``, ``refine``, ``retrain``, ``exhaustive``.
+        trainings: Configurations to train stand-alone, each with its number of seeds, if known. By default, the number
+            follows from the config, at the average cost.
+        timing: Seconds of steps on this machine (``autotuning.timing`` or ``quick_timing``), needed for seconds.
     """
     makers = {"search": _search, "rank": _rank}
     planned, seconds_of = [], timing or _UNTIMED
@@ -153,11 +166,11 @@ def _search(problem: Experiment, timing: Timing) -> Stage:
     seconds, fixed = search_steps(problem) * step, 0.0
     if count > 1:
         share = calibration.share_of_use(config.search.max_supernets, problem.block, count)
-        alone = config.search.warm_up  # one worker trains then
+        alone = config.search.warm_up  # only one worker trains during the warm-up
         seconds, fixed = seconds * parallel.slowdown * (alone + (1 - alone) / count / share), CREW_SECONDS
     batch = min(config.training.batch_size, len(problem.halves[0]))
     parameters = problem.cost(problem.default).parameters
-    # weights and momentum of all copies; gradients of those in use
+    # weights and momentum of all SuperNets; gradients of those in training
     weights = 8 * problem.supernet_parameters * config.search.max_supernets + 4 * parameters * count
     memory = _memory(problem, count, batch) + weights
     measured = measuring_macs(problem, config, search_steps(problem), int(macs))
@@ -178,7 +191,7 @@ def _rank(problem: Experiment, timing: Timing) -> Stage:
     poolings, images = _members(problem, min(count, _SAMPLE)), len(problem.halves[1])
     calibrated = len(problem.calibration_batches or ())
     generator, macs = np.random.Generator(np.random.PCG64(0)), 0.0
-    for nets in config.ranking_groups:  # each turn sees its share of the images
+    for nets in config.ranking_groups:  # each turn evaluates part of the images
         owner = generator.integers(nets, size=len(poolings))
         groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
         macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / config.ranking_turns
@@ -186,7 +199,7 @@ def _rank(problem: Experiment, timing: Timing) -> Stage:
     parallel = parallelism.for_ranking(problem)
     batches = problem.ranking_batches()
     at_once = min(parallel.workers, batches.parts)
-    each = macs * timing.rank  # seconds of an image
+    each = macs * timing.rank  # seconds per image
     seconds = images * each
     if at_once > 1:
         seconds = seconds * parallel.slowdown / at_once + CREW_SECONDS
@@ -199,7 +212,7 @@ def _rank(problem: Experiment, timing: Timing) -> Stage:
 
 
 def _short(problem: Experiment, timing: Timing) -> Stage:
-    """Short trainings of every configuration, which are part of the search."""
+    """Estimate the proxy trainings of all configurations, which are part of the search."""
     length, seeds = short_trainings(problem)
     macs, steps = _mean_macs(problem), length * seeds * problem.space.size
     parallel = parallelism.for_trainings(problem)
@@ -243,7 +256,7 @@ def _trainings(
 
 
 def _ranked(problem: Experiment) -> int:
-    """The most configurations that ranking can score."""
+    """Return an upper bound on the number of configurations that ranking scores."""
     space, width = problem.space, problem.config.ranking.beam
     if width is not None:
         return min(space.size, space.poolings * width * space.layers * MEMBERS_PER_NODE + 1)
@@ -251,7 +264,7 @@ def _ranked(problem: Experiment) -> int:
 
 
 def _members(problem: Experiment, most: int = _SAMPLE) -> list[Pooling]:
-    """The space, or as many evenly spread over a larger one."""
+    """Return all configurations, or ``most`` evenly spaced ones of a larger space."""
     size = problem.space.size
     if size <= most:
         return list(problem.space)
@@ -263,7 +276,7 @@ def _mean_macs(problem: Experiment) -> float:
 
 
 def _memory(problem: Experiment, processes: int, batch: int) -> int:
-    """Bytes of processes, images and the activations of a training step of the dearest configuration in each process."""
+    """Return bytes of processes, images and, per process, the activations of the most expensive training step."""
     dearest = max(problem.cost(pooling).activation_bytes for pooling in _members(problem))
     images = problem.source.train.held_bytes + problem.source.test.held_bytes
     shared = images * (2 if processes > 1 else 1)
@@ -286,7 +299,7 @@ def _parallel_words(problem: Experiment, stages: Sequence[str]) -> str:
 
 
 def check_memory(planned: Plan, problem: Experiment) -> None:
-    """RequestError where the run needs clearly more memory than is free, with what would make it fit."""
+    """Raise RequestError, with advice, if the run needs more memory than is free."""
     free = free_bytes(problem.device)
     if planned.memory_bytes > free:
         files = problem.config.data.source == "food101" or problem.config.data.source.startswith("folder:")
@@ -299,7 +312,7 @@ def check_memory(planned: Plan, problem: Experiment) -> None:
 
 
 def parse_time(text: str) -> float:
-    """Seconds of ``90s``, ``30m``, ``2h`` or ``1h30m``. RequestError for anything else."""
+    """Convert ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds. Raises RequestError for other text."""
     match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", text.strip().lower(), flags=re.ASCII)
     if not match or not any(match.groups()):
         raise RequestError(f"time {text[:40]!r}: write it like 30m, 2h, 1h30m or 90s")
@@ -314,17 +327,26 @@ def _size(count: int) -> str:
     return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
-RESERVE = 0.95  # of the time is planned for
+RESERVE = 0.95  # share of the time budget to plan for
 
 
 def fit(
     config: Config, seconds: float, stages: Sequence[str], kept: Iterable[str], source: Source | None = None
 ) -> Config:
-    """Settings whose ``stages`` take about ``seconds`` on this machine.
+    """Return a config whose stages take about ``seconds`` on this machine.
 
-    Ranking gets at most a quarter of the time (by fewer images), the search three fifths of the rest and retraining two;
-    M is lowered until each SuperNet has STEPS_PER_SUPERNET steps. What is in ``kept`` stays as it is. RequestError where
-    nothing is left to fit, or the time does not allow even a few steps.
+    Ranking gets at most a quarter of the time, by using fewer images. The search gets three fifths of the rest and
+    retraining two fifths. M is lowered until each SuperNet has STEPS_PER_SUPERNET steps.
+
+    Args:
+        config: The request.
+        seconds: The time budget.
+        stages: Names of the stages.
+        kept: Names of settings that must not change.
+        source: A loaded data set (default: load the one that ``config`` names).
+
+    Raises:
+        RequestError: All settings are kept, or the time is too short for even a few steps.
     """
     keep = {{"epochs": "steps", "retrain_epochs": "retrain_steps"}.get(name, name) for name in kept}
     free = [n for n in ("steps", "retrain_steps", "supernets", "images") if n not in keep]
@@ -348,7 +370,7 @@ def fit(
         name = {"search": "steps", "retrain": "retrain_steps", "exhaustive": "retrain_steps"}.get(stage.name)
         if name in free:
             asked = whole_steps(problem) if name == "steps" else problem.retrain_steps
-            short = growing.get("short", 0.0) if name == "steps" else 0.0  # part of the search
+            short = growing.get("short", 0.0) if name == "steps" else 0.0  # proxy training is part of the search
             steps = int(asked * left * shares[stage.name] / weight / (growing[stage.name] + short))
             if steps < 10:
                 raise RequestError(
@@ -363,6 +385,6 @@ def fit(
 
 
 def _timed(config: Config, source: Source | None, stages: Sequence[str]) -> tuple[Experiment, Plan]:
-    """Return the experiment of a request and its plan, with steps timed on this machine."""
+    """Return the experiment of a request and its plan, with timed steps."""
     experiment, _ = autotuning.prepare(config, source)
     return experiment, plan(experiment, stages, timing=autotuning.timing(experiment))

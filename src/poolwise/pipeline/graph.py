@@ -1,7 +1,7 @@
-"""The stages of a run as one graph: what each reads, what it writes, and what of it is never removed.
+"""The stages of a run as a graph: the files that each stage reads, writes, and never removes.
 
-The rest follows from it: the order of the stages, which of them are done, which are left, and what a new request or a new
-ranking makes out of date. A new stage is one more entry of ``STAGES``.
+The graph determines the order of the stages, which stages are done, and which results a new request or ranking makes
+out of date. To add a stage, add an entry to ``STAGES``.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from poolwise.supernets import trainer
 from poolwise.supernets.state import SearchState
 
 RUN = ("search", "rank", "retrain", "report")  # what `poolwise run` does
-Files = Mapping[str, Mapping[str, Any]]  # content of JSON files by name
+Files = Mapping[str, Mapping[str, Any]]  # contents of JSON files by name
 
 
 @dataclass
 class Work:
-    """What the stages of one process work with.
+    """Context that the stages of one process share.
 
     Attributes:
-        folder: the run.
-        experiment: what the run is about; None for stages that only read files.
-        listener: hears of the progress.
-        retry: repeat stand-alone trainings that failed.
-        state: of a search in this process, so that the ranking need not read it from its checkpoint.
+        folder: The run folder.
+        experiment: The experiment; None for stages that only read files.
+        listener: Receives progress.
+        retry: Repeat stand-alone trainings that failed.
+        state: State of a search in this process, so that the ranking does not load its checkpoint.
     """
 
     folder: RunFolder
@@ -49,19 +49,19 @@ class Work:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. Names of files may hold ``*``.
+    """One stage. File names may contain ``*``.
 
     Attributes:
-        name: as in the command and in ``run.json``.
-        reads: files of other stages that it reads. They are the edges of the graph.
-        writes: its results. They are removed when they are out of date, and made again.
-        done: the file that shows that no work is left.
-        run: does the work.
-        keeps: trainings and checkpoints. They are never removed, so that a stage that is done again repeats none of them.
-        weights: files among ``keeps`` that belong to the result. Where one is lost, the stage is done again.
-        used: returns the part of ``reads`` that the results depend on, from the content of these files and the settings.
-            A file that changes elsewhere does not put the results out of date.
-        fits: whether results that are there follow from what is read now.
+        name: Name, as in the command and in ``run.json``.
+        reads: Files of other stages that this stage reads. They are the edges of the graph.
+        writes: Result files. They are removed and recreated when they are out of date.
+        done: The file whose existence shows that the stage is done.
+        run: Function that does the work.
+        keeps: Trainings and checkpoints. They are never removed, so that a repeated stage can reuse them.
+        weights: Trained weights that are part of the result. If one is lost, the stage is repeated.
+        used: Returns the part of ``reads`` that the results depend on, given the contents of the files and the config.
+            Changes to other parts do not invalidate the results.
+        fits: Returns whether existing results are consistent with the files that the stage reads now.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Stage:
     fits: Callable[[RunFolder], bool] | None = None
 
     def part(self, files: Files, config: Config) -> object:
-        """Return what the results depend on: all of the JSON files that it reads, unless ``used`` says less."""
+        """Return what the results depend on: ``used`` if it is set, otherwise all files that the stage reads."""
         return self.used(files, config) if self.used else [files.get(name) for name in self.reads]
 
 
@@ -103,7 +103,7 @@ def _retrain(work: Work) -> None:
 
 
 def _report(work: Work) -> None:
-    from poolwise.reports import page  # takes matplotlib with it
+    from poolwise.reports import page  # imports matplotlib
 
     page.write(work.folder)
 
@@ -115,33 +115,33 @@ def _exhaustive(work: Work) -> None:
 
 
 def members_of(experiment: Experiment, poolings: Sequence[str] | None) -> list[Pooling]:
-    """Return the configurations of an exhaustive run; None for all."""
+    """Return the configurations of an exhaustive run (``poolings`` None: all of the space)."""
     space = experiment.space
     return list(space) if poolings is None else [space.parse(name) for name in poolings]
 
 
 def _picked(files: Files, config: Config) -> object:
-    """Retraining depends on which configurations are picked and as what, not on the scores that led there."""
+    """Return what retraining depends on: the picked configurations and their roles, not the scores behind them."""
     return picks.choose(files["ranking.json"], files.get("refine.json"), config).roles
 
 
 def _refined(files: Files, _settings: Config) -> object:
-    """Refining depends on the smoothed score of every configuration, and on the order only where not all were ranked.
+    """Return what refinement depends on: the smoothed scores, and the order only if not all configurations are ranked.
 
-    Limits of what may be picked do not belong to it: what a refinement says of a configuration stays true within other
-    limits, and ``selection.picks`` picks within those of the run.
+    Limits on the picks are not part of it: refinement results remain valid under other limits, and ``selection.picks``
+    applies the limits of the run.
     """
     return refining.inputs(files["ranking.json"])
 
 
-# In an order in which each stage follows those that it reads from. The ranking also uses finished trainings of the run
-# where it estimates; that is no edge, as these never put a ranking out of date: they are used when it is made again.
+# Topological order: each stage follows the stages whose files it reads. The ranking also uses finished trainings of the
+# run. That is not an edge because trainings never invalidate a ranking; they are used the next time it is computed.
 STAGES = (
     Stage(
         "search",
         reads=(),
         writes=(),
-        done="ranking.json",  # before that, a finished search is restored in no time
+        done="ranking.json",  # until then, a finished search is restored quickly from its checkpoint
         run=_search,
         keeps=("checkpoints/search.safetensors", "short.sqlite"),
     ),
@@ -192,17 +192,17 @@ _BY_NAME = {stage.name: stage for stage in STAGES}
 
 
 def stage(name: str) -> Stage:
-    """Return the stage of this name."""
+    """Return the stage called ``name``."""
     return _BY_NAME[name]
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Return names of stages in the order in which they are carried out."""
+    """Return the names of stages in execution order."""
     return sorted(set(names), key=list(_BY_NAME).index)
 
 
 def downstream(name: str) -> list[Stage]:
-    """Return the stages that read what a stage leaves, directly or through others."""
+    """Return the stages that depend on a stage, directly or indirectly."""
     found: list[Stage] = []
     for later in STAGES[STAGES.index(stage(name)) + 1 :]:
         sources = [stage(name), *found]
@@ -212,14 +212,14 @@ def downstream(name: str) -> list[Stage]:
 
 
 def invalidated(name: str) -> tuple[str, ...]:
-    """Return what is out of date where a stage is to be done again: its results and all that follow from them."""
+    """Return the results that repeating a stage invalidates: its own and those that depend on them."""
     return tuple(file for one in (stage(name), *downstream(name)) for file in one.writes)
 
 
 def outdated(folder: RunFolder, new: Files, config: Config) -> tuple[str, ...]:
-    """Return the results of a ranked run that are out of date once ``new`` files and ``settings`` are in place.
+    """Return the results of a ranked run that ``new`` files and ``config`` make out of date.
 
-    Out of date is a result whose stage would now read something else of what it depends on, and what follows from it.
+    A result is out of date if the part of the inputs that it depends on changes, or if it depends on such a result.
     """
     names = {file for one in STAGES for file in one.writes if file.endswith(".json")}
     before: dict[str, Mapping[str, Any]] = {name: folder.read(name, "") for name in names if folder.has(name)}
@@ -234,20 +234,20 @@ def outdated(folder: RunFolder, new: Files, config: Config) -> tuple[str, ...]:
 
 
 def misfits(folder: RunFolder) -> tuple[str, ...]:
-    """Return the results that do not follow from what the run holds, as in runs of earlier versions."""
+    """Return the results that are inconsistent with the files of the run, as in runs of earlier versions."""
     found = [one.name for one in STAGES if folder.has(one.done) and one.fits is not None and not one.fits(folder)]
     return tuple(file for name in found for file in invalidated(name))
 
 
 def unusable(lost: Iterable[str]) -> tuple[str, ...]:
-    """Return the results that are to be made again where files of the run are lost."""
+    """Return the results that must be recreated if these files of the run are lost."""
     lost = list(lost)
     found = [one.name for one in STAGES if any(_matches(name, (*one.writes, *one.weights)) for name in lost)]
     return tuple(file for name in found for file in invalidated(name))
 
 
 def left(folder: RunFolder, names: Iterable[str]) -> list[str]:
-    """Return which of these stages are to be carried out, in order: those not done, and those that follow from them."""
+    """Return, in order, which of these stages must run: those that are not done, and those that depend on them."""
     found: list[str] = []
     for name in ordered(names):
         follows = any(stage(name) in downstream(other) for other in found)
@@ -257,13 +257,13 @@ def left(folder: RunFolder, names: Iterable[str]) -> list[str]:
 
 
 def remove(folder: RunFolder, files: Sequence[str]) -> None:
-    """Remove results, all of them whenever the process is killed. Nothing is written where none of them is there."""
+    """Remove results in one step that survives a killed process. Write nothing if none of them exists."""
     if present := existing(folder, files):
         folder.save_request(folder.request(), drop=present)
 
 
 def existing(folder: RunFolder, files: Sequence[str]) -> tuple[str, ...]:
-    """Return the files of the run that have one of these names."""
+    """Return the existing files of the run that match ``files``."""
     _, known = folder.manifest.read()
     plain = [name for name in files if folder.has(name)]
     return tuple(dict.fromkeys([*plain, *(name for name in known if _matches(name, files))]))

@@ -1,4 +1,4 @@
-"""Create a run, carry out its stages, and go on with what is left of it."""
+"""Create runs, carry out their stages, and resume them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from poolwise.training.calibration import Timing
 
 
 def rooted(config: Config) -> Config:
-    """Settings whose files (images, a network, weights) have absolute paths, so that a run is resumed from anywhere."""
+    """Make paths (images, network, weights) in a config absolute, so that a run can be resumed from any folder."""
     config = config.replace(model=networks.rooted(config.model.name))
     if config.data.source.startswith("folder:"):
         path = Path(config.data.source.removeprefix("folder:")).expanduser().absolute()
@@ -44,18 +44,18 @@ def create(
     poolings: Sequence[str] | None = None,
     listener: Listener | None = None,
 ) -> tuple[RunFolder, Experiment, Plan]:
-    """Create a run folder that holds the request; return it with the experiment and the plan of its stages.
+    """Create a run folder with the request. Return it with the experiment and the plan of its stages.
 
     Args:
-        settings: the request.
-        out: the folder to create.
-        stages: what is to be done.
-        source: a loaded data set; by default the one that the settings name is loaded.
-        poolings: the configurations of an exhaustive run (None: all).
-        listener: receives a line for what takes time.
+        config: The request.
+        out: The folder to create.
+        stages: Names of the requested stages.
+        source: A loaded data set (default: load the one that ``config`` names).
+        poolings: Configurations of an exhaustive run (None: all).
+        listener: Receives a message before slow measurements.
 
     Raises:
-        RequestError: the request is wrong or does not fit this machine.
+        RequestError: The request is wrong or needs more memory than is free.
     """
     RunFolder.check_free(Path(out))
     if config.limits.only is not None and any(limit is not None for limit in config.limits.active().values()):
@@ -86,7 +86,7 @@ def create(
 
 
 def _check_choice(config: Config) -> None:
-    """RequestError where a network can be downsampled in one way alone."""
+    """Raise RequestError if the network has only one configuration."""
     space = requested_space(config).whole
     if space.size < 2:
         raise RequestError(
@@ -99,10 +99,10 @@ def request_stage(folder: RunFolder, name: str, request: dict[str, Any] | None =
     """Add a stage to the request of a run.
 
     Args:
-        folder: the run.
-        name: of the stage.
-        request: the new content of ``run.json``; by default the stage is all that changes.
-        renew: do the stage again. Its results and what follows from them are removed in the same step.
+        folder: The run folder.
+        name: Name of the stage.
+        request: New content of ``run.json`` (default: only the stage is added).
+        renew: Repeat the stage. Its results and those that depend on them are removed in the same step.
     """
     request = request or folder.request()
     commands, command = request["commands"], command_line()
@@ -116,7 +116,11 @@ def request_stage(folder: RunFolder, name: str, request: dict[str, Any] | None =
 def reopened(
     folder: RunFolder, source: Source | None, config: Config | None = None, listener: Listener | None = None
 ) -> Experiment:
-    """Return the experiment of a run with the choices that it has made. RequestError where its images have changed."""
+    """Return the experiment of a run with its recorded choices.
+
+    Raises:
+        RequestError: The images, weights or transform differ from those that the run started with.
+    """
     request = folder.request()
     config = config or Config.from_flat(request["settings"])
     problem = resolve(config, source, request["calibration"], listener=listener)
@@ -151,16 +155,16 @@ def carry_out(
     retry: bool = False,
     planned: Plan | None = None,
 ) -> RunFolder:
-    """Carry out the stages that are not done, in order, with the choices that the run has already made.
+    """Carry out the stages that are not done, in order, with the recorded choices of the run.
 
     Args:
-        folder: the run.
-        names: of the stages.
-        source: images, where they are not named in the request.
-        listener: hears of the progress.
-        problem: what the run is about, where it is at hand already.
-        retry: repeat stand-alone trainings that failed.
-        planned: the plan that ``create`` returned beside it; by default it is made from quick timings.
+        folder: The run folder.
+        names: Names of the stages.
+        source: The images, if the request does not name them.
+        listener: Receives progress.
+        problem: The experiment, if it is already loaded.
+        retry: Repeat stand-alone trainings that failed.
+        planned: The plan returned by ``create`` (default: estimate one from quick timings).
     """
     listener = listener or Listener()
     with alone(folder.path):
@@ -175,24 +179,24 @@ def carry_out(
                 listener.note(line)
         work = Work(folder, problem, listener, retry)
         for name in left:
-            graph.remove(folder, graph.invalidated(name))  # no result may outlast what it follows from
+            graph.remove(folder, graph.invalidated(name))  # no result may outlive its inputs
             if name == "report":
                 graph.stage(name).run(work)
                 continue
             assert work.experiment is not None
             assert planned is not None
-            if name == "retrain" and name != left[0]:  # by now it is known what will be trained
+            if name == "retrain" and name != left[0]:  # the configurations to train are known now
                 planned = _planned(folder, work.experiment, [name], planned.timing)
             with _timed(work, name, planned):
                 graph.stage(name).run(work)
-            if reorder.finish(folder):  # a request that waited for the ranking
+            if reorder.finish(folder):  # a reorder was waiting for the ranking
                 work.experiment = reopened(folder, work.experiment.source, listener=listener)
         return folder
 
 
 @contextmanager
 def _timed(work: Work, name: str, plan: Plan) -> Iterator[None]:
-    """Log how long a stage took beside how long it was planned to take (null where nothing was timed)."""
+    """Log the planned and the actual seconds of a stage (planned is null if nothing was timed)."""
     planned: float | None = None
     for part in ("search", "short") if name == "search" else (name,):  # proxy trainings are part of the search
         seconds = plan.of(part)
@@ -206,10 +210,10 @@ def _timed(work: Work, name: str, plan: Plan) -> Iterator[None]:
 
 
 def _mend(folder: RunFolder, listener: Listener) -> None:
-    """Put a folder in order before anything is done in it.
+    """Repair a run folder before any work starts.
 
-    Damaged files are put back from their copies or made again, what a killed process had started is finished, and results
-    that do not follow from what the run holds are removed.
+    Restore damaged files from copies or recreate them, finish what a killed process had started, and remove results
+    that are inconsistent with the files of the run.
     """
     if folder.adopt():
         listener.note(f"{folder.path} has no manifest.json: its files are taken as they are")
@@ -225,7 +229,7 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
 
 
 def _planned(folder: RunFolder, problem: Experiment, names: Sequence[str], timing: Timing | None) -> Plan:
-    """Return the plan by what is known by now: once the picks are final, which configurations are retrained."""
+    """Return the plan of stages, with the configurations to retrain once the picks are final."""
     trainings = None
     if "exhaustive" in names:
         trainings = _all_trainings(problem, folder.request()["poolings"])
@@ -244,7 +248,7 @@ def _count(config: Config, poolings: Sequence[str] | None) -> int:
 
 
 def _everything(config: Config) -> PoolingSpace:
-    """What an exhaustive run trains. RequestError where that is too much to be meant."""
+    """Return the space of an exhaustive run. Raises RequestError if it has more than LISTED configurations."""
     space = requested_space(config)
     if space.size > LISTED:
         raise RequestError(
@@ -255,7 +259,7 @@ def _everything(config: Config) -> PoolingSpace:
 
 
 def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
-    """Return the plan of what is left of a run; None where that is nothing but the report."""
+    """Return the plan of the remaining stages of a run; None if at most the report is left."""
     left = [name for name in graph.left(folder, folder.request()["stages"]) if name != "report"]
     if not left:
         return None
@@ -264,7 +268,7 @@ def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
 
 
 def plan_exhaustive(config: Config, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
-    """What training the listed configurations (None: all) takes, without doing it."""
+    """Return the plan of training the listed configurations (None: all) stand-alone."""
     experiment, _ = autotuning.prepare(config, source, _count(config, poolings))
     trainings = _all_trainings(experiment, poolings)
     return estimates.plan(experiment, ["exhaustive"], trainings, autotuning.timing(experiment))

@@ -1,1 +1,1 @@
-"""A run folder in, figures and one self-contained HTML page out. Reads files only."""
+"""Reports: create figures and a self-contained HTML page from the files of a run."""

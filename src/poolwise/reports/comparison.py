@@ -1,4 +1,4 @@
-"""Figures and the self-contained page of a comparison, made from the content of ``compare.json`` alone."""
+"""Create the figures and the self-contained page of a comparison from the content of ``compare.json``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from poolwise.spaces import Pooling
 from poolwise.storage import write_atomically
 
 PAGE = "compare.html"
-_CHARACTER = 0.075  # inches of a label
+_CHARACTER = 0.075  # width of a character of a label, in inches
 
 
 def write(value: dict[str, Any], out: Path) -> Path:
-    """Write ``figures/*.svg`` and ``compare.html``; returns the page's path."""
+    """Write ``figures/*.svg`` and ``compare.html``. Return the path of the page."""
     drawn = {
         "agreement": intervals(value, "tau_b", "Kendall tau-b with the truth", value["ceiling"]),
         "regret": intervals(value, "regret@1", "regret of the first choice, points", None),
@@ -42,7 +42,7 @@ def write(value: dict[str, Any], out: Path) -> Path:
 
 
 def intervals(value: dict[str, Any], measure: str, label: str, ceiling: float | None) -> str:
-    """One measure of every method, one dot with its interval a treatment of the scores."""
+    """Plot one measure of every method, with a dot and an interval for each treatment of the scores."""
     plain = [row for row in value["summary"] if row["treatment"] == "raw"]
     looks = {
         "raw": (-0.24, INK, INK, "as they are"),
@@ -62,7 +62,7 @@ def intervals(value: dict[str, Any], measure: str, label: str, ceiling: float | 
         if ceiling is not None:
             axes.axvline(ceiling, color=MUTED, linestyle="--", linewidth=1, label="between two seeds of the truth")
         axes.set_yticks(range(len(plain)), names)
-        axes.set_ylim(len(plain) - 0.4, -0.6)  # the first on top
+        axes.set_ylim(len(plain) - 0.4, -0.6)  # first method at the top
         axes.set_xlabel(label)
         figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
         return _svg(figure)
@@ -79,7 +79,7 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def anytime(value: dict[str, Any], measure: str, label: str) -> str | None:
-    """One measure over what was spent, means over seeds; None unless some method has several points."""
+    """Plot the mean of a measure over seeds against the MACs spent. Return None if no method has several points."""
     curves = {method: _curve(own, measure) for method, own in _by(value["anytime"], "method").items()}
     if all(len(spent) < 2 for spent, _ in curves.values()):
         return None
@@ -103,15 +103,15 @@ def _by(rows: list[dict[str, Any]], key: str) -> dict[Any, list[dict[str, Any]]]
 
 
 def _curve(rows: list[dict[str, Any]], measure: str) -> tuple[list[float], list[float]]:
-    """What was spent, and the mean of the measure over seeds, of one method.
+    """Return the MACs spent and the mean of a measure over seeds for one method.
 
-    A method with points on the way is shown within its largest budget, each seed keeping its last value until its next
-    point, from where all seeds have one; any other by its ends, one a budget.
+    If a method has intermediate points, the curve covers its largest budget, from where all seeds have a value; each
+    seed keeps its last value until its next point. Otherwise the curve has one final point per budget.
     """
     budgets = {budget: list(_by(own, "seed").values()) for budget, own in _by(rows, "budget").items()}
     if all(len(points) == 1 for seeds in budgets.values() for points in seeds) and len(rows) > 1:
         ends = [[points[0] for points in seeds] for seeds in budgets.values()]
-        if len(ends) == 1 and rows[0]["budget"] is None:  # budgets are told apart by their MACs alone
+        if len(ends) == 1 and rows[0]["budget"] is None:  # budgets are identified only by their MACs
             ends = list(_by(rows, "spent_macs").values())
         told = sorted((np.mean([p["spent_macs"] for p in own]), np.mean([p[measure] for p in own])) for own in ends)
         return [float(spent) for spent, _ in told], [float(mean) for _, mean in told]
@@ -126,7 +126,7 @@ def _curve(rows: list[dict[str, Any]], measure: str) -> tuple[list[float], list[
 
 
 def truth_map(value: dict[str, Any]) -> str | None:
-    """Stand-alone accuracy over the two pooling positions; None for spaces with another number of poolings."""
+    """Plot stand-alone accuracy over the two pooling positions. Return None for other numbers of poolings."""
     layers, poolings = value["table"]["space"]["layers"], value["table"]["space"]["poolings"]
     if poolings != 2:
         return None
@@ -144,7 +144,7 @@ def truth_map(value: dict[str, Any]) -> str | None:
 
 
 def scatter(value: dict[str, Any]) -> str:
-    """Score over truth of every configuration, one panel a method (its first seed and largest budget)."""
+    """Plot stand-alone accuracy over score, one panel per method (first seed of its largest budget)."""
     chosen: dict[str, dict[str, Any]] = {}
     for entry in sorted(value["entries"], key=lambda entry: (-(entry["budget_macs"] or 0), entry["seed"])):
         chosen.setdefault(entry["method"], entry)
@@ -167,8 +167,10 @@ def scatter(value: dict[str, Any]) -> str:
 
 
 def simulated(value: dict[str, Any]) -> str:
-    """Mean regret of every method after each whole training and its 10 % to 90 % band, with the tolerance as a line; how often
-    one within the tolerance was chosen, and was trained at all."""
+    """Plot the mean regret of every method by number of trainings, with its 10 % to 90 % band and the tolerance.
+
+    Two more panels show how often a configuration within the tolerance was chosen, and how often one was trained.
+    """
     colours, counts = matplotlib.colormaps["tab10"], np.arange(1, value["trials"] + 1)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(12.8, 4.2 + 0.16 * -(-len(value["methods"]) // 2)), layout="constrained")

@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG text. Each takes what the run's files hold."""
+"""Create the figures of a report as SVG text from the contents of the files of a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STYLE: Any = {
 
 
 def plain_label(text: str) -> str:
-    """Text of any origin for a figure: all of it visible, and no part of it read as a formula."""
+    """Return untrusted text for a figure, with invisible characters escaped and math markup disabled."""
     return visible(text).replace("$", r"\$")
 
 
@@ -47,7 +47,7 @@ def _axes(width: float = 6.0, height: float = 3.6) -> tuple[Figure, Any]:
 
 
 def scores_against_macs(ranking: CompleteRanking, pick: str) -> str:
-    """Every configuration: score over multiply-adds, pick and default named."""
+    """Plot score over MACs for every configuration; pick and default are labeled."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
         rows = ranking.ranking
@@ -62,15 +62,15 @@ def scores_against_macs(ranking: CompleteRanking, pick: str) -> str:
 
 
 def _mark(axes: Any, name: str, point: tuple[float, float], colour: str) -> None:
-    """A configuration that stands out, with its name beside it."""
+    """Highlight a configuration and label it with its name."""
     axes.scatter(*point, s=60, color=colour, zorder=3)
     axes.annotate(name, point, xytext=(7, 5), textcoords="offset points", color=colour, weight="bold")
 
 
 def shared_and_short(ranking: CompleteRanking, pick: str) -> str | None:
-    """Plot accuracy on shared weights over the loss of proxy trainings; pick and default named.
+    """Plot accuracy on shared weights over the loss of proxy trainings; pick and default are labeled.
 
-    Returns None where a configuration has no proxy training.
+    Return None if a configuration has no proxy training.
     """
     points: dict[str, tuple[float, float]] = {}
     for row in ranking.ranking:
@@ -88,7 +88,7 @@ def shared_and_short(ranking: CompleteRanking, pick: str) -> str | None:
 
 
 def decision(refined: RefineFile, picks: Picks) -> str:
-    """Expected accuracy over MACs with 95 % intervals, trained ones filled, the three picks and the default named."""
+    """Plot expected accuracy with 95 % intervals over MACs; trained dots are filled, picks and default labeled."""
     rows = refined.configurations
     named = {refined.default: DEFAULT} | dict.fromkeys(reversed(picks.to_json().values()), PICK)
     with matplotlib.rc_context(_STYLE):
@@ -113,7 +113,7 @@ def decision(refined: RefineFile, picks: Picks) -> str:
 
 
 def heat_map(ranking: CompleteRanking, pick: str) -> str | None:
-    """Score over the two pooling positions; None for spaces with another number of poolings."""
+    """Plot the score over the two pooling positions. Return None for other numbers of poolings."""
     if ranking.space.poolings != 2:
         return None
     with matplotlib.rc_context(_STYLE):
@@ -143,7 +143,7 @@ def heat_map(ranking: CompleteRanking, pick: str) -> str | None:
 
 
 def by_count(ranking: CompleteRanking, pick: str) -> str | None:
-    """Scores side by side for each number of poolings; None where there is one number."""
+    """Plot the scores for each number of poolings. Return None if there is only one number."""
     scores: dict[int, list[float]] = {}
     for row in ranking.ranking:
         scores.setdefault(row.pooling.count("-"), []).append(100 * row.score)
@@ -170,17 +170,20 @@ def by_count(ranking: CompleteRanking, pick: str) -> str | None:
 
 
 def assignment_through_time(events: Sequence[AssignmentEvent], ranking: CompleteRanking) -> str | None:
-    """Most probable SuperNet of every configuration at each snapshot, stronger colour for surer ones."""
+    """Plot the most probable SuperNet of every configuration at each snapshot; stronger colors are more certain.
+
+    Return None if there are no snapshots or only one SuperNet.
+    """
     if not events or max(len(event.assignment[0]) for event in events) < 2:
         return None
     with matplotlib.rc_context(_STYLE):
         supernets = max(len(event.assignment[0]) for event in events)
         history_SPM = np.zeros((len(events), len(events[-1].assignment), supernets))
-        for held_PM, event in zip(history_SPM, events, strict=True):  # before a branching there are fewer SuperNets
+        for held_PM, event in zip(history_SPM, events, strict=True):  # fewer SuperNets before a branching
             held_PM[:, : len(event.assignment[0])] = event.assignment
         palette = matplotlib.colormaps["tab10"](np.arange(supernets) % 10)[:, :3]
         even_S = np.array([1 / len(event.assignment[0]) for event in events])[:, None]
-        # of one SuperNet nothing is decided yet
+        # with one SuperNet, nothing is decided yet
         sure_SP = np.where(even_S < 1, (history_SPM.max(axis=2) - even_S) / np.maximum(1 - even_S, 1e-9), 0)
         colours_SP3 = palette[history_SPM.argmax(axis=2)]
         picture = 1 - sure_SP[..., None] * (1 - colours_SP3)
@@ -198,7 +201,7 @@ def assignment_through_time(events: Sequence[AssignmentEvent], ranking: Complete
 
 
 def search_curves(events: Sequence[SearchEvent]) -> str | None:
-    """Training loss, scoring accuracy and, where the method has one, entropy of the assignment over the steps."""
+    """Plot training loss, scoring accuracy and, if the method has an assignment, its entropy over the steps."""
     if not events:
         return None
     with matplotlib.rc_context(_STYLE):
@@ -213,7 +216,7 @@ def search_curves(events: Sequence[SearchEvent]) -> str | None:
         named = [entry for entry in known if any(getattr(event, entry[0]) is not None for event in events)]
         panels = figure.subplots(len(named), 1, sharex=True)
         for axes, (name, label, factor) in zip(panels, named, strict=True):
-            # the time in which the first SuperNet trains alone has no entropy
+            # there is no entropy while the first SuperNet trains alone
             values = [(step, getattr(e, name)) for step, e in zip(steps, events, strict=True)]
             points = [(step, factor * value) for step, value in values if value is not None]
             axes.plot(*zip(*points, strict=True), color=INK, linewidth=1)
@@ -223,7 +226,7 @@ def search_curves(events: Sequence[SearchEvent]) -> str | None:
 
 
 def retrain_curves(trials: list[dict[str, Any]], default: str, pick: str) -> str | None:
-    """Training loss of every stand-alone training."""
+    """Plot the training loss of every stand-alone training. Return None if there are none."""
     if not trials:
         return None
     with matplotlib.rc_context(_STYLE):

@@ -1,4 +1,4 @@
-"""report.html: one page that loads nothing, made from the files of a run."""
+"""Create ``report.html``, a self-contained page, from the files of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ E = TypeVar("E", bound=Schema)
 
 
 def write(folder: RunFolder) -> Path:
-    """Write ``figures/*.svg`` and ``report.html``; returns the page's path. RequestError where nothing is ranked yet."""
+    """Write ``figures/*.svg`` and ``report.html``. Return the path. Raises RequestError if nothing is ranked yet."""
     request = folder.load(TrainingRequest)
     config = Config.from_flat(request.settings)
     ranking = folder.load(CompleteRanking)
@@ -83,12 +83,12 @@ def write(folder: RunFolder) -> Path:
 
 
 def _events(folder: RunFolder, kind: str, schema: type[E]) -> list[E]:
-    """Return the events of one kind. Raises RequestError where one does not fit its schema."""
+    """Return the events of one kind. Raises RequestError if one does not match its schema."""
     return [validate(schema, event, f"{folder.path / 'events.jsonl'}: ") for event in folder.events(kind)]
 
 
 def _of_ranking(snapshots: list[AssignmentEvent], ranking: CompleteRanking) -> list[AssignmentEvent]:
-    """Return the snapshots of the assignment. Raises RequestError where they are not of the space that is ranked."""
+    """Return the snapshots of the assignment. Raises RequestError if they do not match the space of the ranking."""
     sizes = {(len(event.assignment), *{len(row) for row in event.assignment}) for event in snapshots}
     if any(size[:1] != (ranking.space.to_space().size,) or len(size) != 2 for size in sizes):
         raise RequestError("events.jsonl is damaged: its snapshots of the assignment are of other configurations")
@@ -96,7 +96,7 @@ def _of_ranking(snapshots: list[AssignmentEvent], ranking: CompleteRanking) -> l
 
 
 def _drawn(picks: Picks) -> list[tuple[str, str]]:
-    """Return the configurations that are drawn as bars, each with what it is."""
+    """Return the configurations to draw as bars, each with a label."""
     labels: dict[str, list[str]] = {}
     named = (
         (picks.default, "default"),
@@ -111,7 +111,7 @@ def _drawn(picks: Picks) -> list[tuple[str, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """One configuration as bars, one a layer: width in percent, resolution in pixels."""
+    """A configuration drawn with one bar (width in percent, resolution in pixels) per layer."""
 
     pooling: str
     label: str
@@ -126,7 +126,7 @@ def _drawing(pooling: str, label: str, ranking: CompleteRanking) -> Drawing:
 
 
 def _agreement(ranking: CompleteRanking, model: str) -> list[dict[str, Any]]:
-    """Kendall tau-b of score and controls with each other and, for ResNet20 on CIFAR-10, with the published truth."""
+    """Return Kendall tau-b of rankings with the score and, for ResNet20 on CIFAR-10, with published accuracies."""
     rows = ranking.ranking
     score = [row.score for row in rows]
     published = None

@@ -1,4 +1,4 @@
-"""The templates of the pages, in which whatever is put stays text."""
+"""Page templates, which insert all values as plain text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from poolwise.sanitize import visible
 
 
 def templates() -> Environment:
-    """Markup is escaped, and what would be invisible or turn the direction of the text is shown."""
+    """Return the template environment. It escapes markup, and makes invisible and bidirectional characters visible."""
     return Environment(
         loader=PackageLoader("poolwise", "reports"), autoescape=True, undefined=StrictUndefined, finalize=_shown
     )

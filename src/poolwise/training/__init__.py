@@ -1,4 +1,4 @@
-"""Training: one step and one evaluation, precision and devices, stand-alone trainings and the processes that run them."""
+"""Training: single steps and evaluations, precision, devices, stand-alone trainings and worker processes."""
 
 from poolwise.training.precision import PRECISIONS, Precision, choose_device, device_precision
 from poolwise.training.step import (

@@ -1,6 +1,6 @@
-"""What this machine does fastest, where a request asks for measuring: on the network, batch and device at hand.
+"""Measure which number format and which processes are fastest for a given network, batch and device.
 
-A choice is cached for the machine, network and versions it was made for, so that repeating a run repeats its bytes.
+Choices are cached by machine, network and versions, so that a repeated run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,19 +25,23 @@ from poolwise.training import LossNotFinite, Precision, check_finite, correct, s
 
 CANDIDATES = ("float32", "float32+channels_last", "bfloat16+channels_last", "bfloat16")
 CUDA_CANDIDATES = (*CANDIDATES, "tf32", "tf32+channels_last")
-HOPELESS = 2.0  # thrown out after a step that took this many times the best
-TOLERANCE = 0.05  # relative difference of the loss after the timed steps from float32's
+HOPELESS = 2.0  # a candidate is dropped after a step that takes this many times the best
+TOLERANCE = 0.05  # maximum relative difference from the loss of float32 after the timed steps
 _STEPS = 4
-LEAST_SECONDS = 5.0  # that measuring before a run may take in any case
-SHARE_OF_RUN = 0.01  # of a run that measuring before it may take
-CREW_SECONDS = 5.0  # starting worker processes
+LEAST_SECONDS = 5.0  # minimum time allowed for measuring before a run
+SHARE_OF_RUN = 0.01  # share of the run time allowed for measuring
+CREW_SECONDS = 5.0  # time to start worker processes
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen precision and, for each candidate, seconds a training step (the fastest of the timed ones).
+    """A chosen precision.
 
-    ``complete`` is False where the allowed time ended before the last candidate's turn.
+    Attributes:
+        precision: The fastest precision that agrees with float32.
+        seconds: Seconds of the fastest timed training step, by candidate.
+        cached: Whether the choice was read from the cache.
+        complete: Whether all candidates were tried within the allowed time.
     """
 
     precision: Precision
@@ -59,13 +63,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one batch as a line in the MACs (of one image) of its configuration: ``(base, per MAC)``.
+    """Seconds per batch as a linear function of the MACs of a configuration (one image): ``(base, per MAC)``.
 
     Attributes:
-        train: one optimizer step.
-        score: one forward pass without gradients.
-        rank: ranking, for each multiply-add of an image (``CostModel.prefix_macs``).
-        data: loading and augmenting one training batch and one scoring batch.
+        train: One optimizer step.
+        score: One forward pass without gradients.
+        rank: Seconds of ranking per MAC and image (``CostModel.prefix_macs``).
+        data: Seconds to load and augment one training batch and one scoring batch.
     """
 
     train: tuple[float, float]
@@ -74,19 +78,19 @@ class Timing:
     data: float
 
     def seconds(self, what: str, macs: float) -> float:
-        """Seconds of ``train`` or ``score`` at this number of MACs."""
+        """Return the seconds of ``train`` or ``score`` at this number of MACs."""
         base, slope = getattr(self, what)
         return base + slope * macs
 
 
 def cpu_threads() -> int:
-    """CPU threads that this process was given (OMP_NUM_THREADS, or one a core)."""
+    """Return the number of CPU threads of this process (OMP_NUM_THREADS, or one per core)."""
     return torch.get_num_threads()
 
 
 @dataclass(frozen=True)
 class Parallel:
-    """Processes at once and CPU threads of each; ``slowdown`` is a step's time so, divided by that of one alone."""
+    """Parallel processes and CPU threads of each; ``slowdown`` is the time of a step relative to a process alone."""
 
     workers: int = 1
     threads: int = field(default_factory=cpu_threads)
@@ -94,7 +98,7 @@ class Parallel:
 
 
 def allowed_seconds(run_seconds: float) -> float:
-    """Return how many seconds measuring may take before a run of ``run_seconds``."""
+    """Return the seconds allowed for measuring before a run of ``run_seconds``."""
     return max(LEAST_SECONDS, SHARE_OF_RUN * run_seconds)
 
 
@@ -106,15 +110,15 @@ def choose(
     requested: str = "auto",
     steps: float = math.inf,
 ) -> Choice:
-    """Time real steps of each candidate and take the fastest that agrees with float32.
+    """Time training steps with each candidate and choose the fastest that agrees with float32.
 
     Args:
-        build: makes the network, the same weights each time, called once a candidate.
-        images_BCHW, labels_B: one training batch on the device.
-        what: names the network and batch, part of the cache's key.
+        build: Builds the network with the same weights each time; called once per candidate.
+        images_BCHW, labels_B: One training batch on the device.
+        what: Describes the network and batch; part of the cache key.
         requested: ``auto``, or the only precision to time.
-        steps: training steps of the run that the choice is for. Candidates whose turn comes after ``allowed_seconds`` of it
-            are not tried, and the choice is then not cached.
+        steps: Training steps of the run. If measuring takes longer than ``allowed_seconds`` of such a run, the
+            remaining candidates are skipped and the choice is not cached.
     """
     automatic = CUDA_CANDIDATES if images_BCHW.is_cuda else CANDIDATES
     candidates = automatic if requested == "auto" else (requested,)
@@ -131,7 +135,7 @@ def choose(
 def _remembered(
     kind: str, key: dict[str, Any], measure: Callable[[], dict[str, Any]], check: Callable[[Any], dict[str, Any]]
 ) -> tuple[dict[str, Any], bool]:
-    """What was measured before for this key on this machine with these versions, or what is measured now."""
+    """Return the cached value for this key, machine and versions, or measure it; also whether it was cached."""
     digest = hashlib.sha256(json.dumps([kind, key, environment()], sort_keys=True).encode()).hexdigest()[:20]
     cache = cache_folder() / "calibration" / f"{digest}.json"
     try:
@@ -141,7 +145,7 @@ def _remembered(
     value = measure()
     if value.pop("incomplete", False):
         return value, False
-    with contextlib.suppress(RunFailure):  # a cache that cannot be written costs time, not the run
+    with contextlib.suppress(RunFailure):  # failing to write the cache must not stop the run
         write_atomically(cache, json.dumps(value))
     return value, False
 
@@ -159,7 +163,7 @@ def _measure(
     hopeless: set[str] = set()
     for name in candidates:
         precision = Precision.parse(name)
-        if precision.dtype in hopeless:  # it was so in the other memory order
+        if precision.dtype in hopeless:  # too slow in the other memory order
             continue
         if seconds and _over(start, steps, seconds):
             complete = False
@@ -175,7 +179,7 @@ def _measure(
             except (RuntimeError, LossNotFinite):
                 if name == candidates[0]:
                     raise
-                losses[name] = float("nan")  # this device cannot do it
+                losses[name] = float("nan")  # not supported on this device
                 break
             times.append(time.perf_counter() - begin)
             if _over(start, steps, {**seconds, name: times[-1]}):
@@ -191,12 +195,12 @@ def _measure(
 
 
 def _over(start: float, steps: float, seconds: dict[str, float]) -> bool:
-    """Return whether measuring since ``start`` has taken the time that it may take before a run of ``steps``."""
+    """Return whether measuring since ``start`` has exceeded the time allowed before a run of ``steps``."""
     return time.perf_counter() - start > allowed_seconds(steps * min(seconds.values()))
 
 
 def _hopeless(times: list[float], best: float) -> bool:
-    """Whether a candidate is out of the race; its first step, which also prepares kernels, is judged more mildly."""
+    """Return whether a candidate is too slow. The limit is higher for its first step, which warms up."""
     allowed = 5 * HOPELESS if len(times) == 1 else HOPELESS
     return times[-1] > allowed * best
 
@@ -210,12 +214,15 @@ def timing(
     walked: tuple[float, Callable[[], Callable[[], Any]]],
     what: dict[str, Any],
 ) -> Timing:
-    """Time training steps and scoring passes of a few configurations and draw a line through them; and a piece of ranking.
+    """Time training steps, scoring passes, data loading and part of a ranking.
 
     Args:
-        networks: MACs of an image and a maker of the plain network, for each configuration.
-        load: loads the batches of one step.
-        walked: multiply-adds of a piece of ranking, and a maker of what does it.
+        networks: For each configuration, its MACs (one image) and a function that builds the plain network.
+        images_BCHW, labels_B: One training batch on the device.
+        precision: Number format and memory order.
+        load: Loads the batches of one step.
+        walked: MACs of part of a ranking, and a function that prepares this work and returns it as a function.
+        what: Describes the network and batch; part of the cache key.
     """
 
     def measure() -> dict[str, Any]:
@@ -249,7 +256,7 @@ def _timing(value: dict[str, Any]) -> Timing:
 
 
 def _typical(call: Callable[[], Any], times: int) -> float:
-    """Median of the calls after the first, which prepares kernels."""
+    """Return the median seconds of a call, without the first, which warms up."""
     seconds = []
     for _ in range(times):
         begin = time.perf_counter()
@@ -259,7 +266,7 @@ def _typical(call: Callable[[], Any], times: int) -> float:
 
 
 def _line(macs: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """Base and slope of the least squares line, both at least 0; of one number of MACs the line through 0."""
+    """Return base and slope of the least-squares line, both at least 0. For a single number of MACs, the base is 0."""
     if len(set(macs)) == 1:
         return 0.0, float(np.mean(seconds)) / macs[0]
     slope, base = np.polyfit(macs, seconds, 1)
@@ -271,19 +278,21 @@ def _line(macs: Sequence[float], seconds: Sequence[float]) -> tuple[float, float
 def parallel(
     together: Callable[[int, int], float], alone: float, most: int, what: dict[str, Any], allowed: float = math.inf
 ) -> Parallel | None:
-    """How many processes of how many threads train most in a time, where trainings share nothing.
+    """Find the numbers of processes and threads with the highest throughput for independent trainings.
 
     Args:
-        together: seconds of a step in each of (processes, threads) that run at the same time.
-        alone: seconds of a step in one process on all threads.
-        most: processes that could be of use.
-        allowed: seconds that measuring may take; numbers of processes that do not fit into it are not tried.
+        together: Measures the seconds of a step when (processes, threads) run in parallel.
+        alone: Seconds of a step in one process on all threads.
+        most: Maximum number of processes.
+        what: Describes the network and batch; part of the cache key.
+        allowed: Seconds allowed for measuring; numbers of processes that would take longer are not tried.
 
-    Returns None where there is no time to try any.
+    Returns:
+        The best choice; None if there is no time to try any.
     """
     cores, candidates, needed = cpu_threads(), [], 0.0
     for count in (2**power for power in range(1, 20)):
-        needed += CREW_SECONDS + _STEPS * count * alone  # steps of processes that are of no use
+        needed += CREW_SECONDS + _STEPS * count * alone  # warm-up and timing steps
         if count <= min(cores, most) and needed <= allowed:
             candidates.append(count)
     if not candidates and min(cores, most) > 1:
@@ -293,7 +302,7 @@ def parallel(
         best = Parallel(1, cores)
         for workers in candidates:
             slowdown = together(workers, cores // workers) / alone
-            if workers / slowdown > 1.05 * best.workers / best.slowdown:  # not for less than it may cost
+            if workers / slowdown > 1.05 * best.workers / best.slowdown:  # ignore gains within measurement noise
                 best = Parallel(workers, cores // workers, slowdown)
         return asdict(best)
 
@@ -303,9 +312,10 @@ def parallel(
 
 
 def share_of_use(supernets: int, block: int, workers: int) -> float:
-    """Share of the time that workers are busy when the SuperNets of a block are divided among them, 0 to 1.
+    """Return the share of time, 0 to 1, that workers are busy when they share the SuperNets of a block.
 
-    By simulation with a fixed seed: draws fall evenly on the SuperNets, the longest chain is handed out first.
+    Simulated with a fixed seed: each draw selects a SuperNet uniformly, and the SuperNets with the most draws are
+    assigned first.
     """
     generator = np.random.Generator(np.random.PCG64(0))
     ends = []

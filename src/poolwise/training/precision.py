@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from poolwise.errors import RequestError
 from poolwise.process import cudnn_kernels
 
-_BFLOAT16_UNITS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}  # x86, then ARM, as Linux calls them
+_BFLOAT16_UNITS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}  # names in Linux: x86, then ARM
 PRECISIONS = (
     "auto",
     "float32",
@@ -32,7 +32,8 @@ PRECISIONS = (
 class Precision:
     """Number format of convolutions (weights stay float32) and memory order of images and weights.
 
-    ``tf32`` is NVIDIA's: float32 in memory, products rounded to 10 bits. Elsewhere it is float32.
+    ``tf32`` is the NVIDIA format: float32 in memory, with inputs of products rounded to 10 mantissa bits. On other
+    devices it means float32.
     """
 
     dtype: str = "float32"
@@ -40,7 +41,7 @@ class Precision:
 
     @classmethod
     def parse(cls, text: str) -> Precision:
-        """Read one of PRECISIONS other than ``auto``."""
+        """Parse one of PRECISIONS other than ``auto``. Raises RequestError for other text."""
         if text not in PRECISIONS[1:]:
             raise RequestError(f"unknown precision {text!r}: {', '.join(PRECISIONS)} are allowed")
         dtype, _, order = text.partition("+")
@@ -50,7 +51,7 @@ class Precision:
         return self.dtype + ("+channels_last" if self.channels_last else "")
 
     def place(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """Move the network to the device and into this memory order."""
+        """Move the network to the device, in this memory order."""
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         return network.to(device).to(memory_format=order)
 
@@ -61,12 +62,12 @@ class Precision:
 
     @contextmanager
     def active(self, device: torch.device) -> Iterator[None]:
-        """Run convolutions inside the block in this number format."""
+        """Context manager: run convolutions in this number format."""
         with self.kernels(device), torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             yield
 
     def kernels(self, device: torch.device) -> AbstractContextManager[Any]:
-        """On CUDA, make kernels deterministic; allow TF32 for every format but ``float32``."""
+        """Return a context manager: deterministic kernels on CUDA, with TF32 for every format but ``float32``."""
         if device.type != "cuda":
             return nullcontext()
         return cudnn_kernels(self.dtype != "float32")
@@ -76,7 +77,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device called ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Raises:
-        RequestError: this machine has no such device.
+        RequestError: This machine has no such device.
     """
     if name == "auto":
         return torch.device(
@@ -94,11 +95,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_precision(device: torch.device) -> Precision:
-    """Return the number format and memory order that follow from what the device is; nothing is timed.
+    """Return the default number format and memory order of a device, without timing.
 
-    A CPU with native bfloat16 instructions computes in bfloat16, any other CPU in float32, both channels last. CUDA
-    computes in bfloat16 from Ampere (compute capability 8.0) on, with TF32 for what stays float32. Everything else
-    computes in float32.
+    CPUs use channels last, with bfloat16 if they have native instructions for it and float32 otherwise. CUDA devices
+    from Ampere (compute capability 8.0) on use bfloat16, with TF32 for float32 operations. Others use float32.
     """
     if device.type == "cpu":
         return Precision("bfloat16" if cpu_has_bfloat16() else "float32", channels_last=True)
@@ -108,9 +108,9 @@ def device_precision(device: torch.device) -> Precision:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Return whether the CPU has bfloat16 instructions that PyTorch uses; False where the system does not say.
+    """Return whether PyTorch can use bfloat16 instructions of the CPU; False if the system does not list any.
 
-    ``ATEN_CPU_CAPABILITY`` can forbid PyTorch the instructions that a CPU has.
+    The environment variable ``ATEN_CPU_CAPABILITY`` can disable instructions in PyTorch.
     """
     arm = platform.machine().lower() in ("arm64", "aarch64")
     allowed = arm or torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds in named parts of the work, for ``--profile``."""
+"""Profiler for ``--profile``: seconds in named parts of the work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PARTS = ("data", "forward", "backward", "optimizer", "scoring", "assignment", "b
 
 
 class Stopwatch:
-    """``with watch("forward"): ...`` adds to that part. One that is not ``running`` does nothing."""
+    """Add the time in ``with watch("forward"): ...`` to that part. Does nothing unless ``running``."""
 
     def __init__(self, running: bool = False):
         self.running = running
@@ -33,7 +33,7 @@ class Stopwatch:
             self.add({self._name: time.perf_counter() - self._begin})
 
     def add(self, seconds: dict[str, float]) -> None:
-        """Take over what another stopwatch measured."""
+        """Add the seconds measured by another stopwatch."""
         for name, value in seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
 

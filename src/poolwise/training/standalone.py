@@ -25,15 +25,14 @@ _CURVE_POINTS = 60
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a stand-alone training is for: its images, its random streams and its initial weights.
+    """The purpose of a stand-alone training, which determines its images, random streams and initial weights.
 
     Attributes:
-        stream: name of its random streams, so that trainings for other purposes draw other numbers.
-        halves: train on the training half and measure accuracy on the scoring half, so that the test set stays unseen;
-            otherwise train on all training images and measure accuracy on the test set.
-        weights: ``search`` or ``retrain``: which of the two ``Config.weights_for`` must name for the training to begin
-            with ``Config.weights``.
-        measured: whether accuracy is measured at the end. The test set is used once, there.
+        stream: Name of the random streams, so that trainings for different purposes draw different numbers.
+        halves: Train on the training half and measure accuracy on the scoring half, so that the test set stays unseen.
+            Otherwise train on all training images and measure test accuracy.
+        weights: ``search`` or ``retrain``. The training starts from given weights if ``weights_for`` includes it.
+        measured: Whether accuracy is measured, once, at the end of the training.
     """
 
     stream: str
@@ -43,7 +42,7 @@ class Purpose:
 
     @property
     def scored_on(self) -> str:
-        """The images that accuracy is measured on, in words."""
+        """Name of the images that accuracy is measured on."""
         return "scoring half" if self.halves else "test set"
 
 
@@ -52,7 +51,7 @@ RETRAINING = Purpose("standalone", halves=False)
 
 @dataclass(frozen=True)
 class Outcome:
-    """One stand-alone training: accuracy (0 to 1, or None), curve of (step, mean loss in nats), the trained model."""
+    """Result of a stand-alone training: accuracy (0 to 1, or None), curve of (step, mean loss in nats), model."""
 
     accuracy: float | None
     curve: Curve
@@ -62,22 +61,22 @@ class Outcome:
 def train_standalone(
     experiment: Experiment, pooling: Pooling, seed: int, steps: int, purpose: Purpose, listener: Listener
 ) -> Outcome:
-    """Train one configuration on its own.
+    """Train one configuration stand-alone.
 
     The same ``seed`` gives every configuration the same initial weights, batches and augmentations, so that accuracies can
     be compared in pairs.
 
     Args:
-        experiment: network family, images, device and precision.
-        pooling: the configuration.
-        seed: of this training, beside the seed of the run.
-        steps: optimizer steps; the learning rate schedule has this length.
-        purpose: which images it sees, its random streams and initial weights.
-        listener: told of each step.
+        experiment: Network family, images, device and precision.
+        pooling: The configuration.
+        seed: Seed of this training, in addition to the seed of the run.
+        steps: Optimizer steps, which is also the length of the learning rate schedule.
+        purpose: Determines the images, random streams and initial weights.
+        listener: Notified of each step.
 
     Raises:
-        LossNotFinite: the loss is NaN or infinite.
-        Interrupted: the listener asks to stop.
+        LossNotFinite: The loss is NaN or infinite.
+        Interrupted: The listener requests a stop.
     """
     config = experiment.config
     streams = Streams(config.seed).child(f"{purpose.stream}{seed}")

@@ -1,4 +1,4 @@
-"""One training step, one evaluation, the optimizer and its schedule."""
+"""One training step, one evaluation, the optimizer and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ Forward = Callable[[Tensor], Tensor]
 
 
 def compiled(network: nn.Module, layers: Iterable[nn.Module], how: str) -> nn.Module:
-    """Apply torch.compile in place to each of the ``layers`` and return the network; ``how`` is a value of ``Config.compile``.
+    """Apply torch.compile in place to each of the ``layers``. Return the network.
 
-    Layers are compiled one by one because every configuration runs the same layers at a few resolutions: a handful of
-    compilations serves all configurations. Parameters and their names do not change.
+    Layers are compiled separately because all configurations run the same layers at a few resolutions, so that a few
+    compilations serve all configurations. Parameters and their names do not change.
+
+    Args:
+        network: The network.
+        layers: The layers to compile.
+        how: Value of the ``compile`` setting: ``off``, ``default`` or ``cuda-graphs``.
     """
     if how != "off":
-        # layers of one class count together, and each has its own shapes
+        # the limit is shared by all layers of a class, which have different shapes
         torch._dynamo.config.recompile_limit = 256
         for layer in layers:
             layer.compile(mode="reduce-overhead" if how == "cuda-graphs" else None, dynamic=False)

@@ -1,4 +1,4 @@
-"""The one loop over stand-alone trainings: train what a trials file lacks, several at once, and record every result."""
+"""Loop over stand-alone trainings: run those missing in a trials file, in parallel, and record every result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Request(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What is recorded of a finished training: accuracy (0 to 1) if it was measured, curve, seconds."""
+    """Record of a finished training: accuracy (0 to 1) if measured, curve, seconds."""
 
     accuracy: float | None
     curve: Curve
@@ -38,20 +38,20 @@ class Result(NamedTuple):
 class TrialRunner:
     """Runs stand-alone trainings and records them in a trials file.
 
-    Whether a training is recorded is known from the file, so a run that was stopped continues with what is missing.
+    Recorded trainings are skipped, so a stopped run continues with the missing ones.
 
     Args:
-        experiment: what is trained.
-        trials: the file; nothing else writes to it meanwhile.
-        purpose: images, random streams and initial weights of the trainings.
-        listener: told of steps, results and failures.
-        workers: trainings at once, each in its own process.
+        experiment: The experiment.
+        trials: The trials file. Nothing else may write to it at the same time.
+        purpose: Determines the images, random streams and initial weights of the trainings.
+        listener: Notified of steps, results and failures.
+        workers: Maximum number of parallel trainings, each in its own process.
         threads: CPU threads of each process.
-        save_weights_to: run folder that also gets the trained weights; a training whose weights are missing is repeated.
-        retry_failed: repeat trainings that are recorded as failed.
-        record_errors: errors that are recorded as the failure of one training while the others go on. Any other error
-            ends the loop.
-        consequence: what the failure of a training leads to, for its message.
+        save_weights_to: Run folder for the trained weights. A training whose weights are missing is repeated.
+        retry_failed: Repeat trainings that are recorded as failed.
+        record_errors: Errors that are recorded as the failure of one training while others continue. Any other error
+            stops the loop.
+        consequence: Text about the consequence of a failure, appended to its message.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class TrialRunner:
         self._rows = {Request(row["pooling"], row["seed"], row["budget"]): row for row in trials.all()}
 
     def run(self, requested: Sequence[Request], stage: str | None = None) -> dict[Request, dict[str, Any]]:
-        """Train what is not recorded yet.
+        """Run the requested trainings that are not recorded yet.
 
         Args:
-            requested: the trainings.
-            stage: name under which progress is reported from start to finish; None if a stage of the caller goes on.
+            requested: The trainings.
+            stage: Name of the stage to report to the listener; None if the caller has already started one.
 
         Returns:
-            The recorded row of each requested training (see ``Trials.all``), its ``state`` ``done`` or ``failed``.
+            The recorded row of each requested training (see ``Trials.all``), with ``state`` ``done`` or ``failed``.
 
         Raises:
-            Interrupted: the listener asks to stop; what is finished is recorded.
-            PoolwiseError: a training ended with an error that is not among ``record_errors``.
+            Interrupted: The listener requests a stop. Finished trainings are recorded.
+            PoolwiseError: A training raised an error that is not in ``record_errors``.
         """
         missing = [request for request in requested if not self.is_recorded(request)]
         recorded_steps = sum(request.steps for request in requested) - sum(request.steps for request in missing)
@@ -103,7 +103,7 @@ class TrialRunner:
         return {request: self._rows[request] for request in requested}
 
     def is_recorded(self, request: Request) -> bool:
-        """Return whether ``run`` would not train this."""
+        """Return whether ``run`` would skip this training."""
         row = self._rows.get(request)
         if row is None or (row["state"] == "failed" and self.retry_failed):
             return False
@@ -143,7 +143,7 @@ def _train(
     purpose: Purpose,
     weights_folder: Path | None,
 ) -> Result:
-    """Do one training, in a worker or in this process; save its weights in the run folder if that is given."""
+    """Run one training, in a worker or in this process. Save its weights if ``weights_folder`` is given."""
     begin = time.perf_counter()
     outcome = train_standalone(experiment, Pooling.parse(pooling), seed, steps, purpose, listener)
     if weights_folder is not None:
@@ -155,5 +155,5 @@ def _train(
 
 
 def weights_name(pooling: str, seed: int, steps: int) -> str:
-    """Return the name of the checkpoint of a trained model."""
+    """Return the checkpoint name of a trained model."""
     return f"{pooling}-seed{seed}-{steps}steps"

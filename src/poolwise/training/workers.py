@@ -1,6 +1,6 @@
-"""Independent jobs at once, each in a worker process with its own CPU threads; the images lie in shared memory once.
+"""Run independent jobs in worker processes with their own CPU threads and one copy of the images in shared memory.
 
-The result of a job depends on its seed, the precision and the threads of its process, never on how many jobs run beside it.
+The result of a job depends on its seed, the precision and the threads of its process, not on the number of jobs.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _DIED = (
     "a worker process died (out of memory, or killed; a script that uses workers needs its main part under"
     " if __name__ == '__main__'): finished work is kept; continue with poolwise resume, or start again with fewer --workers"
 )
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # constants of malloc.h
 
 
 class Shareable(Protocol):
-    """What jobs work on, for example an Experiment."""
+    """An object that jobs can use in worker processes, such as an Experiment."""
 
     def share(self, threads: int) -> Callable[[], Any]:
-        """Return a picklable function that rebuilds this object in a worker process with so many CPU threads."""
+        """Return a picklable function that rebuilds this object in a worker process with ``threads`` CPU threads."""
 
 
 class WorkerPool:
-    """Worker processes that each hold one experiment; a context manager.
+    """Context manager for worker processes that each hold a copy of one experiment.
 
     Args:
-        experiment: rebuilt in each process, with its images opened from shared memory.
-        workers: number of processes.
+        experiment: The experiment, rebuilt in each process with images in shared memory.
+        workers: Number of processes.
         threads: CPU threads of each process.
-        state: further tensors and modules in shared memory that jobs work on.
+        state: Additional tensors and modules in shared memory for the jobs.
 
     A function given to ``submit`` must be importable by name. It is called as
     ``function(experiment, listener, state, *job)``.
@@ -57,18 +57,18 @@ class WorkerPool:
 
     def __init__(self, experiment: Shareable, workers: int, threads: int, state: Any = None):
         context = multiprocessing.get_context("spawn")
-        # The parent reads both without a lock: a worker that is killed may hold it.
+        # The parent reads both without a lock because a killed worker may still hold it.
         self._counter, self._stop = context.Value("q", 0), context.RawValue("b", 0)
         arguments = (experiment.share(threads), threads, self._counter, self._stop, state)
         self._executor = ProcessPoolExecutor(workers, context, _initialize, arguments)
         self._reported = 0
 
     def submit(self, function: Callable[..., Any], *job: Any) -> Future[Any]:
-        """Run one job in a worker."""
+        """Submit one job to a worker."""
         return self._executor.submit(_call, function, job)
 
     def new_steps(self) -> int:
-        """Return the number of steps that workers have finished since the last call."""
+        """Return the number of steps that the workers have done since the last call."""
         total, before = self._counter.get_obj().value, self._reported
         self._reported = total
         return total - before
@@ -92,17 +92,17 @@ def run_jobs(
     threads: int,
     state: Any = None,
 ) -> Iterator[tuple[Job, Any]]:
-    """Yield (job, ``function(experiment, listener, state, *job)``) as jobs finish, with at most ``workers`` running.
+    """Run ``function(experiment, listener, state, *job)`` for each job, with at most ``workers`` in parallel.
 
-    With one worker, jobs run in this process, in order, on ``threads`` CPU threads. A job whose worker dies is repeated once,
-    alone; if it dies again, its result is WorkerDied and the other jobs continue.
+    With one worker, jobs run in this process, in order, on ``threads`` CPU threads. A job whose worker dies is repeated
+    once, alone. If its worker dies again, its result is WorkerDied and the other jobs continue.
 
     Yields:
-        Each job with its result, or with the PoolwiseError that it raised.
+        Each job when it finishes, with its result or the PoolwiseError that it raised.
 
     Raises:
-        Interrupted: the listener asks to stop.
-        RunFailure: workers die and no job has finished.
+        Interrupted: The listener requests a stop.
+        RunFailure: Workers died and no job has finished.
     """
     workers = min(workers, len(jobs))
     if workers > 1:
@@ -125,7 +125,7 @@ def _run_in_pools(
     listener: Listener,
     workers: int,
 ) -> Iterator[tuple[Job, Any]]:
-    """Run jobs in a pool, and in a new one whenever a worker dies; jobs that ran then are repeated one by one."""
+    """Run jobs in a pool, and in a new one after a worker dies; repeat the jobs that were running one by one."""
     waiting, finished = deque(jobs), 0
     while waiting:
         suspects: list[Job] = []
@@ -135,7 +135,7 @@ def _run_in_pools(
                 yield job, result
         died_twice: list[Job] = []
         for suspect in suspects:
-            died: list[Job] = []  # a new list each time: a pool takes no job while it holds one
+            died: list[Job] = []  # a new list each time: a pool starts no job once this list has one
             with make_pool(workers=1) as pool:
                 for job, result in _run_in_pool(pool, function, deque([suspect]), listener, 1, died):
                     finished += 1
@@ -159,7 +159,7 @@ def _run_in_pool(
     workers: int,
     suspects: list[Job],
 ) -> Iterator[tuple[Job, Any]]:
-    """Run jobs from ``waiting`` until none is left or a worker dies; add the jobs that ran then to ``suspects``."""
+    """Run jobs from ``waiting`` until none is left or a worker dies; add the jobs running then to ``suspects``."""
     running: dict[Future[Any], Job] = {}
     while waiting or running:
         try:
@@ -185,21 +185,21 @@ def _run_in_pool(
 
 
 def check_sendable(value: Any, what: str) -> None:
-    """Raise RequestError if a value, called ``what`` in the message, cannot be sent to another process."""
+    """Raise RequestError if a value (called ``what`` in the message) cannot be sent to another process."""
     try:
-        ForkingPickler.dumps(value)  # as it is sent to a worker; nothing is unpickled here
-    except Exception as error:  # whatever the reduction of the object raises
+        ForkingPickler.dumps(value)  # the pickling used for workers; nothing is unpickled here
+    except Exception as error:  # pickling can raise anything
         raise RequestError(
             f"the {what} cannot be sent to worker processes ({error}): define it at the top of a module, or use workers=1"
         ) from None
 
 
 def keep_memory() -> None:
-    """Make glibc keep freed memory of this process for the next step; do nothing on other systems.
+    """Make glibc keep freed memory of this process for the next step. Do nothing on other systems.
 
-    Activations of a few MiB are freed and allocated again at every step. By default glibc returns them to the system, which
-    maps them again page by page; benchmarks/step.py measures what that costs. Call it only in processes that do nothing but
-    train: the command line and its workers.
+    Activations of a few MiB are freed and allocated again at every step. By default, glibc returns this memory to the
+    system, which must map it again page by page (benchmarks/step.py measures the cost). Call this only in processes
+    that do nothing but train: the command line and its workers.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
@@ -208,7 +208,7 @@ def keep_memory() -> None:
 
 
 class _StepCounter(Listener):
-    """The listener of a worker: counts steps for the parent and stops when the parent says so."""
+    """Listener in a worker: counts steps for the parent process and stops when the parent requests it."""
 
     def __init__(self, counter: Any, stop: Any):
         self.counter, self.stop = counter, stop
@@ -223,7 +223,7 @@ class _StepCounter(Listener):
 
 
 def wait_for_others(listener: Listener, workers: int, seconds: float) -> None:
-    """Count a step of this worker, then wait until so many have been counted in all workers, or until time is up."""
+    """Count a step of this worker, then wait until all workers have counted one, or for at most ``seconds``."""
     assert isinstance(listener, _StepCounter), "only jobs of a WorkerPool can wait for each other"
     listener.advance()
     end = time.perf_counter() + seconds
@@ -231,12 +231,12 @@ def wait_for_others(listener: Listener, workers: int, seconds: float) -> None:
         time.sleep(0.001)
 
 
-_context: list[Any] = []  # of this worker process: its experiment, listener and state
+_context: list[Any] = []  # experiment, listener and state of this worker process
 
 
 def _initialize(rebuild: Callable[[], Any], threads: int, counter: Any, stop: Any, state: Any) -> None:
-    """Prepare a worker process."""
-    for name in ("SIGINT", "SIGHUP"):  # Ctrl-C and a closed terminal reach the whole group; the parent decides
+    """Initialize a worker process."""
+    for name in ("SIGINT", "SIGHUP"):  # sent to the whole process group; only the parent reacts
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -248,7 +248,7 @@ def _initialize(rebuild: Callable[[], Any], threads: int, counter: Any, stop: An
 
 
 def _exit_with(parent: int) -> None:
-    """Exit when the parent is gone, so that a killed parent leaves no orphan, even before this process is ready."""
+    """Exit when the parent process is gone, even during initialization, so that no orphan is left."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
