@@ -56,26 +56,28 @@ _MODEL = click.option(
     "--model",
     default="resnet20",
     show_default=True,
-    help="Network family; or torchvision:resnet18, timm:resnet26d, FILE.py:NAME.",
+    help="Network family, torchvision:NAME, timm:NAME or FILE.py:NAME.",
 )
 _SIZE = click.option(
-    "--image-size", type=click.IntRange(min=1), help="Pixels along one side (32; 224 for models not of this library)."
+    "--image-size",
+    type=click.IntRange(min=1),
+    help="Image height and width in pixels (32; 224 for networks from elsewhere).",
 )
 
 
 @cli.command()
 @_MODEL
-@click.option("--models", is_flag=True, help="List the families instead.")
+@click.option("--models", is_flag=True, help="List the network families instead.")
 @click.option(
     "--slots",
     is_flag=True,
-    help="Where its downsamplings can stand instead.",
+    help="List the slots where downsamplings can stand instead.",
 )
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @_SIZE
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
 @space_settings
-@click.option("--json", "as_json", is_flag=True, help="The table as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def space(
     model: str,
     models: bool,
@@ -106,19 +108,35 @@ def space(
     default="1.0",
     show_default=True,
     callback=_limit,
-    help="At most so many times the default's MACs, or none.",
+    help="At most this multiple of the default's MACs, or none.",
 )
-@click.option("--max-params", type=float, help="At most so many trainable parameters.")
-@click.option("--max-memory", type=float, help="At most so many MiB of float32 activations in a training step.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Images of that step.")
-@click.option("--max-latency-ms", type=float, help="At most so many ms a forward pass in float32, measured here.")
-@click.option("--latency-batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images of that pass.")
-@click.option("--device", default="auto", show_default=True, help="Where it is measured: auto, cpu, cuda, mps.")
+@click.option("--max-params", type=float, help="At most this many trainable parameters.")
+@click.option("--max-memory", type=float, help="At most this many MiB of float32 activations in a training step.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Images in the training step that --max-memory counts.",
+)
+@click.option(
+    "--max-latency-ms", type=float, help="At most this many ms per forward pass in float32, measured on this device."
+)
+@click.option(
+    "--latency-batch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Images in the forward pass that --max-latency-ms measures.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="Device that latency is measured on: auto, cpu, cuda or mps."
+)
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @_SIZE
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
 @space_settings
-@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def suggest(model: str, as_json: bool, **arguments: Any) -> None:
     """Suggest pooling configurations without training, and print how accurate such suggestions are."""
     from poolwise import api
@@ -164,9 +182,12 @@ def _fitted(config: Config, budget: str | None, stages: Sequence[str], given: di
     return fitted
 
 
-_OUT = click.option("--out", type=PATH, default=None, help="Run folder to make (runs/<command>).")
-_PLAN = click.option("--plan", is_flag=True, help="Say steps, MACs, time and memory, and do nothing.")
-_BUDGET = click.option("--time-budget", help="Fit steps, M and images to a time, like 30m or 2h; flags given stay.")
+_OUT = click.option("--out", type=PATH, default=None, help="Run folder to create (runs/<command>).")
+_PLAN = click.option("--plan", is_flag=True, help="Dry run: print the estimated steps, MACs, time and memory.")
+_BUDGET = click.option(
+    "--time-budget",
+    help="Choose steps, M and images so that the run fits a time, like 30m or 2h; other flags stay as they are.",
+)
 _RUN = click.argument("run", type=PATH)
 
 
@@ -287,7 +308,7 @@ def resume(run: Path, plan: bool, quiet: bool, as_json: bool) -> None:
 
 @cli.command()
 @_RUN
-@click.option("--json", "as_json", is_flag=True, help="The path as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the path as JSON.")
 def report(run: Path, as_json: bool) -> None:
     """Write report.html, a self-contained page, from the files of a run."""
     from poolwise import api
@@ -298,10 +319,14 @@ def report(run: Path, as_json: bool) -> None:
 
 @cli.command()
 @_RUN
-@click.option("--pooling", default="best", show_default=True, help="best, cheap, default, or one that was retrained.")
-@click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True, help="Of its training.")
-@click.option("--to", required=True, help="A file .safetensors or .onnx, or python for the lines that build it.")
-@click.option("--json", "as_json", is_flag=True, help="What was written as JSON.")
+@click.option(
+    "--pooling", default="best", show_default=True, help="best, cheap, default, or a configuration that was retrained."
+)
+@click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True, help="Seed of its training.")
+@click.option(
+    "--to", required=True, help="A .safetensors or .onnx file, or python to print the lines that build the network."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def export(run: Path, pooling: str, seed: int, to: str, as_json: bool) -> None:
     """Export a retrained configuration as weights, ONNX or Python code."""
     from poolwise import api

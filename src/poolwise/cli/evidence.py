@@ -29,7 +29,7 @@ _OLD_FLAGS = {
 @standalone_settings
 @click.option("--poolings", help="Numbers of downsamplings to place, like 2,3 (as many as the default has).")
 @click.option("--configs", help="Train only these configurations, like 5-3-2,4-3-3.")
-@click.option("--configs-file", type=PATH, help="Train only the configurations in this file, one a line.")
+@click.option("--configs-file", type=PATH, help="Train only the configurations in this file, one per line.")
 @click.option("--retry-failed", is_flag=True, help="Repeat trainings that failed before.")
 @click.option("--table", type=PATH, help="Folder for a tabular benchmark, named after the folder.")
 @click.option("--out", type=PATH, default=Path("runs/exhaustive"), show_default=True, help="Run folder.")
@@ -158,7 +158,7 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
 @machine_settings
 @click.option("--resamples", type=click.IntRange(min=20), default=1000, show_default=True, help="Bootstrap draws.")
 @click.option("--out", type=PATH, default=Path("runs/compare"), show_default=True, help="Folder to make.")
-@click.option("--plan", is_flag=True, help="Say what would be trained, MACs and time, and do nothing.")
+@click.option("--plan", is_flag=True, help="Dry run: print what would be trained, with MACs and time.")
 @output_options
 def compare(
     table: str,

@@ -64,12 +64,12 @@ retrain_settings = setting_options("retrain", *_LIMITS)
 machine_settings = setting_options("device", "precision", "threads", "workers", "compile")
 
 _OUTPUT: list[Decorator] = [
-    click.option("--quiet", is_flag=True, help="No progress."),
+    click.option("--quiet", is_flag=True, help="Print no progress."),
     click.option(
         "--json",
         "as_json",
         is_flag=True,
-        help="The result as JSON on standard output; progress goes to standard error.",
+        help="Print the result as JSON on standard output; progress goes to standard error.",
     ),
 ]
 
