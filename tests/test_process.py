@@ -187,4 +187,4 @@ def test_a_run_needs_neither_the_main_thread_nor_a_terminal(tmp_path, tiny_setti
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys, "stdout", None)  # as in some notebooks' kernels
     found = in_a_thread(lambda: poolwise.search(tiny_settings, tmp_path / "run", source=tiny_source))
-    assert found.to_rows()[-1]["step"] == tiny_settings.steps
+    assert found.to_rows()[-1]["step"] == tiny_settings.search.steps

@@ -77,8 +77,8 @@ def test_depths_of_a_layer_are_those_of_the_members(space):
 def test_defaults_are_the_plain_network():
     network = make("resnet20", "batch", "full")
     assert not any(isinstance(layer, PerDepth) for layer in network.chain.layers)
-    assert Config.from_flat().norm == "batch"
-    assert Config.from_flat().sharing == "full"
+    assert Config.from_flat().search.norm == "batch"
+    assert Config.from_flat().search.sharing == "full"
 
 
 @pytest.mark.parametrize(("norm", "sharing"), VARIANTS)

@@ -54,7 +54,7 @@ def test_tf32_is_allowed_beside_bfloat16_and_not_in_float32(monkeypatch):
 
 
 def test_the_default_follows_the_device_and_no_candidates_race(tiny_settings, tiny_source, tmp_path, monkeypatch):
-    assert Config.from_flat().precision is None
+    assert Config.from_flat().hardware.precision is None
     monkeypatch.setattr("poolwise.training.calibration.CANDIDATES", ())  # a race would have nobody to win it
     api.search(tiny_settings.replace(precision=None, steps=2), tmp_path / "run", source=tiny_source)
     request = json.loads((tmp_path / "run/run.json").read_text())
