@@ -108,13 +108,13 @@ def main(entry: Path, out: Path, forms: str, seeds: int, first_seed: int, thread
     for seed in range(first_seed, first_seed + seeds):
         for form in forms.split(";"):
             norm, head = form.split(",")
-            file = out / f"{norm}-{head}-{asked.steps}-{seed}.json"
+            file = out / f"{norm}-{head}-{asked.search.steps}-{seed}.json"
             if not file.exists():
                 write_atomically(file, json.dumps(searched(asked.replace(seed=seed), norm, head)) + "\n")
             scores_P = json.loads(file.read_text(encoding="utf-8"))
             rows.append({"norm": norm, "head": head, "seed": seed, **judged(table, scores_P)})
             click.echo(rows[-1])
-    record(f"own-parts-{asked.steps}-{TABLE}", rows)
+    record(f"own-parts-{asked.search.steps}-{TABLE}", rows)
 
 
 if __name__ == "__main__":

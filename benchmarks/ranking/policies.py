@@ -270,7 +270,7 @@ def main(entry: Path, out: Path, policies: str, seeds: str, threads: int) -> Non
     rows = []
     for seed in map(int, seeds.split(",")):
         for name in policies.split(","):
-            file = out / f"{name}-{asked.steps}-{seed}.json"
+            file = out / f"{name}-{asked.search.steps}-{seed}.json"
             if not file.exists():
                 write_atomically(file, json.dumps(searched(asked.replace(seed=seed), name)) + "\n")
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -279,7 +279,7 @@ def main(entry: Path, out: Path, policies: str, seeds: str, threads: int) -> Non
                 {"policy": name, "seed": seed, "steps": found["steps"], **told, **judged(table, found["scores"])}
             )
             click.echo(rows[-1])
-    record(f"policies-{asked.steps}-{TABLE}", rows)
+    record(f"policies-{asked.search.steps}-{TABLE}", rows)
 
 
 if __name__ == "__main__":

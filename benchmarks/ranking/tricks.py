@@ -184,13 +184,13 @@ def main(entry: Path, out: Path, seeds: int, threads: int) -> None:
     rows = []
     for seed in range(seeds):
         for name in TRICKS:
-            file = out / f"{name}-{asked.steps}-{seed}.json"
+            file = out / f"{name}-{asked.search.steps}-{seed}.json"
             if not file.exists():
                 write_atomically(file, json.dumps(searched(asked.replace(seed=seed), name)) + "\n")
             for what, scores_P in json.loads(file.read_text(encoding="utf-8")).items():
                 rows.append({"trick": name, "ranked": what, "seed": seed, **judged(table, scores_P)})
                 click.echo(rows[-1])
-    record(f"tricks-{asked.steps}-{TABLE}", rows)
+    record(f"tricks-{asked.search.steps}-{TABLE}", rows)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def resumed(config: Config, folder: Path, repeats: int) -> tuple[list[float], li
     """Seconds by the clock, and of CPU, of ``poolwise resume`` of copies of a search with one step left."""
     short = config.replace(steps=4, block=1)
     with contextlib.suppress(Interrupted):
-        api.search(short, folder, listener=Stop(short.steps - 1))  # one step left
+        api.search(short, folder, listener=Stop(short.search.steps - 1))  # one step left
     seconds, cpu = [], []
     for number in range(repeats):
         copy = shutil.copytree(folder, folder.with_name(f"{folder.name}-{number}"))

@@ -1,6 +1,5 @@
 """Trainings that begin with given weights: where these come from, what is refused, and the same run from them."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -194,7 +193,7 @@ def begun(tiny_settings, other, tmp_path):
 
 def test_each_training_begins_as_asked(begun, other, tiny_source):
     for what in ("both", "search", "retrain"):
-        problem = resolve(dataclasses.replace(begun, weights_for=what), tiny_source)
+        problem = resolve(begun.replace(weights_for=what), tiny_source)
         search = problem.supernet("init0", Streams(0)).chain.at(0, 0)
         alone = problem.build(running_norm, "init", Streams(0), "retrain")
         key = next(iter(other))
@@ -205,7 +204,7 @@ def test_each_training_begins_as_asked(begun, other, tiny_source):
     with pytest.raises(RequestError, match="did you mean 'retrain'"):
         Config.from_flat(weights="a.pth", weights_for="retrained")
     with pytest.raises(RequestError, match="--weights-for retrain"):
-        resolve(dataclasses.replace(begun, norm="batch"), tiny_source)
+        resolve(begun.replace(norm="batch"), tiny_source)
 
 
 @pytest.mark.slow
@@ -213,10 +212,10 @@ def test_a_run_from_weights_is_the_same_in_two_processes_and_is_resumed_with_no_
     begun, other, tiny_source, tmp_path
 ):
     for workers in (1, 2):
-        config = dataclasses.replace(begun, workers=workers, threads=1, block=8)
+        config = begun.replace(workers=workers, threads=1, block=8)
         poolwise.run(config, tmp_path / str(workers), source=tiny_source)
     assert results(tmp_path / "1") == results(tmp_path / "2")
-    scratch = dataclasses.replace(begun, weights=None, threads=1, block=8)
+    scratch = begun.replace(weights=None, threads=1, block=8)
     poolwise.run(scratch, tmp_path / "scratch", source=tiny_source)
     assert results(tmp_path / "1")[1] != results(tmp_path / "scratch")[1]
     told = json.loads((tmp_path / "1/run.json").read_text())["weights"]

@@ -1,6 +1,5 @@
 """Several numbers of poolings and spaces too large to be listed, through searching, ranking, refining and export."""
 
-import dataclasses
 import json
 
 import pytest
@@ -56,8 +55,8 @@ def test_the_whole_way(tmp_path, counted, tiny_source):
 
 
 def test_one_other_number_with_copies_by_depth_and_all_supernets(tmp_path, counted, tiny_source):
-    config = dataclasses.replace(
-        counted, poolings=(3,), norm="affine", sharing="resolution", rank_on="all", fusion=True, method="mcts", steps=12
+    config = counted.replace(
+        poolings=(3,), norm="affine", sharing="resolution", rank_on="all", fusion=True, method="mcts", steps=12
     )
     folder = poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(folder.path, source=tiny_source)
@@ -96,7 +95,7 @@ def test_wrong_numbers_are_refused(poolings, told):
 
 
 def test_exhaustive_of_several_numbers_makes_a_table(tmp_path, counted, tiny_source):
-    config = dataclasses.replace(counted, poolings=(0, 1), retrain_steps=1)
+    config = counted.replace(poolings=(0, 1), retrain_steps=1)
     value = poolwise.exhaustive(config, tmp_path / "run", table=tmp_path / "mine", source=tiny_source)
     assert len(value["results"]) == 1 + 9 + 1
     table = poolwise.tables.load(tmp_path / "mine")

@@ -65,11 +65,11 @@ def test_what_they_are_restated(tmp_path, two, tiny_source):
     for seed in (1, 2):
         streams = Streams(0).child(f"short{seed}")
         model = plain_model(problem.build(running_norm, "init", streams), pooling).train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=two.lr, momentum=0.9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=two.training.lr, momentum=0.9)
         images = problem.batches(problem.training_images, 16, problem.halves[0])
         batches, losses = Shuffled(images, streams["order"], (problem.augmentation, streams["augment"])), []
         for step in range(10):
-            optimizer.param_groups[0]["lr"] = 0.001 + (two.lr - 0.001) * (1 + np.cos(np.pi * step / 10)) / 2
+            optimizer.param_groups[0]["lr"] = 0.001 + (two.training.lr - 0.001) * (1 + np.cos(np.pi * step / 10)) / 2
             images_BCHW, labels_B = batches.next()
             loss = F.cross_entropy(model(images_BCHW), labels_B)
             optimizer.zero_grad()

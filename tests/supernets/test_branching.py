@@ -1,7 +1,6 @@
 """Measured branching: what is tried out, and what the search makes of it."""
 
 import copy
-import dataclasses
 
 import numpy as np
 import pytest
@@ -224,7 +223,7 @@ def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_
     config = measured_settings.replace(steps=None, search_macs=allowed)
     state = SearchState(resolve(config, tiny_source))
     assert 0.5 * 2000 < state.steps < 2000
-    whole = SearchState(resolve(dataclasses.replace(plain, steps=None, search_macs=allowed), tiny_source))
+    whole = SearchState(resolve(plain.replace(steps=None, search_macs=allowed), tiny_source))
     assert whole.steps in (1999, 2000)
 
 
