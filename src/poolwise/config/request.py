@@ -244,7 +244,7 @@ def _bound(info: FieldInfo, name: str) -> Any:
 
 def _allowed(one: Setting) -> str:
     """The allowed values of a setting, without ``auto``."""
-    if one.choices:
+    if one.choices and isinstance(value, str):
         return ", ".join(one.choices)
     if bool in one.kinds:
         return "true or false"
@@ -289,7 +289,7 @@ def _message(error: ValidationError) -> str:
         if not section and place[0] in Config.model_fields:
             return f"section [{place[0]}] is {short(value)}: a table of settings is allowed"
         return f"unknown setting {place[-1]!r}{where}{did_you_mean(place[-1], names)}"
-    if one.choices:
+    if one.choices and isinstance(value, str):
         return (
             f"unknown {one.name} {value!r}{did_you_mean(str(value), one.choices)}. Allowed are {', '.join(one.choices)}"
         )
