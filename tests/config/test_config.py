@@ -164,7 +164,7 @@ def test_wrong_flags_are_refused_by_name():
     for arguments, message in (
         (["--steps", "x"], "steps 'x': a whole number of at least 1 is allowed"),
         (["--supernets", "some"], "supernets 'some': auto or a whole number"),
-        (["--poolings", "5-3-2"], "poolings '5-3-2': a list of whole numbers like 2,3 is allowed"),
+        (["--poolings", "5-3-2"], "poolings '5-3-2': a list of whole numbers of at least 0 like 2,3 is allowed"),
         (["--lr", "-1"], "lr is -1.0: a finite number above 0 is allowed"),
     ):
         error = call(*arguments)

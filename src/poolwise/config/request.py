@@ -244,7 +244,7 @@ def _bound(info: FieldInfo, name: str) -> Any:
 
 def _allowed(one: Setting) -> str:
     """The allowed values of a setting, without ``auto``."""
-    if one.choices and isinstance(value, str):
+    if one.choices:
         return ", ".join(one.choices)
     if bool in one.kinds:
         return "true or false"
