@@ -77,23 +77,30 @@ def published(problem: Experiment) -> np.ndarray:
     loaders = [
         DataLoader(Pictures(part.images, part.labels, t), size, shuffle=shuffle, num_workers=2, drop_last=shuffle)
         for part, t, size, shuffle in (
-            (first, training, s.batch_size, True),
-            (second, plain, s.batch_size, True),
-            (second, plain, s.eval_batch_size, False),
+            (first, training, s.training.batch_size, True),
+            (second, plain, s.training.batch_size, True),
+            (second, plain, s.ranking.eval_batch_size, False),
         )
     ]
     train, score = endless(loaders[0]), endless(loaders[1])
-    networks = [SwitchableNet(problem.build(batch_norm, f"published{m}", Streams(0))) for m in range(s.supernets)]
-    optimizers = [torch.optim.SGD(n.parameters(), lr=s.lr, momentum=s.momentum) for n in networks]
+    networks = [
+        SwitchableNet(problem.build(batch_norm, f"published{m}", Streams(0))) for m in range(s.search.supernets)
+    ]
+    optimizers = [torch.optim.SGD(n.parameters(), lr=s.training.lr, momentum=s.training.momentum) for n in networks]
     poolings = list(problem.space)
-    scores_PM = torch.ones(len(poolings), s.supernets)
-    for step in range(s.steps):
+    scores_PM = torch.ones(len(poolings), s.search.supernets)
+    for step in range(s.search.steps):
         a = int(torch.randint(len(poolings), ()))
-        temperature = s.temperature_start + (s.temperature - s.temperature_start) * step / max(s.steps - 1, 1)
+        temperature = s.search.temperature_start + (s.search.temperature - s.search.temperature_start) * step / max(
+            s.search.steps - 1, 1
+        )
         m = int(torch.multinomial(sinkhorn(scores_PM, temperature)[a], 1))
         images_BCHW, labels_B = next(train)
         for group in optimizers[m].param_groups:
-            group["lr"] = s.lr_end + (s.lr - s.lr_end) * (1 + math.cos(math.pi * step / s.steps)) / 2
+            group["lr"] = (
+                s.training.lr_end
+                + (s.training.lr - s.training.lr_end) * (1 + math.cos(math.pi * step / s.search.steps)) / 2
+            )
         optimizers[m].zero_grad()
         loss = F.cross_entropy(networks[m](images_BCHW, poolings[a]), labels_B)
         loss.backward()
@@ -102,7 +109,7 @@ def published(problem: Experiment) -> np.ndarray:
         logits_BK = networks[m](images_BCHW, poolings[a])  # the graph is built and thrown away
         accuracy = (logits_BK.argmax(dim=1) == labels_B).float().mean().item()
         scores_PM[a, m] = 0.9 * scores_PM[a, m] + 0.1 * accuracy
-    owner_P = sinkhorn(scores_PM, s.temperature).argmax(dim=1)
+    owner_P = sinkhorn(scores_PM, s.search.temperature).argmax(dim=1)
     found, kept = [], list(loaders[2])
     for a, pooling in enumerate(poolings):
         right = 0

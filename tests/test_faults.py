@@ -31,7 +31,7 @@ NOBODY = 65534
 def asked():
     return Config.from_flat(
         width=2, supernets=2, steps=20, batch_size=16, eval_batch_size=24, retrain_steps=4, retrain_seeds=2, lr=0.05,
-        draw="rounds", precision="float32", device="cpu", workers=1, threads=1,
+        draw="rounds", precision="float32", device="cpu", threads=1,
     )  # fmt: skip
 
 

@@ -203,10 +203,10 @@ def test_names_are_told():
 
 
 def test_settled_settings():
-    assert settled(Config.from_flat(method="mixture", supernets=4)).supernets == 4
-    assert settled(Config.from_flat(method="spos", supernets=4)).supernets == 1
-    assert settled(Config.from_flat(method="mcts", warm_up=0.5)).warm_up == 0.5
-    assert settled(Config.from_flat(supernets=2, warm_up=0.5)).warm_up == 0.5
+    assert settled(Config.from_flat(method="mixture", supernets=4)).search.supernets == 4
+    assert settled(Config.from_flat(method="spos", supernets=4)).search.supernets == 1
+    assert settled(Config.from_flat(method="mcts", warm_up=0.5)).search.warm_up == 0.5
+    assert settled(Config.from_flat(supernets=2, warm_up=0.5)).search.warm_up == 0.5
     with pytest.raises(RequestError, match=r"no warm-up.*boltzmann, mcts, mixture"):
         settled(Config.from_flat(method="fairnas", warm_up=0.5))
     with pytest.raises(RequestError, match="none to branch into"):
@@ -222,7 +222,7 @@ def test_settled_settings():
 def test_the_number_of_supernets_left_open():
     def decided(steps, **asked):
         found, why = left_open(settled(Config.from_flat(supernets=None, **asked)), steps, 36, 100)
-        return found.supernets, found.branching, why
+        return found.search.supernets, found.search.branching, why
 
     assert decided(3999)[:2] == (1, None)
     assert decided(7999)[:2] == (2, "measured")  # they double, so three are never reached

@@ -202,7 +202,9 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
 
 def test_a_length_in_multiply_adds_is_kept(tmp_path, two, tiny_source):
     problem = resolve(two, tiny_source)
-    allowed = 800 * budget.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36, 1 - two.short)
+    allowed = 800 * budget.step_macs(
+        problem, sum(problem.cost(p).macs for p in problem.space) // 36, 1 - two.search.proxy
+    )
     config = two.replace(method="boltzmann", steps=None, search_macs=allowed)
     poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(tmp_path / "run", source=tiny_source)

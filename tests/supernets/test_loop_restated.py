@@ -130,12 +130,12 @@ def restated(problem: Experiment, initial: list[list[np.ndarray]]):
 
     poolings, weights = list(problem.space), [[w.astype(float) for w in net] for net in initial]
     momenta = [[np.zeros_like(w) for w in net] for net in weights]
-    scores_PM, rounds, draws = np.ones((len(poolings), s.supernets)), [], []
-    train_order = Shuffle(len(training), s.batch_size, streams["order"])
-    score_order = Shuffle(len(scoring), s.batch_size, streams["score_order"])
-    for t in range(s.steps):
+    scores_PM, rounds, draws = np.ones((len(poolings), s.search.supernets)), [], []
+    train_order = Shuffle(len(training), s.training.batch_size, streams["order"])
+    score_order = Shuffle(len(scoring), s.training.batch_size, streams["score_order"])
+    for t in range(s.search.steps):
         # 1 a configuration
-        if s.draw == "iid":
+        if s.search.draw == "iid":
             a = int(streams["draw"].integers(len(poolings)))
         else:
             rounds = rounds or list(range(len(poolings)))
@@ -143,17 +143,19 @@ def restated(problem: Experiment, initial: list[list[np.ndarray]]):
             rounds[place], rounds[-1] = rounds[-1], rounds[place]
             a = rounds.pop()
         # 2 a SuperNet
-        temperature = s.temperature_start + (s.temperature - s.temperature_start) * t / (s.steps - 1)
+        temperature = s.search.temperature_start + (s.search.temperature - s.search.temperature_start) * t / (
+            s.search.steps - 1
+        )
         chances = balanced(scores_PM, temperature)[a].cumsum()
         m = int((streams["assign"].random() > chances / chances[-1]).sum())
         draws.append((a, m))
         # 3 one optimizer step (5: cosine)
-        lr = s.lr_end + (s.lr - s.lr_end) * (1 + np.cos(np.pi * t / s.steps)) / 2
+        lr = s.training.lr_end + (s.training.lr - s.training.lr_end) * (1 + np.cos(np.pi * t / s.search.steps)) / 2
         taken = train_order.next()
         images = normalised(augment(training.images[taken], streams["augment"]).astype(float))
         _, slopes = gradients(weights[m], images, training.labels[taken], poolings[a].positions)
         for k, slope in enumerate(slopes):
-            momenta[m][k] = s.momentum * momenta[m][k] + slope
+            momenta[m][k] = s.training.momentum * momenta[m][k] + slope
             weights[m][k] = weights[m][k] - lr * momenta[m][k]
         # 4 the accuracy on a scoring batch
         taken = score_order.next()
@@ -161,7 +163,7 @@ def restated(problem: Experiment, initial: list[list[np.ndarray]]):
         accuracy = (logits.argmax(axis=1) == scoring.labels[taken]).mean()
         scores_PM[a, m] = 0.9 * scores_PM[a, m] + 0.1 * accuracy
     # 6 the ranking
-    assignment_PM, accuracy_P = balanced(scores_PM, s.temperature), []
+    assignment_PM, accuracy_P = balanced(scores_PM, s.search.temperature), []
     for a, pooling in enumerate(poolings):
         m = assignment_PM[a].argmax()
         logits, _ = forward(weights[m], normalised(scoring.images.astype(float)), pooling.positions)
