@@ -89,11 +89,11 @@ def published(problem: Experiment) -> np.ndarray:
     optimizers = [torch.optim.SGD(n.parameters(), lr=s.training.lr, momentum=s.training.momentum) for n in networks]
     poolings = list(problem.space)
     scores_PM = torch.ones(len(poolings), s.search.supernets)
+    low, high = s.training.lr_end, s.training.lr
     for step in range(s.search.steps):
         a = int(torch.randint(len(poolings), ()))
-        temperature = s.search.temperature_start + (s.search.temperature - s.search.temperature_start) * step / max(
-            s.search.steps - 1, 1
-        )
+        share = step / max(s.search.steps - 1, 1)
+        temperature = s.search.temperature_start + (s.search.temperature - s.search.temperature_start) * share
         m = int(torch.multinomial(sinkhorn(scores_PM, temperature)[a], 1))
         images_BCHW, labels_B = next(train)
         for group in optimizers[m].param_groups:
