@@ -18,7 +18,7 @@ def results(tmp_path_factory):
     from poolwise.datasets.sources import Source
 
     place = tmp_path_factory.mktemp("results")
-    config = poolwise.Config(
+    config = poolwise.Config.from_flat(
         width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=1, retrain_seeds=2, lr=0.05,
         draw="rounds", precision="float32", device="cpu", trials=2,
     )  # fmt: skip
