@@ -97,10 +97,7 @@ def published(problem: Experiment) -> np.ndarray:
         m = int(torch.multinomial(sinkhorn(scores_PM, temperature)[a], 1))
         images_BCHW, labels_B = next(train)
         for group in optimizers[m].param_groups:
-            group["lr"] = (
-                s.training.lr_end
-                + (s.training.lr - s.training.lr_end) * (1 + math.cos(math.pi * step / s.search.steps)) / 2
-            )
+            group["lr"] = low + (high - low) * (1 + math.cos(math.pi * step / s.search.steps)) / 2
         optimizers[m].zero_grad()
         loss = F.cross_entropy(networks[m](images_BCHW, poolings[a]), labels_B)
         loss.backward()
