@@ -19,9 +19,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent / "ranking"))
 from count_shares import table_of
 
-from poolwise import controls, tables
+from poolwise import tables
 from poolwise.benchmarks.compare.judge import Entry, judge, measures, pairs, summary
 from poolwise.benchmarks.compare.study import write
+from poolwise.models.cost import table_costs
+from poolwise.rankings import baselines
 
 
 def _percent(value: dict[str, Any], table: tables.Table, entry: dict[str, Any]) -> bool:
@@ -48,7 +50,7 @@ def anew(value: dict[str, Any]) -> dict[str, Any]:
         )
         for told in value["entries"]
     ]
-    counts = controls.counted("productive", tables.costs(table, "resnet20").values())
+    counts = baselines.counted("productive", table_costs(table, "resnet20").values())
     rows = []
     for new, old in zip(judge(entries, table, counts, value["resamples"]), value["rows"], strict=True):
         assert [new[key] for key in ("method", "seed", "budget", "treatment")] == [

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import RESULTS, record
 
 from poolwise import tables
+from poolwise.models.cost import table_costs
 from poolwise.rankings.combine import combine, standardize
 from poolwise.rankings.smoothing import smooth
 from poolwise.statistics import kendall_tau_b, regret
@@ -69,7 +70,7 @@ def main(studies: tuple[Path, ...]) -> None:
     groups: dict[tuple[str, str], list[dict[str, tuple[float, float, float]]]] = {}
     for name, scores_P in rankings(studies):
         table = table_of(name)
-        count_P = np.array([cost.productive for cost in tables.costs(table, "resnet20").values()], float)
+        count_P = np.array([cost.productive for cost in table_costs(table, "resnet20").values()], float)
         cases = {
             "as they are": (scores_P, count_P),
             "scores shuffled": (generator.permutation(scores_P), count_P),
