@@ -125,5 +125,5 @@ def test_seeds_are_added_until_it_is_decided_and_equal_cost_is_told(ranked, tiny
     for rival in value["equal_cost"]:
         assert len(rival["accuracies"]) == len(pick["accuracies"])
         assert rival["width"] > 2 or rival["steps"] > 4
-    with pytest.raises(RequestError, match="until_decided looks"):
+    with pytest.raises(RequestError, match="until_decided needs"):
         api.retrain(ranked, source=tiny_source, until_decided=True, retrain_seeds=1)
