@@ -171,9 +171,10 @@ def _fitted(config: Config, budget: str | None, stages: Sequence[str], given: di
     from poolwise import api
     from poolwise.pipeline.estimates import parse_time
 
+    seconds = parse_time(budget)
     kept = [name for name, value in given.items() if value is not None]
     say("timing steps on this machine to fit the time budget", err=True)
-    fitted = api.fit(config, parse_time(budget), stages, kept)
+    fitted = api.fit(config, seconds, stages, kept)
     chosen = {"steps": fitted.search.steps, "supernets": fitted.search.supernets, "images": fitted.data.images}
     if "retrain" in stages:
         chosen["retrain-steps"] = fitted.retrain.steps
