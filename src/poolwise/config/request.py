@@ -259,7 +259,7 @@ def _allowed(one: Setting) -> str:
         return f"a finite number above {above:g}" if above is not None else f"a finite number of at least {least:g}"
     if any(get_origin(kind) is tuple for kind in one.kinds):
         return (
-            "a list of whole numbers like 2,3"
+            "a list of whole numbers of at least 0 like 2,3"
             if one.name == "poolings"
             else "a list of configurations like 5-3-2,4-3-3"
         )
