@@ -12,6 +12,7 @@ from poolwise.progress import Interrupted, Listener
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, checkpoint_name
 from poolwise.training import LossNotFinite, trials
+from poolwise.training.calibration import Parallel
 from poolwise.training.standalone import RETRAINING, Outcome, Purpose, train_standalone
 from poolwise.training.trials import Request, TrialRunner, weights_name
 
@@ -66,7 +67,7 @@ def make(file, monkeypatch):
     def make(purpose=PURPOSE, errors=(), listener=None, **options):
         fake = FakeTraining(**dict(errors))
         monkeypatch.setattr(trials, "train_standalone", fake)
-        runner = TrialRunner(None, file, purpose, listener or Recorder(), workers=1, threads=1, **options)
+        runner = TrialRunner(None, file, purpose, listener or Recorder(), parallel=Parallel(1, 1), **options)
         return runner, fake
 
     return make
@@ -196,7 +197,7 @@ def die_of_one(experiment, listener, state, pooling, *rest):
 def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(trials, "_train", die_of_one)
     experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
-    runner = TrialRunner(experiment, file, PURPOSE, Recorder(), workers=2, threads=1)
+    runner = TrialRunner(experiment, file, PURPOSE, Recorder(), parallel=Parallel(2, 1))
     rows = runner.run(REQUESTS)
     assert [row["state"] for row in rows.values()] == ["done", "failed", "done"]
     assert rows[REQUESTS[1]]["error"].startswith("3-4-3, 1, 2: its worker process died twice")

@@ -35,14 +35,12 @@ def train(experiment: Experiment, folder: RunFolder, listener: Listener) -> None
     steps, seeds = short_trainings(experiment)
     if not seeds:
         return
-    parallel = for_trainings(experiment)
     runner = TrialRunner(
         experiment,
         folder.trials(FILE),
         PURPOSE,
         listener,
-        workers=parallel.workers,
-        threads=parallel.threads,
+        parallel=for_trainings(experiment),
         consequence="; it counts as the worst",
     )
     runner.run([Request(str(p), seed, steps) for seed in range(1, seeds + 1) for p in experiment.space], "short")

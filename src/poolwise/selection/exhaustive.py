@@ -33,8 +33,7 @@ def exhaustive(
         folder.trials(),
         RETRAINING,
         listener,
-        workers=parallel.workers,
-        threads=parallel.threads,
+        parallel=parallel,
         retry_failed=retry,
         record_errors=(PoolwiseError,),
     )

@@ -86,14 +86,13 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
     """Run the trainings that the strategy requests until it stops, and write ``refine.json``."""
     config = problem.config
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    method, parallel = method_of(problem, ranking, config.refine.refiner), for_trainings(problem)
+    method = method_of(problem, ranking, config.refine.refiner)
     runner = TrialRunner(
         problem,
         folder.trials("refine.sqlite"),
         PURPOSE,
         listener,
-        workers=parallel.workers,
-        threads=parallel.threads,
+        parallel=for_trainings(problem),
         consequence="; it counts as the worst",
     )
     listener.start("refine", config.refine.trials * method.steps)

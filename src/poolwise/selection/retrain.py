@@ -57,14 +57,12 @@ def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str,
     Raises:
         RunFailure: A worker died during a training; raised after all other trainings are done.
     """
-    parallel = for_trainings(experiment)
     runner = TrialRunner(
         experiment,
         folder.trials(),
         RETRAINING,
         listener,
-        workers=parallel.workers,
-        threads=parallel.threads,
+        parallel=for_trainings(experiment),
         save_weights_to=folder,
         retry_failed=True,
         record_errors=(WorkerDied,),
@@ -79,14 +77,12 @@ def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str,
 
 def _train_rival(experiment: Experiment, trials: Trials, seeds: Iterable[int], listener: Listener) -> None:
     """Train the default of an equal-cost experiment with every seed that is not recorded."""
-    parallel = for_trainings(experiment)
     runner = TrialRunner(
         experiment,
         trials,
         RETRAINING,
         listener,
-        workers=parallel.workers,
-        threads=parallel.threads,
+        parallel=for_trainings(experiment),
         retry_failed=True,
         record_errors=(PoolwiseError,),
     )

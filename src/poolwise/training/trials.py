@@ -11,6 +11,7 @@ from poolwise.errors import PoolwiseError, WorkerDied
 from poolwise.progress import Listener
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, Trials, checkpoint_name
+from poolwise.training.calibration import Parallel
 from poolwise.training.standalone import Curve, Purpose, train_standalone
 from poolwise.training.step import LossNotFinite
 from poolwise.training.workers import run_jobs
@@ -45,8 +46,7 @@ class TrialRunner:
         trials: The trials file. Nothing else may write to it at the same time.
         purpose: Determines the images, random streams and initial weights of the trainings.
         listener: Notified of steps, results and failures.
-        workers: Maximum number of parallel trainings, each in its own process.
-        threads: CPU threads of each process.
+        parallel: The processes, one training in each at a time, and the CPU threads of each.
         save_weights_to: Run folder for the trained weights. A training whose weights are missing is repeated.
         retry_failed: Repeat trainings that are recorded as failed.
         record_errors: Errors that are recorded as the failure of one training while others continue. Any other error
@@ -61,15 +61,14 @@ class TrialRunner:
         purpose: Purpose,
         listener: Listener,
         *,
-        workers: int,
-        threads: int,
+        parallel: Parallel,
         save_weights_to: RunFolder | None = None,
         retry_failed: bool = False,
         record_errors: tuple[type[PoolwiseError], ...] = (LossNotFinite, WorkerDied),
         consequence: str = "",
     ):
         self.experiment, self.trials, self.purpose, self.listener = experiment, trials, purpose, listener
-        self.workers, self.threads = workers, threads
+        self.parallel = parallel
         self.save_weights_to, self.retry_failed = save_weights_to, retry_failed
         self.record_errors, self.consequence = record_errors, consequence
         self._rows = {Request(row["pooling"], row["seed"], row["budget"]): row for row in trials.all()}
@@ -96,7 +95,9 @@ class TrialRunner:
             self.listener.start(stage, sum(request.steps for request in requested), recorded_steps)
         weights_folder = self.save_weights_to.path if self.save_weights_to else None
         jobs = [(*request, self.purpose, weights_folder) for request in missing]
-        for job, result in run_jobs(self.experiment, _train, jobs, self.listener, self.workers, self.threads):
+        for job, result in run_jobs(
+            self.experiment, _train, jobs, self.listener, self.parallel.workers, self.parallel.threads
+        ):
             self._record_outcome(Request(*job[:3]), result)
         if stage is not None:
             self.listener.finish()

@@ -24,7 +24,7 @@ from poolwise.selection import strategies
 from poolwise.spaces import PoolingSpace
 from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.storage.schemas import TrialsFile
-from poolwise.training.calibration import cpu_threads
+from poolwise.training.calibration import Parallel, cpu_threads
 from poolwise.training.standalone import Purpose
 from poolwise.training.trials import Request, Result, TrialRunner
 
@@ -152,7 +152,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
     problem = resolve(work.config, source)
     compute = Compute(problem)
     method = method_of(work, compute)
-    runner = TrialRunner(problem, folder.trials(), PURPOSE, share, workers=1, threads=cpu_threads())
+    runner = TrialRunner(problem, folder.trials(), PURPOSE, share, parallel=Parallel(1, cpu_threads()))
     points: list[dict[str, Any]] = []
     while (asked := method.ask()) is not None:
         request = Request(str(asked.pooling), asked.seed, asked.steps)
