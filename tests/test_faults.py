@@ -398,6 +398,7 @@ def test_a_worker_killed_in_a_training_has_it_repeated(asked, tiny_source, tmp_p
 def test_workers_end_with_a_killed_parent(tmp_path, image_folder):
     options = ["--width", "2", "--steps", "3000", "--batch-size", "8", "--image-size", "8", "--device", "cpu"]
     options += ["--precision", "float32", "--block", "4", "--workers", "2", "--data", f"folder:{image_folder}"]
+    options += ["--supernets", "2"]
     with subprocess.Popen(
         [POOLWISE, "search", *options, "--out", str(tmp_path / "run")], stdout=subprocess.DEVNULL
     ) as run:

@@ -417,7 +417,7 @@ def test_what_contradicts_an_earlier_study(study, tmp_path, table, source):
 
 @pytest.mark.slow
 def test_two_workers_give_the_same_bytes(study, tmp_path, table, source):
-    options = {**ASKED, "machine": {"workers": 2, "threads": 1}, "methods": ["fairnas", "random"]}
+    options = {**ASKED, "workers": 2, "threads": 1, "methods": ["fairnas", "random"]}
     compare(table, tmp_path / "out", source, **options)
     for name in ("fairnas-60-1/ranking.json", "random-60-2/trials.json"):
         one, two = (json.loads((out / "runs" / name).read_text()) for out in (study[0], tmp_path / "out"))

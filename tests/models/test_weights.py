@@ -219,7 +219,7 @@ def test_a_run_from_weights_is_the_same_in_two_processes_and_is_resumed_with_no_
     poolwise.run(scratch, tmp_path / "scratch", source=tiny_source)
     assert results(tmp_path / "1")[1] != results(tmp_path / "scratch")[1]
     told = json.loads((tmp_path / "1/run.json").read_text())["weights"]
-    assert told == {"from": begun.weights, "sha256": load(begun.weights).sha256, "for": "both", "anew": []}
+    assert told == {"from": begun.model.weights, "sha256": load(begun.model.weights).sha256, "for": "both", "anew": []}
     kept(tmp_path, {key: tensor + 1 for key, tensor in other.items()})
     poolwise.resume(tmp_path / "1", source=tiny_source)  # nothing is left to do, and nothing is read
     (tmp_path / "1/retrain.json").unlink()
