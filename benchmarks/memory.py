@@ -45,18 +45,18 @@ def measure(case: str, precision: str) -> dict:
 
     config, stages = CASES[case]
     config = config.replace(precision=precision)
-    problem = resolve(config)
+    experiment = resolve(config)
     if stages == ["search"]:
         with tempfile.TemporaryDirectory() as folder:
-            poolwise.search(config, Path(folder) / "run", source=problem.source)
+            poolwise.search(config, Path(folder) / "run", source=experiment.source)
     else:  # one batch of the ranking: every other takes the same
-        network = SwitchableNet(problem.build(batch_norm, "init0", Streams(0)))
-        problem.precision.place(network, problem.device)
-        batches = problem.batches(problem.training_images, config.ranking.eval_batch_size, problem.halves[1])
-        count_correct(network, list(problem.space), *next(batches.ordered()), problem.precision)
+        network = SwitchableNet(experiment.build(batch_norm, "init0", Streams(0)))
+        experiment.precision.place(network, experiment.device)
+        batches = experiment.batches(experiment.training_images, config.ranking.eval_batch_size, experiment.halves[1])
+        count_correct(network, list(experiment.space), *next(batches.ordered()), experiment.precision)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    planned = estimates.plan(problem, stages).memory_bytes
-    return {"case": case, "precision": str(problem.precision), "peak MiB": peak >> 20, "planned MiB": planned >> 20}
+    planned = estimates.plan(experiment, stages).memory_bytes
+    return {"case": case, "precision": str(experiment.precision), "peak MiB": peak >> 20, "planned MiB": planned >> 20}
 
 
 @click.command()

@@ -66,14 +66,14 @@ def sinkhorn(scores_PM: torch.Tensor, temperature: float) -> torch.Tensor:
     return chances_PM
 
 
-def published(problem: Experiment) -> np.ndarray:
+def published(experiment: Experiment) -> np.ndarray:
     """Search and ranking; accuracy_P of every configuration."""
-    s, source = problem.config, problem.training_images
-    normal = transforms.Normalize((problem.normalise.mean / 255).tolist(), (problem.normalise.std / 255).tolist())
+    s, source = experiment.config, experiment.training_images
+    normal = transforms.Normalize((experiment.normalise.mean / 255).tolist(), (experiment.normalise.std / 255).tolist())
     moved = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     training = transforms.Compose([*moved, transforms.ToTensor(), normal])
     plain = transforms.Compose([transforms.ToTensor(), normal])
-    first, second = (source.subset(half) for half in problem.halves)
+    first, second = (source.subset(half) for half in experiment.halves)
     loaders = [
         DataLoader(Pictures(part.images, part.labels, t), size, shuffle=shuffle, num_workers=2, drop_last=shuffle)
         for part, t, size, shuffle in (
@@ -84,10 +84,10 @@ def published(problem: Experiment) -> np.ndarray:
     ]
     train, score = endless(loaders[0]), endless(loaders[1])
     networks = [
-        SwitchableNet(problem.build(batch_norm, f"published{m}", Streams(0))) for m in range(s.search.supernets)
+        SwitchableNet(experiment.build(batch_norm, f"published{m}", Streams(0))) for m in range(s.search.supernets)
     ]
     optimizers = [torch.optim.SGD(n.parameters(), lr=s.training.lr, momentum=s.training.momentum) for n in networks]
-    poolings = list(problem.space)
+    poolings = list(experiment.space)
     scores_PM = torch.ones(len(poolings), s.search.supernets)
     low, high = s.training.lr_end, s.training.lr
     for step in range(s.search.steps):
@@ -129,12 +129,12 @@ def main(repeats: int, steps: int, images: int, precision: str | None) -> None:
     keep_memory()
     config = Config.from_flat(steps=steps, images=images, supernets=4, precision=precision, block=8)
     source = loading.load("cifar10")
-    problem = resolve(config, source)
+    experiment = resolve(config, source)
     poolwise.plan(config, ["search", "rank"], source=source)  # calibrates: once a machine, not once a run
     ratios, ours, theirs = [], [], []
     for repeat in range(repeats):
         begin = time.perf_counter()
-        published(problem)
+        published(experiment)
         theirs.append(time.perf_counter() - begin)
         with tempfile.TemporaryDirectory() as folder:
             begin = time.perf_counter()
@@ -144,12 +144,12 @@ def main(repeats: int, steps: int, images: int, precision: str | None) -> None:
         ratios.append(theirs[-1] / ours[-1])
         click.echo(f"published {theirs[-1]:.1f} s, ours {ours[-1]:.1f} s, {ratios[-1]:.2f} times")
     told = {"width": 16, "batch": config.training.batch_size, "supernets": 4, "steps": steps, "images": images}
-    told |= {"precision": str(problem.precision), "repeats": repeats}
+    told |= {"precision": str(experiment.precision), "repeats": repeats}
     rows = [
         {**told, "what": what, **spread(values)}
         for what, values in (("published / ours, time", ratios), ("published, s", theirs), ("ours, s", ours))
     ]
-    record(f"published-way-{problem.precision}".replace("+", "-"), rows)
+    record(f"published-way-{experiment.precision}".replace("+", "-"), rows)
 
 
 if __name__ == "__main__":

@@ -66,14 +66,14 @@ class Turns(Listener):
 class Bare:
     """The least that a step takes."""
 
-    def __init__(self, problem: Experiment):
-        self.precision, device = problem.precision, problem.device
+    def __init__(self, experiment: Experiment):
+        self.precision, device = experiment.precision, experiment.device
         self.networks = [
-            self.precision.place(SwitchableNet(problem.build(batch_norm, f"bare{m}", Streams(0))), device)
-            for m in range(problem.config.search.supernets)
+            self.precision.place(SwitchableNet(experiment.build(batch_norm, f"bare{m}", Streams(0))), device)
+            for m in range(experiment.config.search.supernets)
         ]
         self.optimizers = [torch.optim.SGD(n.parameters(), lr=0.05, momentum=0.9) for n in self.networks]
-        images_BCHW, self.labels_B = training_batch(problem)
+        images_BCHW, self.labels_B = training_batch(experiment)
         self.images_BCHW = self.precision.images(images_BCHW)
 
     def turn(self, asked: list[tuple[Pooling, int]]) -> float:
@@ -93,11 +93,13 @@ class Bare:
         return time.perf_counter() - begin
 
 
-def peak(problem: Experiment) -> float:
+def peak(experiment: Experiment) -> float:
     """Multiply-adds a second of a 3x3 convolution of 64 channels at 32x32 in the chosen precision, forward."""
-    order = torch.channels_last if problem.precision.channels_last else torch.contiguous_format
-    number = torch.bfloat16 if problem.precision.dtype == "bfloat16" else torch.float32
-    images = torch.randn(problem.config.training.batch_size, 64, 32, 32, dtype=number).contiguous(memory_format=order)
+    order = torch.channels_last if experiment.precision.channels_last else torch.contiguous_format
+    number = torch.bfloat16 if experiment.precision.dtype == "bfloat16" else torch.float32
+    images = torch.randn(experiment.config.training.batch_size, 64, 32, 32, dtype=number).contiguous(
+        memory_format=order
+    )
     weight = torch.randn(64, 64, 3, 3, dtype=number).contiguous(memory_format=order)
     seconds = []
     with torch.no_grad():
@@ -117,19 +119,19 @@ def main(turns: int, keep: bool) -> None:
         keep_memory()
     for case, changes in CASES.items():
         config = poolwise.preset("demo", steps=(turns + WARM) * BLOCK, block=BLOCK, **changes)
-        problem = resolve(config)
+        experiment = resolve(config)
         with tempfile.TemporaryDirectory() as folder:
-            state = SearchState(problem)
-            listener = Turns(state, Bare(problem))
+            state = SearchState(experiment)
+            listener = Turns(state, Bare(experiment))
             train(state, RunFolder.create(Path(folder) / "run", config.to_flat()), listener)
         timed = listener.turns[WARM:]
         ratios = [ours / bare for ours, bare, _ in timed]
         each = [ours / BLOCK for ours, _, _ in timed]
         macs = [
-            sum(problem.cost(pooling).macs for pooling, _ in asked) * 4 * config.training.batch_size / ours
+            sum(experiment.cost(pooling).macs for pooling, _ in asked) * 4 * config.training.batch_size / ours
             for ours, _, asked in timed
         ]
-        best = peak(problem)
+        best = peak(experiment)
         told = {
             "case": case,
             "width": config.model.width,
@@ -137,7 +139,7 @@ def main(turns: int, keep: bool) -> None:
             "supernets": config.search.supernets,
         }
         told |= {
-            "precision": str(problem.precision),
+            "precision": str(experiment.precision),
             "threads": torch.get_num_threads(),
             "turns": turns,
             "steps": BLOCK,

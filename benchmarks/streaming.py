@@ -48,15 +48,15 @@ def measure(case: str, root: Path, size: int) -> dict[str, float]:
         return {"load_seconds": 0.0, "batches_images_per_second": 0.0}
     begin = time.perf_counter()
     stream = "off" if case == "in memory" else "on"
-    problem = resolve(
+    experiment = resolve(
         Config.from_flat(
             data=f"folder:{root}", image_size=size, stream=stream, device="cpu", precision="float32", width=4
         )
     )
-    problem.describe_data()  # fingerprint, mean and deviation: everything is gone through once
+    experiment.describe_data()  # fingerprint, mean and deviation: everything is gone through once
     loaded = time.perf_counter() - begin
-    batches = problem.batches(problem.training_images, BATCH, problem.halves[0])
-    training = Shuffled(batches, np.random.default_rng(0), (problem.augmentation, np.random.default_rng(1)))
+    batches = experiment.batches(experiment.training_images, BATCH, experiment.halves[0])
+    training = Shuffled(batches, np.random.default_rng(0), (experiment.augmentation, np.random.default_rng(1)))
     begin = time.perf_counter()
     for _ in range(BATCHES):
         training.next()

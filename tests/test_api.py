@@ -107,8 +107,8 @@ def test_retrain_with_more_seeds_keeps_the_finished_ones(finished, tiny_source):
 def test_model_is_plain_and_has_the_recorded_accuracy(finished, tiny_source, tiny_settings):
     result = json.loads((finished / "retrain.json").read_text())["results"][0]
     model = poolwise.model(finished, result["pooling"], seed=2)
-    problem = resolve(tiny_settings, tiny_source)
-    images = problem.normalise(torch.from_numpy(tiny_source.test.images))
+    experiment = resolve(tiny_settings, tiny_source)
+    images = experiment.normalise(torch.from_numpy(tiny_source.test.images))
     right = (model(images).argmax(1).numpy() == tiny_source.test.labels).mean()
     assert right == pytest.approx(result["accuracies"][1], abs=0.021)
     assert not any(type(part).__module__.startswith("poolwise.models.supernet") for part in model.modules())
@@ -183,10 +183,10 @@ def test_a_strided_family_from_search_to_plain_model(tmp_path, tiny_settings, ti
     assert not any(isinstance(part, torch.nn.MaxPool2d) for part in plain.modules())
     strides = [m.stride[0] for m in plain.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
     assert strides == [1] * 5 + [2, 1, 1, 1] * 3
-    problem = resolve(config, tiny_source)
-    test = problem.batches(tiny_source.test, config.ranking.eval_batch_size)
+    experiment = resolve(config, tiny_source)
+    test = experiment.batches(tiny_source.test, config.ranking.eval_batch_size)
     recorded = next(r for r in retrained["results"] if r["pooling"] == "3-2-2-2")["accuracies"]
-    assert accuracy(plain, test.ordered(), problem.precision) in recorded
+    assert accuracy(plain, test.ordered(), experiment.precision) in recorded
 
 
 def test_a_plan_of_what_is_left(tmp_path, tiny_settings, tiny_source):

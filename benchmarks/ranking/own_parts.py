@@ -71,25 +71,25 @@ class OwnParts(nn.Module):
 
 def searched(config: Config, norm: str, head: str) -> list[float]:
     """score_P in percent on the whole scoring half."""
-    problem = resolve(config)
-    state, poolings = SearchState(problem), list(problem.space)
+    experiment = resolve(config)
+    state, poolings = SearchState(experiment), list(experiment.space)
     nets = state.mixture
-    network = OwnParts(problem.build(affine_norm, "init0", Streams(config.seed)), poolings, norm, head)
-    nets.precision.place(network, problem.device)
+    network = OwnParts(experiment.build(affine_norm, "init0", Streams(config.seed)), poolings, norm, head)
+    nets.precision.place(network, experiment.device)
     network.train()
     nets.networks = [network]
     nets.optimizers = [sgd(network, config.training.lr, config.training.momentum, config.training.weight_decay)]
-    run = runner(state, Trick(problem))
+    run = runner(state, Trick(experiment))
     while state.step < state.steps:
         train_block(state, run)
     right = np.zeros(len(poolings))
     with torch.no_grad():
-        for images_BCHW, labels_B in problem.ranking_batches().ordered():
+        for images_BCHW, labels_B in experiment.ranking_batches().ordered():
             for a, pooling in enumerate(poolings):
                 right[a] += float(
                     correct(lambda images: network(images, pooling), images_BCHW, labels_B, nets.precision)  # noqa: B023
                 )
-    return (100 * right / len(problem.halves[1])).tolist()
+    return (100 * right / len(experiment.halves[1])).tolist()
 
 
 @click.command()

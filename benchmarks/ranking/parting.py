@@ -32,16 +32,16 @@ from poolwise.training import cosine
 
 
 @torch.no_grad()
-def reached(problem: Experiment, state: SearchState) -> dict[str, float]:
+def reached(experiment: Experiment, state: SearchState) -> dict[str, float]:
     """Mean loss in nats and accuracy in percent."""
-    poolings, batches = list(problem.space), problem.ranking_batches(1)
+    poolings, batches = list(experiment.space), experiment.ranking_batches(1)
     owner = state.sampler.supernet_of(poolings)
     loss, right = 0.0, 0
     for images_BCHW, labels_B in batches.ordered():
         for m, network in enumerate(state.mixture.networks):
             own = [a for a, n in zip(poolings, owner, strict=True) if n == m]
-            with problem.precision.active(problem.device):
-                for members, logits_BK in walk(network, own, problem.precision.images(images_BCHW)):
+            with experiment.precision.active(experiment.device):
+                for members, logits_BK in walk(network, own, experiment.precision.images(images_BCHW)):
                     count = len(members)
                     loss += count * float(F.cross_entropy(logits_BK.float(), labels_B, reduction="sum"))
                     right += count * int((logits_BK.argmax(1) == labels_B).sum())
@@ -51,8 +51,8 @@ def reached(problem: Experiment, state: SearchState) -> dict[str, float]:
 
 def alone(config: Config, shares: list[float], lengths: list[int]) -> list[dict[str, Any]]:
     """One SuperNet: trials on the way, and what it reaches."""
-    problem, rows = resolve(config), []
-    state = SearchState(problem)
+    experiment, rows = resolve(config), []
+    state = SearchState(experiment)
     while state.step < state.steps:
         train_block(state)
         for share in shares:
@@ -61,20 +61,20 @@ def alone(config: Config, shares: list[float], lengths: list[int]) -> list[dict[
                 for length in lengths:
                     streams = state.streams.child(f"parting{share}-{length}")
                     found, _ = branching.measure_gain(
-                        problem, state.mixture, [list(problem.space)], streams, length, lr
+                        experiment, state.mixture, [list(experiment.space)], streams, length, lr
                     )
                     rows.append({"at": share, "steps of a half": length, "gain": found.gain, "noise": found.noise})
                     click.echo(rows[-1])
-    return [*rows, {"parts": 1, **reached(problem, state)}]
+    return [*rows, {"parts": 1, **reached(experiment, state)}]
 
 
 def apart(config: Config) -> list[dict[str, Any]]:
     """Several, from the half of the search on."""
-    problem = resolve(config)
-    state = SearchState(problem)
+    experiment = resolve(config)
+    state = SearchState(experiment)
     while state.step < state.steps:
         train_block(state)
-    return [{"parts": config.search.max_supernets, **reached(problem, state)}]
+    return [{"parts": config.search.max_supernets, **reached(experiment, state)}]
 
 
 def numbers(_context: click.Context, _parameter: click.Parameter, text: str) -> list[float]:

@@ -132,7 +132,7 @@ class Plain(BalancedMixture):
     kind: ClassVar[type[Scores]] = Scores
     paired: ClassVar[bool] = False
 
-    def __init__(self, task: Task, problem: Experiment):
+    def __init__(self, task: Task, experiment: Experiment):
         super().__init__(task)
         self.table = self.kind(self.space.size, self.supernets)
         self.others: deque[dict[int, float]] = deque()  # accuracies of the SuperNets that were not trained
@@ -170,19 +170,19 @@ class First(Plain):
 
     kind = Ahead
 
-    def __init__(self, task: Task, problem: Experiment):
-        super().__init__(task, problem)
+    def __init__(self, task: Task, experiment: Experiment):
+        super().__init__(task, experiment)
         assert isinstance(self.table, Ahead)
-        place_P = np.argsort(np.argsort([self.by(problem, pooling) for pooling in self.space], kind="stable"))
+        place_P = np.argsort(np.argsort([self.by(experiment, pooling) for pooling in self.space], kind="stable"))
         self.table.group_P = place_P * self.supernets // self.space.size
 
-    def by(self, problem: Experiment, pooling: Pooling) -> int:
+    def by(self, experiment: Experiment, pooling: Pooling) -> int:
         return self.space.index(pooling)
 
 
 class ByMacs(First):
-    def by(self, problem: Experiment, pooling: Pooling) -> int:
-        return problem.cost(pooling).macs
+    def by(self, experiment: Experiment, pooling: Pooling) -> int:
+        return experiment.cost(pooling).macs
 
 
 POLICIES: dict[str, type[Plain]] = {
@@ -201,7 +201,7 @@ def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[Step
     nets, told = state.mixture, []
     for job in jobs:
         told += nets.train_and_score([job])
-        if not sampler.alone:
+        if not sampler.in_warm_up:
             images_BCHW, labels_B = nets.scoring.load(job.scoring)
             right = {
                 m: float(correct(lambda x: network(x, job.pooling), images_BCHW, labels_B, nets.precision))  # noqa: B023
@@ -238,21 +238,21 @@ def coherence(space: PoolingSpace, assignment_PM: np.ndarray) -> float:
 def searched(config: Config, name: str) -> dict[str, Any]:
     """Scores in percent after one search with a policy, and what became of its assignment."""
     policy = POLICIES[name]
-    problem = resolve(config.replace(steps=steps_of(config, policy)))
-    state, poolings = SearchState(problem), list(problem.space)
-    sampler = policy(state.sampler.task, problem)
+    experiment = resolve(config.replace(steps=steps_of(config, policy)))
+    state, poolings = SearchState(experiment), list(experiment.space)
+    sampler = policy(state.sampler.task, experiment)
     state.sampler = sampler
     while state.step < state.steps:
         train_block(state, (lambda jobs, _watch: paired(state, sampler, jobs)) if policy.paired else None)
-    panel = Panel(problem, poolings, *sampler.judges_of(poolings, problem.config.ranking.rank_on))
-    scores_P = 100 * panel.scores(score_all(problem, state.mixture.networks, panel, Listener()))
+    panel = Panel(experiment, poolings, *sampler.judges_of(poolings, experiment.config.ranking.rank_on))
+    scores_P = 100 * panel.scores(score_all(experiment, state.mixture.networks, panel, Listener()))
     assignment_PM = sampler.assignment_of(poolings)
     return {
         "scores": scores_P.tolist(),
         "steps": state.steps,
         "temperature": sampler.temperature,
         "entropy": sampler.summary()["entropy"],
-        "coherence": coherence(problem.space, assignment_PM),
+        "coherence": coherence(experiment.space, assignment_PM),
     }
 
 

@@ -40,10 +40,11 @@ FORMS = ("128x52", "64x52", "32x52", "32x104", "16x104")  # batch x steps
 MOST = 8  # seeds of which means are taken
 
 
-def losses(problem: Experiment, steps: int, seed: int) -> dict[str, list[float]]:
+def losses(experiment: Experiment, steps: int, seed: int) -> dict[str, list[float]]:
     """Configuration -> its training loss (nats) along the steps."""
     outcomes = {
-        str(pooling): train_standalone(problem, pooling, seed, steps, PURPOSE, Listener()) for pooling in problem.space
+        str(pooling): train_standalone(experiment, pooling, seed, steps, PURPOSE, Listener())
+        for pooling in experiment.space
     }
     return {name: [loss for _, loss in outcome.curve] for name, outcome in outcomes.items()}
 
@@ -64,12 +65,12 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
     for form in forms.split(","):
         shape, _, lr = form.partition("@")
         batch, steps = map(int, shape.split("x"))
-        problem, told = None, []
+        experiment, told = None, []
         for seed in range(1, seeds + 1):
             file = out / f"{form}-{seed}.json"
             if not file.exists():
-                problem = problem or resolve(asked.replace(batch_size=batch, lr=float(lr or asked.training.lr)))
-                write_atomically(file, json.dumps(losses(problem, steps, seed)) + "\n")
+                experiment = experiment or resolve(asked.replace(batch_size=batch, lr=float(lr or asked.training.lr)))
+                write_atomically(file, json.dumps(losses(experiment, steps, seed)) + "\n")
             curves = json.loads(file.read_text(encoding="utf-8"))
             own_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]
             told.append(standardize(np.array(own_P)))

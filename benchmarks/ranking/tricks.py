@@ -51,13 +51,13 @@ DECAYS = (0.99, 0.998)
 class Trick:
     """The loss of a step, and how many multiply-adds of an image it takes."""
 
-    def __init__(self, problem: Experiment):
-        members = sorted(problem.space, key=lambda pooling: problem.cost(pooling).macs)
+    def __init__(self, experiment: Experiment):
+        members = sorted(experiment.space, key=lambda pooling: experiment.cost(pooling).macs)
         self.cheapest, self.dearest = members[0], members[-1]
         self.mean, self.least, self.most = (
-            float(np.mean([problem.cost(pooling).macs for pooling in members])),
-            problem.cost(self.cheapest).macs,
-            problem.cost(self.dearest).macs,
+            float(np.mean([experiment.cost(pooling).macs for pooling in members])),
+            experiment.cost(self.cheapest).macs,
+            experiment.cost(self.dearest).macs,
         )
 
     def macs(self) -> float:
@@ -120,14 +120,14 @@ def runner(state: SearchState, trick: Trick) -> Callable[[Sequence[Job], Any], l
     return run
 
 
-def scored(problem: Experiment, state: SearchState, weights: list[Tensor] | None = None) -> np.ndarray:
+def scored(experiment: Experiment, state: SearchState, weights: list[Tensor] | None = None) -> np.ndarray:
     """score_P in percent on the whole scoring half, with the weights of the network or with others in their place."""
-    network, poolings = state.mixture.networks[0], list(problem.space)
+    network, poolings = state.mixture.networks[0], list(experiment.space)
     held = [parameter.detach().clone() for parameter in network.parameters()]
     with torch.no_grad():
         for parameter, other in zip(network.parameters(), weights or held, strict=True):
             parameter.copy_(other)
-        batches = problem.ranking_batches()
+        batches = experiment.ranking_batches()
         right = np.sum(
             [count_correct(network, poolings, *batch, state.mixture.precision) for batch in batches.ordered()], axis=0
         )
@@ -138,13 +138,13 @@ def scored(problem: Experiment, state: SearchState, weights: list[Tensor] | None
 
 def searched(config: Config, name: str) -> dict[str, list[float]]:
     """Scores after one search with a trick, by what was ranked."""
-    problem = resolve(config)
-    trick = TRICKS[name](problem)
+    experiment = resolve(config)
+    trick = TRICKS[name](experiment)
     assert config.search.steps
-    assert problem.config.search.max_supernets == 1
-    steps = int(config.search.steps * Trick(problem).macs() / trick.macs())
-    problem = resolve(config.replace(steps=steps), problem.source)
-    state = SearchState(problem)
+    assert experiment.config.search.max_supernets == 1
+    steps = int(config.search.steps * Trick(experiment).macs() / trick.macs())
+    experiment = resolve(config.replace(steps=steps), experiment.source)
+    state = SearchState(experiment)
     run, told = runner(state, trick), {}
     averages = {decay: [p.detach().clone() for p in state.mixture.networks[0].parameters()] for decay in DECAYS}
     while state.step < state.steps:
@@ -152,10 +152,10 @@ def searched(config: Config, name: str) -> dict[str, list[float]]:
         for decay, own in averages.items():
             torch._foreach_lerp_(own, [p.detach() for p in state.mixture.networks[0].parameters()], 1 - decay)
         if name == "plain" and state.step in {steps // 4, steps // 2, 3 * steps // 4}:
-            told[f"at {state.step} of {steps} steps"] = scored(problem, state).tolist()
-    told["last weights"] = scored(problem, state).tolist()
+            told[f"at {state.step} of {steps} steps"] = scored(experiment, state).tolist()
+    told["last weights"] = scored(experiment, state).tolist()
     for decay, own in averages.items():
-        told[f"averaged by {decay}"] = scored(problem, state, own).tolist()
+        told[f"averaged by {decay}"] = scored(experiment, state, own).tolist()
     return told
 
 

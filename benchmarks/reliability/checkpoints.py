@@ -68,8 +68,8 @@ def resumed(config: Config, folder: Path, repeats: int) -> tuple[list[float], li
 
 def measured(name: str, config: Config, repeats: int, blocks: int, work: Path) -> dict[str, Any]:
     """Median, least and most over the repeats."""
-    problem = resolve(config)
-    state, folder = SearchState(problem), RunFolder.create(work / "saved", {"stages": [], "macs": 1})
+    experiment = resolve(config)
+    state, folder = SearchState(experiment), RunFolder.create(work / "saved", {"stages": [], "macs": 1})
     steps, saves, reads, shares = [], [], [], []
     train_block(state)
     for _ in range(repeats):

@@ -30,7 +30,7 @@ _UNITS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class Feasible:
     """The configurations within the limits.
 
     Attributes:
@@ -57,7 +57,7 @@ def within(
     batch_size: int,
     timed: Callable[[list[Pooling]], dict[Pooling, float]],
     latency_batch: int = 1,
-) -> Found:
+) -> Feasible:
     """Select the configurations within all limits.
 
     Args:
@@ -88,7 +88,7 @@ def within(
             )
         latency = timed(members)
         members = _kept(members, "max_latency_ms", limits["max_latency_ms"], latency.__getitem__)
-    return Found(tuple(members), latency, latency_batch)
+    return Feasible(tuple(members), latency, latency_batch)
 
 
 def _kept(members: list[Pooling], name: str, limit: float | None, take: Callable[[Pooling], float]) -> list[Pooling]:
@@ -137,26 +137,26 @@ def _wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def limited(problem: Experiment) -> tuple[Experiment, Found | None]:
+def limited(experiment: Experiment) -> tuple[Experiment, Feasible | None]:
     """Restrict an experiment to the default and the configurations within its limits, if it has any.
 
     The result is stored in the config (``only``), so that workers and resumed runs do not measure again.
     """
-    limits = problem.config.limits.active()
-    if problem.config.limits.only is not None or all(limit is None for limit in limits.values()):
-        return problem, None
-    if problem.space.size > MOST:
+    limits = experiment.config.limits.active()
+    if experiment.config.limits.only is not None or all(limit is None for limit in limits.values()):
+        return experiment, None
+    if experiment.space.size > MOST:
         raise RequestError(
-            f"limits price every configuration and there are {problem.space.size:,}: at most {MOST:,} are allowed; draw so"
+            f"limits price every configuration and there are {experiment.space.size:,}: at most {MOST:,} are allowed; draw so"
             " many with --max-configs"
         )
-    batch = problem.config.limits.latency_batch
+    batch = experiment.config.limits.latency_batch
 
     def timed(poolings: list[Pooling]) -> dict[Pooling, float]:
-        size = problem.source.image_size
+        size = experiment.source.image_size
         images_BCHW = torch.zeros(batch, 3, size, size)
-        return latencies(problem.plain, poolings, images_BCHW, problem.precision, problem.device)
+        return latencies(experiment.plain, poolings, images_BCHW, experiment.precision, experiment.device)
 
-    priced = {pooling: problem.cost(pooling) for pooling in problem.space}
-    found = within(priced, limits, problem.config.training.batch_size, timed, batch)
-    return problem.with_settings(only=tuple(str(pooling) for pooling in found.members)), found
+    priced = {pooling: experiment.cost(pooling) for pooling in experiment.space}
+    found = within(priced, limits, experiment.config.training.batch_size, timed, batch)
+    return experiment.with_settings(only=tuple(str(pooling) for pooling in found.members)), found

@@ -26,7 +26,7 @@ from poolwise.models.cost import CostModel
 from poolwise.models.external import networks
 from poolwise.models.external.chain_adapter import check_settings
 from poolwise.models.supernet import SwitchableNet, plain_model
-from poolwise.models.weights import Weights, begin
+from poolwise.models.weights import Weights, load_into
 from poolwise.models.weights import load as load_weights
 from poolwise.process import free_bytes
 from poolwise.progress import Listener
@@ -77,7 +77,7 @@ def resolve(
         RequestError: The request is wrong, or its parts are inconsistent.
     """
     device, known = choose_device(config.hardware.device), family(config.model.name)
-    if known.whole:
+    if known.external:
         check_settings(config)
     space, precision = requested_space(config), _precision(config, device, choices)
     parallel = Parallel(**choices["parallel"]) if choices else Parallel(1, config.hardware.threads or cpu_threads())
@@ -110,7 +110,7 @@ def _load_weights(experiment: Experiment, name: str) -> Weights:
     if config.search.proxy != 0:
         norms["search"].append(running_norm)
     for norm in [norm for kind, listed in norms.items() if config.starts_from_weights(kind) for norm in listed]:
-        begin(experiment.build(norm, "weights", Streams(0)), weights)
+        load_into(experiment.build(norm, "weights", Streams(0)), weights)
     return weights
 
 
@@ -244,7 +244,7 @@ class Experiment:
         arguments: dict[str, Any] = {"classes": len(self.source.classes), "width": self.width, "norm": norm}
         chain = create(self.family.build, streams.torch(name), **arguments)
         if what and self.weights and self.config.starts_from_weights(what):
-            begin(chain, self.weights)
+            load_into(chain, self.weights)
         return chain
 
     def supernet(self, name: str, streams: Streams) -> SwitchableNet:
@@ -338,9 +338,9 @@ class Experiment:
         """Return the record of the initial weights; empty for random weights."""
         if self.weights is None:
             return {}
-        anew = begin(self.build(running_norm, "weights", Streams(0)), self.weights)
-        told = {"from": self.weights.told, "sha256": self.weights.sha256, "for": self.config.model.weights_for}
-        return {"weights": {**told, "anew": anew}}
+        new = load_into(self.build(running_norm, "weights", Streams(0)), self.weights)
+        told = {"from": self.weights.source, "sha256": self.weights.sha256, "for": self.config.model.weights_for}
+        return {"weights": {**told, "anew": new}}
 
     def describe_data(self) -> dict[str, Any]:
         """Return the record of the images."""
@@ -368,7 +368,7 @@ class Experiment:
         Raises:
             RequestError: The network or the transform cannot be pickled, or shared memory is too small.
         """
-        config, source, network = self.config, self.in_use, networks.given(self.config.model.name)
+        config, source, network = self.config, self.in_use, networks.registered(self.config.model.name)
         if source.augment:
             check_sendable(source.augment, f"transform {named(source.augment)}")
         check_sendable(network, f"network {config.model.name}")
@@ -392,6 +392,6 @@ def _rebuild(
 ) -> Experiment:
     """Rebuild a shared experiment in a worker process (see ``Experiment.share``)."""
     if network is not None:
-        networks.backbone(config.model.name.removeprefix(networks.OWN), network)
+        networks.backbone(config.model.name.removeprefix(networks.PREFIX), network)
     opened = weights and weights[0].opened(weights[1])
     return resolve(config, source.open(), weights=opened, normalise=normalise)  # normalization is not recomputed

@@ -124,15 +124,15 @@ def test_nobody_spends_more_than_the_budget(study, table, source):
             assert 0 < own <= budget
             trials = RunFolder(work.folder).trials().all()
             assert own == sum(
-                (3 * 16 * t["budget"] + 48) * asked.problem.cost(asked.table.space.parse(t["pooling"])).macs
+                (3 * 16 * t["budget"] + 48) * asked.experiment.cost(asked.table.space.parse(t["pooling"])).macs
                 for t in trials
             )
         else:
             mean = sum(macs.values()) / 36
             ranking = asked.compute.ranking(work.config)
-            assert work.config.search.steps * step_macs(asked.problem, 1) * mean + ranking <= budget + 1
-            assert (work.config.search.steps + 1) * step_macs(asked.problem, 1) * mean + ranking > budget
-            assert own <= work.config.search.steps * step_macs(asked.problem, dearest) + ranking
+            assert work.config.search.steps * step_macs(asked.experiment, 1) * mean + ranking <= budget + 1
+            assert (work.config.search.steps + 1) * step_macs(asked.experiment, 1) * mean + ranking > budget
+            assert own <= work.config.search.steps * step_macs(asked.experiment, dearest) + ranking
     steps = {work.spec.label: work.config.search.steps for work in asked.works if not work.spec.standalone}
     assert steps["fairnas"] == 60  # the budget is defined by a single SuperNet
     assert 40 < steps["mixture@supernets=2"] < 60
@@ -284,7 +284,7 @@ def test_recalibration_is_paid_for(tmp_path, table, source):
         groups = [
             [asked.table.space.parse(r["pooling"]) for r in told["ranking"] if r["supernet"] == m] for m in (0, 1)
         ]
-        expected = images * sum(asked.problem.cost.prefix_macs(group) for group in groups)
+        expected = images * sum(asked.experiment.cost.prefix_macs(group) for group in groups)
         assert told["spent"]["rank_macs"] == expected <= asked.compute.ranking(work.config)
     assert value["failed"] == []
 

@@ -186,8 +186,9 @@ def test_an_own_transform_gives_the_same_bytes_in_workers(tiny_settings, tmp_pat
 
 def test_folders_take_a_transform(image_folder):
     source = poolwise.source(f"folder:{image_folder}", image_size=8, augment=v2.RandomInvert(p=1.0))
-    problem = resolve(poolwise.Config.from_flat(width=2, device="cpu", precision="float32"), source)
+    experiment = resolve(poolwise.Config.from_flat(width=2, device="cpu", precision="float32"), source)
     assert torch.equal(
-        problem.augmentation.apply(batch(), *problem.augmentation.draw(6, np.random.default_rng(0))), 255 - batch()
+        experiment.augmentation.apply(batch(), *experiment.augmentation.draw(6, np.random.default_rng(0))),
+        255 - batch(),
     )
     assert named(source.augment) == "RandomInvert(p=1.0)"

@@ -38,8 +38,8 @@ def test_train_val_and_test_are_each_used(tmp_path, val):
     source = read(tmp_path)
     assert (len(source.train), len(source.test)) == (16, 8)
     assert (source.test.images[:, 0, 0, 1] >= 200).all()
-    problem = resolve(Config.from_flat(width=2, device="cpu", precision="float32"), source)
-    training, scoring = problem.halves
+    experiment = resolve(Config.from_flat(width=2, device="cpu", precision="float32"), source)
+    training, scoring = experiment.halves
     assert (source.train.images[training, 0, 0, 1] < 100).all()
     assert (source.train.images[scoring, 0, 0, 1] >= 100).all()
     assert len(training) == len(scoring) == 8
@@ -104,8 +104,8 @@ def test_broken_files_are_listed_at_once_or_skipped(root, tmp_path):
         (root / "a" / f"broken{i:02}.png").unlink()
     clean = read(root)
     assert clean.fingerprint() == source.fingerprint()
-    problem = resolve(Config.from_flat(width=2, device="cpu", precision="float32"), source)
-    assert problem.describe_data()["skipped"] == list(source.skipped)
+    experiment = resolve(Config.from_flat(width=2, device="cpu", precision="float32"), source)
+    assert experiment.describe_data()["skipped"] == list(source.skipped)
 
 
 def test_a_class_of_broken_files_alone(root):

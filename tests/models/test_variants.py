@@ -205,7 +205,7 @@ class Calibrated:
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_recalibration_along_prefixes_equals_one_by_one_to_the_bit(name, sharing, monkeypatch):
-    monkeypatch.setattr(scoring, "for_ranking", lambda problem: Parallel(1, torch.get_num_threads()))
+    monkeypatch.setattr(scoring, "for_ranking", lambda experiment: Parallel(1, torch.get_num_threads()))
     network, poolings = make(name, "recalibrated", sharing), some(name, 3)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     seeds = (3, 4, 5)
@@ -304,20 +304,20 @@ def test_two_workers_rank_with_the_same_averages(tiny_settings, tiny_source, tmp
     config = shorter(tiny_settings, norm="recalibrated", sharing="resolution")
     folder = poolwise.search(config, tmp_path / "run", source=tiny_source)
     alone = poolwise.rank(folder.path, source=tiny_source)
-    problem = resolve(config.replace(workers=2), tiny_source, folder.request()["calibration"])
+    experiment = resolve(config.replace(workers=2), tiny_source, folder.request()["calibration"])
     monkeypatch.setattr(parallelism, "SMALL_RANKING_MACS", 0)
-    assert scoring.rank(problem, folder, Listener())["ranking"] == alone["ranking"]
+    assert scoring.rank(experiment, folder, Listener())["ranking"] == alone["ranking"]
 
 
 def test_plans_count_the_copies(tiny_settings, tiny_source):
     plain = resolve(shorter(tiny_settings), tiny_source)
     assert plain.supernet_parameters == plain.cost(plain.default).parameters
     for norm, sharing in VARIANTS[1:]:
-        problem = resolve(shorter(tiny_settings, norm=norm, sharing=sharing), tiny_source)
-        network = Mixture(problem, Streams(0)).networks[0]
+        experiment = resolve(shorter(tiny_settings, norm=norm, sharing=sharing), tiny_source)
+        network = Mixture(experiment, Streams(0)).networks[0]
         count = sum(p.numel() for p in network.parameters())
-        assert problem.supernet_parameters == count > plain.supernet_parameters
-        more, less = (plan(one, ["search"]) for one in (problem, plain))
+        assert experiment.supernet_parameters == count > plain.supernet_parameters
+        more, less = (plan(one, ["search"]) for one in (experiment, plain))
         extra = 2 * (count - plain.supernet_parameters)
         assert more.memory_bytes - less.memory_bytes == 8 * extra
         assert more.disk_bytes - less.disk_bytes == 2 * 8 * extra  # the last two checkpoints are kept

@@ -18,7 +18,7 @@ from poolwise.errors import PoolwiseError, RequestError, RunFailure
 from poolwise.experiment import resolve
 from poolwise.models import family
 from poolwise.models.chain import affine_norm, batch_norm, create, running_norm
-from poolwise.models.weights import begin, load, plain_tensors
+from poolwise.models.weights import load, load_into, plain_tensors
 from poolwise.rng import Streams
 
 
@@ -47,7 +47,7 @@ def kept(tmp_path, state, name="weights.safetensors"):
 def test_what_is_exported_is_taken_to_the_bit(name, tmp_path):
     state = poolwise.network(name, family(name).default, width=2, classes=3, seed=9).state_dict()
     network = chain(name)
-    assert begin(network, load(kept(tmp_path, state))) == []
+    assert load_into(network, load(kept(tmp_path, state))) == []
     own, head = plain_tensors(network)
     assert list(own) == list(state)
     assert 0 < len(head) < len(own)
@@ -65,18 +65,18 @@ def test_files_as_scripts_write_them(name, wrapper, other, tmp_path):
     state = {f"module.{key}": tensor for key, tensor in other.items()} if wrapper == "model" else other
     saved = state if wrapper is None else {wrapper: state, "epoch": 3, "args": {"lr": 0.1}}
     network = chain()
-    begin(network, load(kept(tmp_path, saved, name)))
+    load_into(network, load(kept(tmp_path, saved, name)))
     assert all(torch.equal(tensor, other[key]) for key, tensor in plain_tensors(network)[0].items())
 
 
 def test_the_last_layer_begins_anew_for_another_number_of_classes(other, tmp_path):
     found, before = chain(classes=7), chain(classes=7)
-    assert begin(found, load(kept(tmp_path, other))) == ["head.linear.bias", "head.linear.weight"]
+    assert load_into(found, load(kept(tmp_path, other))) == ["head.linear.bias", "head.linear.weight"]
     own = plain_tensors(found)[0]
     assert torch.equal(own["head.linear.weight"], before.head.linear.weight)
     assert all(torch.equal(tensor, other[key]) for key, tensor in own.items() if not key.startswith("head"))
     headless = {key: tensor for key, tensor in other.items() if not key.startswith("head")}
-    assert len(begin(chain(), load(kept(tmp_path, headless, "body.safetensors")))) == 2
+    assert len(load_into(chain(), load(kept(tmp_path, headless, "body.safetensors")))) == 2
 
 
 def test_of_a_torchvision_network_the_classifier_alone_begins_anew(tmp_path):
@@ -84,7 +84,7 @@ def test_of_a_torchvision_network_the_classifier_alone_begins_anew(tmp_path):
 
     theirs = torchvision.models.mobilenet_v2().state_dict()
     network = chain("torchvision:mobilenet_v2", classes=4, width=None)
-    assert begin(network, load(kept(tmp_path, theirs))) == ["classifier.1.bias", "classifier.1.weight"]
+    assert load_into(network, load(kept(tmp_path, theirs))) == ["classifier.1.bias", "classifier.1.weight"]
     own = network.model.state_dict()
     assert all(torch.equal(own[key], theirs[key]) for key in own if not key.startswith("classifier"))
 
@@ -92,8 +92,8 @@ def test_of_a_torchvision_network_the_classifier_alone_begins_anew(tmp_path):
 def test_a_supernet_without_scale_and_shift_is_refused(other, tmp_path):
     weights = load(kept(tmp_path, other))
     with pytest.raises(RequestError, match="--norm affine or recalibrated"):
-        begin(chain(norm=batch_norm), weights)
-    begin(chain(norm=affine_norm), weights)
+        load_into(chain(norm=batch_norm), weights)
+    load_into(chain(norm=affine_norm), weights)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_weights_of_another_network_change_nothing(change, told, other, tmp_path
     network = chain()
     before = {k: tensor.clone() for k, tensor in network.state_dict().items()}
     with pytest.raises(RequestError, match=told):
-        begin(network, load(kept(tmp_path, state)))
+        load_into(network, load(kept(tmp_path, state)))
     assert all(torch.equal(before[k], tensor) for k, tensor in network.state_dict().items())
 
 
@@ -193,9 +193,9 @@ def begun(tiny_settings, other, tmp_path):
 
 def test_each_training_begins_as_asked(begun, other, tiny_source):
     for what in ("both", "search", "retrain"):
-        problem = resolve(begun.replace(weights_for=what), tiny_source)
-        search = problem.supernet("init0", Streams(0)).chain.at(0, 0)
-        alone = problem.build(running_norm, "init", Streams(0), "retrain")
+        experiment = resolve(begun.replace(weights_for=what), tiny_source)
+        search = experiment.supernet("init0", Streams(0)).chain.at(0, 0)
+        alone = experiment.build(running_norm, "init", Streams(0), "retrain")
         key = next(iter(other))
         told = [torch.equal(next(part.parameters()), other[key]) for part in (search, alone)]
         assert told == [what in ("both", "search"), what in ("both", "retrain")]

@@ -46,13 +46,13 @@ def slow_machine(monkeypatch):
 
 
 def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_machine):
-    problem = resolve(tiny_settings.replace(threads=1, workers=1), tiny_source)
-    planned = plan(problem, STAGES)
+    experiment = resolve(tiny_settings.replace(threads=1, workers=1), tiny_source)
+    planned = plan(experiment, STAGES)
     assert planned.of("search") == pytest.approx(30 * 0.6)
     one = 6 * 0.5 + 48 / 16 * 0.1  # steps, then the test set
     assert planned.of("retrain") == pytest.approx(4 * 2 * one)
-    poolings = list(problem.space)
-    known = plan(problem, ["retrain"], [(poolings[0], 2), (poolings[5], 3)])
+    poolings = list(experiment.space)
+    known = plan(experiment, ["retrain"], [(poolings[0], 2), (poolings[5], 3)])
     assert known.seconds == pytest.approx(5 * one)
     assert planned.of("rank") == pytest.approx(1e-12 * planned.stages[1].macs)
     assert planned.of("report") is None
@@ -81,12 +81,12 @@ def test_too_little_time_is_told(tiny_settings, tiny_source, slow_machine):
 
 
 def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, slow_machine, monkeypatch):
-    problem = resolve(tiny_settings, tiny_source)
-    planned = plan(problem, STAGES)
-    estimates.check_memory(planned, problem)
+    experiment = resolve(tiny_settings, tiny_source)
+    planned = plan(experiment, STAGES)
+    estimates.check_memory(planned, experiment)
     monkeypatch.setattr(estimates, "free_bytes", lambda device: planned.memory_bytes - 1)
     with pytest.raises(RequestError, match="--batch-size \\(now 16\\)"):
-        estimates.check_memory(planned, problem)
+        estimates.check_memory(planned, experiment)
 
 
 def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
@@ -121,11 +121,11 @@ def test_without_timing_no_seconds_are_known(tiny_settings, tiny_source):
 
 def test_short_trainings_are_planned_with_the_search(tiny_settings, tiny_source, slow_machine):
     config = tiny_settings.replace(steps=1500, short=0.5, threads=1, workers=1)
-    problem = prepared(config, tiny_source)
-    planned = plan(problem, ["search", "rank"])
+    experiment = prepared(config, tiny_source)
+    planned = plan(experiment, ["search", "rank"])
     search, short, _ = planned.stages
     assert (search.steps, short.steps) == (1500 - 20 * 36, 20 * 36)
-    macs = sum(problem.cost(pooling).macs for pooling in problem.space)
+    macs = sum(experiment.cost(pooling).macs for pooling in experiment.space)
     assert short.macs == 3 * 16 * 20 * macs
     assert short.seconds == pytest.approx(short.steps / search.steps * search.seconds, rel=0.5)
     assert "short trainings (1 of 20 steps of each of 36 configurations): 720 steps" in planned.lines()[1]

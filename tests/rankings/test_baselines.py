@@ -23,16 +23,16 @@ def test_counted_controls():
 
 
 @pytest.fixture
-def problem(tiny_settings, tiny_source):
+def experiment(tiny_settings, tiny_source):
     return resolve(tiny_settings, tiny_source)
 
 
 @pytest.mark.parametrize("name", UNTRAINED)
-def test_zero_cost_scores(problem, name):
+def test_zero_cost_scores(experiment, name):
     states = torch.get_rng_state(), np.random.get_state()[1].copy()
-    scores, macs = untrained(problem, name, seed=3, initialisations=1, images=16)
-    again, _ = untrained(problem, name, seed=3, initialisations=1, images=16)
-    other, twice = untrained(problem, name, seed=4, initialisations=2, images=16)
+    scores, macs = untrained(experiment, name, seed=3, initialisations=1, images=16)
+    again, _ = untrained(experiment, name, seed=3, initialisations=1, images=16)
+    other, twice = untrained(experiment, name, seed=4, initialisations=2, images=16)
     assert scores.shape == (36,)
     assert np.isfinite(scores).all()
     assert np.array_equal(scores, again)
@@ -43,8 +43,8 @@ def test_zero_cost_scores(problem, name):
     assert np.array_equal(states[1], np.random.get_state()[1])
 
 
-def test_naswot_by_hand(problem):
-    network = SwitchableNet(problem.build(batch_norm, "init", Streams(0)))
+def test_naswot_by_hand(experiment):
+    network = SwitchableNet(experiment.build(batch_norm, "init", Streams(0)))
     pooling = Pooling.parse("4-3-3")
     images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     plain, features, codes, depth = network.chain, images, [], 0
@@ -67,8 +67,8 @@ def test_naswot_by_hand(problem):
     assert all(not module._forward_hooks for module in network.modules())
 
 
-def test_grad_norm_leaves_no_gradients(problem):
-    network = SwitchableNet(problem.build(batch_norm, "init", Streams(0)))
+def test_grad_norm_leaves_no_gradients(experiment):
+    network = SwitchableNet(experiment.build(batch_norm, "init", Streams(0)))
     images, labels = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
     assert grad_norm(network, Pooling.parse("4-3-3"), images, labels) > 0
     assert all(weight.grad is None for weight in network.parameters())

@@ -47,15 +47,15 @@ def test_either_sign_is_enough():
     agreeing = signal(SPACE, rough + 0.5 * draws.standard_normal(36), rough)
     assert agreeing.agreement > agreeing.chance
     assert agreeing.reliability <= agreeing.noise
-    assert agreeing.found
+    assert agreeing.significant
     places = np.arange(36.0)  # the space is in order, so neighbors are alike
     centred = places - places.mean()
     other = rough - centred * (rough @ centred) / (centred @ centred)  # agrees with places neither way
     apart = signal(SPACE, places, other + 0.01 * places)
     assert 0 < apart.agreement < apart.chance
     assert apart.reliability > 0.8
-    assert apart.found
-    assert signal(SPACE, places, other - 0.01 * places).found  # against, but by chance
+    assert apart.significant
+    assert signal(SPACE, places, other - 0.01 * places).significant  # against, but by chance
 
 
 def test_scores_that_contradict_the_others_are_no_sign():
@@ -63,12 +63,12 @@ def test_scores_that_contradict_the_others_are_no_sign():
     against = signal(SPACE, places, -places)
     assert against.reliability > against.noise
     assert against.contradicts
-    assert not against.found
+    assert not against.significant
     assert "agree with scores on shared weights by -1.00" in str(against)
 
 
 def test_constant_scores_are_no_sign():
-    assert not signal(SPACE, np.ones(36), np.arange(36.0)).found
+    assert not signal(SPACE, np.ones(36), np.arange(36.0)).significant
 
 
 # scores and the count
@@ -218,7 +218,7 @@ def test_noise_has_no_share():
     assert np.mean([not one.used for one in kept]) >= 0.75  # two signs, 5 % each
     assert all((one.scores_P == useful).all() for one in kept if not one.used)
     turned = [with_proxy_trainings(SPACE, one, useful) for one in noise]
-    alone = [one for one in turned if one.used and not one.shared.found]
+    alone = [one for one in turned if one.used and not one.shared.significant]
     assert len(alone) >= 12
     for one in alone:
         assert np.corrcoef(one.scores_P, useful)[0, 1] == pytest.approx(1)
@@ -263,7 +263,7 @@ def test_shared_weights_that_are_noise_leave_their_share_to_the_count():
     _, proxy, count = parts(1)
     draws = np.random.default_rng(8)
     found = [with_proxy_trainings(SPACE, draws.standard_normal(36), proxy) for _ in range(6)]
-    noise = next(one for one in found if one.used and not one.shared.found)
+    noise = next(one for one in found if one.used and not one.shared.significant)
     assert combine(SPACE, noise, count).shares == {"short": 0.5, "productive": 0.5}
     assert combine(SPACE, noise).shares == {"short": 1.0}
 

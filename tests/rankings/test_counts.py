@@ -64,8 +64,8 @@ def test_one_other_number_with_copies_by_depth_and_all_supernets(tmp_path, count
 
 
 def test_the_default_is_a_member_where_its_number_is_asked_for(tiny_settings, tiny_source):
-    problem = resolve(tiny_settings.replace(poolings=(2, 3)), tiny_source)
-    assert problem.space.size == 36 + 84
+    experiment = resolve(tiny_settings.replace(poolings=(2, 3)), tiny_source)
+    assert experiment.space.size == 36 + 84
     assert resolve(tiny_settings.replace(poolings=(2,)), tiny_source).space == models.family("resnet20").space
     with pytest.raises(RequestError, match="8x8 pixels are too small for 4 poolings: at least 16x16"):
         resolve(tiny_settings.replace(poolings=(4,)), tiny_source)
@@ -73,14 +73,14 @@ def test_the_default_is_a_member_where_its_number_is_asked_for(tiny_settings, ti
 
 def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
     config = tiny_settings.replace(poolings=(1, 3), max_configs=20, threads=1, workers=1)
-    problem = resolve(config, tiny_source)
-    assert problem.space.size == 20
-    assert problem.default in problem.space
-    assert resolve(config, tiny_source).space == problem.space
-    assert resolve(config.replace(seed=1), tiny_source).space != problem.space
+    experiment = resolve(config, tiny_source)
+    assert experiment.space.size == 20
+    assert experiment.default in experiment.space
+    assert resolve(config, tiny_source).space == experiment.space
+    assert resolve(config.replace(seed=1), tiny_source).space != experiment.space
     limited, found = constraints.limited(resolve(config.replace(max_macs=1.0), tiny_source))
     assert 0 < len(found.members) < 20
-    assert set(limited.space) == {*found.members, problem.default}
+    assert set(limited.space) == {*found.members, experiment.default}
     assert isinstance(limited.space, Subspace)
 
 
@@ -172,8 +172,8 @@ def test_of_a_million_some_are_priced_and_guessed(deep):
 def test_a_plan_of_a_million_takes_no_time(deep, tiny_settings):
     source = Source("tiny", draw_images(24, 32, 1), draw_images(12, 32, 2), ("red", "green", "blue"))
     config = tiny_settings.replace(model=deep, poolings=(4, 5), threads=1, workers=1, steps=40)
-    problem = resolve(config, source)
-    rank = estimates.plan(problem, ["rank"]).stages[0]
+    experiment = resolve(config, source)
+    rank = estimates.plan(experiment, ["rank"]).stages[0]
     assert rank.steps == 41 * 12, "no more than the search can visit"
     wider = resolve(config.replace(rank_beam=3), source)
     assert estimates.plan(wider, ["rank"]).stages[0].macs > rank.macs

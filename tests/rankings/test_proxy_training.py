@@ -59,15 +59,15 @@ def asked(folder, source):
 
 def test_what_they_are_restated(tmp_path, two, tiny_source):
     poolwise.search(two, tmp_path / "run", source=tiny_source)
-    problem, folder = asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run")
-    told, pooling = proxy_training.scores(problem, folder), problem.space[7]
-    assert list(told) == [str(p) for p in problem.space]
+    experiment, folder = asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run")
+    told, pooling = proxy_training.scores(experiment, folder), experiment.space[7]
+    assert list(told) == [str(p) for p in experiment.space]
     for seed in (1, 2):
         streams = Streams(0).child(f"short{seed}")
-        model = plain_model(problem.build(running_norm, "init", streams), pooling).train()
+        model = plain_model(experiment.build(running_norm, "init", streams), pooling).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=two.training.lr, momentum=0.9)
-        images = problem.batches(problem.training_images, 16, problem.halves[0])
-        batches, losses = Shuffled(images, streams["order"], (problem.augmentation, streams["augment"])), []
+        images = experiment.batches(experiment.training_images, 16, experiment.halves[0])
+        batches, losses = Shuffled(images, streams["order"], (experiment.augmentation, streams["augment"])), []
         for step in range(10):
             optimizer.param_groups[0]["lr"] = 0.001 + (two.training.lr - 0.001) * (1 + np.cos(np.pi * step / 10)) / 2
             images_BCHW, labels_B = batches.next()
@@ -81,26 +81,26 @@ def test_what_they_are_restated(tmp_path, two, tiny_source):
 
 def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, tiny_source):
     poolwise.search(two, tmp_path / "run", source=tiny_source)
-    value, problem = poolwise.rank(tmp_path / "run", source=tiny_source), asked(tmp_path / "run", tiny_source)
-    state = SearchState(problem)
+    value, experiment = poolwise.rank(tmp_path / "run", source=tiny_source), asked(tmp_path / "run", tiny_source)
+    state = SearchState(experiment)
     assert state.restore(RunFolder.open(tmp_path / "run"))
     assert state.step == 800 - 2 * 10 * 36
     trainings = RunFolder.open(tmp_path / "run").trials(proxy_training.FILE).all()
     assert {(t["budget"], len(t["curve"]), t["accuracy"], t["state"]) for t in trainings} == {(10, 10, None, "done")}
     assert len(trainings) == 2 * 36
-    macs = sum(problem.cost(pooling).macs for pooling in problem.space)
+    macs = sum(experiment.cost(pooling).macs for pooling in experiment.space)
     assert value["spent"]["search_macs"] == state.macs + 2 * 10 * 3 * 16 * macs
     assert (value["short"]["seeds"], value["short"]["length"]) == (2, 10)
     shared, own = ranking.parts(sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"])))
     assert own == pytest.approx(
-        [np.mean(scores) for scores in proxy_training.scores(problem, RunFolder.open(tmp_path / "run")).values()]
+        [np.mean(scores) for scores in proxy_training.scores(experiment, RunFolder.open(tmp_path / "run")).values()]
     )
     right = np.zeros(36)
-    for images, labels in problem.ranking_batches().ordered():
+    for images, labels in experiment.ranking_batches().ordered():
         with torch.no_grad():
-            for a, pooling in enumerate(problem.space):
+            for a, pooling in enumerate(experiment.space):
                 right[a] += (state.mixture.networks[0](images, pooling).argmax(1) == labels).sum()
-    assert shared == pytest.approx(right / len(problem.halves[1]))
+    assert shared == pytest.approx(right / len(experiment.halves[1]))
 
 
 def test_what_they_say_counts_where_it_is_more_than_noise(tmp_path, two, tiny_source):
@@ -178,10 +178,10 @@ def test_a_stopped_run_goes_on_to_the_same_bytes_in_workers_too(tmp_path, two, t
 def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, two, tiny_source):
     train, bad = trials.train_standalone, Pooling.parse("3-4-3")
 
-    def failing(problem, pooling, seed, steps, purpose, listener):
+    def failing(experiment, pooling, seed, steps, purpose, listener):
         if pooling == bad and seed == 1:
             raise LossNotFinite("the loss is nan")
-        return train(problem, pooling, seed, steps, purpose, listener)
+        return train(experiment, pooling, seed, steps, purpose, listener)
 
     monkeypatch.setattr(trials, "train_standalone", failing)
     poolwise.search(two, tmp_path / "run", source=tiny_source)
@@ -201,15 +201,15 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
 
 
 def test_a_length_in_multiply_adds_is_kept(tmp_path, two, tiny_source):
-    problem = resolve(two, tiny_source)
+    experiment = resolve(two, tiny_source)
     allowed = 800 * budget.step_macs(
-        problem, sum(problem.cost(p).macs for p in problem.space) // 36, 1 - two.search.proxy
+        experiment, sum(experiment.cost(p).macs for p in experiment.space) // 36, 1 - two.search.proxy
     )
     config = two.replace(method="boltzmann", steps=None, search_macs=allowed)
     poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(tmp_path / "run", source=tiny_source)
-    dearest = max(problem.cost(p).macs for p in problem.space)
-    assert allowed - 2 * budget.step_macs(problem, dearest) < value["spent"]["search_macs"] <= allowed
+    dearest = max(experiment.cost(p).macs for p in experiment.space)
+    assert allowed - 2 * budget.step_macs(experiment, dearest) < value["spent"]["search_macs"] <= allowed
     assert value["short"]["seeds"] == 2
 
 
@@ -223,24 +223,24 @@ def test_left_open_they_begin_at_30_steps_of_each_configuration(steps, found):
 
 @pytest.mark.parametrize("steps", [300, 1200, 1700, 5000])
 def test_left_open_a_length_in_multiply_adds_is_kept_by_what_is_trained(steps, two, tiny_source):
-    problem = resolve(two.replace(short=0.0), tiny_source)
-    allowed = steps * budget.step_macs(problem, sum(problem.cost(p).macs for p in problem.space) // 36)
-    problem = resolve(two.replace(short=None, steps=None, search_macs=allowed), tiny_source)
-    mean = sum(problem.cost(p).macs for p in problem.space) // 36
-    on_supernets = allowed - budget.short_macs(problem)
+    experiment = resolve(two.replace(short=0.0), tiny_source)
+    allowed = steps * budget.step_macs(experiment, sum(experiment.cost(p).macs for p in experiment.space) // 36)
+    experiment = resolve(two.replace(short=None, steps=None, search_macs=allowed), tiny_source)
+    mean = sum(experiment.cost(p).macs for p in experiment.space) // 36
+    on_supernets = allowed - budget.short_macs(experiment)
     assert on_supernets > 0
     # short trainings are not scored after each step, so the same multiply-adds are more steps
-    assert bool(budget.short_trainings(problem).seeds) == (steps > 1200)
-    spent = budget.search_steps(problem) * budget.step_macs(problem, mean) + budget.short_macs(problem)
+    assert bool(budget.short_trainings(experiment).seeds) == (steps > 1200)
+    spent = budget.search_steps(experiment) * budget.step_macs(experiment, mean) + budget.short_macs(experiment)
     assert abs(spent - allowed) < 0.02 * allowed
 
 
 def test_spaces_that_are_too_large_to_be_listed_have_none(monkeypatch, two, tiny_source):
-    problem = resolve(two, tiny_source)
-    assert budget.short_trainings(problem).seeds == 2
+    experiment = resolve(two, tiny_source)
+    assert budget.short_trainings(experiment).seeds == 2
     monkeypatch.setattr(budget, "LISTED", 35)
-    assert budget.short_trainings(problem) == (0, 0)
-    assert budget.search_steps(problem) == 800
+    assert budget.short_trainings(experiment) == (0, 0)
+    assert budget.search_steps(experiment) == 800
 
 
 @pytest.mark.parametrize(("what", "begun"), [("search", True), ("retrain", False)])
@@ -250,8 +250,8 @@ def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_pat
     chain = resolve(two, tiny_source).build(running_norm, "mine", Streams(9))
     save_file(plain_model(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
     config = two.replace(norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
-    problem = resolve(config, tiny_source)
-    standalone.train_standalone(problem, Pooling.parse("4-3-3"), 1, 1, proxy_training.PURPOSE, Listener())
+    experiment = resolve(config, tiny_source)
+    standalone.train_standalone(experiment, Pooling.parse("4-3-3"), 1, 1, proxy_training.PURPOSE, Listener())
     given = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
     used = [parameter for parameter in seen[0].parameters() if parameter.dim() == 4]
     assert all(torch.equal(a, b) for a, b in zip(given, used, strict=True)) == begun

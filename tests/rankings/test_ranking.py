@@ -138,10 +138,10 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
     config = tiny_settings.replace(rank_on="all", eval_batch_size=8)
     api.search(config, tmp_path / "run", source=tiny_source)
     value = api.rank(tmp_path / "run", source=tiny_source)
-    problem = resolve(config, tiny_source, RunFolder.open(tmp_path / "run").request()["calibration"])
-    state = SearchState(problem)
+    experiment = resolve(config, tiny_source, RunFolder.open(tmp_path / "run").request()["calibration"])
+    state = SearchState(experiment)
     state.restore(RunFolder.open(tmp_path / "run"))
-    poolings, batches = list(problem.space), problem.ranking_batches()
+    poolings, batches = list(experiment.space), experiment.ranking_batches()
     assert batches.parts == 6
     right, seen = np.zeros((2, 36)), np.zeros(2)
     for i, (images, labels) in enumerate(batches.ordered()):
@@ -156,7 +156,9 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
     expected = accuracy.mean() + (assignment * gain.T).sum(1)
     told = {row["pooling"]: row["score"] for row in value["ranking"]}
     assert [told[str(pooling)] for pooling in poolings] == pytest.approx(expected)
-    assert value["spent"]["rank_macs"] == 48 * problem.cost.prefix_macs(poolings), "every image is seen by one SuperNet"
+    assert value["spent"]["rank_macs"] == 48 * experiment.cost.prefix_macs(poolings), (
+        "every image is seen by one SuperNet"
+    )
     assert len(value["ranking"][0]["halves"]) == 2
 
 

@@ -49,7 +49,7 @@ def test_the_same_space_is_read_back_and_parts_of_it(made, data):
     part = Subspace.of(space, chosen)
     assert list(part) == sorted(chosen)
     assert read(part.to_json()) == part
-    assert part.whole == space
+    assert part.full == space
 
 
 @settings(deadline=None, max_examples=30)

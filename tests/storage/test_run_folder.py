@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poolwise.errors import RequestError, RunFailure
-from poolwise.storage import RunFolder, alone, read_json, write_atomically
+from poolwise.storage import RunFolder, exclusive, read_json, write_atomically
 
 
 @pytest.fixture
@@ -91,16 +91,17 @@ def test_request_is_plain_json(folder):
 
 
 def test_one_process_at_a_time(tmp_path):
-    held = "import sys, time; from pathlib import Path; from poolwise.storage import alone\nwith alone(Path(sys.argv[1])):\n"
+    held = "import sys, time; from pathlib import Path; from poolwise.storage import exclusive\n"
+    held += "with exclusive(Path(sys.argv[1])):\n"
     held += "    print('held', flush=True)\n    time.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", held, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(RequestError, match=f"worked on by process {other.pid}: wait"), alone(tmp_path):
+        with pytest.raises(RequestError, match=f"worked on by process {other.pid}: wait"), exclusive(tmp_path):
             pass
         other.kill()
         other.wait()
-    with alone(tmp_path):  # the other died and holds nothing
+    with exclusive(tmp_path):  # the other died and holds nothing
         assert (tmp_path / "holder.json").exists()
     assert not (tmp_path / "holder.json").exists()
-    with alone(tmp_path):
+    with exclusive(tmp_path):
         pass

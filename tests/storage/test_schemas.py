@@ -104,4 +104,4 @@ def test_a_schema_is_immutable_and_gives_its_space(ranking):
     with pytest.raises(ValueError, match="frozen"):
         content.default = "5-3-2"
     assert content.space.to_json() == ranking["space"]
-    assert content.space.to_space().size == content.space.whole.size
+    assert content.space.to_space().size == content.space.full.size

@@ -57,13 +57,13 @@ def _tensors(state):
 def test_a_trial_restated(measured_settings, tiny_source):
     """Together and apart, with copies, the textbook's SGD and one forward pass a configuration."""
     state = _state(measured_settings, tiny_source)
-    problem, steps, lr = state.experiment, 7, 0.04
-    before, members = _tensors(state), list(problem.space)
-    found = branching._Trial(problem, state.mixture, 0, members, Streams(3), lambda: None)
+    experiment, steps, lr = state.experiment, 7, 0.04
+    before, members = _tensors(state), list(experiment.space)
+    found = branching._Trial(experiment, state.mixture, 0, members, Streams(3), lambda: None)
     gain = found.gain(steps, lr, 0.001)
     assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
 
-    again = branching._Trial(problem, state.mixture, 0, members, Streams(3), lambda: None)
+    again = branching._Trial(experiment, state.mixture, 0, members, Streams(3), lambda: None)
     taken = [again._draw(i % 2, cosine(i, 2 * steps, lr, 0.001)) for i in range(2 * steps)]
     assert all(members.index(pooling) // 18 == i % 2 for i, (pooling, _, _) in enumerate(taken))
     assert taken[0][2] == lr > taken[-1][2] > 0.001
@@ -77,7 +77,7 @@ def test_a_trial_restated(measured_settings, tiny_source):
             gradients = torch.autograd.grad(loss, list(network.parameters()))
             with torch.no_grad():
                 for p, momentum, gradient in zip(network.parameters(), momenta, gradients, strict=True):
-                    momentum.mul_(problem.config.training.momentum).add_(gradient)
+                    momentum.mul_(experiment.config.training.momentum).add_(gradient)
                     p.sub_(rate * momentum)
         images_BCHW, labels_B = again.scoring_batch
         with torch.no_grad():
@@ -114,17 +114,17 @@ def test_early_on_configurations_are_better_off_together(measured_settings, tiny
 
 def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(BranchingResult, "pays", property(lambda _: False))
-    problem = resolve(measured_settings, tiny_source)
+    experiment = resolve(measured_settings, tiny_source)
     plain = resolve(measured_settings.replace(supernets=1, branching="fixed"), tiny_source)
-    looked, state = SearchState(problem), SearchState(plain)
-    assert (problem.block, plain.block) == (1, 1)
+    looked, state = SearchState(experiment), SearchState(plain)
+    assert (experiment.block, plain.block) == (1, 1)
     while state.step < state.steps:
         assert train_block(looked) == train_block(state)
     assert [check["step"] for check in looked.checks] == [12]  # what did not pay is not tried again
     pairs = zip(state.mixture.networks[0].parameters(), looked.mixture.networks[0].parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
-    dearest = max(problem.cost(pooling).macs for pooling in problem.space)
-    assert 0 < looked.macs - state.macs < measuring_macs(problem, measured_settings, 24, dearest) / 2
+    dearest = max(experiment.cost(pooling).macs for pooling in experiment.space)
+    assert 0 < looked.macs - state.macs < measuring_macs(experiment, measured_settings, 24, dearest) / 2
     assert tried_steps(24) == 10
 
 
@@ -217,9 +217,9 @@ def test_spaces_too_large_to_be_listed_are_sampled(measured_settings, tiny_sourc
 
 def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_source):
     plain = measured_settings.replace(supernets=1, branching="fixed")
-    problem = resolve(plain, tiny_source)
-    mean = sum(problem.cost(pooling).macs for pooling in problem.space) // 36
-    allowed = 2000 * step_macs(problem, mean)
+    experiment = resolve(plain, tiny_source)
+    mean = sum(experiment.cost(pooling).macs for pooling in experiment.space) // 36
+    allowed = 2000 * step_macs(experiment, mean)
     config = measured_settings.replace(steps=None, search_macs=allowed)
     state = SearchState(resolve(config, tiny_source))
     assert 0.5 * 2000 < state.steps < 2000

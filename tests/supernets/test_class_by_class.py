@@ -19,15 +19,15 @@ def sorted_source(tiny_source):
 
 @pytest.mark.parametrize("norm", ["affine", "recalibrated"])
 def test_every_batch_holds_all_classes(tiny_settings, sorted_source, norm):
-    problem = resolve(tiny_settings.replace(supernets=1, method="fairnas", norm=norm), sorted_source)
-    assert (np.diff(problem.training_images.labels) >= 0).all()
-    passes = [problem.ranking_batches()] + ([problem.calibration_batches] if norm == "recalibrated" else [])
+    experiment = resolve(tiny_settings.replace(supernets=1, method="fairnas", norm=norm), sorted_source)
+    assert (np.diff(experiment.training_images.labels) >= 0).all()
+    passes = [experiment.ranking_batches()] + ([experiment.calibration_batches] if norm == "recalibrated" else [])
     for batches in passes:
         labels = [labels.tolist() for _, labels in batches.ordered()]
         assert all(set(own) == {0, 1, 2} for own in labels)
-    assert sorted(problem.ranking_batches().indices) == problem.halves[1].tolist()
-    again = resolve(problem.config, sorted_source).ranking_batches()
-    assert (again.indices == problem.ranking_batches().indices).all()
+    assert sorted(experiment.ranking_batches().indices) == experiment.halves[1].tolist()
+    again = resolve(experiment.config, sorted_source).ranking_batches()
+    assert (again.indices == experiment.ranking_batches().indices).all()
 
 
 def test_it_is_ranked_as_well_as_it_was_scored_while_training(tmp_path, tiny_settings, sorted_source):

@@ -118,17 +118,17 @@ def augment(images, generator, pad=1):
     return out
 
 
-def restated(problem: Experiment, initial: list[list[np.ndarray]]):
+def restated(experiment: Experiment, initial: list[list[np.ndarray]]):
     """Steps 1 to 6. Returns draws, scores_PM, assignment_PM and the ranking's accuracy_P."""
-    s, streams = problem.config, Streams(problem.config.seed).child("search")
-    training, scoring = (problem.training_images.subset(half) for half in problem.halves)
-    everything = problem.training_images.images.astype(float)
+    s, streams = experiment.config, Streams(experiment.config.seed).child("search")
+    training, scoring = (experiment.training_images.subset(half) for half in experiment.halves)
+    everything = experiment.training_images.images.astype(float)
     mean, std = everything.mean(axis=(0, 1, 2)), everything.std(axis=(0, 1, 2))
 
     def normalised(images):
         return ((images - mean) / std).transpose(0, 3, 1, 2)
 
-    poolings, weights = list(problem.space), [[w.astype(float) for w in net] for net in initial]
+    poolings, weights = list(experiment.space), [[w.astype(float) for w in net] for net in initial]
     momenta = [[np.zeros_like(w) for w in net] for net in weights]
     scores_PM, rounds, draws = np.ones((len(poolings), s.search.supernets)), [], []
     train_order = Shuffle(len(training), s.training.batch_size, streams["order"])
@@ -177,11 +177,11 @@ def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supe
         model="pointwise", supernets=supernets, steps=60, batch_size=12, eval_batch_size=48, lr=0.1, temperature=40.0,
         draw=draw, block=1, precision="float32", device="cpu", seed=20 + supernets,
     )  # fmt: skip
-    problem = resolve(config, tiny_source)
+    experiment = resolve(config, tiny_source)
     streams = Streams(config.seed).child("search")
     initial = []
     for m in range(supernets):
-        chain = problem.build(batch_norm, f"init{m}", streams)
+        chain = experiment.build(batch_norm, f"init{m}", streams)
         arrays = [layer[0].weight.detach().numpy()[:, :, 0, 0] for layer in chain.layers]
         linear = chain.head.linear
         initial.append([*arrays, linear.weight.detach().numpy(), linear.bias.detach().numpy()])
@@ -192,15 +192,15 @@ def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supe
             asked.append(info["supernet"])  # one step a block here
 
     folder = RunFolder.create(tmp_path / "run", config.to_flat())
-    state = SearchState.open(problem, folder)
+    state = SearchState.open(experiment, folder)
     train(state, folder, Recorder())
-    draws, scores_PM, assignment_PM, accuracy_P = restated(problem, initial)
+    draws, scores_PM, assignment_PM, accuracy_P = restated(experiment, initial)
 
     assert asked == [m for _, m in draws]
-    everything = list(problem.space)
+    everything = list(experiment.space)
     assert np.allclose(state.sampler.scores_of(everything), scores_PM, atol=1e-12)
     assert np.allclose(state.sampler.assignment_of(everything), assignment_PM, atol=1e-3)
-    rows = {row["pooling"]: row for row in rank(problem, folder, Listener())["ranking"]}
-    found_P = [rows[str(pooling)]["score"] for pooling in problem.space]
+    rows = {row["pooling"]: row for row in rank(experiment, folder, Listener())["ranking"]}
+    found_P = [rows[str(pooling)]["score"] for pooling in experiment.space]
     assert np.allclose(found_P, accuracy_P, atol=1e-12)
     assert len(set(found_P)) > 1

@@ -51,23 +51,23 @@ def test_a_search_stopped_with_two_workers_goes_on_with_one(tiny_settings, tiny_
     assert stopped[1:] == undisturbed[1:]
 
 
-def dies(problem, listener, hold, number):
+def dies(experiment, listener, hold, number):
     import os
 
     os._exit(9)
 
 
 def test_a_dead_worker_is_told_in_one_line(tiny_settings, tiny_source):
-    problem = resolve(tiny_settings.replace(threads=1), tiny_source)
+    experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
     with pytest.raises(RunFailure, match="a worker process died"):
-        list(run_jobs(problem, dies, [(1,), (2,)], Listener(), 2, 1))
+        list(run_jobs(experiment, dies, [(1,), (2,)], Listener(), 2, 1))
 
 
 def test_too_little_shared_memory_is_told(monkeypatch, tiny_settings, tiny_source):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    problem = resolve(tiny_settings.replace(threads=1), tiny_source)
+    experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
     with pytest.raises(RequestError, match="--shm-size"):
-        list(run_jobs(problem, dies, [(1,), (2,)], Listener(), 2, 1))
+        list(run_jobs(experiment, dies, [(1,), (2,)], Listener(), 2, 1))
 
 
 def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_source, monkeypatch):
@@ -75,11 +75,11 @@ def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_sour
     monkeypatch.setattr("poolwise.training.calibration.cpu_threads", lambda: 8)
     for count in (None, 1, 2, 4):
         config = tiny_settings.replace(supernets=4, block=8, workers=count)
-        problem = resolve(config, tiny_source).with_choices(parallel=Parallel(4, 2, 1.3))
-        assert for_trainings(problem).threads == for_search(problem).threads == 2
-        assert for_trainings(problem).workers == (count or 4)
-        assert for_search(problem.with_settings(block=1)).workers == 1  # nothing runs side by side within one step
-        slow = problem.with_choices(
+        experiment = resolve(config, tiny_source).with_choices(parallel=Parallel(4, 2, 1.3))
+        assert for_trainings(experiment).threads == for_search(experiment).threads == 2
+        assert for_trainings(experiment).workers == (count or 4)
+        assert for_search(experiment.with_settings(block=1)).workers == 1  # nothing runs side by side within one step
+        slow = experiment.with_choices(
             parallel=Parallel(4, 2, 3.9)
         )  # four at once are hardly faster than one on all threads
         assert for_search(slow).threads == 8
@@ -105,7 +105,7 @@ def test_share_of_use_is_that_of_the_longest_chain():
     assert calibration.share_of_use(8, 8, 2) > calibration.share_of_use(2, 8, 2)
 
 
-def dies_at(problem, listener, hold, number, mark):
+def dies_at(experiment, listener, hold, number, mark):
     """The first job dies each time, once the second has begun; the second once."""
     import os
     import time
@@ -163,14 +163,14 @@ def test_no_job_is_lost_when_a_worker_dies(monkeypatch, place):
 
 @pytest.mark.slow
 def test_a_dead_worker_s_job_is_repeated_once_and_the_others_go_on(tiny_settings, tiny_source, tmp_path):
-    problem = resolve(tiny_settings.replace(threads=1), tiny_source)
+    experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
     jobs = [(number, str(tmp_path / "mark")) for number in (1, 2, 3, 4)]
-    found = {job[0]: result for job, result in run_jobs(problem, dies_at, jobs, Listener(), 2, 1)}
+    found = {job[0]: result for job, result in run_jobs(experiment, dies_at, jobs, Listener(), 2, 1)}
     assert isinstance(found.pop(1), WorkerDied)
     assert found == {2: 2, 3: 3, 4: 4}
 
 
-def has_no_memory(problem, listener, hold, number):
+def has_no_memory(experiment, listener, hold, number):
     import resource
 
     if number == 1:
@@ -181,7 +181,7 @@ def has_no_memory(problem, listener, hold, number):
 
 @pytest.mark.slow
 def test_a_worker_without_memory_is_a_failed_job(tiny_settings, tiny_source):
-    problem = resolve(tiny_settings.replace(threads=1), tiny_source)
-    found = {job[0]: result for job, result in run_jobs(problem, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
+    experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
+    found = {job[0]: result for job, result in run_jobs(experiment, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
     assert isinstance(found[1], WorkerDied)
     assert found[2] == 2

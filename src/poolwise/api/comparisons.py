@@ -71,7 +71,7 @@ def compare(
     from poolwise.reports import comparison  # matplotlib takes a second
 
     path, table, model, trainings = _open(config, out, source, listener)
-    experiment = trainings.problem if trainings else None
+    experiment = trainings.experiment if trainings else None
     if source is not None and experiment is None:
         experiment = resolve(study.settings_of(table, model), source)
     entries = study.column_entries(table, config.columns)

@@ -15,7 +15,7 @@ from poolwise.experiment import requested_space
 from poolwise.pipeline import graph, runner
 from poolwise.progress import Listener
 from poolwise.spaces import Pooling
-from poolwise.storage import RunFolder, alone, tables
+from poolwise.storage import RunFolder, exclusive, tables
 from poolwise.supernets import samplers
 
 
@@ -55,26 +55,26 @@ def exhaustive(
     configs = listed_configs(configs, poolings)
     if configs is not None and config.model.max_configs is not None:
         raise RequestError("configs and max_configs are two ways to choose configurations: give one")
-    listed = None if configs is None else [str(space.whole.check(config)) for config in configs]
+    listed = None if configs is None else [str(space.full.check(config)) for config in configs]
     if listed is not None and (not listed or len(set(listed)) < len(listed)):
         twice = next((name for name in listed if listed.count(name) > 1), None)
         raise RequestError(
             f"configuration {twice} is listed twice" if twice else "no configuration is listed: list at least one"
         )
     name = None if table is None else tables.check_name(Path(table).absolute().name)
-    count, all_of_them = space.size if listed is None else len(listed), space.whole.size
+    count, all_of_them = space.size if listed is None else len(listed), space.full.size
     if name and count < all_of_them:
         raise RequestError(f"a table needs all {all_of_them} configurations and {count} are listed")
     path = Path(out)
     if (path / "run.json").exists():
-        folder, problem, planned = RunFolder.open(path), None, None
+        folder, experiment, planned = RunFolder.open(path), None, None
         _check_same_request(folder, config, listed)
     else:
-        folder, problem, planned = runner.create(config, path, ["exhaustive"], source, listed, listener)
+        folder, experiment, planned = runner.create(config, path, ["exhaustive"], source, listed, listener)
     if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
-        with alone(folder.path):
+        with exclusive(folder.path):
             graph.remove(folder, graph.invalidated("exhaustive"))
-    runner.carry_out(folder, ["exhaustive"], source, listener, problem, retry, planned)
+    runner.carry_out(folder, ["exhaustive"], source, listener, experiment, retry, planned)
     value = folder.read("exhaustive.json", "")
     if table is not None and name:
         tables.write(table, name, value, command="; ".join(folder.request()["commands"]))

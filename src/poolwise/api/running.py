@@ -20,7 +20,7 @@ from poolwise.progress import Listener
 from poolwise.rankings import ranking
 from poolwise.selection import refine as refining
 from poolwise.spaces import Pooling
-from poolwise.storage import RunFolder, alone
+from poolwise.storage import RunFolder, exclusive
 
 _RETRAIN_SETTINGS = (
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps"),
@@ -34,16 +34,16 @@ REFINE_SETTINGS = (
 
 def search(config: Config, out: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> Run:
     """Train the mixture of SuperNets and save it in the run folder ``out``."""
-    folder, problem, planned = runner.create(config, out, ["search"], source, listener=listener)
-    return Run(runner.carry_out(folder, ["search"], source, listener, problem, planned=planned).path)
+    folder, experiment, planned = runner.create(config, out, ["search"], source, listener=listener)
+    return Run(runner.carry_out(folder, ["search"], source, listener, experiment, planned=planned).path)
 
 
 def run(
     config: Config, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> Retraining:
     """Search, rank, retrain and report. Return the content of ``retrain.json``."""
-    folder, problem, planned = runner.create(config, out, STAGES, source, listener=listener)
-    runner.carry_out(folder, STAGES, source, listener, problem, planned=planned)
+    folder, experiment, planned = runner.create(config, out, STAGES, source, listener=listener)
+    runner.carry_out(folder, STAGES, source, listener, experiment, planned=planned)
     return Retraining(folder.read("retrain.json", ""), folder.path)
 
 
@@ -71,7 +71,7 @@ def rank(
         The content of ``ranking.json``.
     """
     opened = RunFolder.open(Path(folder))
-    with alone(opened.path):
+    with exclusive(opened.path):
         reorder.finish(opened)
     request = opened.request()
     config = changed(reorder.requested_settings(request), limits, (*LIMITS, "latency_batch"))
@@ -88,7 +88,7 @@ def rank(
     if again or limited or reorder.PENDING in request:
         # limits restrict the picks, not the ranking: they are applied once the run is ranked
         request = reorder.pending(request, config, found.to_json() if found else None)
-    with alone(opened.path):
+    with exclusive(opened.path):
         runner.request_stage(opened, "rank", request)
     runner.carry_out(opened, ["rank"], source, listener)
     return Ranking(opened.read(ranking.OUTPUT, ""), opened.path)
@@ -128,22 +128,22 @@ def _again(
     listener: Listener | None,
 ) -> dict[str, Any]:
     """Run a stage that follows the ranking, as requested or with changes, and update a requested report."""
-    with alone(opened.path):
+    with exclusive(opened.path):
         reorder.finish(opened)
     opened.read("ranking.json", f"rank it first, poolwise rank {opened.path}")
     request, output = opened.request(), f"{stage}.json"
     config = changed(Config.from_flat(request["settings"]), changes, allowed)
     # reject a wrong request before anything is changed
-    problem, found = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
-    config = problem.config
+    experiment, found = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
+    config = experiment.config
     if stage == "refine":
-        refining.method_of(problem, opened.read("ranking.json", ""), config.refine.refiner)
+        refining.method_of(experiment, opened.read("ranking.json", ""), config.refine.refiner)
     renew = config != Config.from_flat(request["settings"]) or not opened.has(output)
     limits = {"limits": found.to_json()} if found else {}
-    with alone(opened.path):
+    with exclusive(opened.path):
         runner.request_stage(opened, stage, {**request, **limits, "settings": config.to_flat()}, renew=renew)
     names = [name for name in (stage, "report") if name in opened.request()["stages"]]
-    return runner.carry_out(opened, names, source, listener, problem).read(output, "")
+    return runner.carry_out(opened, names, source, listener, experiment).read(output, "")
 
 
 def _unlimited(config: Config, changes: dict[str, Any]) -> Config:
@@ -170,7 +170,7 @@ def report(folder: str | Path) -> Path:
     """
     opened = RunFolder.open(Path(folder))
     opened.read(ranking.OUTPUT, f"rank it first, poolwise rank {opened.path}")
-    with alone(opened.path):
+    with exclusive(opened.path):
         runner.request_stage(opened, "report", renew=True)
     runner.carry_out(opened, ["report"], None, None)
     return opened.path / "report.html"
@@ -202,7 +202,7 @@ def plan(
     """
     configs = listed_configs(configs, poolings)
     if "exhaustive" in asked:
-        space = requested_space(config).whole
+        space = requested_space(config).full
         listed = None if configs is None else [str(space.check(config)) for config in configs]
         return runner.plan_exhaustive(config, listed, source)
     experiment, _ = autotuning.prepare(config, source)

@@ -82,7 +82,7 @@ def grouped(option: Decorator, title: str) -> Decorator:
     return decorate
 
 
-def together(*decorators: Decorator) -> Decorator:
+def compose(*decorators: Decorator) -> Decorator:
     """Combine decorators so that their options appear in the help in this order."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,7 +107,7 @@ def chosen(*parts: str) -> list[Setting]:
 
 def setting_options(*parts: str) -> Decorator:
     """Return a decorator that adds the flags of sections and single settings (see ``chosen``)."""
-    return together(*map(_option, chosen(*parts)))
+    return compose(*map(_option, chosen(*parts)))
 
 
 def request_options(*parts: str) -> Decorator:
@@ -122,7 +122,7 @@ def request_options(*parts: str) -> Decorator:
         "--preset", "preset_name", help=f"Starting point: {', '.join(PRESETS)}.  [default: demo, or that of --config]"
     )
     title = _TITLES[""]
-    return together(grouped(config, title), grouped(start, title), _option(settings()["seed"]), setting_options(*parts))
+    return compose(grouped(config, title), grouped(start, title), _option(settings()["seed"]), setting_options(*parts))
 
 
 def requested(values: dict[str, Any], **changes: Any) -> Config:

@@ -31,7 +31,7 @@ def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None
 
     if archive is not None:
         raise RequestError(f"--archive is for cifar10 and the data set is {name}: leave it out")
-    found = loading.load(name, stream="on", say=lambda text: say(text, err=True), **reading)
+    found = loading.load(name, stream="on", on_progress=lambda text: say(text, err=True), **reading)
     counts = {"train": len(found.train), "test": len(found.test)}
     value = {
         "name": found.name,
@@ -49,7 +49,7 @@ def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None
 def _cifar10(archive: Path | None, as_json: bool) -> None:
     from poolwise.datasets import cifar10
 
-    arrays = cifar10.fetch(archive, say=lambda text: say(text, err=True))
+    arrays = cifar10.fetch(archive, on_progress=lambda text: say(text, err=True))
     shapes = {key: list(array.shape) for key, array in arrays.items()}
     training, test = shapes["train_images"][0], shapes["test_images"][0]
     text = f"cifar10: {training} training and {test} test images, checked, in {cifar10.folder()}"

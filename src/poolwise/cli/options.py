@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import click
 
-from poolwise.cli.flags import SectionedCommand, request_options, setting_options, together
+from poolwise.cli.flags import SectionedCommand, compose, request_options, setting_options
 from poolwise.cli.out import say
 from poolwise.config import LIMITS, Config
 from poolwise.errors import RequestError
@@ -86,7 +86,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
             say(f"{click.get_current_context().info_name}: {doing}", err=plan or as_json)
         return function(quiet=quiet, as_json=as_json, **options)
 
-    return together(*_OUTPUT)(announced)
+    return compose(*_OUTPUT)(announced)
 
 
 class Sections(click.Group):

@@ -10,7 +10,7 @@ from poolwise.config.request import short
 from poolwise.errors import RequestError
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
+def check_integer(name: str, value: Any, least: int) -> None:
     """Raise RequestError unless ``value`` is a whole number of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise RequestError(f"{name} is {short(value)}: a whole number of at least {least} is allowed")

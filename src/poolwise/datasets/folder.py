@@ -18,7 +18,7 @@ from poolwise.errors import RequestError
 from poolwise.rng import Streams
 
 _VAL = ("val", "valid", "validation")
-_TOLD = 10
+_LISTED = 10
 
 
 def load(path: Path, reading: Reading, seed: int, follow_links: bool = False) -> Source:
@@ -131,8 +131,8 @@ def read(name: str, listing: Listing, classes: tuple[str, ...], reading: Reading
 def _left_out(broken: list[Broken], links: int) -> str:
     text = ""
     if broken:
-        names = ", ".join(repr(one.name) for one in broken[:_TOLD])
-        more = f" and {len(broken) - _TOLD} more" if len(broken) > _TOLD else ""
+        names = ", ".join(repr(one.name) for one in broken[:_LISTED])
+        more = f" and {len(broken) - _LISTED} more" if len(broken) > _LISTED else ""
         text += f"; images that cannot be read and were skipped: {len(broken)} ({names}{more})"
     if links:
         text += f"; links that were not followed: {links}"

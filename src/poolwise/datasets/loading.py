@@ -26,7 +26,7 @@ def load(
     skip_broken: bool = False,
     follow_links: bool = False,
     room: int | None = None,
-    say: Callable[[str], None] | None = None,
+    on_progress: Callable[[str], None] | None = None,
 ) -> Source:
     """Load the data set that ``spec`` names.
 
@@ -34,7 +34,7 @@ def load(
         spec: ``cifar10``, ``cifar100``, ``food101``, or ``folder:PATH`` with one subfolder per class.
         image_size: pixels along one side, for folders and food101 (default 64); CIFAR images are 32 pixels.
         seed: determines which images of a folder without a test part are held out.
-        stream, cache_images, skip_broken, room, say: how files are read, see ``decoding.Reading``; CIFAR is in memory.
+        stream, cache_images, skip_broken, room, on_progress: how files are read, see ``decoding.Reading``; CIFAR is in memory.
         follow_links: whether to follow links that lead out of a folder.
 
     Raises:
@@ -44,8 +44,8 @@ def load(
     if spec in ("cifar10", "cifar100"):
         if image_size not in (None, 32):
             raise RequestError(f"image size {image_size}: {spec} images are 32 pixels; leave --image-size out")
-        return cifar10.load(say or (lambda _: None)) if spec == "cifar10" else cifar100.load()
-    reading = Reading(image_size or FOLDER_SIZE, stream, cache_images, skip_broken, room, say)
+        return cifar10.load(on_progress or (lambda _: None)) if spec == "cifar10" else cifar100.load()
+    reading = Reading(image_size or FOLDER_SIZE, stream, cache_images, skip_broken, room, on_progress)
     if spec == "food101":
         return food101.load(reading)
     if spec.startswith("folder:"):
@@ -74,7 +74,7 @@ def load_requested(config: Config, room: int | None, listener: Listener) -> Sour
         skip_broken=config.data.skip_broken,
         follow_links=config.data.follow_links,
         room=room,
-        say=listener.note,
+        on_progress=listener.note,
     )
     sizes = f"{len(source.train)} training and {len(source.test)} test images of {source.image_size} pixels"
     listener.note(f"loaded {source.name}: {sizes}, {len(source.classes)} classes")

@@ -113,7 +113,7 @@ class Chain(nn.Module):
         places = [list(one.copies.values()) if isinstance(one, PerDepth) else [one] for one in self.layers]
         return [layer for copies in places for layer in copies]
 
-    def whole(self, pooling: Pooling) -> nn.Module | None:
+    def as_module(self, pooling: Pooling) -> nn.Module | None:
         """Return a copy, at ``pooling``, of the external network that this chain wraps. None if it wraps none."""
         return None
 

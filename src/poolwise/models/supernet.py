@@ -137,7 +137,7 @@ def plain_model(network: SwitchableNet | Chain, pooling: Pooling | str, operator
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
     check_fits(chain, pooling)
     operator = check_operator(chain, operator or network.operator)
-    whole = chain.whole(pooling)
+    whole = chain.as_module(pooling)
     if whole is not None:
         return learning(whole) if network.training else whole.eval()
     parts: OrderedDict[str, nn.Module] = OrderedDict()

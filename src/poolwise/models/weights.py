@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from poolwise.datasets.official import ask
 from poolwise.errors import RequestError, RunFailure, did_you_mean
 from poolwise.models.chain import Chain
-from poolwise.models.external.chain_adapter import WholeChain
+from poolwise.models.external.chain_adapter import ExternalChain
 from poolwise.models.external.networks import LIBRARIES
 from poolwise.process import generators_kept
 from poolwise.sanitize import check_header, visible
@@ -39,12 +39,12 @@ class Weights:
     """Weights and where they come from.
 
     Attributes:
-        told: The source as the user wrote it.
+        source: The source as the user wrote it.
         sha256: SHA-256 of the file's bytes.
         tensors: Tensors by name.
     """
 
-    told: str
+    source: str
     sha256: str
     tensors: Mapping[str, Tensor] = field(repr=False)
 
@@ -57,38 +57,38 @@ class Weights:
         return replace(self, tensors=parse(packed.numpy().tobytes()))
 
 
-def is_named(told: str) -> bool:
-    """Return whether ``told`` names weights of a library (``torchvision:resnet18``), not a file."""
-    return told.partition(":")[0] in LIBRARIES and ":" in told
+def is_named(source: str) -> bool:
+    """Return whether ``source`` names weights of a library (``torchvision:resnet18``), not a file."""
+    return source.partition(":")[0] in LIBRARIES and ":" in source
 
 
-def check_named(told: str) -> None:
-    """Raise RequestError unless ``told`` names a library's weights or a file with a supported suffix. Opens no file."""
-    if not is_named(told) and Path(told).suffix.lower() not in SUFFIXES:
+def check_named(source: str) -> None:
+    """Raise RequestError unless ``source`` names a library's weights or a file with a supported suffix. Opens no file."""
+    if not is_named(source) and Path(source).suffix.lower() not in SUFFIXES:
         raise RequestError(
-            f"weights {told[:80]!r}: a file that ends with {', '.join(SUFFIXES)}, torchvision:NAME or timm:NAME is allowed"
+            f"weights {source[:80]!r}: a file that ends with {', '.join(SUFFIXES)}, torchvision:NAME or timm:NAME is allowed"
         )
 
 
-def load(told: str) -> Weights:
+def load(source: str) -> Weights:
     """Read weights from a file, or download them.
 
     Args:
-        told: A file (``.safetensors``; ``.pth``, ``.pt`` and ``.bin`` are read without unpickling objects),
+        source: A file (``.safetensors``; ``.pth``, ``.pt`` and ``.bin`` are read without unpickling objects),
             ``torchvision:resnet18[.IMAGENET1K_V1]``, or ``timm:resnet26d``, optionally with a tag.
 
     Raises:
         RequestError: The name is unknown, or the file does not hold weights.
         RunFailure: The download failed, or a downloaded file is damaged.
     """
-    check_named(told)
-    if is_named(told):
-        library, _, name = told.partition(":")
-        return _of_torchvision(told, name) if library == "torchvision" else _of_timm(told, name)
-    return _of_file(told, Path(told).expanduser())
+    check_named(source)
+    if is_named(source):
+        library, _, name = source.partition(":")
+        return _of_torchvision(source, name) if library == "torchvision" else _of_timm(source, name)
+    return _of_file(source, Path(source).expanduser())
 
 
-def _of_file(told: str, path: Path) -> Weights:
+def _of_file(source: str, path: Path) -> Weights:
     shown = visible(str(path))
     if not path.is_file():
         raise RequestError(f"weights {shown}: there is no such file")
@@ -103,7 +103,7 @@ def _of_file(told: str, path: Path) -> Weights:
         raise
     except Exception as error:  # a damaged file may raise any exception
         raise RequestError(f"weights {shown} cannot be read as tensors alone ({_first_line(error)})") from error
-    return Weights(told, hashlib.sha256(data).hexdigest(), _state_dict(read, shown))
+    return Weights(source, hashlib.sha256(data).hexdigest(), _state_dict(read, shown))
 
 
 def _first_line(error: Exception) -> str:
@@ -126,28 +126,28 @@ def _state_dict(read: Any, shown: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _of_torchvision(told: str, name: str) -> Weights:
+def _of_torchvision(source: str, name: str) -> Weights:
     from torchvision import models
 
     model, _, version = name.partition(".")
     known = models.list_models(module=models)
     if model not in known:
         raise RequestError(
-            f"weights {told[:80]!r}: torchvision has no model {model[:60]!r}{did_you_mean(model, known)}"
+            f"weights {source[:80]!r}: torchvision has no model {model[:60]!r}{did_you_mean(model, known)}"
         )
     kinds = models.get_model_weights(model)
     listed = [kind.name for kind in kinds]
     version = version or (kinds.DEFAULT.name if listed else "")
     if version not in listed:
         raise RequestError(
-            f"weights {told[:80]!r}: torchvision has {', '.join(listed) or 'none'} for {model}"
+            f"weights {source[:80]!r}: torchvision has {', '.join(listed) or 'none'} for {model}"
             f"{did_you_mean(version, listed)}"
         )
     url = kinds[version].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
         _download(url, path)
-    found = _of_file(told, path)
+    found = _of_file(source, path)
     expected = path.stem.rpartition("-")[2]  # torchvision puts the first digits of the SHA-256 in the file name
     if not found.sha256.startswith(expected):
         raise RunFailure(f"weights {path} are damaged: their SHA-256 does not begin with {expected}; remove the file")
@@ -167,29 +167,29 @@ def _download(url: str, path: Path) -> None:
         ) from error
 
 
-def _of_timm(told: str, name: str) -> Weights:
+def _of_timm(source: str, name: str) -> Weights:
     try:
         import timm
     except ImportError as error:
         raise RequestError("weights of timm need the package timm: pip install 'poolwise[timm]'") from error
     model, known = name.partition(".")[0], timm.list_models()
     if model not in known:
-        raise RequestError(f"weights {told[:80]!r}: timm has no model {model[:60]!r}{did_you_mean(model, known)}")
+        raise RequestError(f"weights {source[:80]!r}: timm has no model {model[:60]!r}{did_you_mean(model, known)}")
     tags = timm.list_pretrained(f"{model}.*") if not timm.is_model_pretrained(name) else [name]
     if not tags or ("." in name and name not in tags):
-        raise RequestError(f"weights {told[:80]!r}: timm has {', '.join(tags) or 'none'} for {model}")
+        raise RequestError(f"weights {source[:80]!r}: timm has {', '.join(tags) or 'none'} for {model}")
     about = timm.get_pretrained_cfg(name)
     if about is None or not about.hf_hub_id:
-        raise RequestError(f"weights {told[:80]!r} are not on timm's hub: give a file with --weights FILE")
-    path = _from_hub(told, about.hf_hub_id, about.hf_hub_filename or "model.safetensors")
-    found = _of_file(told, path)
+        raise RequestError(f"weights {source[:80]!r} are not on timm's hub: give a file with --weights FILE")
+    path = _from_hub(source, about.hf_hub_id, about.hf_hub_filename or "model.safetensors")
+    found = _of_file(source, path)
     # load through timm, which renames the parameters of older files
     with generators_kept():  # creating the network draws initial weights
         network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     return replace(found, tensors=network.state_dict())
 
 
-def _from_hub(told: str, repository: str, name: str) -> Path:
+def _from_hub(source: str, repository: str, name: str) -> Path:
     import huggingface_hub
 
     path = huggingface_hub.try_to_load_from_cache(repository, name)
@@ -201,14 +201,14 @@ def _from_hub(told: str, repository: str, name: str) -> Path:
         return Path(huggingface_hub.hf_hub_download(repository, name))
     except Exception as error:  # huggingface_hub raises its own exception types
         raise RunFailure(
-            f"weights {told} are not in {huggingface_hub.constants.HF_HUB_CACHE} and cannot be fetched"
+            f"weights {source} are not in {huggingface_hub.constants.HF_HUB_CACHE} and cannot be fetched"
             f" ({_first_line(error)}): give a file with --weights FILE"
         ) from error
 
 
 def plain_tensors(chain: Chain) -> tuple[dict[str, Tensor], set[str]]:
     """Return parameters and buffers by their names in the plain network, and the names that belong to the head."""
-    if isinstance(chain, WholeChain):
+    if isinstance(chain, ExternalChain):
         held = {id(tensor) for tensor in chain.head.state_dict(keep_vars=True).values()}
         own = dict(chain.model.state_dict(keep_vars=True))
         return own, {key for key, tensor in own.items() if id(tensor) in held}
@@ -218,7 +218,7 @@ def plain_tensors(chain: Chain) -> tuple[dict[str, Tensor], set[str]]:
 
 
 @torch.no_grad()
-def begin(chain: Chain, weights: Weights) -> list[str]:
+def load_into(chain: Chain, weights: Weights) -> list[str]:
     """Copy weights into an initialized chain.
 
     Running averages are ignored for norms that use batch statistics.
@@ -230,40 +230,41 @@ def begin(chain: Chain, weights: Weights) -> list[str]:
         RequestError: The weights do not fit the network or are not finite. The chain is unchanged.
     """
     own, head = plain_tensors(chain)
-    given = weights.tensors
-    anew = _anew(own, head, given)
-    wrong = [key for key in own if key not in given and key not in anew and not key.endswith(".num_batches_tracked")]
+    tensors = weights.tensors
+    new = _new_keys(own, head, tensors)
+    wrong = [key for key in own if key not in tensors and key not in new and not key.endswith(".num_batches_tracked")]
     if wrong:
         raise RequestError(
-            f"weights {weights.told} have no {wrong[0]} ({len(wrong)} of the network's {len(own)} names are missing; they"
-            f" hold {', '.join(list(given)[:3])}, ...): they are of another network"
+            f"weights {weights.source} have no {wrong[0]} ({len(wrong)} of the network's {len(own)} names are missing; they"
+            f" hold {', '.join(list(tensors)[:3])}, ...): they are of another network"
         )
-    taken = {key: tensor for key, tensor in own.items() if key in given and key not in anew}
+    taken = {key: tensor for key, tensor in own.items() if key in tensors and key not in new}
     for key, tensor in taken.items():
-        if tensor.shape != given[key].shape:
+        if tensor.shape != tensors[key].shape:
             raise RequestError(
-                f"weights {weights.told} are of another network: {key} is {_shape(given[key])} there and {_shape(tensor)} here"
+                f"weights {weights.source} are of another network: {key} is {_shape(tensors[key])} there and"
+                f" {_shape(tensor)} here"
             )
-        if not torch.isfinite(given[key]).all():
-            raise RequestError(f"weights {weights.told}: {key} has numbers that are not finite")
+        if not torch.isfinite(tensors[key]).all():
+            raise RequestError(f"weights {weights.source}: {key} has numbers that are not finite")
     _check_left(own, weights)
     for key, tensor in taken.items():
-        tensor.copy_(given[key])
-    return sorted(anew)
+        tensor.copy_(tensors[key])
+    return sorted(new)
 
 
-def _anew(own: Mapping[str, Tensor], head: set[str], given: Mapping[str, Tensor]) -> set[str]:
+def _new_keys(own: Mapping[str, Tensor], head: set[str], tensors: Mapping[str, Tensor]) -> set[str]:
     """Return the names in the head to initialize from scratch.
 
     These are linear layers with a different number of outputs, or the whole head if the weights have none of it.
     """
-    if not any(key in given for key in head):
+    if not any(key in tensors for key in head):
         return set(head)
     other = {
         key.rpartition(".")[0]
         for key in head
-        if key in given and own[key].dim() == 2 and own[key].shape != given[key].shape
-        and own[key].shape[1:] == given[key].shape[1:]
+        if key in tensors and own[key].dim() == 2 and own[key].shape != tensors[key].shape
+        and own[key].shape[1:] == tensors[key].shape[1:]
     }  # fmt: skip
     return {key for key in head if key.rpartition(".")[0] in other}
 
@@ -276,11 +277,11 @@ def _check_left(own: Mapping[str, Tensor], weights: Weights) -> None:
             continue
         if f"{module}.running_mean" in weights.tensors:
             raise RequestError(
-                f"weights {weights.told} hold scale and shift of norms ({key}) and norm batch has none: search with --norm"
+                f"weights {weights.source} hold scale and shift of norms ({key}) and norm batch has none: search with --norm"
                 " affine or recalibrated, or begin only the retraining with them (--weights-for retrain)"
             )
         raise RequestError(
-            f"weights {weights.told} are of another network: {key} is not in it ({len(own)} names, the first are"
+            f"weights {weights.source} are of another network: {key} is not in it ({len(own)} names, the first are"
             f" {', '.join(list(own)[:3])})"
         )
 

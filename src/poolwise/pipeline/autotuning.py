@@ -18,7 +18,7 @@ from torch import Tensor
 
 from poolwise import constraints
 from poolwise.config import AUTO, Config
-from poolwise.constraints import Found
+from poolwise.constraints import Feasible
 from poolwise.datasets.batches import Shuffled
 from poolwise.datasets.sources import Source
 from poolwise.experiment import Experiment, resolve
@@ -44,7 +44,7 @@ def prepare(
     source: Source | None = None,
     trainings: int | None = None,
     listener: Listener | None = None,
-) -> tuple[Experiment, Found | None]:
+) -> tuple[Experiment, Feasible | None]:
     """Resolve a new request and make all choices. Return the experiment and what is within its limits, if it has any.
 
     Args:
@@ -152,11 +152,11 @@ def _fastest_parallel(experiment: Experiment, steps: int) -> Parallel | None:
 def _side_by_side(experiment: Experiment, workers: int, threads: int) -> float:
     """Return the median seconds of a training step when ``workers`` processes train in parallel."""
     with WorkerPool(experiment, workers, threads) as pool:
-        timings = [pool.submit(_time_together, workers) for _ in range(workers)]
+        timings = [pool.submit(_time_parallel, workers) for _ in range(workers)]
         return float(np.median([timing.result() for timing in timings]))
 
 
-def _time_together(experiment: Experiment, listener: Listener, _state: None, workers: int) -> float:
+def _time_parallel(experiment: Experiment, listener: Listener, _state: None, workers: int) -> float:
     """Return the median seconds of a step in this process, timed when all ``workers`` processes are warmed up."""
     return _step_seconds(experiment, partial(wait_for_others, listener, workers, seconds=20))
 

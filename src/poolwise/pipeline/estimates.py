@@ -24,7 +24,7 @@ from poolwise.process import free_bytes
 from poolwise.progress import time_words
 from poolwise.rankings.beam import MEMBERS_PER_NODE
 from poolwise.spaces import LISTED, Pooling
-from poolwise.supernets.budget import measuring_macs, search_steps, short_macs, short_trainings, whole_steps
+from poolwise.supernets.budget import measuring_macs, search_steps, short_macs, short_trainings, total_steps
 from poolwise.supernets.samplers.base import STEPS_PER_SUPERNET
 from poolwise.training import calibration
 from poolwise.training.calibration import CREW_SECONDS, Timing
@@ -47,7 +47,7 @@ class Stage:
         seconds: Seconds; None if nothing was timed.
         memory_bytes: Peak memory in bytes.
         fixed_seconds: The part of ``seconds`` that does not grow with the steps; None if nothing was timed.
-        told: Description for the user, if it differs from the name.
+        label: Description for the user, if it differs from the name.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Stage:
     seconds: float | None
     memory_bytes: int
     fixed_seconds: float | None
-    told: str = ""
+    label: str = ""
 
     def __post_init__(self) -> None:
         for name in ("seconds", "fixed_seconds"):
@@ -108,7 +108,7 @@ class Plan:
     def lines(self) -> list[str]:
         """Return the plan as lines of text."""
         told = [
-            f"{s.told or s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs"
+            f"{s.label or s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs"
             + ("" if s.seconds is None else f", about {time_words(s.seconds)}")
             for s in self.stages
         ]
@@ -123,7 +123,7 @@ class Plan:
 
 
 def plan(
-    problem: Experiment,
+    experiment: Experiment,
     stages: Sequence[str],
     trainings: Sequence[tuple[Pooling, int]] | None = None,
     timing: Timing | None = None,
@@ -131,7 +131,7 @@ def plan(
     """Estimate the cost of stages.
 
     Args:
-        problem: The experiment, with the precision and processes that the run will use.
+        experiment: The experiment, with the precision and processes that the run will use.
         stages: Names of stages: ``search``, ``rank``, ``refine``, ``retrain``, ``exhaustive``.
         trainings: Configurations to train stand-alone, each with its number of seeds, if known. By default, the number
             follows from the config, at the average cost.
@@ -141,63 +141,63 @@ def plan(
     planned, seconds_of = [], timing or _UNTIMED
     for name in stages:
         if name in makers:
-            planned.append(makers[name](problem, seconds_of))
-            if name == "search" and short_trainings(problem).seeds:
-                planned.append(_short(problem, seconds_of))
+            planned.append(makers[name](experiment, seconds_of))
+            if name == "search" and short_trainings(experiment).seeds:
+                planned.append(_short(experiment, seconds_of))
         elif name in ("refine", "retrain", "exhaustive"):
-            planned.append(_trainings(problem, name, trainings, seconds_of))
-    config, parameters = problem.config, problem.cost(problem.default).parameters
+            planned.append(_trainings(experiment, name, trainings, seconds_of))
+    config, parameters = experiment.config, experiment.cost(experiment.default).parameters
     kept = {
-        "search": 16 * (config.search.supernets or 0) * problem.supernet_parameters,
+        "search": 16 * (config.search.supernets or 0) * experiment.supernet_parameters,
         "retrain": 4 * (config.retrain.top + 3) * config.retrain.seeds * parameters,
     }
     disk = sum(kept.get(stage.name, 0) for stage in planned) + 2**20
-    parallel = _parallel_words(problem, stages)
-    streamed, reason = problem.source.cached_bytes, problem.supernets_reason
-    return Plan(tuple(planned), disk, str(problem.precision), parallel, streamed, reason, timing)
+    parallel = _parallel_words(experiment, stages)
+    streamed, reason = experiment.source.cached_bytes, experiment.supernets_reason
+    return Plan(tuple(planned), disk, str(experiment.precision), parallel, streamed, reason, timing)
 
 
-def _search(problem: Experiment, timing: Timing) -> Stage:
-    config = problem.config
-    macs = _mean_macs(problem)
+def _search(experiment: Experiment, timing: Timing) -> Stage:
+    config = experiment.config
+    macs = _mean_macs(experiment)
     step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
-    parallel = parallelism.for_search(problem)
+    parallel = parallelism.for_search(experiment)
     count = parallel.workers
-    seconds, fixed = search_steps(problem) * step, 0.0
+    seconds, fixed = search_steps(experiment) * step, 0.0
     if count > 1:
-        share = calibration.share_of_use(config.search.max_supernets, problem.block, count)
+        share = calibration.share_of_use(config.search.max_supernets, experiment.block, count)
         alone = config.search.warm_up  # only one worker trains during the warm-up
         seconds, fixed = seconds * parallel.slowdown * (alone + (1 - alone) / count / share), CREW_SECONDS
-    batch = min(config.training.batch_size, len(problem.halves[0]))
-    parameters = problem.cost(problem.default).parameters
+    batch = min(config.training.batch_size, len(experiment.halves[0]))
+    parameters = experiment.cost(experiment.default).parameters
     # weights and momentum of all SuperNets; gradients of those in training
-    weights = 8 * problem.supernet_parameters * config.search.max_supernets + 4 * parameters * count
-    memory = _memory(problem, count, batch) + weights
-    measured = measuring_macs(problem, config, search_steps(problem), int(macs))
+    weights = 8 * experiment.supernet_parameters * config.search.max_supernets + 4 * parameters * count
+    memory = _memory(experiment, count, batch) + weights
+    measured = measuring_macs(experiment, config, search_steps(experiment), int(macs))
     fixed += measured / (3 * batch * macs) * timing.seconds("train", macs)
     return Stage(
         "search",
-        search_steps(problem),
-        int(search_steps(problem) * batch * 4 * macs) + measured,
+        search_steps(experiment),
+        int(search_steps(experiment) * batch * 4 * macs) + measured,
         seconds + fixed,
         memory,
         fixed,
     )
 
 
-def _rank(problem: Experiment, timing: Timing) -> Stage:
-    config = problem.config
-    count = _ranked(problem)
-    poolings, images = _members(problem, min(count, _SAMPLE)), len(problem.halves[1])
-    calibrated = len(problem.calibration_batches or ())
+def _rank(experiment: Experiment, timing: Timing) -> Stage:
+    config = experiment.config
+    count = _ranked(experiment)
+    poolings, images = _members(experiment, min(count, _SAMPLE)), len(experiment.halves[1])
+    calibrated = len(experiment.calibration_batches or ())
     generator, macs = np.random.Generator(np.random.PCG64(0)), 0.0
     for nets in config.ranking_groups:  # each turn evaluates part of the images
         owner = generator.integers(nets, size=len(poolings))
         groups = [[p for p, m in zip(poolings, owner, strict=True) if m == net] for net in range(nets)]
-        macs += sum(problem.cost.prefix_macs(group) for group in groups if group) / config.ranking_turns
+        macs += sum(experiment.cost.prefix_macs(group) for group in groups if group) / config.ranking_turns
     macs *= count / len(poolings)
-    parallel = parallelism.for_ranking(problem)
-    batches = problem.ranking_batches()
+    parallel = parallelism.for_ranking(experiment)
+    batches = experiment.ranking_batches()
     at_once = min(parallel.workers, batches.parts)
     each = macs * timing.rank  # seconds per image
     seconds = images * each
@@ -205,91 +205,91 @@ def _rank(problem: Experiment, timing: Timing) -> Stage:
         seconds = seconds * parallel.slowdown / at_once + CREW_SECONDS
     seconds += calibrated * each  # in one process
     evaluated = min(batches.batch_size, images)
-    dearest = max(problem.cost(p).activation_bytes for p in poolings)
-    memory = _memory(problem, at_once, 0) + at_once * evaluated * dearest // 4
+    dearest = max(experiment.cost(p).activation_bytes for p in poolings)
+    memory = _memory(experiment, at_once, 0) + at_once * evaluated * dearest // 4
     images += calibrated
     return Stage("rank", images * count, int(images * macs), seconds, memory, seconds)
 
 
-def _short(problem: Experiment, timing: Timing) -> Stage:
+def _short(experiment: Experiment, timing: Timing) -> Stage:
     """Estimate the proxy trainings of all configurations, which are part of the search."""
-    length, seeds = short_trainings(problem)
-    macs, steps = _mean_macs(problem), length * seeds * problem.space.size
-    parallel = parallelism.for_trainings(problem)
-    at_once = min(parallel.workers, seeds * problem.space.size)
+    length, seeds = short_trainings(experiment)
+    macs, steps = _mean_macs(experiment), length * seeds * experiment.space.size
+    parallel = parallelism.for_trainings(experiment)
+    at_once = min(parallel.workers, seeds * experiment.space.size)
     seconds, fixed = steps * (timing.seconds("train", macs) + timing.data), 0.0
     if at_once > 1:
         seconds, fixed = seconds * parallel.slowdown / at_once, CREW_SECONDS
-    batch = min(problem.config.training.batch_size, len(problem.halves[0]))
-    memory = _memory(problem, at_once, batch) + at_once * 12 * problem.cost(problem.default).parameters
-    told = f"short trainings ({seeds} of {length} steps of each of {problem.space.size} configurations)"
-    return Stage("short", steps, short_macs(problem), seconds + fixed, memory, fixed, told)
+    batch = min(experiment.config.training.batch_size, len(experiment.halves[0]))
+    memory = _memory(experiment, at_once, batch) + at_once * 12 * experiment.cost(experiment.default).parameters
+    told = f"short trainings ({seeds} of {length} steps of each of {experiment.space.size} configurations)"
+    return Stage("short", steps, short_macs(experiment), seconds + fixed, memory, fixed, told)
 
 
 def _trainings(
-    problem: Experiment, name: str, trainings: Sequence[tuple[Pooling, int]] | None, timing: Timing
+    experiment: Experiment, name: str, trainings: Sequence[tuple[Pooling, int]] | None, timing: Timing
 ) -> Stage:
-    config, halved = problem.config, name == "refine"
-    steps = problem.half_steps if halved else problem.retrain_steps
+    config, halved = experiment.config, name == "refine"
+    steps = experiment.half_steps if halved else experiment.retrain_steps
     if halved:
-        count, macs = config.refine.trials, _mean_macs(problem)
+        count, macs = config.refine.trials, _mean_macs(experiment)
     elif trainings is None:
-        count, macs = (config.retrain.top + 3) * config.retrain.seeds, _mean_macs(problem)
+        count, macs = (config.retrain.top + 3) * config.retrain.seeds, _mean_macs(experiment)
     else:
         count = sum(seeds for _, seeds in trainings)
-        macs = sum(problem.cost(pooling).macs * seeds for pooling, seeds in trainings) / max(count, 1)
-    batch = min(config.training.batch_size, len(problem.halves[0]) if halved else len(problem.training_images))
-    test = len(problem.halves[1]) if halved else len(problem.source.test)
+        macs = sum(experiment.cost(pooling).macs * seeds for pooling, seeds in trainings) / max(count, 1)
+    batch = min(config.training.batch_size, len(experiment.halves[0]) if halved else len(experiment.training_images))
+    test = len(experiment.halves[1]) if halved else len(experiment.source.test)
     trained, tested = (
         steps * (timing.seconds("train", macs) + timing.data),
         test / batch * timing.seconds("score", macs),
     )
-    parallel = parallelism.for_trainings(problem)
-    asked = (config.refine.at_once or problem.parallel.workers) if halved else count
+    parallel = parallelism.for_trainings(experiment)
+    asked = (config.refine.at_once or experiment.parallel.workers) if halved else count
     at_once = min(parallel.workers, count, asked)
     rounds = count if at_once == 1 else -(-count // at_once) * parallel.slowdown
     fixed = rounds * tested + (CREW_SECONDS if at_once > 1 else 0.0)
-    weights = 12 * problem.cost(problem.default).parameters
-    memory = _memory(problem, at_once, batch) + at_once * weights
+    weights = 12 * experiment.cost(experiment.default).parameters
+    memory = _memory(experiment, at_once, batch) + at_once * weights
     total = int(count * (steps * batch * 3 + test) * macs)
     return Stage(name, count * steps, total, rounds * trained + fixed, memory, fixed)
 
 
-def _ranked(problem: Experiment) -> int:
+def _ranked(experiment: Experiment) -> int:
     """Return an upper bound on the number of configurations that ranking scores."""
-    space, width = problem.space, problem.config.ranking.beam
+    space, width = experiment.space, experiment.config.ranking.beam
     if width is not None:
         return min(space.size, space.poolings * width * space.layers * MEMBERS_PER_NODE + 1)
-    return space.size if space.size <= LISTED else min(search_steps(problem), LISTED) + 1
+    return space.size if space.size <= LISTED else min(search_steps(experiment), LISTED) + 1
 
 
-def _members(problem: Experiment, most: int = _SAMPLE) -> list[Pooling]:
+def _members(experiment: Experiment, most: int = _SAMPLE) -> list[Pooling]:
     """Return all configurations, or ``most`` evenly spaced ones of a larger space."""
-    size = problem.space.size
+    size = experiment.space.size
     if size <= most:
-        return list(problem.space)
-    return [problem.space[size * i // most] for i in range(most)]
+        return list(experiment.space)
+    return [experiment.space[size * i // most] for i in range(most)]
 
 
-def _mean_macs(problem: Experiment) -> float:
-    return float(np.mean([problem.cost(pooling).macs for pooling in _members(problem)]))
+def _mean_macs(experiment: Experiment) -> float:
+    return float(np.mean([experiment.cost(pooling).macs for pooling in _members(experiment)]))
 
 
-def _memory(problem: Experiment, processes: int, batch: int) -> int:
+def _memory(experiment: Experiment, processes: int, batch: int) -> int:
     """Return bytes of processes, images and, per process, the activations of the most expensive training step."""
-    dearest = max(problem.cost(pooling).activation_bytes for pooling in _members(problem))
-    images = problem.source.train.held_bytes + problem.source.test.held_bytes
+    dearest = max(experiment.cost(pooling).activation_bytes for pooling in _members(experiment))
+    images = experiment.source.train.held_bytes + experiment.source.test.held_bytes
     shared = images * (2 if processes > 1 else 1)
     extra = processes if processes > 1 else 0
-    working = WORKING["bfloat16" if problem.precision.dtype == "bfloat16" else "float32"]
+    working = WORKING["bfloat16" if experiment.precision.dtype == "bfloat16" else "float32"]
     return PROCESS_BYTES + extra * WORKER_BYTES + shared + int(processes * batch * dearest * working)
 
 
-def _parallel_words(problem: Experiment, stages: Sequence[str]) -> str:
+def _parallel_words(experiment: Experiment, stages: Sequence[str]) -> str:
     told = []
     for name, choose in (("search", parallelism.for_search), ("trainings", parallelism.for_trainings)):
         found, wanted = (
-            choose(problem),
+            choose(experiment),
             name in stages or (name == "trainings" and {"refine", "retrain", "exhaustive"} & set(stages)),
         )
         count = found.workers
@@ -298,16 +298,16 @@ def _parallel_words(problem: Experiment, stages: Sequence[str]) -> str:
     return ", ".join(told) or "one process"
 
 
-def check_memory(planned: Plan, problem: Experiment) -> None:
+def check_memory(planned: Plan, experiment: Experiment) -> None:
     """Raise RequestError, with advice, if the run needs more memory than is free."""
-    free = free_bytes(problem.device)
+    free = free_bytes(experiment.device)
     if planned.memory_bytes > free:
-        files = problem.config.data.source == "food101" or problem.config.data.source.startswith("folder:")
-        streaming = ", or --stream on" if files and not problem.source.cached_bytes else ""
+        files = experiment.config.data.source == "food101" or experiment.config.data.source.startswith("folder:")
+        streaming = ", or --stream on" if files and not experiment.source.cached_bytes else ""
         raise RequestError(
             f"this needs about {planned.memory_bytes / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free:"
-            f" use a smaller --batch-size (now {problem.config.training.batch_size}) or --eval-batch-size"
-            f" (now {problem.config.ranking.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images{streaming}"
+            f" use a smaller --batch-size (now {experiment.config.training.batch_size}) or --eval-batch-size"
+            f" (now {experiment.config.ranking.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images{streaming}"
         )
 
 
@@ -355,13 +355,13 @@ def fit(
             "--time-budget has nothing to choose: leave out --steps, --retrain-steps, --supernets or --images"
         )
     available = RESERVE * seconds
-    problem, planned = _timed(config, source, stages)
+    experiment, planned = _timed(config, source, stages)
     fixed = planned.of("rank") or 0.0
     if "images" in free and fixed > available / 4:
-        least = 4 * len(problem.source.classes) * 4
-        images = max(int(len(problem.training_images) * available / 4 / fixed), least)
-        config = config.replace(images=min(images, len(problem.training_images)))
-        problem, planned = _timed(config, problem.source, stages)
+        least = 4 * len(experiment.source.classes) * 4
+        images = max(int(len(experiment.training_images) * available / 4 / fixed), least)
+        config = config.replace(images=min(images, len(experiment.training_images)))
+        experiment, planned = _timed(config, experiment.source, stages)
     left = available - sum(stage.fixed_seconds or 0.0 for stage in planned.stages)
     shares = {"search": 3.0, "retrain": 2.0, "exhaustive": 2.0}
     weight = sum(shares[stage.name] for stage in planned.stages if stage.name in shares)
@@ -369,7 +369,7 @@ def fit(
     for stage in planned.stages:
         name = {"search": "steps", "retrain": "retrain_steps", "exhaustive": "retrain_steps"}.get(stage.name)
         if name in free:
-            asked = whole_steps(problem) if name == "steps" else problem.retrain_steps
+            asked = total_steps(experiment) if name == "steps" else experiment.retrain_steps
             short = growing.get("short", 0.0) if name == "steps" else 0.0  # proxy training is part of the search
             steps = int(asked * left * shares[stage.name] / weight / (growing[stage.name] + short))
             if steps < 10:
@@ -379,7 +379,7 @@ def fit(
                 )
             config = config.replace(steps=steps) if name == "steps" else config.replace(retrain_steps=steps)
     if "supernets" in free and "search" in stages:
-        most = max((config.search.steps or whole_steps(problem)) // STEPS_PER_SUPERNET, 1)
+        most = max((config.search.steps or total_steps(experiment)) // STEPS_PER_SUPERNET, 1)
         config = config.replace(supernets=config.search.supernets and min(config.search.supernets, most))
     return config
 

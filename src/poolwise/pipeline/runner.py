@@ -21,7 +21,7 @@ from poolwise.pipeline.graph import Work
 from poolwise.progress import Listener
 from poolwise.selection.picks import picks_of
 from poolwise.spaces import LISTED, Pooling, PoolingSpace
-from poolwise.storage import RunFolder, alone, changes, command_line, environment
+from poolwise.storage import RunFolder, changes, command_line, environment, exclusive
 from poolwise.training.calibration import Timing
 
 
@@ -63,31 +63,31 @@ def create(
     config = rooted(config)
     if "search" in stages:
         _check_choice(config)
-    alone = "exhaustive" in stages
-    problem, found = autotuning.prepare(config, source, _count(config, poolings) if alone else None, listener)
-    trainings = _all_trainings(problem, poolings) if alone else None
-    planned = estimates.plan(problem, stages, trainings, autotuning.quick_timing(problem))
-    estimates.check_memory(planned, problem)
+    standalone = "exhaustive" in stages
+    experiment, found = autotuning.prepare(config, source, _count(config, poolings) if standalone else None, listener)
+    trainings = _all_trainings(experiment, poolings) if standalone else None
+    planned = estimates.plan(experiment, stages, trainings, autotuning.quick_timing(experiment))
+    estimates.check_memory(planned, experiment)
     request = {
         "commands": [command_line()],
-        "settings": problem.config.to_flat(),
+        "settings": experiment.config.to_flat(),
         "stages": list(stages),
-        "space": problem.space.to_json(),
-        "default": str(problem.default),
-        "data": problem.describe_data(),
-        **problem.describe_weights(),
-        "calibration": problem.describe_choices(),
+        "space": experiment.space.to_json(),
+        "default": str(experiment.default),
+        "data": experiment.describe_data(),
+        **experiment.describe_weights(),
+        "calibration": experiment.describe_choices(),
         "plan": planned.to_json(),
-        **({"poolings": poolings} if alone else {}),
+        **({"poolings": poolings} if standalone else {}),
         **({"limits": found.to_json()} if found else {}),
         **environment(),
     }
-    return RunFolder.create(Path(out), request), problem, planned
+    return RunFolder.create(Path(out), request), experiment, planned
 
 
 def _check_choice(config: Config) -> None:
     """Raise RequestError if the network has only one configuration."""
-    space = requested_space(config).whole
+    space = requested_space(config).full
     if space.size < 2:
         raise RequestError(
             f"{config.model.name} has only one placement of {space.poolings} downsamplings in {space.layers} layers, so there is"
@@ -123,27 +123,30 @@ def reopened(
     """
     request = folder.request()
     config = config or Config.from_flat(request["settings"])
-    problem = resolve(config, source, request["calibration"], listener=listener)
-    found, expected = problem.source.fingerprint(), request["data"]["fingerprint"]
+    experiment = resolve(config, source, request["calibration"], listener=listener)
+    found, expected = experiment.source.fingerprint(), request["data"]["fingerprint"]
     if found != expected:
         raise RequestError(
-            f"the images of {problem.source.name} are not those that the run began with (fingerprint {found[:12]}, was"
+            f"the images of {experiment.source.name} are not those that the run began with (fingerprint {found[:12]}, was"
             f" {expected[:12]}): put them back or start a new run"
         )
-    begun, recorded = problem.weights.sha256 if problem.weights else "", request.get("weights", {}).get("sha256", "")
+    begun, recorded = (
+        experiment.weights.sha256 if experiment.weights else "",
+        request.get("weights", {}).get("sha256", ""),
+    )
     if begun != recorded:
         raise RequestError(
             f"weights {config.model.weights} are not those that the run began with (SHA-256 {begun[:12]}, was"
             f" {recorded[:12]}): restore them or start a new run"
         )
-    transform = problem.source.augment
+    transform = experiment.source.augment
     now, then = named(transform) if transform else None, request["data"].get("augment")
     if now != then:
         raise RequestError(
             f"the run began with the transform {then or 'none'} and the data set brings {now or 'none'}: give it as source="
             " with the transform that it began with"
         )
-    return problem
+    return experiment
 
 
 def carry_out(
@@ -151,7 +154,7 @@ def carry_out(
     names: Sequence[str],
     source: Source | None,
     listener: Listener | None,
-    problem: Experiment | None = None,
+    experiment: Experiment | None = None,
     retry: bool = False,
     planned: Plan | None = None,
 ) -> RunFolder:
@@ -162,22 +165,22 @@ def carry_out(
         names: Names of the stages.
         source: The images, if the request does not name them.
         listener: Receives progress.
-        problem: The experiment, if it is already loaded.
+        experiment: The experiment, if it is already loaded.
         retry: Repeat stand-alone trainings that failed.
         planned: The plan returned by ``create`` (default: estimate one from quick timings).
     """
     listener = listener or Listener()
-    with alone(folder.path):
+    with exclusive(folder.path):
         _mend(folder, listener)
         left = graph.left(folder, names)
         if any(name != "report" for name in left):
-            problem = problem or reopened(folder, source, listener=listener)
+            experiment = experiment or reopened(folder, source, listener=listener)
             if planned is None:
-                planned = _planned(folder, problem, left, autotuning.quick_timing(problem))
-                estimates.check_memory(planned, problem)
+                planned = _planned(folder, experiment, left, autotuning.quick_timing(experiment))
+                estimates.check_memory(planned, experiment)
             for line in planned.lines():
                 listener.note(line)
-        work = Work(folder, problem, listener, retry)
+        work = Work(folder, experiment, listener, retry)
         for name in left:
             graph.remove(folder, graph.invalidated(name))  # no result may outlive its inputs
             if name == "report":
@@ -228,19 +231,19 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
         )
 
 
-def _planned(folder: RunFolder, problem: Experiment, names: Sequence[str], timing: Timing | None) -> Plan:
+def _planned(folder: RunFolder, experiment: Experiment, names: Sequence[str], timing: Timing | None) -> Plan:
     """Return the plan of stages, with the configurations to retrain once the picks are final."""
     trainings = None
     if "exhaustive" in names:
-        trainings = _all_trainings(problem, folder.request()["poolings"])
+        trainings = _all_trainings(experiment, folder.request()["poolings"])
     elif "retrain" in names and folder.has("ranking.json") and "refine" not in names:
-        roles = picks_of(folder, problem.config).roles
-        trainings = [(Pooling.parse(pooling), problem.config.retrain.seeds) for pooling in roles]
-    return estimates.plan(problem, names, trainings, timing)
+        roles = picks_of(folder, experiment.config).roles
+        trainings = [(Pooling.parse(pooling), experiment.config.retrain.seeds) for pooling in roles]
+    return estimates.plan(experiment, names, trainings, timing)
 
 
-def _all_trainings(problem: Experiment, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
-    return [(pooling, problem.config.retrain.seeds) for pooling in graph.members_of(problem, poolings)]
+def _all_trainings(experiment: Experiment, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
+    return [(pooling, experiment.config.retrain.seeds) for pooling in graph.members_of(experiment, poolings)]
 
 
 def _count(config: Config, poolings: Sequence[str] | None) -> int:

@@ -67,7 +67,7 @@ class Signal:
         return not self.smooth and self.agreement <= self.chance
 
     @property
-    def found(self) -> bool:
+    def significant(self) -> bool:
         """Whether the scores are more than noise: they agree with the others, or are smooth and do not contradict them."""
         return self.agreement > self.chance or (self.smooth and not self.contradicts)
 
@@ -122,19 +122,19 @@ class ProxyScores:
     @property
     def used(self) -> bool:
         """Whether the proxy trainings have a share."""
-        return self.proxy.found
+        return self.proxy.significant
 
     @property
     def shares(self) -> dict[str, float]:
         """Share of each part, by name, before productive convolutions are added."""
         if not self.used:
             return {"shared": 1.0}
-        return {"short": 0.5, "shared": 0.5} if self.shared.found else {"short": 1.0}
+        return {"short": 0.5, "shared": 0.5} if self.shared.significant else {"short": 1.0}
 
     def __str__(self) -> str:
         verdict = "they are noise, and shared weights alone count"
         if self.used:
-            verdict = "they count half" if self.shared.found else "they alone count, shared weights are noise"
+            verdict = "they count half" if self.shared.significant else "they alone count, shared weights are noise"
         return f"{self.proxy}; {verdict}"
 
 

@@ -46,7 +46,7 @@ def train(experiment: Experiment, folder: RunFolder, listener: Listener) -> None
     runner.run([Request(str(p), seed, steps) for seed in range(1, seeds + 1) for p in experiment.space], "short")
 
 
-def scores(problem: Experiment, folder: RunFolder) -> dict[str, list[float]]:
+def scores(experiment: Experiment, folder: RunFolder) -> dict[str, list[float]]:
     """Return the scores of each configuration, one per seed; empty if the run has no proxy trainings.
 
     A score is minus the mean training loss (nats) over the second half of the steps. A failed training gets the worst
@@ -56,11 +56,11 @@ def scores(problem: Experiment, folder: RunFolder) -> dict[str, list[float]]:
         RequestError: If some trainings are not finished.
         RunFailure: If all trainings of a seed failed.
     """
-    length, seeds = short_trainings(problem)
+    length, seeds = short_trainings(experiment)
     found: dict[str, list[float]] = {}
     rows = {(t["pooling"], t["seed"]): t for t in folder.trials(FILE).all() if t["budget"] == length} if seeds else {}
     for seed in range(1, seeds + 1):
-        own = {str(p): rows.get((str(p), seed)) for p in problem.space}
+        own = {str(p): rows.get((str(p), seed)) for p in experiment.space}
         if None in own.values():
             raise RequestError(
                 f"short trainings of {folder.path} are not done: finish the search first, poolwise resume {folder.path}"

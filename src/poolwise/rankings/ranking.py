@@ -77,7 +77,7 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     allowed = Config.from_flat(value["settings"]).pickable(row["pooling"] for row in rows)
     return {
         **value,
-        **({"short": _told(value["short"], both)} if both else {}),
+        **({"short": _message(value["short"], both)} if both else {}),
         "picks": three_picks(rows, value["default"], "estimate", allowed),
         "ranked_by": by,
         "fusion": {**_fusion(combined), "trainings": len(trials or {})},
@@ -104,7 +104,7 @@ def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> ProxyScores | No
     return both
 
 
-def _told(short: dict[str, Any], both: ProxyScores) -> dict[str, Any]:
+def _message(short: dict[str, Any], both: ProxyScores) -> dict[str, Any]:
     """Return the summary of the proxy trainings: length, seeds, whether they are used, and a sentence."""
     trainings = f"{short['seeds']} short training{'' if short['seeds'] == 1 else 's'} of {short['length']} steps"
     said = f"{trainings} of every configuration: their losses {both}"

@@ -32,7 +32,7 @@ RANKED_CONFIGURATIONS = LISTED  # larger spaces are ranked in part: visited conf
 
 
 def _score_batch(
-    problem: Experiment,
+    experiment: Experiment,
     listener: Listener,
     networks: Any,
     _place: int,
@@ -43,29 +43,31 @@ def _score_batch(
 ) -> np.ndarray:
     """Return right_P, correctly classified images of the i-th batch of the scoring half. Runs here or in a worker."""
     listener.check()
-    right_P = count_all(networks, poolings, supernet_P, *problem.ranking_batches(turns).part(i), problem.precision)
+    right_P = count_all(
+        networks, poolings, supernet_P, *experiment.ranking_batches(turns).part(i), experiment.precision
+    )
     listener.advance()
     return right_P
 
 
-def _given(result: Any) -> np.ndarray:
+def _from_worker(result: Any) -> np.ndarray:
     """Return the result of a job, or raise the error that it ended with."""
     if isinstance(result, PoolwiseError):
         raise result
     return result
 
 
-def score_all(problem: Experiment, networks: list[SwitchableNet], panel: Panel, listener: Listener) -> np.ndarray:
+def score_all(experiment: Experiment, networks: list[SwitchableNet], panel: Panel, listener: Listener) -> np.ndarray:
     """Return right_BP, correctly classified images per pass and configuration. Workers share the passes of ``panel``."""
     jobs = [
         (place, int(i), panel.turns, list(panel.poolings), owner_P.tolist())
         for place, (i, owner_P) in enumerate(zip(panel.batch_B, panel.owner_BP, strict=True))
     ]
-    parallel = for_ranking(problem)
+    parallel = for_ranking(experiment)
     for network in networks if parallel.workers > 1 else ():
         network.share_memory()
-    results = run_jobs(problem, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
-    found = {job[0]: _given(result) for job, result in results}  # workers finish in any order
+    results = run_jobs(experiment, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
+    found = {job[0]: _from_worker(result) for job, result in results}  # workers finish in any order
     return np.stack([found[place] for place in range(len(jobs))])
 
 
@@ -75,7 +77,7 @@ class Panel:
     Batch i belongs to turn i mod T, so every batch is evaluated once.
 
     Args:
-        problem: Experiment whose scoring half is used.
+        experiment: Experiment whose scoring half is used.
         poolings: P configurations.
         judge_TP: SuperNet that scores each configuration in turn t.
         weight_TP: Weight of each turn for each configuration.
@@ -86,8 +88,10 @@ class Panel:
         batch_B, turn_B, images_B: Index of the batch, turn and number of images of each pass.
     """
 
-    def __init__(self, problem: Experiment, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray):
-        batches, self.poolings = problem.ranking_batches(len(judge_TP)), poolings
+    def __init__(
+        self, experiment: Experiment, poolings: Sequence[Pooling], judge_TP: np.ndarray, weight_TP: np.ndarray
+    ):
+        batches, self.poolings = experiment.ranking_batches(len(judge_TP)), poolings
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
         self.batch_B = np.arange(batches.parts)
         self.turn_B = self.batch_B % self.turns
@@ -125,7 +129,7 @@ def pooled(accuracy_TP: np.ndarray, weight_TP: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def recalibrate(
-    problem: Experiment,
+    experiment: Experiment,
     networks: list[SwitchableNet],
     poolings: Sequence[Pooling],
     supernet_P: np.ndarray,
@@ -135,17 +139,17 @@ def recalibrate(
 
     Return them unchanged unless ``norm`` is ``recalibrated``. Runs in this process, with as many threads as the scoring.
     """
-    batches = problem.calibration_batches
+    batches = experiment.calibration_batches
     if batches is None:
         return networks
     views = [Recalibrated(network) for network in networks]
     members = [[p for p, owner in zip(poolings, supernet_P, strict=True) if owner == m] for m in range(len(views))]
-    with threads_here(for_ranking(problem).threads):
+    with threads_here(for_ranking(experiment).threads):
         for images_BCHW, _ in batches.ordered():
             for view, own in zip(views, members, strict=True):
                 listener.check()
-                with view.collecting(), problem.precision.active(images_BCHW.device):
-                    deque(walk(view, own, problem.precision.images(images_BCHW)), maxlen=0)
+                with view.collecting(), experiment.precision.active(images_BCHW.device):
+                    deque(walk(view, own, experiment.precision.images(images_BCHW)), maxlen=0)
             listener.advance()
     return list(views)
 
@@ -219,66 +223,66 @@ class Scored:
     rounds: list[list[Pooling]]
 
 
-def _plain(problem: Experiment, state: SearchState, listener: Listener) -> Scored:
+def _plain(experiment: Experiment, state: SearchState, listener: Listener) -> Scored:
     """Score the entire space, or the visited configurations of a large one, in one round."""
-    poolings = _covered(problem, state)
-    listener.start("rank", _passes(problem, state))
-    panel, right_BP = _run(problem, state, poolings, listener)
+    poolings = _covered(experiment, state)
+    listener.start("rank", _passes(experiment, state))
+    panel, right_BP = _run(experiment, state, poolings, listener)
     return Scored(poolings, panel, right_BP, [poolings])
 
 
-def _beamed(problem: Experiment, state: SearchState, listener: Listener) -> Scored:
+def _beamed(experiment: Experiment, state: SearchState, listener: Listener) -> Scored:
     """Score the configurations that a beam search reaches, one round per level."""
-    space, width = problem.space, problem.config.ranking.beam
+    space, width = experiment.space, experiment.config.ranking.beam
     assert width is not None
-    listener.start("rank", (space.poolings + 1) * _passes(problem, state))
+    listener.start("rank", (space.poolings + 1) * _passes(experiment, state))
     right: dict[Pooling, np.ndarray] = {}
     rounds: list[list[Pooling]] = []
 
     def score(poolings: Sequence[Pooling]) -> np.ndarray:
         rounds.append(list(poolings))
-        panel, right_BP = _run(problem, state, poolings, listener)
+        panel, right_BP = _run(experiment, state, poolings, listener)
         right.update(zip(poolings, right_BP.T, strict=True))
         return panel.scores(right_BP)
 
-    draws = Streams(problem.config.seed).child("rank")["beam"]
-    poolings = list(beam(space, width, score, draws, [problem.default]))
-    panel = _panel(problem, state, poolings)
+    draws = Streams(experiment.config.seed).child("rank")["beam"]
+    poolings = list(beam(space, width, score, draws, [experiment.default]))
+    panel = _panel(experiment, state, poolings)
     return Scored(poolings, panel, np.stack([right[pooling] for pooling in poolings], axis=1), rounds)
 
 
 def _run(
-    problem: Experiment, state: SearchState, poolings: Sequence[Pooling], listener: Listener
+    experiment: Experiment, state: SearchState, poolings: Sequence[Pooling], listener: Listener
 ) -> tuple[Panel, np.ndarray]:
     """Score ``poolings``. Return their panel and right_BP."""
-    panel = _panel(problem, state, poolings)
-    networks = recalibrate(problem, state.mixture.networks, poolings, panel.judge_TP[0], listener)
-    return panel, score_all(problem, networks, panel, listener)
+    panel = _panel(experiment, state, poolings)
+    networks = recalibrate(experiment, state.mixture.networks, poolings, panel.judge_TP[0], listener)
+    return panel, score_all(experiment, networks, panel, listener)
 
 
-def _passes(problem: Experiment, state: SearchState) -> int:
+def _passes(experiment: Experiment, state: SearchState) -> int:
     """Return the number of batches in one pass over the scoring half, including those for recalibration."""
-    calibration = problem.calibration_batches
-    turns = state.sampler.turns(problem.config.ranking.rank_on)
-    return problem.ranking_batches(turns).parts + (calibration.parts if calibration else 0)
+    calibration = experiment.calibration_batches
+    turns = state.sampler.turns(experiment.config.ranking.rank_on)
+    return experiment.ranking_batches(turns).parts + (calibration.parts if calibration else 0)
 
 
-def _panel(problem: Experiment, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
-    return Panel(problem, poolings, *state.sampler.judges_of(poolings, problem.config.ranking.rank_on))
+def _panel(experiment: Experiment, state: SearchState, poolings: Sequence[Pooling]) -> Panel:
+    return Panel(experiment, poolings, *state.sampler.judges_of(poolings, experiment.config.ranking.rank_on))
 
 
-def _covered(problem: Experiment, state: SearchState) -> list[Pooling]:
+def _covered(experiment: Experiment, state: SearchState) -> list[Pooling]:
     """Return the configurations to rank, in the order of the space: all, or of a large space the best visited ones."""
-    space = problem.space
+    space = experiment.space
     if space.size <= RANKED_CONFIGURATIONS:
         return list(space)
     visited = [pooling for pooling, _ in state.sampler.leaders(LISTED)]
-    return sorted({*visited, problem.default})
+    return sorted({*visited, experiment.default})
 
 
-def coverage(problem: Experiment, scored: int) -> str:
+def coverage(experiment: Experiment, scored: int) -> str:
     """Return a sentence that says which configurations are ranked."""
-    config, size = problem.config, problem.space.size
+    config, size = experiment.config, experiment.space.size
     how = "those that the search visited, and the default"
     if config.ranking.beam:
         how = f"what a beam of width {config.ranking.beam} over pooling positions scored, the default among it"
@@ -286,7 +290,7 @@ def coverage(problem: Experiment, scored: int) -> str:
 
 
 def describe(
-    problem: Experiment, state: SearchState, scored: Scored, alone: dict[str, list[float]] | None = None
+    experiment: Experiment, state: SearchState, scored: Scored, alone: dict[str, list[float]] | None = None
 ) -> dict[str, Any]:
     """Return the content of ``ranking.json`` in the order of the space, for ``ranking.arrange`` to put in ranked order.
 
@@ -306,46 +310,46 @@ def describe(
             "supernet": int(supernet_P[a]),
             "assignment": assignment_PM[a].tolist(),
             "scores": scores_PM[a].tolist(),
-            **problem.cost(pooling).to_json(),
+            **experiment.cost(pooling).to_json(),
         }
         for a, pooling in enumerate(poolings)
     ]
     return {
         "format": FORMAT,
-        "space": problem.space.to_json(),
-        "configurations": problem.space.size,
+        "space": experiment.space.to_json(),
+        "configurations": experiment.space.size,
         "covered": len(poolings),
-        **({"coverage": coverage(problem, len(poolings))} if len(poolings) < problem.space.size else {}),
-        "default": str(problem.default),
-        "operator": problem.family.operator,
+        **({"coverage": coverage(experiment, len(poolings))} if len(poolings) < experiment.space.size else {}),
+        "default": str(experiment.default),
+        "operator": experiment.family.operator,
         "ranking": rows,
-        "settings": problem.config.to_flat(),
+        "settings": experiment.config.to_flat(),
         "precision": str(state.mixture.precision),
-        **({"short": short_trainings(problem)._asdict()} if alone else {}),
-        "spent": {"search_macs": state.macs + short_macs(problem), "rank_macs": _macs(problem, state, scored)},
+        **({"short": short_trainings(experiment)._asdict()} if alone else {}),
+        "spent": {"search_macs": state.macs + short_macs(experiment), "rank_macs": _macs(experiment, state, scored)},
         "supernets": state.sampler.supernets,
         **({"branching": state.checks} if state.checks else {}),
-        "evaluation_batch": problem.ranking_batches(panel.turns).batch_size,
-        **_recalibration(problem),
-        "data": problem.describe_data(),
+        "evaluation_batch": experiment.ranking_batches(panel.turns).batch_size,
+        **_recalibration(experiment),
+        "data": experiment.describe_data(),
         **environment(),
     }
 
 
-def _recalibration(problem: Experiment) -> dict[str, Any]:
+def _recalibration(experiment: Experiment) -> dict[str, Any]:
     """Return the number of images used to recalibrate BatchNorm and their batch size, or {} without recalibration."""
-    batches = problem.calibration_batches
+    batches = experiment.calibration_batches
     return {"recalibration": {"images": len(batches), "batch": batches.batch_size}} if batches else {}
 
 
-def _macs(problem: Experiment, state: SearchState, scored: Scored) -> int:
+def _macs(experiment: Experiment, state: SearchState, scored: Scored) -> int:
     """Return the MACs of the scoring. Each SuperNet computes a prefix once per batch and round."""
     panel, total = scored.panel, 0
     seen_T = [int(panel.images_B[panel.turn_B == turn].sum()) for turn in range(panel.turns)]
     # images for recalibration, which requires a single turn
-    seen_T[0] += problem.ranked_images() - len(problem.halves[1])
+    seen_T[0] += experiment.ranked_images() - len(experiment.halves[1])
     for poolings in scored.rounds:
-        judge_TP, _ = state.sampler.judges_of(poolings, problem.config.ranking.rank_on)
+        judge_TP, _ = state.sampler.judges_of(poolings, experiment.config.ranking.rank_on)
         for judge_P, images in zip(judge_TP, seen_T, strict=True):
-            total += images * scoring_macs(problem, poolings, judge_P)
+            total += images * scoring_macs(experiment, poolings, judge_P)
     return total

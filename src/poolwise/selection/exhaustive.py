@@ -19,17 +19,17 @@ from poolwise.training.trials import Request, TrialRunner
 
 
 def exhaustive(
-    problem: Experiment, folder: RunFolder, poolings: Sequence[Pooling], listener: Listener, retry: bool = False
+    experiment: Experiment, folder: RunFolder, poolings: Sequence[Pooling], listener: Listener, retry: bool = False
 ) -> dict[str, Any]:
     """Train all missing (configuration, seed) pairs and write ``exhaustive.json``.
 
     A training with a non-finite loss is recorded as failed and reported; ``retry`` repeats failed trainings.
     """
     names = [str(pooling) for pooling in poolings]
-    seeds = list(range(1, problem.config.retrain.seeds + 1))
-    steps, parallel = problem.retrain_steps, for_trainings(problem)
+    seeds = list(range(1, experiment.config.retrain.seeds + 1))
+    steps, parallel = experiment.retrain_steps, for_trainings(experiment)
     runner = TrialRunner(
-        problem,
+        experiment,
         folder.trials(),
         RETRAINING,
         listener,
@@ -53,17 +53,17 @@ def exhaustive(
         )
     value = {
         "format": FORMAT,
-        "space": problem.space.to_json(),
+        "space": experiment.space.to_json(),
         "seeds": seeds,
         "steps": steps,
         "results": results,
         "failed": [{"pooling": p, "seed": s, "error": row["error"]} for (p, s, _), row in rows.items() if row["error"]],
-        "width": problem.width,
+        "width": experiment.width,
         "noise": _noise(results),
         "ceiling": seed_agreement(_complete(results)),
-        "settings": problem.config.to_flat(),
-        "data": problem.describe_data(),
-        "precision": str(problem.precision),
+        "settings": experiment.config.to_flat(),
+        "data": experiment.describe_data(),
+        "precision": str(experiment.precision),
         "threads": parallel.threads,
         **environment(),
     }

@@ -32,22 +32,24 @@ _PARETO = 600  # number of most promising configurations considered for the Pare
 _ANY = 2**62  # unlimited MACs: refinement is limited by the number of trainings
 
 
-def hints_of(problem: Experiment, ranking: Mapping[str, Any]) -> dict[str, Callable[[Pooling], float]]:
+def hints_of(experiment: Experiment, ranking: Mapping[str, Any]) -> dict[str, Callable[[Pooling], float]]:
     """Return the hints: the smoothed score of each configuration, and scores that need no training."""
     smoothed = {row["pooling"]: float(row["smoothed"]) for row in ranking["ranking"]}
-    priced = {pooling: problem.cost(pooling) for pooling in map(Pooling.parse, smoothed)}
+    priced = {pooling: experiment.cost(pooling) for pooling in map(Pooling.parse, smoothed)}
     return {"scores": lambda pooling: smoothed[str(pooling)], **baselines.hints(priced)}
 
 
-def _chosen_from(problem: Experiment, ranking: Mapping[str, Any]) -> PoolingSpace:
+def _chosen_from(experiment: Experiment, ranking: Mapping[str, Any]) -> PoolingSpace:
     """Return the space to choose from.
 
     This is the full space, or the top of the ranking plus the default if not all configurations were ranked.
     """
     if ranking.get("covered") == ranking.get("configurations"):
-        return problem.space
+        return experiment.space
     ranked = [Pooling.parse(row["pooling"]) for row in ranking["ranking"]]
-    return Subspace.of(problem.space, {*[p for p in ranked if p in problem.space][:CANDIDATES], problem.default})
+    return Subspace.of(
+        experiment.space, {*[p for p in ranked if p in experiment.space][:CANDIDATES], experiment.default}
+    )
 
 
 def inputs(ranking: Mapping[str, Any]) -> object:
@@ -61,44 +63,44 @@ def inputs(ranking: Mapping[str, Any]) -> object:
     return smoothed, [row["pooling"] for row in ranking["ranking"]] if partial else None
 
 
-def method_of(problem: Experiment, ranking: Mapping[str, Any], name: str) -> strategies.Method:
+def method_of(experiment: Experiment, ranking: Mapping[str, Any], name: str) -> strategies.Method:
     """Create the strategy called ``name`` in its initial state.
 
     Raises:
         RequestError: The strategy is unknown, or a package that it needs is missing.
     """
-    config = problem.config
+    config = experiment.config
     return strategies.create(
         name,
-        _chosen_from(problem, ranking),
+        _chosen_from(experiment, ranking),
         seed=config.seed,
         macs=_ANY,
-        steps=problem.half_steps,
-        cost=lambda pooling, steps: steps * problem.cost(pooling).macs,
+        steps=experiment.half_steps,
+        cost=lambda pooling, steps: steps * experiment.cost(pooling).macs,
         trials=config.refine.trials,
-        default=problem.default,
-        hints=hints_of(problem, ranking),
+        default=experiment.default,
+        hints=hints_of(experiment, ranking),
         margin=config.retrain.margin,
     )
 
 
-def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Run the trainings that the strategy requests until it stops, and write ``refine.json``."""
-    config = problem.config
+    config = experiment.config
     ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
-    method = method_of(problem, ranking, config.refine.refiner)
+    method = method_of(experiment, ranking, config.refine.refiner)
     runner = TrialRunner(
-        problem,
+        experiment,
         folder.trials("refine.sqlite"),
         PURPOSE,
         listener,
-        parallel=for_trainings(problem),
+        parallel=for_trainings(experiment),
         consequence="; it counts as the worst",
     )
     listener.start("refine", config.refine.trials * method.steps)
     rows: dict[Request, dict[str, Any]] = {}
     order: list[strategies.Ask] = []
-    while batch := method.ask_all(config.refine.at_once or problem.parallel.workers):
+    while batch := method.ask_all(config.refine.at_once or experiment.parallel.workers):
         requests = [Request(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
         rows |= runner.run(requests)
         for ask, request in zip(batch, requests, strict=True):
@@ -106,44 +108,44 @@ def refine(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[s
             method.tell(*ask, _worst(method) if accuracy is None else accuracy)
             order.append(ask)
     listener.finish()
-    value = _describe(problem, folder, ranking, method, order, rows)
+    value = _describe(experiment, folder, ranking, method, order, rows)
     folder.write_json(OUTPUT, value)
     return value
 
 
 def _worst(method: strategies.Method) -> float:
     """Return the accuracy recorded for a failed training: the lowest accuracy of the successful ones, or 0."""
-    return min((accuracy for own in method.told.values() for accuracy in own), default=0.0)
+    return min((accuracy for own in method.observed.values() for accuracy in own), default=0.0)
 
 
-def _belief(problem: Experiment, ranking: Mapping[str, Any], method: strategies.Method) -> Refine:
+def _belief(experiment: Experiment, ranking: Mapping[str, Any], method: strategies.Method) -> Refine:
     """Return a ``refine`` strategy that has observed all trainings, whichever strategy chose them."""
     if isinstance(method, Refine):
         return method
-    model = method_of(problem, ranking, "refine")
+    model = method_of(experiment, ranking, "refine")
     assert isinstance(model, Refine)
-    for (pooling, steps), accuracies in method.told.items():
+    for (pooling, steps), accuracies in method.observed.items():
         for accuracy in accuracies:
             model.observe(pooling, steps, accuracy)
     return model
 
 
 def _describe(
-    problem: Experiment,
+    experiment: Experiment,
     folder: RunFolder,
     ranking: Mapping[str, Any],
     method: strategies.Method,
     order: list[strategies.Ask],
     known: Mapping[Request, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    config, model = problem.config, _belief(problem, ranking, method)
+    config, model = experiment.config, _belief(experiment, ranking, method)
     latency: dict[str, float] = folder.request().get("limits", {}).get("latency_ms", {})
     belief, doubt = model.belief, model.doubt(config.retrain.margin)
     best_P = belief.best(np.random.Generator(np.random.PCG64(config.seed)))
     foretold_N, error_N = belief.left_out()
     rows: list[dict[str, Any]] = []
     for place, pooling in enumerate(model.candidates):
-        mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, problem.cost(pooling)
+        mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, experiment.cost(pooling)
         own = [known[Request(str(pooling), a.seed, a.steps)]["accuracy"] for a in order if a.pooling == pooling]
         rows.append(
             {
@@ -165,9 +167,9 @@ def _describe(
     return {
         "format": FORMAT,
         "method": config.refine.refiner,
-        "default": str(problem.default),
+        "default": str(experiment.default),
         "steps": method.steps,
-        "images": {"training": len(problem.halves[0]), "scoring": len(problem.halves[1])},
+        "images": {"training": len(experiment.halves[0]), "scoring": len(experiment.halves[1])},
         "trials": [
             {
                 "pooling": str(ask.pooling),
@@ -194,10 +196,10 @@ def _describe(
             else f"{config.refine.trials} trainings are done; the probability that something is better by more than"
             f" {config.retrain.margin:g} points is {doubt:.0%}"
         ),
-        "picks": among_refined(rows, str(problem.default), config).to_json(),
+        "picks": among_refined(rows, str(experiment.default), config).to_json(),
         "configurations": rows,
         "settings": config.to_flat(),
-        "precision": str(problem.precision),
+        "precision": str(experiment.precision),
         **environment(),
     }
 

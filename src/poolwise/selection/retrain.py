@@ -21,32 +21,32 @@ from poolwise.training.trials import Request, TrialRunner
 OUTPUT, VERDICT = "retrain.json", "verdict.json"
 
 
-def retrain(problem: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
+def retrain(experiment: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Retrain the picks and the default; write ``retrain.json`` and ``verdict.json``.
 
     Finished trainings are read from ``trials.sqlite`` and not repeated. The seeds are new: none was used to choose the
     picks. With ``until_decided``, the pick and the default get additional seeds, one at a time, until the comparison is
     decided or ``max_seeds`` is reached.
     """
-    config, default = problem.config, str(problem.default)
+    config, default = experiment.config, str(experiment.default)
     roles = picks_of(folder, config).roles
     pick, seeds = next(iter(roles)), list(range(1, config.retrain.seeds + 1))
-    _train(problem, folder, [(p, s) for s in seeds for p in roles], listener)
+    _train(experiment, folder, [(p, s) for s in seeds for p in roles], listener)
     looks = (
         (config.retrain.seeds, config.retrain.max_seeds) if config.retrain.until_decided and pick != default else None
     )
     pair = list(seeds)
     while looks and len(pair) < config.retrain.max_seeds:
-        told = [_accuracies(problem, folder, pooling, pair) for pooling in (pick, default)]
+        told = [_accuracies(experiment, folder, pooling, pair) for pooling in (pick, default)]
         if statistics.compare_paired(told[0], told[1], config.retrain.margin, looks).decided:
             break
         pair.append(len(pair) + 1)
-        _train(problem, folder, [(p, pair[-1]) for p in (pick, default)], listener)
-    accuracies = {p: _accuracies(problem, folder, p, pair if p in (pick, default) else seeds) for p in roles}
-    value = _describe(problem, roles, seeds, accuracies, looks)
+        _train(experiment, folder, [(p, pair[-1]) for p in (pick, default)], listener)
+    accuracies = {p: _accuracies(experiment, folder, p, pair if p in (pick, default) else seeds) for p in roles}
+    value = _describe(experiment, roles, seeds, accuracies, looks)
     if config.retrain.equal_cost and pick != default:
-        value["equal_cost"] = _equal_cost(problem, folder, listener, pick, accuracies[pick])
-    folder.write_json(VERDICT, _verdict(problem, value))
+        value["equal_cost"] = _equal_cost(experiment, folder, listener, pick, accuracies[pick])
+    folder.write_json(VERDICT, _verdict(experiment, value))
     folder.write_json(OUTPUT, value)
     return value
 
@@ -91,11 +91,11 @@ def _train_rival(experiment: Experiment, trials: Trials, seeds: Iterable[int], l
 
 
 def _accuracies(
-    problem: Experiment, folder: RunFolder, pooling: str, seeds: Sequence[int], file: str = "trials.sqlite"
+    experiment: Experiment, folder: RunFolder, pooling: str, seeds: Sequence[int], file: str = "trials.sqlite"
 ) -> list[float]:
     trials, found = folder.trials(file), []
     for seed in seeds:
-        accuracy = trials.accuracy(pooling, seed, problem.retrain_steps)
+        accuracy = trials.accuracy(pooling, seed, experiment.retrain_steps)
         if accuracy is None:
             raise RunFailure(f"{trials.path} has no training of {pooling}, seed {seed}: poolwise resume {folder.path}")
         found.append(accuracy)
@@ -111,16 +111,16 @@ def fits(folder: RunFolder) -> bool:
 
 
 def _describe(
-    problem: Experiment,
+    experiment: Experiment,
     roles: Mapping[str, list[str]],
     seeds: Sequence[int],
     accuracies: dict[str, list[float]],
     looks: tuple[int, int] | None,
 ) -> dict[str, Any]:
-    default, pick, margin = str(problem.default), next(iter(roles)), problem.config.retrain.margin
+    default, pick, margin = str(experiment.default), next(iter(roles)), experiment.config.retrain.margin
     results = []
     for pooling, own in roles.items():
-        values, cost = np.array(accuracies[pooling]), problem.cost(Pooling.parse(pooling))
+        values, cost = np.array(accuracies[pooling]), experiment.cost(Pooling.parse(pooling))
         result: dict[str, Any] = {
             "pooling": pooling,
             "roles": own,
@@ -141,13 +141,13 @@ def _describe(
         "verdict": results[0]["comparison"]["sentence"] if "comparison" in results[0] else _itself(default),
         "default": default,
         "seeds": list(seeds),
-        "steps": problem.retrain_steps,
-        "training_images": len(problem.training_images),
-        "test_images": len(problem.source.test),
+        "steps": experiment.retrain_steps,
+        "training_images": len(experiment.training_images),
+        "test_images": len(experiment.source.test),
         "results": results,
         "equal_cost": [],
-        "settings": problem.config.to_flat(),
-        "precision": str(problem.precision),
+        "settings": experiment.config.to_flat(),
+        "precision": str(experiment.precision),
         **environment(),
     }
 
@@ -157,28 +157,30 @@ def _itself(default: str) -> str:
 
 
 def _equal_cost(
-    problem: Experiment, folder: RunFolder, listener: Listener, pick: str, accuracies: list[float]
+    experiment: Experiment, folder: RunFolder, listener: Listener, pick: str, accuracies: list[float]
 ) -> list[dict[str, Any]]:
     """Compare the pick with the default at equal compute: a wider default, and one trained longer.
 
     Return an empty list if the pick is not more expensive than the default.
     """
-    ratio, default = problem.cost(Pooling.parse(pick)).macs_ratio, str(problem.default)
+    ratio, default = experiment.cost(Pooling.parse(pick)).macs_ratio, str(experiment.default)
     if ratio <= 1.005:
         return []
-    longer = round(problem.retrain_steps * ratio)
-    rivals = [(f"default trained {longer} steps", "default-longer.sqlite", problem.with_settings(retrain_steps=longer))]
+    longer = round(experiment.retrain_steps * ratio)
+    rivals = [
+        (f"default trained {longer} steps", "default-longer.sqlite", experiment.with_settings(retrain_steps=longer))
+    ]
     # otherwise there is no wider network of this family, or none with these pretrained weights
-    if problem.width is not None and not problem.config.starts_from_weights("retrain"):
-        rivals.append(_widened(problem, ratio))
+    if experiment.width is not None and not experiment.config.starts_from_weights("retrain"):
+        rivals.append(_widened(experiment, ratio))
     found = []
     for name, file, varied in rivals:
         seeds = range(1, len(accuracies) + 1)
         _train_rival(varied, folder.trials(file), seeds, listener)
         own = _accuracies(varied, folder, default, seeds, file)
-        comparison = statistics.compare_paired(accuracies, own, problem.config.retrain.margin)
-        macs = varied.cost(problem.default).macs * varied.retrain_steps
-        spent = macs / (problem.cost(problem.default).macs * problem.retrain_steps)
+        comparison = statistics.compare_paired(accuracies, own, experiment.config.retrain.margin)
+        macs = varied.cost(experiment.default).macs * varied.retrain_steps
+        spent = macs / (experiment.cost(experiment.default).macs * experiment.retrain_steps)
         told = f"{pick} against the {name}: {comparison.difference:+.2f} points"
         if comparison.interval is not None:
             told += " ({:+.2f} to {:+.2f})".format(*comparison.interval)
@@ -196,19 +198,19 @@ def _equal_cost(
     return found
 
 
-def _widened(problem: Experiment, ratio: float) -> tuple[str, str, Experiment]:
+def _widened(experiment: Experiment, ratio: float) -> tuple[str, str, Experiment]:
     """Return the default at the width whose MACs are closest to ``ratio`` times the MACs of the default."""
-    assert problem.width is not None
-    wanted, guess = ratio * problem.cost(problem.default).macs, problem.width * ratio**0.5
-    widths = range(max(int(guess) - 2, problem.width), int(guess) + 4)
-    candidates = [problem.with_settings(width=width) for width in widths]
-    best = min(candidates, key=lambda varied: abs(varied.cost(problem.default).macs - wanted))
+    assert experiment.width is not None
+    wanted, guess = ratio * experiment.cost(experiment.default).macs, experiment.width * ratio**0.5
+    widths = range(max(int(guess) - 2, experiment.width), int(guess) + 4)
+    candidates = [experiment.with_settings(width=width) for width in widths]
+    best = min(candidates, key=lambda varied: abs(varied.cost(experiment.default).macs - wanted))
     return f"default with {best.width} channels at first", f"default-width{best.width}.sqlite", best
 
 
-def _verdict(problem: Experiment, value: dict[str, Any]) -> dict[str, Any]:
+def _verdict(experiment: Experiment, value: dict[str, Any]) -> dict[str, Any]:
     """Return the summary of the run for ``verdict.json``."""
-    pick, config = value["results"][0], problem.config
+    pick, config = value["results"][0], experiment.config
     comparison = pick.get("comparison")
     return {
         "format": FORMAT,

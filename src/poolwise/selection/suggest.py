@@ -17,7 +17,7 @@ import torch
 
 from poolwise import constraints, statistics
 from poolwise.config import LIMITS, Config
-from poolwise.config.checks import check_distinct, check_positive, check_whole
+from poolwise.config.checks import check_distinct, check_integer, check_positive
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.experiment import requested_space
 from poolwise.models.chain import create, running_norm
@@ -133,9 +133,9 @@ class SuggestConfig:
     def __post_init__(self) -> None:
         for name, least in (("width", 1), ("image_size", 1), ("max_configs", 2)):
             if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), least)
+                check_integer(name, getattr(self, name), least)
         for name, least in (("classes", 2), ("batch_size", 1), ("latency_batch", 1)):
-            check_whole(name, getattr(self, name), least)
+            check_integer(name, getattr(self, name), least)
         for name, limit in self.limits.items():
             if limit is not None:
                 check_positive(name, limit)
@@ -198,7 +198,7 @@ def suggest(model: str = "resnet20", config: SuggestConfig | None = None, **fiel
     within = constraints.within(choices, config.limits, config.batch_size, measure, config.latency_batch)
     order = _guessed({pooling: priced[pooling] for pooling in within.members})
     known = _known_tables(model, family.default, config)
-    latency_ms, size = within.latency_ms, space.whole.size
+    latency_ms, size = within.latency_ms, space.full.size
     return Guess(model, family.default, config.limits, latency_ms, order, known, size, space.size)
 
 

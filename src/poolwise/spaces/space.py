@@ -62,7 +62,7 @@ class PoolingSpace:
         return (self.poolings,)
 
     @property
-    def whole(self) -> PoolingSpace:
+    def full(self) -> PoolingSpace:
         """The full space: the space itself or, for a subspace, the space that it was taken from."""
         return self
 

@@ -33,7 +33,7 @@ class Subspace(PoolingSpace):
     def __post_init__(self) -> None:
         if not self.members:
             raise RequestError("no configuration is left: choose at least one")
-        members = tuple(sorted({self.whole.check(pooling) for pooling in self.members}))
+        members = tuple(sorted({self.full.check(pooling) for pooling in self.members}))
         if len(members) < len(self.members):
             raise RequestError("a configuration is chosen twice: choose each once")
         object.__setattr__(self, "members", members)
@@ -43,12 +43,12 @@ class Subspace(PoolingSpace):
     def of(cls, space: PoolingSpace, members: Iterable[Pooling | str]) -> Subspace:
         """Return the subspace of ``space`` with the given members."""
         chosen = tuple(Pooling.parse(p) if isinstance(p, str) else p for p in members)
-        return cls(space.layers, space.poolings, space.min_stage, space.shared_slots, chosen, space.whole)
+        return cls(space.layers, space.poolings, space.min_stage, space.shared_slots, chosen, space.full)
 
     _places: ClassVar[dict[Pooling, int]]  # set per instance; ClassVar keeps it out of the dataclass fields
 
     @property
-    def whole(self) -> PoolingSpace:
+    def full(self) -> PoolingSpace:
         if self.part_of is not None:  # truth testing would call len(), which fails for very large spaces
             return self.part_of
         return PoolingSpace(self.layers, self.poolings, self.min_stage, self.shared_slots)
@@ -88,7 +88,7 @@ class Subspace(PoolingSpace):
         return pooling
 
     def _around(self, pooling: Pooling) -> Iterable[Pooling]:  # type: ignore[override]
-        return self.whole.neighbours(pooling)
+        return self.full.neighbours(pooling)
 
     def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
         count, first = len(begun), self.below(begun)
@@ -96,10 +96,10 @@ class Subspace(PoolingSpace):
         return sorted({pooling.stages[count] for pooling in own})
 
     def depths_at(self, layer: int) -> list[int]:
-        return self.whole.depths_at(layer)
+        return self.full.depths_at(layer)
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.whole.to_json(), "members": [str(pooling) for pooling in self.members]}
+        return {**self.full.to_json(), "members": [str(pooling) for pooling in self.members]}
 
 
 def subset(

@@ -6,7 +6,7 @@ safetensors · ``short.sqlite`` · ``ranking.json`` · ``trials.sqlite`` · ``re
 """
 
 from poolwise.storage.environment import cache_folder, changes, command_line, environment
-from poolwise.storage.files import FORMAT, alone, read_checked, read_json, write_atomically, writing
+from poolwise.storage.files import FORMAT, exclusive, read_checked, read_json, write_atomically, writing
 from poolwise.storage.run_folder import RunFolder, checkpoint_name
 from poolwise.storage.trials import Trials
 
@@ -14,12 +14,12 @@ __all__ = [
     "FORMAT",
     "RunFolder",
     "Trials",
-    "alone",
     "cache_folder",
     "changes",
     "checkpoint_name",
     "command_line",
     "environment",
+    "exclusive",
     "read_checked",
     "read_json",
     "write_atomically",

@@ -136,7 +136,7 @@ def to_json(value: dict[str, Any]) -> bytes:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder. The operating system releases the lock of a process that dies.
 
     Raises:

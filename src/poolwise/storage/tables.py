@@ -149,11 +149,11 @@ def load(name: str | Path) -> Table:
 
 def _read(name: str, about_path: Path, values_path: Path) -> Table:
     about = read_json(about_path)
-    for schema, problem in ((SpaceOnly, "describes no space"), (TableFile, "is wrong")):
+    for schema, experiment in ((SpaceOnly, "describes no space"), (TableFile, "is wrong")):
         try:
             described = validate(schema, about, f"{about_path.name}: ")
         except RequestError as error:
-            raise RequestError(f"table {name} is damaged: {about_path.name} {problem} ({error})") from None
+            raise RequestError(f"table {name} is damaged: {about_path.name} {experiment} ({error})") from None
     space = described.space.to_space()
     try:
         rows = list(csv.DictReader(io.StringIO(read_bytes(values_path, TABLE_BYTES).decode()), strict=True))

@@ -62,50 +62,50 @@ def on_supernets(steps: int, share: float | None, configurations: int) -> int:
     return steps - configurations * length * seeds
 
 
-def short_trainings(problem: Experiment) -> Short:
+def short_trainings(experiment: Experiment) -> Short:
     """Return the proxy trainings of a run. Spaces too large to list have none."""
-    if problem.space.size > LISTED:
+    if experiment.space.size > LISTED:
         return Short(0, 0)
-    return short_of(whole_steps(problem), problem.config.search.proxy, problem.space.size)
+    return short_of(total_steps(experiment), experiment.config.search.proxy, experiment.space.size)
 
 
-def whole_steps(problem: Experiment) -> int:
+def total_steps(experiment: Experiment) -> int:
     """Return the steps of the search, including proxy trainings.
 
     A length given in MACs is converted with the mean cost of the space or, if it is too large to list, of the default.
     """
-    config, half = problem.config, len(problem.halves[0])
+    config, half = experiment.config, len(experiment.halves[0])
     if config.search.macs:
-        members, total = _typical(problem)
-        allowed = config.search.macs - measured_macs(problem)
+        members, total = _typical(experiment)
+        allowed = config.search.macs - measured_macs(experiment)
         share = most_share(config.search.proxy)
-        steps = allowed * members // step_macs(problem, total, 1 - share)
+        steps = allowed * members // step_macs(experiment, total, 1 - share)
         # the share is None and the steps are too few for proxy trainings
-        if share_of(steps, config.search.proxy, problem.space.size) < share:
-            steps = allowed * members // step_macs(problem, total)
+        if share_of(steps, config.search.proxy, experiment.space.size) < share:
+            steps = allowed * members // step_macs(experiment, total)
         return max(steps, 1)
     return config.search.steps or config.search.epochs * max(half // min(config.training.batch_size, half), 1)
 
 
-def _typical(problem: Experiment) -> tuple[int, int]:
+def _typical(experiment: Experiment) -> tuple[int, int]:
     """Return how many configurations represent the mean cost of the space, and the sum of their MACs per image."""
-    members = list(problem.space) if problem.space.size <= LISTED else [problem.default]
-    return len(members), sum(problem.cost(pooling).macs for pooling in members)
+    members = list(experiment.space) if experiment.space.size <= LISTED else [experiment.default]
+    return len(members), sum(experiment.cost(pooling).macs for pooling in members)
 
 
-def search_steps(problem: Experiment) -> int:
+def search_steps(experiment: Experiment) -> int:
     """Return the number of training steps on SuperNets."""
-    length, seeds = short_trainings(problem)
-    return whole_steps(problem) - problem.space.size * length * seeds
+    length, seeds = short_trainings(experiment)
+    return total_steps(experiment) - experiment.space.size * length * seeds
 
 
-def step_macs(problem: Experiment, macs: int, scored: float = 1.0) -> int:
+def step_macs(experiment: Experiment, macs: int, scored: float = 1.0) -> int:
     """Return the MACs of a step at ``macs`` per image.
 
     A training batch counts as three forward passes, a scoring batch as one. ``scored`` is the share of steps with a
     scoring batch; proxy trainings have none.
     """
-    training, scoring = (min(problem.config.training.batch_size, len(half)) for half in problem.halves)
+    training, scoring = (min(experiment.config.training.batch_size, len(half)) for half in experiment.halves)
     return int((3 * training + scored * scoring) * macs)
 
 
@@ -114,35 +114,35 @@ def tried_steps(steps: int) -> int:
     return max(steps // _TRIED, _FEWEST_TRIED)
 
 
-def measuring_macs(problem: Experiment, config: Config, steps: int, macs: int) -> int:
+def measuring_macs(experiment: Experiment, config: Config, steps: int, macs: int) -> int:
     """Return the maximum MACs of all branching checks in a search of ``steps`` steps, at ``macs`` per image."""
     most = config.search.supernets or 1
     if config.search.branching != "measured" or most == 1:
         return 0
-    training, scoring = (min(problem.config.training.batch_size, len(half)) for half in problem.halves)
-    images = 3 * 4 * tried_steps(steps) * training + 2 * min(SCORED, problem.space.size) * scoring
+    training, scoring = (min(experiment.config.training.batch_size, len(half)) for half in experiment.halves)
+    images = 3 * 4 * tried_steps(steps) * training + 2 * min(SCORED, experiment.space.size) * scoring
     return min(len(CHECKS), most.bit_length() - 1) * TRIALS * images * macs
 
 
-def measured_macs(problem: Experiment) -> int:
+def measured_macs(experiment: Experiment) -> int:
     """Return the MACs reserved for branching checks if the length of the search is given in MACs, else 0."""
-    config = problem.config
+    config = experiment.config
     if not config.search.macs or config.search.branching != "measured":
         return 0
-    members, total = _typical(problem)
+    members, total = _typical(experiment)
     mean = total // members
-    return measuring_macs(problem, config, config.search.macs // step_macs(problem, mean), mean)
+    return measuring_macs(experiment, config, config.search.macs // step_macs(experiment, mean), mean)
 
 
-def short_macs(problem: Experiment) -> int:
+def short_macs(experiment: Experiment) -> int:
     """Return the MACs of all proxy trainings."""
-    length, seeds = short_trainings(problem)
+    length, seeds = short_trainings(experiment)
     if not seeds:
         return 0
-    return length * seeds * step_macs(problem, sum(problem.cost(pooling).macs for pooling in problem.space), 0)
+    return length * seeds * step_macs(experiment, sum(experiment.cost(pooling).macs for pooling in experiment.space), 0)
 
 
-def scoring_macs(problem: Experiment, poolings: Sequence[Pooling], judge_P: np.ndarray) -> int:
+def scoring_macs(experiment: Experiment, poolings: Sequence[Pooling], judge_P: np.ndarray) -> int:
     """Return the MACs of scoring an image at every configuration. Each SuperNet computes a common prefix once."""
     groups = [[p for p, m in zip(poolings, judge_P, strict=True) if m == net] for net in set(judge_P.tolist())]
-    return sum(problem.cost.prefix_macs(group) for group in groups)
+    return sum(experiment.cost.prefix_macs(group) for group in groups)

@@ -17,28 +17,28 @@ class Compute:
     configuration on the scoring half; shared prefixes count once per SuperNet.
     """
 
-    def __init__(self, problem: Experiment):
-        self.problem = problem
-        self.training, self.scoring = (len(half) for half in problem.halves)
-        self.batch = min(problem.config.training.batch_size, self.training)
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+        self.training, self.scoring = (len(half) for half in experiment.halves)
+        self.batch = min(experiment.config.training.batch_size, self.training)
 
     @cached_property
     def macs(self) -> dict[Pooling, int]:
         """MACs of one forward pass of one image, for every configuration in the order of the space."""
-        return {pooling: self.problem.cost(pooling).macs for pooling in self.problem.space}
+        return {pooling: self.experiment.cost(pooling).macs for pooling in self.experiment.space}
 
     def ranking(self, config: Config | None = None) -> int:
         """Return the MACs of ranking all configurations on one SuperNet, or the maximum for the ranking in ``config``.
 
         With several SuperNets, each computes its own prefixes; recalibrating norms uses additional images.
         """
-        images, turns = self.problem.ranked_images(config), config.ranking_groups if config else [1]
+        images, turns = self.experiment.ranked_images(config), config.ranking_groups if config else [1]
         rotation = config.ranking_turns if config else 1  # each turn sees its share of the images
-        return -(-images * sum(self.problem.cost.prefix_macs(self.macs, nets) for nets in turns) // rotation)
+        return -(-images * sum(self.experiment.cost.prefix_macs(self.macs, nets) for nets in turns) // rotation)
 
     def budget(self, steps: int) -> int:
         """Return the MACs of ``steps`` steps of a single SuperNet, at the mean MACs of the space, plus its ranking."""
-        total = steps * step_macs(self.problem, sum(self.macs.values()))
+        total = steps * step_macs(self.experiment, sum(self.macs.values()))
         return -(-total // len(self.macs)) + self.ranking()
 
     def search_steps(self, macs: int, config: Config) -> int:
@@ -51,12 +51,14 @@ class Compute:
         def taken(steps: int) -> int:
             length, seeds = short_of(steps, config.search.proxy, len(self.macs))
             searched = on_supernets(steps, config.search.proxy, len(self.macs))
-            price = searched * step_macs(self.problem, total) + measuring_macs(self.problem, config, searched, total)
-            return price // len(self.macs) + length * seeds * step_macs(self.problem, total, 0)
+            price = searched * step_macs(self.experiment, total) + measuring_macs(
+                self.experiment, config, searched, total
+            )
+            return price // len(self.macs) + length * seeds * step_macs(self.experiment, total, 0)
 
-        steps = left * len(self.macs) // step_macs(self.problem, total, 1 - most_share(config.search.proxy))
+        steps = left * len(self.macs) // step_macs(self.experiment, total, 1 - most_share(config.search.proxy))
         while steps > 0 and taken(steps) > left:  # account for rounding in proxy training and for measuring branching
-            steps -= max((taken(steps) - left) * len(self.macs) // (2 * step_macs(self.problem, total)), 1)
+            steps -= max((taken(steps) - left) * len(self.macs) // (2 * step_macs(self.experiment, total)), 1)
         return steps
 
     def trial(self, pooling: Pooling, steps: int) -> int:
@@ -66,4 +68,4 @@ class Compute:
     @property
     def full_steps(self) -> int:
         """Steps of a full training on the training half: as many epochs as in the table."""
-        return self.problem.half_steps
+        return self.experiment.half_steps

@@ -9,7 +9,7 @@ from typing import Any
 
 from poolwise.benchmarks.compare.methods import parse_methods
 from poolwise.benchmarks.compare.study import check_controls
-from poolwise.config.checks import check_distinct, check_whole
+from poolwise.config.checks import check_distinct, check_integer
 from poolwise.errors import RequestError
 from poolwise.statistics.uncertainty import RESAMPLES
 
@@ -64,8 +64,8 @@ class CompareConfig:
                 object.__setattr__(self, name, tuple(value))
         check_distinct("budgets", self.budgets, 1)
         check_distinct("seeds", self.seeds, 0)
-        check_whole("supernets", self.supernets, 1)
-        check_whole("resamples", self.resamples, 1)
+        check_integer("supernets", self.supernets, 1)
+        check_integer("resamples", self.resamples, 1)
         check_controls(self.controls)
         parse_methods(self.methods, self.supernets)
 

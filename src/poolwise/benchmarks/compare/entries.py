@@ -101,8 +101,8 @@ class Share(Listener):
         self.listener.check()
 
 
-def carry_out(problem: Experiment, listener: Listener, _hold: None, work: Work) -> None:
-    """Run the unfinished part of one entry on the images of ``problem``.
+def carry_out(experiment: Experiment, listener: Listener, _hold: None, work: Work) -> None:
+    """Run the unfinished part of one entry on the images of ``experiment``.
 
     Raises:
         Interrupted: The listener was asked to stop.
@@ -110,7 +110,7 @@ def carry_out(problem: Experiment, listener: Listener, _hold: None, work: Work) 
     share = Share(listener, work.budget, None if work.spec.standalone else work.config.search.steps)
     if not (work.folder / "run.json").exists() and work.folder.exists():
         shutil.rmtree(work.folder)  # killed before the request was written
-    (_trials if work.spec.standalone else _search)(work, problem.source, share)
+    (_trials if work.spec.standalone else _search)(work, experiment.source, share)
     share.add(work.budget)
 
 
@@ -129,8 +129,8 @@ def method_of(work: Work, compute: Compute) -> strategies.Method:
     Raises:
         RequestError: A package that it needs is missing.
     """
-    space, steps = compute.problem.space, compute.full_steps
-    priced = {pooling: compute.problem.cost(pooling) for pooling in space}
+    space, steps = compute.experiment.space, compute.full_steps
+    priced = {pooling: compute.experiment.cost(pooling) for pooling in space}
     return strategies.create(
         work.spec.method,
         space,
@@ -138,7 +138,7 @@ def method_of(work: Work, compute: Compute) -> strategies.Method:
         macs=work.macs,
         steps=steps,
         cost=compute.trial,
-        default=compute.problem.default,
+        default=compute.experiment.default,
         hints=baselines.hints(priced),
     )
 
@@ -149,10 +149,10 @@ def _trials(work: Work, source: Source, share: Share) -> None:
         folder = RunFolder.open(work.folder)
     else:
         folder = RunFolder.create(work.folder, {**work.request(), **environment()})
-    problem = resolve(work.config, source)
-    compute = Compute(problem)
+    experiment = resolve(work.config, source)
+    compute = Compute(experiment)
     method = method_of(work, compute)
-    runner = TrialRunner(problem, folder.trials(), PURPOSE, share, parallel=Parallel(1, cpu_threads()))
+    runner = TrialRunner(experiment, folder.trials(), PURPOSE, share, parallel=Parallel(1, cpu_threads()))
     points: list[dict[str, Any]] = []
     while (asked := method.ask()) is not None:
         request = Request(str(asked.pooling), asked.seed, asked.steps)
@@ -165,7 +165,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
     assert method.spent <= work.macs, "a method of trials spent more than it was given"
     value = {
         "format": FORMAT,
-        "poolings": [str(pooling) for pooling in problem.space],
+        "poolings": [str(pooling) for pooling in experiment.space],
         "scores": method.ranking().tolist(),
         "accuracies": method.accuracies,
         "spent_macs": method.spent,

@@ -30,7 +30,7 @@ from poolwise.progress import Listener
 from poolwise.rankings.scoring import RANKED_CONFIGURATIONS
 from poolwise.sanitize import json_text
 from poolwise.spaces import LISTED
-from poolwise.storage import FORMAT, alone, command_line, environment, read_checked, write_atomically
+from poolwise.storage import FORMAT, command_line, environment, exclusive, read_checked, write_atomically
 from poolwise.storage.tables import Table
 from poolwise.supernets import samplers
 from poolwise.supernets.budget import on_supernets, share_of
@@ -90,15 +90,15 @@ class Protocol:
         hardware = config.hardware
         recipe = self._recipe(recipe_of(table, model, config.recipe), hardware, earlier)
         steps = len(self.methods) * len(seeds) * sum(budgets) * 4 // 3  # adds one scoring pass per step
-        self.problem = autotuning.tune(resolve(recipe, source, listener=listener), steps, listener)
+        self.experiment = autotuning.tune(resolve(recipe, source, listener=listener), steps, listener)
         self._check_images()
         if len(table.space) > RANKED_CONFIGURATIONS:
             raise RequestError(f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations")
-        self.compute = Compute(self.problem)
-        self.parallel = parallelism.for_trainings(self.problem)
+        self.compute = Compute(self.experiment)
+        self.parallel = parallelism.for_trainings(self.experiment)
         threads = hardware.get("threads") or earlier.get("threads") or self.parallel.threads
-        self.config = self.problem.config.replace(
-            precision=str(self.problem.precision), threads=threads, workers=1, profile=False
+        self.config = self.experiment.config.replace(
+            precision=str(self.experiment.precision), threads=threads, workers=1, profile=False
         )
         self.request = self._request()
         _check_same(out, earlier, self.request)
@@ -116,10 +116,10 @@ class Protocol:
         return recipe.replace(**{**chosen, **hardware})
 
     def _check_images(self) -> None:
-        expected, found = self.table.about.get("data", {}).get("fingerprint"), self.problem.source.fingerprint()
+        expected, found = self.table.about.get("data", {}).get("fingerprint"), self.experiment.source.fingerprint()
         if expected not in (None, found):
             raise RequestError(
-                f"the images of {self.problem.source.name} are not those that table {self.table.name} was made with"
+                f"the images of {self.experiment.source.name} are not those that table {self.table.name} was made with"
                 f" (fingerprint {found[:12]}, was {expected[:12]})"
             )
 
@@ -132,7 +132,7 @@ class Protocol:
             "recipe": self.config.to_flat(),
             "precision": self.config.hardware.precision,
             "threads": self.config.hardware.threads,
-            "images": self.problem.source.fingerprint(),
+            "images": self.experiment.source.fingerprint(),
         }
 
     def _work(self, spec: MethodSpec, budget: int, seed: int) -> Work:
@@ -167,7 +167,7 @@ class Protocol:
     def seconds(self) -> float:
         """Time steps on this machine and return the estimated seconds for the unfinished entries."""
         with threads_here(self.config.hardware.threads or 1):
-            timing, macs = autotuning.timing(self.problem), sum(self.compute.macs.values()) / len(self.compute.macs)
+            timing, macs = autotuning.timing(self.experiment), sum(self.compute.macs.values()) / len(self.compute.macs)
             step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
         count = min(self.parallel.workers, max(len(self.left), 1))
         return sum(work.budget for work in self.left) * step * (self.parallel.slowdown if count > 1 else 1.0) / count
@@ -213,7 +213,7 @@ class Protocol:
             Interrupted: The listener was asked to stop; finished results are kept.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        with alone(self.out):
+        with exclusive(self.out):
             return self._run(listener)
 
     def _run(self, listener: Listener) -> tuple[list[Entry], list[str]]:
@@ -239,7 +239,7 @@ class Protocol:
 
     def _images(self) -> Experiment:
         """Return the experiment with only the images in use, for worker processes."""
-        return resolve(self.config, self.problem.in_use, weights=self.problem.weights)
+        return resolve(self.config, self.experiment.in_use, weights=self.experiment.weights)
 
     def _save(self) -> None:
         earlier = read_checked(self.out / REQUEST) if (self.out / REQUEST).exists() else {}

@@ -56,11 +56,11 @@ def column_entries(table: Table, names: Sequence[str] | None = None) -> list[Ent
 
 
 def control_entries(
-    table: Table, model: str, names: Sequence[str], seeds: Sequence[int], problem: Experiment | None = None
+    table: Table, model: str, names: Sequence[str], seeds: Sequence[int], experiment: Experiment | None = None
 ) -> list[Entry]:
     """Return the rankings that need no training.
 
-    Counts give one entry. Zero-cost scores give one entry per seed, computed on the images of ``problem``.
+    Counts give one entry. Zero-cost scores give one entry per seed, computed on the images of ``experiment``.
     """
     check_controls(names)
     entries = []
@@ -68,9 +68,9 @@ def control_entries(
         if name in baselines.COUNTED:
             entries.append(Entry(name, 0, 0, baselines.counted(name, table_costs(table, model).values())))
             continue
-        problem = problem or resolve(settings_of(table, model))
+        experiment = experiment or resolve(settings_of(table, model))
         for seed in seeds:
-            scores_P, macs = baselines.untrained(problem, name, seed=seed)
+            scores_P, macs = baselines.untrained(experiment, name, seed=seed)
             entries.append(Entry(name, seed, macs, scores_P))
     return entries
 

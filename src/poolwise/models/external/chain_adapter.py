@@ -77,7 +77,7 @@ def _passed_over(calls: Mapping[nn.Module, int]) -> Iterator[None]:
             module.__dict__.pop("forward", None)
 
 
-class WholeChain(Chain):
+class ExternalChain(Chain):
     """A chain that is a view of an external network.
 
     Args:
@@ -97,7 +97,7 @@ class WholeChain(Chain):
         self.__dict__["layers"] = units
         self.__dict__["head"] = Tail(model, [module for own, _ in found.parts for module in own], found.in_place[-1])
 
-    def whole(self, pooling: Pooling) -> nn.Module:
+    def as_module(self, pooling: Pooling) -> nn.Module:
         twin, depths = copy.deepcopy(self), [0, *pooling.depths()]
         for i, unit in enumerate(twin.layers):
             assert isinstance(unit, Unit)
@@ -112,15 +112,15 @@ class WholeChain(Chain):
                 norm.running_mean = norm.running_var = norm.num_batches_tracked = None
 
 
-def chained(model: nn.Module, example: Tensor) -> WholeChain:
+def chained(model: nn.Module, example: Tensor) -> ExternalChain:
     """Return the network as a chain of the layers that ``slots`` finds. Raise RequestError if it finds none."""
-    return WholeChain(model, slots(model, example))
+    return ExternalChain(model, slots(model, example))
 
 
 @torch.no_grad()
-def check_same(chain: WholeChain, pooling: Pooling, example: Tensor) -> None:
+def check_same(chain: ExternalChain, pooling: Pooling, example: Tensor) -> None:
     """Raise RequestError unless running the layers and the head in sequence is bitwise equal to the network."""
-    model = chain.whole(pooling).eval()
+    model = chain.as_module(pooling).eval()
     twin = copy.deepcopy(chain).eval()
     features_BCHW, depths = example, [0, *pooling.depths()]
     expected = model(example)

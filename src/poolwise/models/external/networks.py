@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from poolwise.errors import RequestError, did_you_mean
 from poolwise.models.chain import Norm, learning, running_norm
-from poolwise.models.external.chain_adapter import WholeChain, chained, check_same
+from poolwise.models.external.chain_adapter import ExternalChain, chained, check_same
 from poolwise.models.external.slots import Slots, slots
 from poolwise.models.families.registry import Family
 from poolwise.process import generators_kept, seed_global
 
 LIBRARIES = ("torchvision", "timm")
-OWN = "own:"
+PREFIX = "own:"
 _ONE_OUTPUT = {"aux_logits": False, "init_weights": True}
 ALONE: dict[str, dict[str, Any]] = {
     "googlenet": _ONE_OUTPUT,
@@ -39,13 +39,13 @@ Build = Callable[..., nn.Module]
 _CLASSES = 10  # default where a network requires a number of classes and none is known
 SIZES = (64, 224, 32, 28, 96)  # image sizes in pixels, tried in order, to find layers with
 
-_given: dict[str, nn.Module | Build] = {}  # networks registered with ``backbone`` in this process
+_registered: dict[str, nn.Module | Build] = {}  # networks registered with ``backbone`` in this process
 
 
 def is_other(name: str) -> bool:
     """Return whether ``name`` is the name of an external network, not of a family of this library."""
     library, colon, _ = name.partition(":")
-    return bool(colon) and (library in LIBRARIES or library.endswith(".py") or f"{library}:" == OWN)
+    return bool(colon) and (library in LIBRARIES or library.endswith(".py") or f"{library}:" == PREFIX)
 
 
 def backbone(name: str, build: nn.Module | Build) -> str:
@@ -69,13 +69,13 @@ def backbone(name: str, build: nn.Module | Build) -> str:
         raise RequestError(
             f"backbone {name!r} is given a {type(build).__name__}: a network, or what makes one, is allowed"
         )
-    _given[f"{OWN}{name}"] = build
-    return f"{OWN}{name}"
+    _registered[f"{PREFIX}{name}"] = build
+    return f"{PREFIX}{name}"
 
 
-def given(model: str) -> nn.Module | Build | None:
+def registered(model: str) -> nn.Module | Build | None:
     """Return what was registered as ``model`` with ``backbone``, to pass to another process. None for other models."""
-    return _given.get(model)
+    return _registered.get(model)
 
 
 def build(name: str, classes: int | None = None) -> nn.Module:
@@ -93,7 +93,7 @@ def build(name: str, classes: int | None = None) -> nn.Module:
     library, _, model = name.partition(":")
     with generators_kept():
         if library not in LIBRARIES:
-            return _made(own(name), name, classes)
+            return _made(maker_of(name), name, classes)
         known, create = _torchvision() if library == "torchvision" else _timm()
         if model not in known:
             raise RequestError(
@@ -102,16 +102,16 @@ def build(name: str, classes: int | None = None) -> nn.Module:
         return create(model, {} if classes is None else {"num_classes": classes})
 
 
-def own(name: str) -> nn.Module | Build:
+def maker_of(name: str) -> nn.Module | Build:
     """Return the network, or the function that builds it, for ``FILE.py:NAME`` or ``own:NAME``.
 
     Raises:
         RequestError: There is none with this name.
     """
     file = in_file(name)
-    found = _from_file(*file) if file else _given.get(name)
+    found = _from_file(*file) if file else _registered.get(name)
     if found is None:
-        model = name.removeprefix(OWN)
+        model = name.removeprefix(PREFIX)
         raise RequestError(
             f"nothing is called {name} here: poolwise.backbone({model!r}, build) gives a network this name"
         )
@@ -126,9 +126,9 @@ def _made(maker: nn.Module | Build, name: str, classes: int | None) -> nn.Module
     return model if classes is None else _with_classes(model, classes)
 
 
-def arguments(own: Build, classes: int | None) -> dict[str, int]:
+def arguments(maker: Build, classes: int | None) -> dict[str, int]:
     """Return the keyword arguments for a function or class that builds a network."""
-    parameters = inspect.signature(own).parameters
+    parameters = inspect.signature(maker).parameters
     known = [parameters[one] for one in ("classes", "num_classes") if one in parameters]
     wanted = [one.name for one in known if classes is not None or one.default is inspect.Parameter.empty]
     return dict.fromkeys(wanted[:1], classes or _CLASSES)
@@ -185,7 +185,7 @@ def _with_classes(model: nn.Module, classes: int) -> nn.Module:
     """Return the network, with its last linear layer replaced if it does not have ``classes`` outputs."""
     called: list[nn.Linear] = []
     linear = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    handles = [one.register_forward_hook(lambda module, _given, _out: called.append(module)) for one in linear]
+    handles = [one.register_forward_hook(lambda module, _registered, _out: called.append(module)) for one in linear]
     try:
         found = runs(model)[1]
     finally:
@@ -245,12 +245,12 @@ def _seeded(generator: torch.Generator) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Whole:
+class ExternalBuilder:
     """Builds chains of one external network. ``create`` seeds the initial weights, as ``models.chain.create`` does."""
 
     name: str
 
-    def __call__(self, classes: int = 10, width: int | None = None, norm: Norm = running_norm) -> WholeChain:
+    def __call__(self, classes: int = 10, width: int | None = None, norm: Norm = running_norm) -> ExternalChain:
         with torch.device("cpu"):
             model = build(self.name, classes)
             chain = chained(model, runs(model)[0])
@@ -259,7 +259,7 @@ class Whole:
         learning(chain)
         return chain
 
-    def create(self, generator: torch.Generator, **arguments: Any) -> WholeChain:
+    def create(self, generator: torch.Generator, **arguments: Any) -> ExternalChain:
         with _seeded(generator):
             return self(**arguments)
 
@@ -270,7 +270,7 @@ def family_of(name: str) -> Family:
     Raises:
         RequestError: The network cannot be searched.
     """
-    return _checked(name, given(name))
+    return _checked(name, registered(name))
 
 
 @functools.lru_cache(maxsize=16)
@@ -282,11 +282,11 @@ def _checked(name: str, _own: object) -> Family:
         raise RequestError(f"{name} has no downsampling that can be moved: {'; '.join(found.fixed.values()) or 'none'}")
     check_same(chain, default, example)
     summary = f"{len(found.layers)} layers of {type(chain.model).__name__}"
-    return Family(name, default, None, Whole(name), summary, "stride", found.reduction, whole=True)
+    return Family(name, default, None, ExternalBuilder(name), summary, "stride", found.reduction, external=True)
 
 
-def _chain_of(name: str) -> tuple[WholeChain, tuple[Tensor, Slots]]:
+def _chain_of(name: str) -> tuple[ExternalChain, tuple[Tensor, Slots]]:
     model = build(name)
     example, _ = runs(model)
     found = slots(model, example)
-    return WholeChain(model, found), (torch.randn(example.shape, generator=torch.Generator().manual_seed(0)), found)
+    return ExternalChain(model, found), (torch.randn(example.shape, generator=torch.Generator().manual_seed(0)), found)

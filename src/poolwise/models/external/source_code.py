@@ -6,7 +6,7 @@ from keyword import iskeyword
 
 from torch import nn
 
-from poolwise.models.external.networks import ALONE, LIBRARIES, arguments, build, in_file, own, runs
+from poolwise.models.external.networks import ALONE, LIBRARIES, arguments, build, in_file, maker_of, runs
 from poolwise.spaces import Pooling
 
 _TRIED = (64, 224)  # image sizes in pixels that ``apply`` tries without an example
@@ -35,7 +35,7 @@ def _by_library(library: str, model: str, classes: int) -> Lines:
 
 
 def _by_owner(name: str, classes: int) -> Lines:
-    maker, file = own(name), in_file(name)
+    maker, file = maker_of(name), in_file(name)
     called = file[1] if file else "build"
     plain, call = maker, called
     if not isinstance(plain, nn.Module):

@@ -28,7 +28,7 @@ class Family:
         summary: One line for listings.
         operator: The downsampling operator, ``pool`` or ``stride`` (see ``models.supernet``), also set on its chains.
         reduction: Factor by which the first layer reduces the resolution in every configuration.
-        whole: Whether this is an external network (``models.external.networks``).
+        external: Whether this is an external network (``models.external.networks``).
     """
 
     name: str
@@ -38,7 +38,7 @@ class Family:
     summary: str
     operator: str = "pool"
     reduction: int = 1
-    whole: bool = False
+    external: bool = False
 
     @property
     def space(self) -> PoolingSpace:

@@ -70,27 +70,27 @@ _PASSES = {"naswot": 1, "grad_norm": 3}  # cost of a score in forward passes; a 
 
 
 def untrained(
-    problem: Experiment, name: str, *, seed: int = 0, initialisations: int = INITIALISATIONS, images: int = IMAGES
+    experiment: Experiment, name: str, *, seed: int = 0, initialisations: int = INITIALISATIONS, images: int = IMAGES
 ) -> tuple[np.ndarray, int]:
     """Return scores_P (float64) of a zero-cost proxy, and the MACs that it took.
 
     Networks run in float32, BatchNorm uses batch statistics, and images are not augmented.
 
     Args:
-        problem: Experiment with the space, the network and the images.
+        experiment: Experiment with the space, the network and the images.
         name: A key of UNTRAINED.
         seed: Seed of all draws. Global generators are not used.
         initialisations: Number of draws of weights and images; scores are means over them.
         images: Training images per draw.
     """
-    score, scores_P = UNTRAINED[name], np.zeros(len(problem.space))
-    data = problem.batches(problem.training_images, images)
+    score, scores_P = UNTRAINED[name], np.zeros(len(experiment.space))
+    data = experiment.batches(experiment.training_images, images)
     for i in range(initialisations):
         streams = Streams(seed).child(f"untrained{i}")
-        network = SwitchableNet(problem.build(batch_norm, "init", streams)).to(problem.device)
+        network = SwitchableNet(experiment.build(batch_norm, "init", streams)).to(experiment.device)
         drawn = streams["images"].choice(len(data.labels_N), data.batch_size, replace=False)
-        images_BHWC, labels_B = data.take(torch.from_numpy(drawn).to(problem.device))
+        images_BHWC, labels_B = data.take(torch.from_numpy(drawn).to(experiment.device))
         images_BCHW = data.normalise(images_BHWC)
-        scores_P += [score(network, pooling, images_BCHW, labels_B) for pooling in problem.space]
-    macs = sum(problem.cost(pooling).macs for pooling in problem.space)
+        scores_P += [score(network, pooling, images_BCHW, labels_B) for pooling in experiment.space]
+    macs = sum(experiment.cost(pooling).macs for pooling in experiment.space)
     return scores_P / initialisations, macs * data.batch_size * initialisations * _PASSES[name]

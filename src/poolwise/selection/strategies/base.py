@@ -85,7 +85,7 @@ class Method(ABC):
         )
         self.streams = Streams(task.seed).child(self.stream)
         self.spent, self.count = 0, 0.0
-        self.told: dict[tuple[Pooling, int], list[float]] = {}
+        self.observed: dict[tuple[Pooling, int], list[float]] = {}
         self.open: deque[Ask] = deque()  # pending: asked, but not told yet
         self._over = False
 
@@ -110,7 +110,7 @@ class Method(ABC):
                 break
             self.spent += self.cost(*proposed)
             self.count += proposed[1] / self.steps
-            visits = len(self.told.get(proposed, ())) + sum(ask[:2] == proposed for ask in self.open)
+            visits = len(self.observed.get(proposed, ())) + sum(ask[:2] == proposed for ask in self.open)
             self.open.append(Ask(*proposed, self.seed * _SEEDS + visits + 1))
         return list(self.open)[:count]
 
@@ -132,13 +132,13 @@ class Method(ABC):
                 f"told of {pooling}, seed {seed}, while {waiting} was asked for: tell what was asked, once"
             )
         self.open.popleft()
-        self.told.setdefault((pooling, steps), []).append(float(accuracy))
+        self.observed.setdefault((pooling, steps), []).append(float(accuracy))
         self._learn(pooling, steps, float(accuracy))
 
     def observe(self, pooling: Pooling, steps: int, accuracy: float) -> None:
         """Record a training that this strategy did not ask for; it counts toward ``trials``."""
         self.count += steps / self.steps
-        self.told.setdefault((pooling, steps), []).append(float(accuracy))
+        self.observed.setdefault((pooling, steps), []).append(float(accuracy))
         self._learn(pooling, steps, float(accuracy))
 
     def replay(self, trials: Iterable[tuple[Pooling, int, int, float]]) -> None:
@@ -157,15 +157,17 @@ class Method(ABC):
 
     def means(self, steps: int) -> dict[int, float]:
         """Return index in the space -> mean accuracy of the trainings with this number of steps."""
-        return {self.space.index(p): float(np.mean(own)) for (p, length), own in self.told.items() if length == steps}
+        return {
+            self.space.index(p): float(np.mean(own)) for (p, length), own in self.observed.items() if length == steps
+        }
 
     def unseen(self, pooling: Pooling) -> bool:
         """Return whether no full training of this configuration has been recorded."""
-        return (pooling, self.steps) not in self.told
+        return (pooling, self.steps) not in self.observed
 
     def uniform(self, generator: np.random.Generator) -> Pooling:
         """Sample uniformly among configurations without a full training, or among all if none is left."""
-        if sum(length == self.steps for _, length in self.told) < self.space.size:
+        if sum(length == self.steps for _, length in self.observed) < self.space.size:
             while True:
                 (pooling,) = self.space.sample(generator)
                 if self.unseen(pooling):

@@ -29,7 +29,7 @@ class _Optuna(Method):
             raise RequestError("this method needs optuna: pip install 'poolwise[compare]'") from None
         self.optuna = optuna
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        whole = self.space.whole
+        whole = self.space.full
         spaces = {
             count: PoolingSpace(whole.layers, count, whole.min_stage, whole.shared_slots) for count in whole.counts
         }
@@ -49,7 +49,7 @@ class _Optuna(Method):
         raise NotImplementedError
 
     def _next(self) -> tuple[Pooling, int] | None:
-        if len(self.told) < STARTUP or self.space.size < 2:
+        if len(self.observed) < STARTUP or self.space.size < 2:
             return self.uniform(self.streams["startup"]), self.steps
         for _ in range(_TRIES):
             trial = self._study.ask(self._distributions)

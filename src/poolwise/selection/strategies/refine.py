@@ -121,7 +121,7 @@ class Refine(Method):
     def _trainings(self, pooling: Pooling, steps: int | None = None) -> int:
         """Return how many trainings of this length (by default the full one) were asked for."""
         wanted = (pooling, steps or self.steps)
-        return len(self.told.get(wanted, ())) + sum(ask[:2] == wanted for ask in self.open)
+        return len(self.observed.get(wanted, ())) + sum(ask[:2] == wanted for ask in self.open)
 
     @contextlib.contextmanager
     def _pretended(self) -> Iterator[None]:
@@ -162,7 +162,7 @@ class Refine(Method):
             return np.zeros(self.space.size)
         expected_P, trained = (
             self.belief.mean_P / 100,
-            [self._place[p] for p, steps in self.told if steps == self.steps],
+            [self._place[p] for p, steps in self.observed if steps == self.steps],
         )
         capped_P = expected_P.copy()
         if trained:

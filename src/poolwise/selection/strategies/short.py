@@ -42,7 +42,7 @@ class ShortAll(Method):
     def _next(self) -> tuple[Pooling, int] | None:
         if self.length == 0:
             return None
-        done = sum(map(len, self.told.values()))
+        done = sum(map(len, self.observed.values()))
         turn, place = divmod(done, self.space.size)
         if place == 0 and (turn + 1) * self._round_macs > self.macs:
             return None  # an unfinished round would favor the configurations that come first

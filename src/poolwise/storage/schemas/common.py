@@ -40,20 +40,20 @@ class Space(Schema):
     shared_slots: Omittable[Flag] = None
     also: Omittable[tuple[PoolingName, ...]] = None
     members: Omittable[tuple[PoolingName, ...]] = None
-    _whole: PoolingSpace = PrivateAttr()
+    _full: PoolingSpace = PrivateAttr()
 
     @model_validator(mode="after")
     def _is_a_space(self) -> Space:
         try:
-            self._whole = read({name: value for name, value in self.to_json().items() if name != "members"})
+            self._full = read({name: value for name, value in self.to_json().items() if name != "members"})
         except RequestError as error:
             raise inconsistent(str(error)) from None
         return self
 
     @property
-    def whole(self) -> PoolingSpace:
+    def full(self) -> PoolingSpace:
         """The full space: the space itself or, for a subspace, the space that it was taken from."""
-        return self._whole
+        return self._full
 
     def to_space(self) -> PoolingSpace:
         """Return the space or, if members are listed, the subspace. Raises RequestError if one is not in the space."""

@@ -99,7 +99,7 @@ class RankingFile(FileSchema, Environment):
     def _names_agree(self) -> RankingFile:
         seen: set[str] = set()
         for row in self.ranking:
-            if Pooling.parse(row.pooling) not in self.space.whole:
+            if Pooling.parse(row.pooling) not in self.space.full:
                 raise inconsistent(f"{row.pooling} is not in its space")
             if row.pooling in seen:
                 raise inconsistent(f"ranks {row.pooling} twice")

@@ -83,7 +83,7 @@ class Sampler:
         self.supernets = 1 if task.grows else self.most
         self.table = Scores(self.space.size, self.supernets)
         self._step = 0
-        self._asked: deque[tuple[int, int]] = deque()  # pending asks
+        self._pending: deque[tuple[int, int]] = deque()  # pending asks
 
     @classmethod
     def supernets_used(cls, asked: int) -> int:
@@ -112,7 +112,7 @@ class Sampler:
         return math.ceil(self.task.warm_up * self.task.steps) if self.supernets > 1 else 0
 
     @property
-    def alone(self) -> bool:
+    def in_warm_up(self) -> bool:
         """Whether the first of several SuperNets trains alone in the next step, regardless of the assignment."""
         return self.supernets > 1 and self.warming
 
@@ -136,8 +136,8 @@ class Sampler:
         Consecutive asks without a ``tell`` in between use the same scores.
         """
         a = self._draw_configuration()
-        m = 0 if self.alone else self._draw_supernet(a)
-        self._asked.append((a, m))
+        m = 0 if self.in_warm_up else self._draw_supernet(a)
+        self._pending.append((a, m))
         return self.space[a], m
 
     def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
@@ -151,9 +151,9 @@ class Sampler:
         Raises:
             OutOfTurn: If ``pooling`` and ``supernet`` do not match the oldest pending ``ask``.
         """
-        if not self._asked or (self.space[self._asked[0][0]], self._asked[0][1]) != (pooling, supernet):
+        if not self._pending or (self.space[self._pending[0][0]], self._pending[0][1]) != (pooling, supernet):
             raise OutOfTurn(f"tell: {pooling} on SuperNet {supernet} is not what the earliest open ask returned")
-        a, m = self._asked.popleft()
+        a, m = self._pending.popleft()
         self.table.update(a, m, accuracy)
         self._learn(a, m, accuracy)
         self._step += 1
@@ -200,14 +200,14 @@ class Sampler:
 
     def state(self) -> dict[str, Any]:
         """Return everything that ``restore`` needs to continue identically, as JSON values. Generators are excluded."""
-        asked = [list(pair) for pair in self._asked]
+        pending = [list(pair) for pair in self._pending]
         return {
             "method": self.name,
             "step": self._step,
             "supernets": self.supernets,
-            "asked": asked,
+            "asked": pending,
             "scores": self.table.state(),
-            **self._own_state(),
+            **self._extra_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -222,16 +222,16 @@ class Sampler:
                 f" {self.name}: start it anew"
             )
         self._step = int(state["step"])
-        self._asked = deque((int(a), int(m)) for a, m in state["asked"])
+        self._pending = deque((int(a), int(m)) for a, m in state["asked"])
         # runs of earlier versions use as many as were requested
         self.supernets = int(state.get("supernets", self.supernets))
         self.table = Scores(self.space.size, self.supernets)
         self.table.restore(state["scores"])
-        self._restore_own(state)
+        self._restore_extra(state)
 
     def _present(self, indices: Sequence[int]) -> np.ndarray:
         """Return assignment_NM of configurations by index. All are on the first SuperNet while it trains alone."""
-        if self.alone:
+        if self.in_warm_up:
             return np.eye(self.supernets)[np.zeros(len(indices), int)]
         return self._assignment(indices)
 
@@ -250,8 +250,8 @@ class Sampler:
         """Return assignment_NM of configurations by index. The default is for methods with one SuperNet."""
         return np.ones((len(indices), 1))
 
-    def _own_state(self) -> dict[str, Any]:
+    def _extra_state(self) -> dict[str, Any]:
         return {}
 
-    def _restore_own(self, state: dict[str, Any]) -> None:
+    def _restore_extra(self, state: dict[str, Any]) -> None:
         """Restore the result of ``_own_state``."""

@@ -61,5 +61,5 @@ class Boltzmann(Sampler):
         each_R = np.where(chances_R > 0, chances_R / np.maximum(weights_R, 1), 1.0)
         return {"temperature": self.temperature, "draw_entropy": max(float(-(chances_R @ np.log(each_R))), 0.0)}
 
-    def _restore_own(self, state: dict[str, Any]) -> None:
+    def _restore_extra(self, state: dict[str, Any]) -> None:
         self._sorted = sorted(self.table.visited())

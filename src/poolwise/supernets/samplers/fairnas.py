@@ -27,8 +27,8 @@ class StrictFairness(Sampler):
     def _draw_configuration(self) -> int:
         return self._draw.next()
 
-    def _own_state(self) -> dict[str, Any]:
+    def _extra_state(self) -> dict[str, Any]:
         return {"draw": self._draw.state()}
 
-    def _restore_own(self, state: dict[str, Any]) -> None:
+    def _restore_extra(self, state: dict[str, Any]) -> None:
         self._draw.restore(state["draw"])

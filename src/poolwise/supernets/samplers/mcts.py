@@ -83,12 +83,12 @@ class TreeSearch(Sampler):
         """Return the number of nodes in the tree."""
         return {"nodes": float(len(self._nodes))}
 
-    def _own_state(self) -> dict[str, Any]:
+    def _extra_state(self) -> dict[str, Any]:
         return {"nodes": [["-".join(map(str, path)), *node] for path, node in self._nodes.items()]}
 
-    def _restore_own(self, state: dict[str, Any]) -> None:
+    def _restore_extra(self, state: dict[str, Any]) -> None:
         self._nodes = {
             tuple(map(int, path.split("-"))) if path else (): (float(value), int(visits))
             for path, value, visits in state["nodes"]
         }
-        self._open = Counter(node for a, _ in self._asked for node in self._passed(a))
+        self._open = Counter(node for a, _ in self._pending for node in self._passed(a))

@@ -53,7 +53,7 @@ class BalancedMixture(Sampler):
 
         Return only the temperature while the first SuperNet trains alone.
         """
-        if self.alone:
+        if self.in_warm_up:
             return {"temperature": self.temperature}
         rows_RM, weights_R = self._balance().probabilities_RM, self.table.weights
         return {
@@ -62,9 +62,9 @@ class BalancedMixture(Sampler):
             "imbalance": soft.imbalance(rows_RM, weights_R),
         }
 
-    def _own_state(self) -> dict[str, Any]:
+    def _extra_state(self) -> dict[str, Any]:
         return {"draw": self._draw.state(), "potentials": self._potentials_M.tolist()}
 
-    def _restore_own(self, state: dict[str, Any]) -> None:
+    def _restore_extra(self, state: dict[str, Any]) -> None:
         self._draw.restore(state["draw"])
         self._potentials_M = np.array(state["potentials"], np.float64)

@@ -37,10 +37,10 @@ class Partition(Sampler):
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
         return np.eye(self.supernets)[[self.group(a) for a in indices]]
 
-    def _own_state(self) -> dict[str, Any]:
+    def _extra_state(self) -> dict[str, Any]:
         return {"draw": self._draw.state()}
 
-    def _restore_own(self, state: dict[str, Any]) -> None:
+    def _restore_extra(self, state: dict[str, Any]) -> None:
         self._draw.restore(state["draw"])
 
 
@@ -75,9 +75,9 @@ class RandomPartition(Partition):
         digest = hashlib.blake2b(f"{self._key}/{i}/{value}".encode(), digest_size=(bits + 7) // 8).digest()
         return int.from_bytes(digest, "little") & ((1 << bits) - 1)
 
-    def _own_state(self) -> dict[str, Any]:
-        return {**super()._own_state(), "key": self._key}
+    def _extra_state(self) -> dict[str, Any]:
+        return {**super()._extra_state(), "key": self._key}
 
-    def _restore_own(self, state: dict[str, Any]) -> None:
-        super()._restore_own(state)
+    def _restore_extra(self, state: dict[str, Any]) -> None:
+        super()._restore_extra(state)
         self._key = int(state["key"])
