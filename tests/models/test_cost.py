@@ -48,7 +48,7 @@ def test_controls_agree_with_the_published_table_as_published(costs):
 
 
 def test_images_too_small_are_refused():
-    with pytest.raises(RequestError, match="too small for 2 poolings"):
+    with pytest.raises(RequestError, match="too small for 2 downsamplings"):
         poolwise.costs("resnet20", image_size=3)
 
 

@@ -144,7 +144,7 @@ def test_the_stages_one_by_one(place, tmp_path):
     assert "nets_of_tests.py" in (run / "report.html").read_text()
     assert poolwise.Run.open(run).request()["settings"]["model"] == model
     assert "guess" in command("suggest", "--model", model, "--image-size", 32)
-    with pytest.raises(RequestError, match="norm affine is for families of this library"):
+    with pytest.raises(RequestError, match="norm affine is not supported by the external network"):
         command("search", *flags(place, model), "--norm", "affine", "--out", tmp_path / "x")
 
 
@@ -227,7 +227,7 @@ def test_lines_for_what_backbone_was_given():
 
     name = poolwise.backbone("mine", lambda num_classes: build("torchvision:resnet18", num_classes))
     imports, lines = written(name, 5, "2-2-2-2")
-    assert lines[0] == "# build: what poolwise.backbone('mine', build) was given"
+    assert lines[0] == "# build: the argument of poolwise.backbone('mine', build)"
     assert lines[1] == "model = build(num_classes=5)"
     assert imports == ["import poolwise"]
 

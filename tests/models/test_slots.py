@@ -120,7 +120,7 @@ def test_resolutions_are_those_of_the_placement():
     assert [slot.resolution for slot in found.layers] == [128, 32, 16, 16, 8, 8, 4, 4]
     assert [slot.halvings for slot in found.layers] == [0, 1, 0, 1, 0, 1, 0, 0]
     assert found.reduction == 4
-    assert found.fixed == {"conv1": "the stem makes images 4 times smaller"}
+    assert found.fixed == {"conv1": "the stem reduces the resolution by 4"}
     whole = FlopCounterMode(display=False)
     with whole, torch.no_grad():
         model(images(128))
@@ -242,8 +242,8 @@ def test_what_cannot_move_is_said():
     blurred = poolwise.slots(timm.create_model("resnetblur50", pretrained=False))
     assert blurred.pooling == Pooling((16,))
     assert "layer2.0" in blurred.fixed
-    assert "not known" in blurred.fixed["layer2.0"]
-    assert poolwise.slots(made("torchvision:vgg11_bn")).fixed == {"features.28": "it stands behind the last layer"}
+    assert "not supported" in blurred.fixed["layer2.0"]
+    assert poolwise.slots(made("torchvision:vgg11_bn")).fixed == {"features.28": "it comes after the last layer"}
 
 
 @pytest.mark.parametrize(
@@ -251,11 +251,11 @@ def test_what_cannot_move_is_said():
     [
         (
             lambda: poolwise.slots(made("torchvision:vit_b_16"), torch.zeros(1, 3, 224, 224)),
-            "VisionTransformer: no sequence .* table of positions, encoder.pos_embedding",
+            "VisionTransformer: no sequence .* position embedding, encoder.pos_embedding",
         ),
         (
             lambda: poolwise.slots(made("torchvision:resnet18"), torch.zeros(1, 1, 64, 64)),
-            "cannot run images of 1x1x64x64",
+            "does not run on images of 1x1x64x64",
         ),
         (lambda: poolwise.slots(nn.Linear(3, 3)), "Linear"),
         (lambda: poolwise.apply(made("torchvision:resnet18"), "4-3-3"), "for 10 layers and the network has 8"),
@@ -281,9 +281,7 @@ class Picky(Own):
 def test_a_network_that_does_not_run_so_is_left_alone():
     model = Picky()
     before = run(model, 16)
-    with pytest.raises(
-        RequestError, match=r"Picky does not run with 1-1-1-2 .* flattens .* with 2 downsamplings it runs"
-    ):
+    with pytest.raises(RequestError, match=r"Picky does not run with 1-1-1-2 .* flattens .* use 2 downsamplings"):
         poolwise.apply(model, "1-1-1-2", images(16))
     assert torch.equal(run(model, 16), before)
 

@@ -250,9 +250,9 @@ def test_either_operator(operator):
 
 def test_outside_of_the_space_is_refused():
     network = make("resnet20", "batch", "resolution")
-    with pytest.raises(RequestError, match="of the space that the network was made for"):
+    with pytest.raises(RequestError, match="of the space that the network was built for"):
         network(images(), Pooling((9, 1)))
-    with pytest.raises(RequestError, match="plain network"):
+    with pytest.raises(RequestError, match="plain chain"):
         CostModel(network.chain, 8, family("resnet20").default)
 
 

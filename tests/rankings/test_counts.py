@@ -67,7 +67,9 @@ def test_the_default_is_a_member_where_its_number_is_asked_for(tiny_settings, ti
     experiment = resolve(tiny_settings.replace(poolings=(2, 3)), tiny_source)
     assert experiment.space.size == 36 + 84
     assert resolve(tiny_settings.replace(poolings=(2,)), tiny_source).space == models.family("resnet20").space
-    with pytest.raises(RequestError, match="8x8 pixels are too small for 4 poolings: at least 16x16"):
+    with pytest.raises(
+        RequestError, match="8x8 pixels are too small for 4 downsamplings: use images of at least 16x16"
+    ):
         resolve(tiny_settings.replace(poolings=(4,)), tiny_source)
 
 

@@ -69,8 +69,8 @@ class PerDepth(nn.Module):
         """Return the layer for this depth. Raise RequestError if there is none."""
         if str(depth) not in self.copies:
             raise RequestError(
-                f"a layer has weights of its own after {' or '.join(self.copies)} downsamplings and {depth} are asked for:"
-                " only configurations of the space that the network was made for can run"
+                f"a layer has weights for {' or '.join(self.copies)} downsamplings and not for {depth}:"
+                " use a configuration of the space that the network was built for"
             )
         return self.copies[str(depth)]
 

@@ -100,7 +100,7 @@ class CostModel:
     ):
         check_fits(chain, default)
         if any(isinstance(layer, PerDepth) for layer in chain.layers):
-            raise RequestError("costs are those of the plain network: give a chain without copies by depth")
+            raise RequestError("costs need a chain without layers that have a copy per depth: pass the plain chain")
         self.operator = check_operator(chain, operator)
         self.chain = copy.deepcopy(chain).to("meta")
         self.image_size, self.default = image_size, default
@@ -109,8 +109,8 @@ class CostModel:
         smallest = chain.reduction * 2**self.most
         if image_size < smallest:
             raise RequestError(
-                f"images of {image_size}x{image_size} pixels are too small for {self.most} poolings:"
-                f" at least {smallest}x{smallest} are needed; use larger images or fewer poolings"
+                f"images of {image_size}x{image_size} pixels are too small for {self.most} downsamplings:"
+                f" use images of at least {smallest}x{smallest} or fewer downsamplings"
             )
         self._images = torch.zeros(_BATCH, _input_channels(chain), image_size, image_size, device="meta")
         self._table: dict[_Step, _LayerCost] = {}
@@ -128,8 +128,8 @@ class CostModel:
                 what = "the head" if last else f"layer {self.chain.names[i]}"
                 raise RequestError(
                     f"{what} does not run on images of {self.image_size}x{self.image_size} pixels after {after} downsamplings"
-                    f" {_why(error)}"
-                    + (": a head that flattens features takes one resolution, that of its own number" if last else "")
+                    f" {_reason(error)}"
+                    + ("; a head that flattens features allows only one number of downsamplings" if last else "")
                 ) from error
         return self._table[step]
 
@@ -178,7 +178,7 @@ def sized(model: str, width: int | None) -> Family:
     """Return the family called ``model``. Raise RequestError if ``width`` is given and the family has a fixed width."""
     known = family(model)
     if width is not None and known.width is None:
-        raise RequestError(f"width is of this library's own families and {model} has its own: leave it out")
+        raise RequestError(f"width is not supported by the external network {model}: omit it")
     return known
 
 
@@ -276,13 +276,11 @@ def _saved_bytes() -> Iterator[dict[int, int]]:
         yield saved
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Return the first line of an error, with an explanation if the head needs a fixed number of features."""
-    told = str(error).splitlines()[0] if str(error) else type(error).__name__
-    fixed = "mat1 and mat2" in told
-    return f"({told})" + (
-        ": its head takes a fixed number of pixels, so give the image size it was made for" if fixed else ""
-    )
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    fixed = "mat1 and mat2" in message
+    return f"({message})" + (": use the image size that the head was built for" if fixed else "")
 
 
 def _storage(tensor: Tensor) -> int:

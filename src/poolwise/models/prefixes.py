@@ -36,7 +36,7 @@ def walk(
 
     for pooling in poolings:
         check_fits(network.chain, pooling)
-    waiting = [(0, images_BCHW, own) for own in branches(0, sorted(range(len(poolings)), key=lambda a: depths[a]))]
+    waiting = [(0, images_BCHW, group) for group in branches(0, sorted(range(len(poolings)), key=lambda a: depths[a]))]
     while waiting:
         layer, features_BCHW, members = waiting.pop()
         # rebinding the name frees the input once no waiting branch refers to it
@@ -44,4 +44,4 @@ def walk(
         if layer + 1 == len(network):
             yield members, network.chain.head(features_BCHW)
         else:
-            waiting += [(layer + 1, features_BCHW, own) for own in branches(layer + 1, members)]
+            waiting += [(layer + 1, features_BCHW, group) for group in branches(layer + 1, members)]

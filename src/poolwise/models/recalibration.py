@@ -60,19 +60,21 @@ class Recalibrated(SwitchableNet):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle all averages as one tensor, since each tensor sent to another process takes a file descriptor."""
-        averages = [value_C for own in self._averages.values() for pair in own for value_C in pair]
-        self._handed = torch.cat(averages) if averages else torch.empty(0)  # kept alive until it is opened there
+        averages = [
+            value_C for layer_averages in self._averages.values() for pair in layer_averages for value_C in pair
+        ]
+        self._flat_averages = torch.cat(averages) if averages else torch.empty(0)  # kept alive until it is opened there
         network = SwitchableNet(self.chain, self.operator)
-        return _unpacked, (network, list(self._averages), self._handed, self._batches)
+        return _unpacked, (network, list(self._averages), self._flat_averages, self._batches)
 
 
 def _unpacked(network: SwitchableNet, prefixes: Sequence[Prefix], flat: Tensor, batches: int) -> Recalibrated:
     view, start = Recalibrated(network), 0
     for prefix in prefixes:
-        view._averages[prefix] = own = []
+        view._averages[prefix] = layer_averages = []
         for norm in view._norms(prefix):
             mean_C, var_C = flat[start : (start := start + 2 * norm.num_features)].split(norm.num_features)
-            own.append((mean_C, var_C))
+            layer_averages.append((mean_C, var_C))
     view._batches = batches
     return view
 
@@ -95,5 +97,5 @@ def _using(norms: Sequence[nn.BatchNorm2d], averages: Sequence[Averages], share:
     try:
         yield
     finally:
-        for norm, kept in zip(norms, before, strict=True):
-            norm.training, norm.track_running_stats, norm.momentum, norm.running_mean, norm.running_var = kept
+        for norm, settings in zip(norms, before, strict=True):
+            norm.training, norm.track_running_stats, norm.momentum, norm.running_mean, norm.running_var = settings

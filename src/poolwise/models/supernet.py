@@ -85,7 +85,7 @@ def check_operator(chain: Chain, operator: str | None = None) -> str:
     operator = operator or chain.operator
     if operator not in OPERATORS:
         hint = did_you_mean(operator, OPERATORS)
-        raise RequestError(f"unknown operator {operator!r}{hint}: {' and '.join(OPERATORS)} are allowed")
+        raise RequestError(f"unknown operator {operator!r}{hint}: use {' or '.join(OPERATORS)}")
     rigid = [name for name, layer in zip(chain.names[1:], chain.layers[1:], strict=True) if not _takes_stride(layer)]
     if operator == "stride" and rigid:
         raise RequestError(f"layer {rigid[0]!r} cannot take a stride: use the operator 'pool'")
@@ -94,7 +94,7 @@ def check_operator(chain: Chain, operator: str | None = None) -> str:
 
 def _takes_stride(layer: nn.Module) -> bool:
     copies = layer.copies.values() if isinstance(layer, PerDepth) else [layer]
-    return all(isinstance(own, Strided) for own in copies)
+    return all(isinstance(one, Strided) for one in copies)
 
 
 def downsampled(layer: nn.Module, halvings: int, operator: str) -> list[nn.Module]:
@@ -137,9 +137,9 @@ def plain_model(network: SwitchableNet | Chain, pooling: Pooling | str, operator
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
     check_fits(chain, pooling)
     operator = check_operator(chain, operator or network.operator)
-    whole = chain.as_module(pooling)
-    if whole is not None:
-        return learning(whole) if network.training else whole.eval()
+    module = chain.as_module(pooling)
+    if module is not None:
+        return learning(module) if network.training else module.eval()
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     depth = 0
     for i, target in enumerate(pooling.depths()):

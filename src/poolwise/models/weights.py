@@ -66,7 +66,7 @@ def check_named(source: str) -> None:
     """Raise RequestError unless ``source`` names a library's weights or a file with a supported suffix. Opens no file."""
     if not is_named(source) and Path(source).suffix.lower() not in SUFFIXES:
         raise RequestError(
-            f"weights {source[:80]!r}: a file that ends with {', '.join(SUFFIXES)}, torchvision:NAME or timm:NAME is allowed"
+            f"unknown weights {source[:80]!r}: use torchvision:NAME, timm:NAME or a file that ends with {', '.join(SUFFIXES)}"
         )
 
 
@@ -102,7 +102,9 @@ def _of_file(source: str, path: Path) -> Weights:
     except RequestError:
         raise
     except Exception as error:  # a damaged file may raise any exception
-        raise RequestError(f"weights {shown} cannot be read as tensors alone ({_first_line(error)})") from error
+        raise RequestError(
+            f"weights {shown} cannot be read as tensors ({_first_line(error)}): use a file that holds a state dict"
+        ) from error
     return Weights(source, hashlib.sha256(data).hexdigest(), _state_dict(read, shown))
 
 
@@ -120,7 +122,7 @@ def _state_dict(read: Any, shown: str) -> dict[str, Tensor]:
     named = isinstance(read, dict) and all(isinstance(key, str) for key in read)
     tensors = {key: value for key, value in read.items() if isinstance(value, Tensor)} if named else {}
     if not tensors:
-        raise RequestError(f"weights {shown} hold no tensors by name: a state dict is needed")
+        raise RequestError(f"weights {shown} hold no named tensors: use a file that holds a state dict")
     if all(key.startswith("module.") for key in tensors):  # saved from nn.DataParallel or DistributedDataParallel
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
@@ -140,18 +142,20 @@ def _of_torchvision(source: str, name: str) -> Weights:
     version = version or (kinds.DEFAULT.name if listed else "")
     if version not in listed:
         raise RequestError(
-            f"weights {source[:80]!r}: torchvision has {', '.join(listed) or 'none'} for {model}"
+            f"weights {source[:80]!r}: torchvision has the weights {', '.join(listed) or 'none'} for {model}"
             f"{did_you_mean(version, listed)}"
         )
     url = kinds[version].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
         _download(url, path)
-    found = _of_file(source, path)
+    weights = _of_file(source, path)
     expected = path.stem.rpartition("-")[2]  # torchvision puts the first digits of the SHA-256 in the file name
-    if not found.sha256.startswith(expected):
-        raise RunFailure(f"weights {path} are damaged: their SHA-256 does not begin with {expected}; remove the file")
-    return found
+    if not weights.sha256.startswith(expected):
+        raise RunFailure(
+            f"weights {path} are damaged: their SHA-256 does not start with {expected}; remove the file and try again"
+        )
+    return weights
 
 
 def _download(url: str, path: Path) -> None:
@@ -162,8 +166,8 @@ def _download(url: str, path: Path) -> None:
     except (OSError, urllib.error.URLError, RuntimeError) as error:
         reason = getattr(error, "reason", error)
         raise RunFailure(
-            f"weights {path.name} are not in {path.parent} and cannot be fetched ({reason}): put the file there, or give"
-            " another with --weights FILE"
+            f"weights {path.name} are not in {path.parent} and cannot be downloaded ({reason}): put the file there, or"
+            " pass another file with --weights FILE"
         ) from error
 
 
@@ -171,22 +175,22 @@ def _of_timm(source: str, name: str) -> Weights:
     try:
         import timm
     except ImportError as error:
-        raise RequestError("weights of timm need the package timm: pip install 'poolwise[timm]'") from error
+        raise RequestError("weights from timm need the package timm: run pip install 'poolwise[timm]'") from error
     model, known = name.partition(".")[0], timm.list_models()
     if model not in known:
         raise RequestError(f"weights {source[:80]!r}: timm has no model {model[:60]!r}{did_you_mean(model, known)}")
     tags = timm.list_pretrained(f"{model}.*") if not timm.is_model_pretrained(name) else [name]
     if not tags or ("." in name and name not in tags):
-        raise RequestError(f"weights {source[:80]!r}: timm has {', '.join(tags) or 'none'} for {model}")
+        raise RequestError(f"weights {source[:80]!r}: timm has the weights {', '.join(tags) or 'none'} for {model}")
     about = timm.get_pretrained_cfg(name)
     if about is None or not about.hf_hub_id:
-        raise RequestError(f"weights {source[:80]!r} are not on timm's hub: give a file with --weights FILE")
+        raise RequestError(f"weights {source[:80]!r} are not on the Hugging Face hub: pass a file with --weights FILE")
     path = _from_hub(source, about.hf_hub_id, about.hf_hub_filename or "model.safetensors")
-    found = _of_file(source, path)
+    weights = _of_file(source, path)
     # load through timm, which renames the parameters of older files
     with generators_kept():  # creating the network draws initial weights
         network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
-    return replace(found, tensors=network.state_dict())
+    return replace(weights, tensors=network.state_dict())
 
 
 def _from_hub(source: str, repository: str, name: str) -> Path:
@@ -201,8 +205,8 @@ def _from_hub(source: str, repository: str, name: str) -> Path:
         return Path(huggingface_hub.hf_hub_download(repository, name))
     except Exception as error:  # huggingface_hub raises its own exception types
         raise RunFailure(
-            f"weights {source} are not in {huggingface_hub.constants.HF_HUB_CACHE} and cannot be fetched"
-            f" ({_first_line(error)}): give a file with --weights FILE"
+            f"weights {source} are not in {huggingface_hub.constants.HF_HUB_CACHE} and cannot be downloaded"
+            f" ({_first_line(error)}): pass a file with --weights FILE"
         ) from error
 
 
@@ -210,11 +214,11 @@ def plain_tensors(chain: Chain) -> tuple[dict[str, Tensor], set[str]]:
     """Return parameters and buffers by their names in the plain network, and the names that belong to the head."""
     if isinstance(chain, ExternalChain):
         held = {id(tensor) for tensor in chain.head.state_dict(keep_vars=True).values()}
-        own = dict(chain.model.state_dict(keep_vars=True))
-        return own, {key for key, tensor in own.items() if id(tensor) in held}
+        state = dict(chain.model.state_dict(keep_vars=True))
+        return state, {key for key, tensor in state.items() if id(tensor) in held}
     parts = [*((name, chain.at(i)) for i, name in enumerate(chain.names)), ("head", chain.head)]
-    own = {f"{name}.{key}": tensor for name, part in parts for key, tensor in part.state_dict(keep_vars=True).items()}
-    return own, {key for key in own if key.startswith("head.")}
+    state = {f"{name}.{key}": tensor for name, part in parts for key, tensor in part.state_dict(keep_vars=True).items()}
+    return state, {key for key in state if key.startswith("head.")}
 
 
 @torch.no_grad()
@@ -229,31 +233,31 @@ def load_into(chain: Chain, weights: Weights) -> list[str]:
     Raises:
         RequestError: The weights do not fit the network or are not finite. The chain is unchanged.
     """
-    own, head = plain_tensors(chain)
+    state, head = plain_tensors(chain)
     tensors = weights.tensors
-    new = _new_keys(own, head, tensors)
-    wrong = [key for key in own if key not in tensors and key not in new and not key.endswith(".num_batches_tracked")]
+    new = _new_keys(state, head, tensors)
+    wrong = [key for key in state if key not in tensors and key not in new and not key.endswith(".num_batches_tracked")]
     if wrong:
         raise RequestError(
-            f"weights {weights.source} have no {wrong[0]} ({len(wrong)} of the network's {len(own)} names are missing; they"
-            f" hold {', '.join(list(tensors)[:3])}, ...): they are of another network"
+            f"weights {weights.source} do not fit the network: {wrong[0]} is missing ({len(wrong)} of its {len(state)} names are"
+            f" missing; the weights hold {', '.join(list(tensors)[:3])}, ...)"
         )
-    taken = {key: tensor for key, tensor in own.items() if key in tensors and key not in new}
+    taken = {key: tensor for key, tensor in state.items() if key in tensors and key not in new}
     for key, tensor in taken.items():
         if tensor.shape != tensors[key].shape:
             raise RequestError(
-                f"weights {weights.source} are of another network: {key} is {_shape(tensors[key])} there and"
-                f" {_shape(tensor)} here"
+                f"weights {weights.source} do not fit the network: {key} is {_shape(tensors[key])} in the weights and"
+                f" {_shape(tensor)} in the network"
             )
         if not torch.isfinite(tensors[key]).all():
-            raise RequestError(f"weights {weights.source}: {key} has numbers that are not finite")
-    _check_left(own, weights)
+            raise RequestError(f"weights {weights.source}: {key} has values that are not finite")
+    _check_left(state, weights)
     for key, tensor in taken.items():
         tensor.copy_(tensors[key])
     return sorted(new)
 
 
-def _new_keys(own: Mapping[str, Tensor], head: set[str], tensors: Mapping[str, Tensor]) -> set[str]:
+def _new_keys(state: Mapping[str, Tensor], head: set[str], tensors: Mapping[str, Tensor]) -> set[str]:
     """Return the names in the head to initialize from scratch.
 
     These are linear layers with a different number of outputs, or the whole head if the weights have none of it.
@@ -263,28 +267,28 @@ def _new_keys(own: Mapping[str, Tensor], head: set[str], tensors: Mapping[str, T
     other = {
         key.rpartition(".")[0]
         for key in head
-        if key in tensors and own[key].dim() == 2 and own[key].shape != tensors[key].shape
-        and own[key].shape[1:] == tensors[key].shape[1:]
+        if key in tensors and state[key].dim() == 2 and state[key].shape != tensors[key].shape
+        and state[key].shape[1:] == tensors[key].shape[1:]
     }  # fmt: skip
     return {key for key in head if key.rpartition(".")[0] in other}
 
 
-def _check_left(own: Mapping[str, Tensor], weights: Weights) -> None:
+def _check_left(state: Mapping[str, Tensor], weights: Weights) -> None:
     """Raise RequestError for tensors that the network does not have, except running averages."""
     for key in weights.tensors:
         module, _, last = key.rpartition(".")
-        if key in own or last in _AVERAGES:
+        if key in state or last in _AVERAGES:
             continue
         if f"{module}.running_mean" in weights.tensors:
             raise RequestError(
-                f"weights {weights.source} hold scale and shift of norms ({key}) and norm batch has none: search with --norm"
-                " affine or recalibrated, or begin only the retraining with them (--weights-for retrain)"
+                f"weights {weights.source} hold the scale and shift of norms ({key}), which norm batch does not have: use --norm"
+                " affine or recalibrated, or use the weights only in the retraining (--weights-for retrain)"
             )
         raise RequestError(
-            f"weights {weights.source} are of another network: {key} is not in it ({len(own)} names, the first are"
-            f" {', '.join(list(own)[:3])})"
+            f"weights {weights.source} do not fit the network: it has no {key} ({len(state)} names, the first are"
+            f" {', '.join(list(state)[:3])})"
         )
 
 
 def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"
+    return "x".join(map(str, tensor.shape)) or "a scalar"

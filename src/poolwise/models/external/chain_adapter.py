@@ -87,15 +87,20 @@ class ExternalChain(Chain):
 
     operator = "stride"
 
-    def __init__(self, model: nn.Module, found: Slots):
+    def __init__(self, model: nn.Module, model_slots: Slots):
         nn.Module.__init__(self)
         self.model = model
-        self.names = [slot.name for slot in found.layers]
-        self.reduction = found.reduction
-        units = [Unit(own, halving if i else None, found.in_place[i]) for i, (own, halving) in enumerate(found.parts)]
+        self.names = [slot.name for slot in model_slots.layers]
+        self.reduction = model_slots.reduction
+        units = [
+            Unit(modules, halving if i else None, model_slots.in_place[i])
+            for i, (modules, halving) in enumerate(model_slots.parts)
+        ]
         # bypass nn.Module, which would register the network's weights a second time
         self.__dict__["layers"] = units
-        self.__dict__["head"] = Tail(model, [module for own, _ in found.parts for module in own], found.in_place[-1])
+        self.__dict__["head"] = Tail(
+            model, [module for modules, _ in model_slots.parts for module in modules], model_slots.in_place[-1]
+        )
 
     def as_module(self, pooling: Pooling) -> nn.Module:
         twin, depths = copy.deepcopy(self), [0, *pooling.depths()]
@@ -126,25 +131,23 @@ def check_same(chain: ExternalChain, pooling: Pooling, example: Tensor) -> None:
     expected = model(example)
     for i, unit in enumerate(twin.layers):
         features_BCHW = unit(features_BCHW, 2 ** (depths[i + 1] - depths[i]))
-    found = twin.head(features_BCHW)
-    if not isinstance(expected, Tensor) or not torch.equal(found, expected):
+    logits = twin.head(features_BCHW)
+    if not isinstance(expected, Tensor) or not torch.equal(logits, expected):
         raise RequestError(
-            f"{type(chain.model).__name__} does more than its layers one after the other and a head (its head uses features from"
-            " further in front, or what it returns is no tensor): it cannot be searched; poolwise.apply moves its downsamplings"
+            f"{type(chain.model).__name__} cannot be searched: it is not a sequence of layers and a head (its head uses features"
+            " of earlier layers, or its output is not a tensor); poolwise.apply can still move its downsamplings"
         )
 
 
 def check_settings(config: Config) -> None:
     """Raise RequestError if the config has an option that only families of this library support."""
-    given = {
-        "width": (config.model.width is not None, "its network has its own; leave it out"),
-        "norm": (config.search.norm == "affine", "it copies layers; use batch or recalibrated"),
-        "sharing": (config.search.sharing == "resolution", "it copies layers; use full"),
+    limits = {
+        "width": (config.model.width is not None, "the width is fixed; omit it"),
+        "norm": (config.search.norm == "affine", "affine copies layers; use batch or recalibrated"),
+        "sharing": (config.search.sharing == "resolution", "resolution copies layers; use full"),
         "compile": (config.hardware.compile != "off", "strides change between calls; use off"),
     }
-    for name, (wrong, why) in given.items():
-        if wrong:
-            told = config.get(name)
-            raise RequestError(
-                f"{name} {told} is for families of this library and the model is {config.model.name}: {why}"
-            )
+    for name, (unsupported, advice) in limits.items():
+        if unsupported:
+            value = config.get(name)
+            raise RequestError(f"{name} {value} is not supported by the external network {config.model.name}: {advice}")

@@ -31,7 +31,7 @@ from poolwise.process import generators_kept, seed_global
 LIBRARIES = ("torchvision", "timm")
 PREFIX = "own:"
 _ONE_OUTPUT = {"aux_logits": False, "init_weights": True}
-ALONE: dict[str, dict[str, Any]] = {
+EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
     "googlenet": _ONE_OUTPUT,
     "inception_v3": _ONE_OUTPUT,
 }  # extra arguments for torchvision models
@@ -67,7 +67,7 @@ def backbone(name: str, build: nn.Module | Build) -> str:
     """
     if not callable(build):
         raise RequestError(
-            f"backbone {name!r} is given a {type(build).__name__}: a network, or what makes one, is allowed"
+            f"backbone {name!r} is a {type(build).__name__}: pass a network, or a function or class that creates one"
         )
     _registered[f"{PREFIX}{name}"] = build
     return f"{PREFIX}{name}"
@@ -109,20 +109,18 @@ def maker_of(name: str) -> nn.Module | Build:
         RequestError: There is none with this name.
     """
     file = in_file(name)
-    found = _from_file(*file) if file else _registered.get(name)
-    if found is None:
+    maker = _from_file(*file) if file else _registered.get(name)
+    if maker is None:
         model = name.removeprefix(PREFIX)
-        raise RequestError(
-            f"nothing is called {name} here: poolwise.backbone({model!r}, build) gives a network this name"
-        )
-    return found
+        raise RequestError(f"no network is registered as {name}: register it with poolwise.backbone({model!r}, build)")
+    return maker
 
 
 def _made(maker: nn.Module | Build, name: str, classes: int | None) -> nn.Module:
     """Copy or build the network. Replace its last layer if its number of classes differs from ``classes``."""
     model = copy.deepcopy(maker) if isinstance(maker, nn.Module) else maker(**arguments(maker, classes))
     if not isinstance(model, nn.Module):
-        raise RequestError(f"{name} makes a {type(model).__name__}: a torch.nn.Module is needed")
+        raise RequestError(f"{name} returns a {type(model).__name__}: it must return a torch.nn.Module")
     return model if classes is None else _with_classes(model, classes)
 
 
@@ -144,20 +142,20 @@ def in_file(name: str) -> tuple[Path, str] | None:
 
 def rooted(name: str) -> str:
     """Return the model's name with an absolute file path, so that it works from any working directory."""
-    found = in_file(name)
-    return name if found is None else f"{found[0]}:{found[1]}"
+    location = in_file(name)
+    return name if location is None else f"{location[0]}:{location[1]}"
 
 
 def _from_file(path: Path, model: str) -> Build:
     """Return a class or function of a Python file, imported as a module so that other processes can unpickle it."""
     if not path.is_file():
-        raise RequestError(f"{path} does not exist: write a network of your own as FILE.py:NAME")
+        raise RequestError(f"{path} does not exist: use FILE.py:NAME with an existing file")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     module = importlib.import_module(path.stem)
-    found = Path(getattr(module, "__file__", None) or "").absolute()
-    if found != path:
-        raise RequestError(f"{path.name} has the name of another module ({found}): give the file another name")
+    origin = Path(getattr(module, "__file__", None) or "").absolute()
+    if origin != path:
+        raise RequestError(f"{path.name} has the name of another module ({origin}): rename the file")
     names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
     if model not in names:
         raise RequestError(f"{path} has no class or function {model[:60]!r}{did_you_mean(model, names)}")
@@ -168,7 +166,7 @@ def _torchvision() -> tuple[list[str], Callable[[str, dict[str, Any]], nn.Module
     from torchvision import models
 
     def create(model: str, arguments: dict[str, Any]) -> nn.Module:
-        return models.get_model(model, weights=None, **ALONE.get(model, {}), **arguments)
+        return models.get_model(model, weights=None, **EXTRA_ARGUMENTS.get(model, {}), **arguments)
 
     return models.list_models(module=models), create
 
@@ -177,27 +175,29 @@ def _timm() -> tuple[list[str], Callable[[str, dict[str, Any]], nn.Module]]:
     try:
         import timm
     except ImportError as error:
-        raise RequestError("models of timm need the package timm: pip install 'poolwise[timm]'") from error
+        raise RequestError("models from timm need the package timm: run pip install 'poolwise[timm]'") from error
     return timm.list_models(), lambda model, arguments: timm.create_model(model, pretrained=False, **arguments)
 
 
 def _with_classes(model: nn.Module, classes: int) -> nn.Module:
     """Return the network, with its last linear layer replaced if it does not have ``classes`` outputs."""
-    called: list[nn.Linear] = []
+    linears_run: list[nn.Linear] = []
     linear = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    handles = [one.register_forward_hook(lambda module, _registered, _out: called.append(module)) for one in linear]
+    handles = [
+        one.register_forward_hook(lambda module, _registered, _out: linears_run.append(module)) for one in linear
+    ]
     try:
-        found = runs(model)[1]
+        outputs = runs(model)[1]
     finally:
         for handle in handles:
             handle.remove()
-    last = called[-1] if called else None
+    last = linears_run[-1] if linears_run else None
     if last is not None and last.out_features == classes:
         return model
-    if last is None or last.out_features != found:
+    if last is None or last.out_features != outputs:
         raise RequestError(
-            f"{type(model).__name__} has {found} outputs for {classes} classes and its last layer is not linear: give a function"
-            " that takes the number of classes (classes or num_classes)"
+            f"{type(model).__name__} has {outputs} outputs instead of {classes} and its last layer is not linear: use a function"
+            " with an argument classes or num_classes"
         )
     parent, _, name = linear[last].rpartition(".")
     fresh = nn.Linear(last.in_features, classes, last.bias is not None)
@@ -212,28 +212,30 @@ def runs(model: nn.Module) -> tuple[Tensor, int]:
     Raises:
         RequestError: The network accepts no size, or it does not return logits of two dimensions.
     """
-    found, error = None, None
+    output, error = None, None
     modes = {module: module.training for module in model.modules()}
     model.eval()
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     for size in SIZES:
         example = torch.zeros(2, first.in_channels if first else 3, size, size)
         try:
-            found = model(example)
+            output = model(example)
             break
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as failure:
             error = error or failure
     for module, training in modes.items():
         module.training = training
-    if found is None:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"{type(model).__name__} runs no images of {', '.join(map(str, SIZES))} pixels ({told})")
-    if not isinstance(found, Tensor) or found.dim() != 2:
-        shape = "x".join(map(str, found.shape)) if isinstance(found, Tensor) else type(found).__name__
+    if output is None:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(
-            f"{type(model).__name__} returns {shape} for two images: logits of two dimensions are needed"
+            f"{type(model).__name__} does not run on images of {', '.join(map(str, SIZES))} pixels ({reason})"
         )
-    return example, found.shape[1]
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        shape = "x".join(map(str, output.shape)) if isinstance(output, Tensor) else type(output).__name__
+        raise RequestError(
+            f"{type(model).__name__} returns {shape} for two images: it must return logits of two dimensions (images, classes)"
+        )
+    return example, output.shape[1]
 
 
 @contextmanager
@@ -274,19 +276,24 @@ def family_of(name: str) -> Family:
 
 
 @functools.lru_cache(maxsize=16)
-def _checked(name: str, _own: object) -> Family:
+def _checked(name: str, _maker: object) -> Family:
     with _seeded(torch.Generator()):
-        chain, (example, found) = _chain_of(name)
-    default = found.pooling
+        chain, (example, model_slots) = _chain_of(name)
+    default = model_slots.pooling
     if not default.poolings:
-        raise RequestError(f"{name} has no downsampling that can be moved: {'; '.join(found.fixed.values()) or 'none'}")
+        raise RequestError(
+            f"{name} has no downsampling that can be moved (fixed: {'; '.join(model_slots.fixed.values()) or 'none'})"
+        )
     check_same(chain, default, example)
-    summary = f"{len(found.layers)} layers of {type(chain.model).__name__}"
-    return Family(name, default, None, ExternalBuilder(name), summary, "stride", found.reduction, external=True)
+    summary = f"{len(model_slots.layers)} layers of {type(chain.model).__name__}"
+    return Family(name, default, None, ExternalBuilder(name), summary, "stride", model_slots.reduction, external=True)
 
 
 def _chain_of(name: str) -> tuple[ExternalChain, tuple[Tensor, Slots]]:
     model = build(name)
     example, _ = runs(model)
-    found = slots(model, example)
-    return ExternalChain(model, found), (torch.randn(example.shape, generator=torch.Generator().manual_seed(0)), found)
+    model_slots = slots(model, example)
+    return ExternalChain(model, model_slots), (
+        torch.randn(example.shape, generator=torch.Generator().manual_seed(0)),
+        model_slots,
+    )

@@ -105,8 +105,8 @@ class _Call:
 
     name: str
     module: nn.Module
-    given: Tensor | None
-    returned: Any = None
+    input: Tensor | None
+    output: Any = None
     parts: list[_Call] = field(default_factory=list)
     macs: int = 0
     versions: tuple[int, int] = (0, 0)  # tensor versions of input and output, which count in-place operations
@@ -118,12 +118,12 @@ class _Call:
     @property
     def is_chain(self) -> bool:
         """Return whether the parts ran in sequence, each on the output of the previous one, with nothing in between."""
-        at = (self.given, self.versions[0])
+        at = (self.input, self.versions[0])
         for part in self.parts:
-            if not _same(at, (part.given, part.versions[0])):
+            if not _same(at, (part.input, part.versions[0])):
                 return False
-            at = (part.returned, part.versions[1])
-        return bool(self.parts) and _same(at, (self.returned, self.versions[1]))
+            at = (part.output, part.versions[1])
+        return bool(self.parts) and _same(at, (self.output, self.versions[1]))
 
 
 def _same(one: tuple[Any, int], other: tuple[Any, int]) -> bool:
@@ -149,12 +149,12 @@ def slots(model: nn.Module, example: Tensor | None = None) -> Slots:
     if len(layers) < 2:
         table = [name for name, _ in model.named_parameters() if "pos_embed" in name]
         raise RequestError(
-            f"{type(model).__name__}: no sequence of layers that work on images one after the other was found. Networks are taken"
-            " whose body is a chain of convolutions or blocks (ResNet, VGG, MobileNet, EfficientNet, ConvNeXt, RegNet, DenseNet"
-            " and the like); transformers and networks with several branches are not"
-            + (f". It has a fixed table of positions, {table[0]}" if table else "")
+            f"{type(model).__name__}: no sequence of layers was found. Use a network whose body is a chain of convolutions or"
+            " blocks, such as ResNet, VGG, MobileNet, EfficientNet, ConvNeXt, RegNet or DenseNet; transformers and networks"
+            " with several branches are not supported"
+            + (f". It has a fixed position embedding, {table[0]}" if table else "")
         )
-    return _found(layers)
+    return _slots_of(layers)
 
 
 def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = None) -> nn.Module:
@@ -176,19 +176,15 @@ def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = Non
             with ``pooling``. The network is unchanged.
     """
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
-    found = slots(model, example)
-    found.place(pooling)
+    current = slots(model, example)
+    current.place(pooling)
     try:
         root = _watched(model, example)
     except RequestError as error:
-        found.place(found.pooling)
-        kept = (
-            ""
-            if pooling.poolings == found.pooling.poolings
-            else f"; with {found.pooling.poolings} downsamplings it runs"
-        )
-        why = " a network that flattens features before a linear layer, or has a table of positions, takes one resolution there"
-        raise RequestError(f"{type(model).__name__} does not run with {pooling} ({error}):{why}{kept}") from error
+        current.place(current.pooling)
+        hint = "" if pooling.poolings == current.pooling.poolings else f"; use {current.pooling.poolings} downsamplings"
+        reason = " a network that flattens features or has a position embedding needs one final resolution"
+        raise RequestError(f"{type(model).__name__} does not run with {pooling} ({error}):{reason}{hint}") from error
     info = getattr(model, "feature_info", None)
     if info is not None:
         _renew(getattr(info, "info", info), root)
@@ -200,8 +196,8 @@ def _renew(info: Any, root: _Call) -> None:
     calls = {call.name: call for call in _every(root)}
     for entry in info:
         call = calls.get(entry.get("module", ""))
-        if call is not None and _is_image(call.returned) and root.given is not None:
-            entry["reduction"] = 2 ** _halved(root.given, call.returned)
+        if call is not None and _is_image(call.output) and root.input is not None:
+            entry["reduction"] = 2 ** _halved(root.input, call.output)
 
 
 def _every(call: _Call) -> Iterator[_Call]:
@@ -226,8 +222,10 @@ def _watched(model: nn.Module, example: Tensor | None) -> _Call:
         for module, training in modes.items():
             module.training = training
     shape = "x".join(map(str, images_BCHW.shape))
-    told = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise RequestError(f"{type(model).__name__} cannot run images of {shape} ({told}): give an example that it takes")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise RequestError(
+        f"{type(model).__name__} does not run on images of {shape} ({reason}): pass an example that it accepts"
+    )
 
 
 def _black(model: nn.Module, size: int) -> Tensor:
@@ -244,20 +242,20 @@ def _recording(model: nn.Module) -> Iterator[list[_Call]]:
     roots: list[_Call] = []
     stack: list[_Call] = []
 
-    def begin(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        alone = len(given) == 1 and not named and isinstance(given[0], Tensor)
-        call = _Call(names[module], module, given[0] if alone else None)  # None: not part of a chain
-        call.versions = (_version(call.given), 0)
+    def before_call(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        single = len(inputs) == 1 and not keywords and isinstance(inputs[0], Tensor)
+        call = _Call(names[module], module, inputs[0] if single else None)  # None: not part of a chain
+        call.versions = (_version(call.input), 0)
         (stack[-1].parts if stack else roots).append(call)
         stack.append(call)
 
-    def end(module: nn.Module, _given: tuple[Any, ...], returned: Any) -> None:
+    def after_call(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         call = stack.pop()
-        call.returned, call.versions = returned, (call.versions[0], _version(returned))
-        call.macs = sum(part.macs for part in call.parts) + multiply_adds(module, returned)
+        call.output, call.versions = output, (call.versions[0], _version(output))
+        call.macs = sum(part.macs for part in call.parts) + multiply_adds(module, output)
 
-    handles = [m.register_forward_pre_hook(begin, prepend=True, with_kwargs=True) for m in names] + [
-        m.register_forward_hook(end) for m in names
+    handles = [m.register_forward_pre_hook(before_call, prepend=True, with_kwargs=True) for m in names] + [
+        m.register_forward_hook(after_call) for m in names
     ]
     try:
         yield roots
@@ -277,17 +275,17 @@ def _body(root: _Call) -> list[_Call]:
         else:
             yield call
 
-    found: list[_Call] = []
-    at = root.given
+    items: list[_Call] = []
+    at = root.input
     for part in root.parts:
-        if part.given is not at:
+        if part.input is not at:
             break
         for call in opened(part):
-            if not _is_image(call.returned) or "Adaptive" in type(call.module).__name__ or _is_head(call):
-                return found
-            found.append(call)
-        at = part.returned
-    return found
+            if not _is_image(call.output) or "Adaptive" in type(call.module).__name__ or _is_head(call):
+                return items
+            items.append(call)
+        at = part.output
+    return items
 
 
 def _block_classes(call: _Call) -> Iterator[type]:
@@ -300,9 +298,9 @@ def _block_classes(call: _Call) -> Iterator[type]:
 
 def _is_head(call: _Call) -> bool:
     """Return whether a block of unknown kind reduces its input to one pixel (as in timm's VGG)."""
-    if not call.parts or takes_stride(call.module) or not _is_image(call.given):
+    if not call.parts or takes_stride(call.module) or not _is_image(call.input):
         return False
-    return _side(call.given) > 1 == _side(call.returned)
+    return _side(call.input) > 1 == _side(call.output)
 
 
 def _is_image(value: Any) -> bool:
@@ -318,7 +316,7 @@ def _layers(items: list[_Call]) -> list[list[_Call]]:
         layers[-1].append(call)
     first = next((i for i, layer in enumerate(layers) if layer[0].parts and layer[0].convolves), 0)
     stem = [call for layer in layers[:first] for call in layer]
-    if stem and _side(stem[0].given) >= _SMALL * _side(stem[-1].returned):
+    if stem and _side(stem[0].input) >= _SMALL * _side(stem[-1].output):
         return [[*stem, *layers[first]], *layers[first + 1 :]]
     return [layer for layer in [stem, *layers[first:]] if layer]
 
@@ -331,11 +329,11 @@ def _halved(before: Any, after: Any) -> int:
     return max(round(math.log2(_side(before) / max(_side(after), 1))), 0)
 
 
-def _found(layers: list[list[_Call]]) -> Slots:
+def _slots_of(layers: list[list[_Call]]) -> Slots:
     pools = [call for layer in layers for call in layer[1:] if is_pool(call.module)]
     pooled = [call for call in pools if call not in layers[0] or call is layers[0][-1]]
     kind = "average" if any(isinstance(call.module, nn.AvgPool2d) for call in pooled) else "max"
-    told, halvings, fixed = [], [], dict[str, str]()
+    layer_slots, halvings, fixed = [], [], dict[str, str]()
     modules = [[call.module for call in layer] for layer in layers]
     for i, layer in enumerate(layers):
         before = layers[i - 1][-1].module if i else None
@@ -343,16 +341,18 @@ def _found(layers: list[list[_Call]]) -> Slots:
         halving = halving_of(layer[0].module, pool, kind, prefer_pool=bool(pooled))
         if pool is not None:
             modules[i].insert(0, modules[i - 1].pop())
-        given, returned = layer[0].given, layer[-1].returned
+        features_BCHW, output_BCHW = layer[0].input, layer[-1].output
         if is_pool(layer[-1].module):
-            returned = layer[-1].given  # the pool belongs to the next layer
-        if i and _halved(given, returned) and not halving.halvings:
-            fixed[layer[0].name] = f"{type(layer[0].module).__name__} makes features smaller in a way that is not known"
-        told.append(
+            output_BCHW = layer[-1].input  # the pool belongs to the next layer
+        if i and _halved(features_BCHW, output_BCHW) and not halving.halvings:
+            fixed[layer[0].name] = (
+                f"{type(layer[0].module).__name__} reduces the resolution in a way that is not supported"
+            )
+        layer_slots.append(
             Slot(
                 layer[0].name,
-                _side(given),
-                given.shape[1],  # type: ignore[union-attr]
+                _side(features_BCHW),
+                features_BCHW.shape[1],  # type: ignore[union-attr]
                 sum(call.macs for call in layer),
                 halving.halvings if i else 0,
                 halving.how if i else "",
@@ -360,14 +360,14 @@ def _found(layers: list[list[_Call]]) -> Slots:
         )
         halvings.append(halving)
     stem = layers[0]
-    last = stem[-1].given if is_pool(stem[-1].module) else stem[-1].returned
-    reduction = 2 ** _halved(stem[0].given, last)
+    last = stem[-1].input if is_pool(stem[-1].module) else stem[-1].output
+    reduction = 2 ** _halved(stem[0].input, last)
     if is_pool(layers[-1][-1].module):
-        fixed[layers[-1][-1].name] = "it stands behind the last layer"
+        fixed[layers[-1][-1].name] = "it comes after the last layer"
     if reduction > 1:
-        fixed[stem[0].name] = f"the stem makes images {reduction} times smaller"
-    given = [layer[0].given for layer in layers] + [layers[-1][-1].returned]
+        fixed[stem[0].name] = f"the stem reduces the resolution by {reduction}"
+    tensors = [layer[0].input for layer in layers] + [layers[-1][-1].output]
     versions = [layer[0].versions[0] for layer in layers] + [layers[-1][-1].versions[1]]
-    changed = tuple(_version(tensor) > version for tensor, version in zip(given, versions, strict=True))
-    parts = tuple(tuple(own) for own in modules)
-    return Slots(tuple(told), reduction, fixed, tuple(halvings), parts, changed)
+    changed = tuple(_version(tensor) > version for tensor, version in zip(tensors, versions, strict=True))
+    parts = tuple(tuple(group) for group in modules)
+    return Slots(tuple(layer_slots), reduction, fixed, tuple(halvings), parts, changed)

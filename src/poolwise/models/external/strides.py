@@ -49,7 +49,7 @@ def halving_of(module: nn.Module, pool: nn.Module | None, kind: str, prefer_pool
     if pool is not None:
         return Pooled(module, kind, pool)
     if isinstance(module, Strided) and not prefer_pool:
-        return House(module)
+        return LibraryLayer(module)
     block = _block(module)
     if block is not None:
         return block
@@ -91,9 +91,9 @@ class PoolBefore:
     def __init__(self, kind: str, stride: int):
         self.kind, self.stride = kind, stride
 
-    def __call__(self, _module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    def __call__(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         pool = F.avg_pool2d if self.kind == "average" else F.max_pool2d
-        return (pool(given[0], self.stride), *given[1:])
+        return (pool(inputs[0], self.stride), *inputs[1:])
 
 
 class Pooled(Halving):
@@ -101,8 +101,8 @@ class Pooled(Halving):
 
     how = "pool"
 
-    def __init__(self, module: nn.Module, kind: str, own: nn.Module | None = None):
-        self.module, self.kind, self.own = module, kind, own
+    def __init__(self, module: nn.Module, kind: str, pool: nn.Module | None = None):
+        self.module, self.kind, self.pool = module, kind, pool
 
     def _hooks(self) -> list[tuple[int, PoolBefore]]:
         hooks = self.module._forward_pre_hooks.items()
@@ -110,15 +110,15 @@ class Pooled(Halving):
 
     @property
     def halvings(self) -> int:
-        own = 0 if self.own is None else _halvings(self.own.stride)
-        return own + sum(_halvings(hook.stride) for _, hook in self._hooks())
+        existing = 0 if self.pool is None else _halvings(self.pool.stride)
+        return existing + sum(_halvings(hook.stride) for _, hook in self._hooks())
 
     def place(self, halvings: int) -> None:
         for key, _ in self._hooks():
             del self.module._forward_pre_hooks[key]
-        if self.own is not None:
+        if self.pool is not None:
             size = 2 if halvings else 1
-            self.own.kernel_size = self.own.stride = size
+            self.pool.kernel_size = self.pool.stride = size
             halvings = max(halvings - 1, 0)
         if halvings:
             self.module.register_forward_pre_hook(PoolBefore(self.kind, 2**halvings))
@@ -147,7 +147,7 @@ class Convolution(Strides):
             self.conv.padding = "same" if stride == 1 else (0, 0)
 
 
-class House(Halving):
+class LibraryLayer(Halving):
     """A layer of a family of this library."""
 
     def __init__(self, layer: Strided):

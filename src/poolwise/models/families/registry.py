@@ -51,7 +51,7 @@ class Family:
 
 
 FAMILIES: Registry[Family] = Registry(
-    "model", "poolwise.models.families", hint="; torchvision:NAME, timm:NAME and FILE.py:NAME are taken as well"
+    "model", "poolwise.models.families", hint="; torchvision:NAME, timm:NAME and FILE.py:NAME are also allowed"
 )
 
 
