@@ -1,7 +1,7 @@
-"""Few images and a network that has learned from many others: where should it downsample now?
+"""Fine-tune on few images: compare a run from pretrained weights with a run from random weights.
 
-A network learns six drawn figures. Its weights then start a search and a retraining on eight images a class of three
-figures that it never saw, beside the same from random weights. In earnest: --weights torchvision:resnet18, or your file.
+A network is trained on six kinds of drawn figures. Its weights then initialize a run on three other kinds, with eight
+images per class. In practice, use ``weights="torchvision:resnet18"`` or your file.
 
 python examples/finetune.py
 """
@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 import poolwise
 
 SIZE, STEPS = 16, 100
-# lines from one point of a square of nine to another: 0 1 2 above, 3 4 5, 6 7 8 below
+# lines between points of a 3x3 grid: 0 1 2 in the top row, then 3 4 5, then 6 7 8
 FIGURES = {
     "first": {"corner": "0668", "vee": "0772", "bar": "35", "zed": "02266 8", "tee": "0217", "slash": "26"},
     "then": {"el": "0228", "caret": "6118", "post": "17"},
@@ -26,13 +26,13 @@ FIGURES = {
 
 
 def draw(lines: str, generator: np.random.Generator) -> np.ndarray:
-    """One figure in some colour, somewhere, on noise."""
+    """Draw a figure in a random color at a random place on noise."""
     picture = Image.fromarray(generator.integers(0, 90, (SIZE, SIZE, 3), dtype=np.uint8))
-    pen, colour = ImageDraw.Draw(picture), tuple(map(int, generator.integers(130, 256, 3)))
+    pen, color = ImageDraw.Draw(picture), tuple(map(int, generator.integers(130, 256, 3)))
     x, y = map(int, generator.integers(1, 5, 2))
     points = [(x + 4 * (int(p) % 3), y + 4 * (int(p) // 3)) for p in lines.replace(" ", "")]
-    for begin, end in zip(points[::2], points[1::2], strict=False):
-        pen.line((*begin, *end), colour, 1)
+    for start, end in zip(points[::2], points[1::2], strict=False):
+        pen.line((*start, *end), color, 1)
     return np.asarray(picture)
 
 
@@ -42,7 +42,7 @@ def pictures(figures: dict[str, str], count: int, seed: int) -> list[tuple[np.nd
 
 
 def learn(pairs: list[tuple[np.ndarray, int]], classes: int, path: Path) -> None:
-    """Train resnet20 at its own placement, as anyone would, and keep its weights."""
+    """Train resnet20 in its default configuration and save its weights."""
     model = poolwise.network("resnet20", "4-3-3", width=8, classes=classes)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     images = torch.stack([torch.from_numpy(image.copy()) for image, _ in pairs]).permute(0, 3, 1, 2).float()
@@ -54,7 +54,7 @@ def learn(pairs: list[tuple[np.ndarray, int]], classes: int, path: Path) -> None
         loss = cross_entropy(model(images[chosen]), labels[chosen])
         loss.backward()
         optimizer.step()
-    print(f"{classes} figures learned: loss {loss:.2f} after {STEPS} steps")
+    print(f"pretrained on {classes} classes: loss {loss:.2f} after {STEPS} steps")
     save_file(model.state_dict(), path)
 
 
@@ -70,16 +70,16 @@ def main() -> None:
             "demo", width=8, steps=72, batch_size=8, retrain_steps=40, retrain_seeds=2, precision="float32",
             norm="affine", lr=0.02, augment="none", threads=1,
         )  # fmt: skip
-        found = {}
+        mean_accuracies = {}
         for name, config in {"random": scratch, "learned": scratch.replace(weights=str(weights))}.items():
             result = poolwise.run(config, Path(folder) / name, source=source)
             for row in result["results"]:
-                told = ", ".join(f"{100 * accuracy:.0f} %" for accuracy in row["accuracies"])
-                print(f"from {name} weights: {row['pooling']} {told}")
-            found[name] = np.mean([row["accuracies"] for row in result["results"]])
-        gain = 100 * (found["learned"] - found["random"])
-        print(f"learned weights gave {gain:.0f} points more")
-        print(f"searched and retrained from both on {len(source.train)} images")
+                accuracies = ", ".join(f"{100 * accuracy:.0f} %" for accuracy in row["accuracies"])
+                print(f"from {name} weights: {row['pooling']} {accuracies}")
+            mean_accuracies[name] = np.mean([row["accuracies"] for row in result["results"]])
+        gain = 100 * (mean_accuracies["learned"] - mean_accuracies["random"])
+        print(f"gain from pretrained weights: {gain:.0f} percentage points")
+        print(f"both runs used {len(source.train)} training images")
 
 
 if __name__ == "__main__":

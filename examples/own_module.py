@@ -1,4 +1,4 @@
-"""Your own network: any body that is a chain of blocks, no edits to it.
+"""Move the downsamplings of your own network without editing its code. Its body must be a chain of blocks.
 
 python examples/own_module.py
 """
@@ -10,7 +10,7 @@ import poolwise
 
 
 class Block(nn.Module):
-    """Two depthwise convolutions around a gate; nothing that the library knows."""
+    """A custom block that the library does not know: a depthwise convolution and a gate."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -37,13 +37,15 @@ class Net(nn.Module):
 
 torch.manual_seed(0)
 net, images = Net().eval(), torch.randn(2, 3, 32, 32)
-found = poolwise.slots(net, images)
-print(f"{type(net).__name__}: {found.pooling}, one of {found.space.size} placements with as many downsamplings")
+slots = poolwise.slots(net, images)
+print(
+    f"{type(net).__name__}: {slots.pooling}, one of {slots.space.size} configurations with the same number of downsamplings"
+)
 with torch.no_grad():
     native = net(images)
-    for pooling in list(found.space)[:: found.space.size // 4]:
+    for pooling in list(slots.space)[:: slots.space.size // 4]:
         poolwise.apply(net, pooling, images)
         sizes = [slot.resolution for slot in poolwise.slots(net, images).layers]
-        print(f"  {pooling}: layers see {sizes} pixels, logits {net(images)[0, :3].tolist()}")
-    assert torch.equal(poolwise.apply(net, found.pooling, images)(images), native)
-print(f"back at {found.pooling}: the same output to the bit")
+        print(f"  {pooling}: layer inputs have {sizes} pixels, logits {net(images)[0, :3].tolist()}")
+    assert torch.equal(poolwise.apply(net, slots.pooling, images)(images), native)
+print(f"back to {slots.pooling}: the output is bitwise equal")

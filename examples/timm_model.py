@@ -1,4 +1,4 @@
-"""A higher-resolution output from a timm model: which block's stride to give up, and the same weights before and after.
+"""Raise the output resolution of a timm model: remove the stride of one block and keep all weights.
 
 pip install 'poolwise[timm]' && python examples/timm_model.py
 """
@@ -11,9 +11,11 @@ import poolwise
 model = timm.create_model("resnet26d", pretrained=False, num_classes=10).eval()
 images = torch.randn(2, 3, 224, 224)
 
-found = poolwise.slots(model)
-print(f"resnet26d downsamples as {found.pooling}; {found.space.size} placements have as many downsamplings")
-for slot in found.layers:
+slots = poolwise.slots(model)
+print(
+    f"resnet26d downsamples as {slots.pooling}; {slots.space.size} configurations have the same number of downsamplings"
+)
+for slot in slots.layers:
     print(
         f"  {slot.name:10s} {slot.resolution:4d} pixels, {slot.channels:5d} channels, {slot.macs / 1e6:7.1f} MMACs, {slot.how}"
     )
@@ -26,12 +28,12 @@ with torch.no_grad():
         [tuple(model.forward_features(images).shape[2:])],
         [e["reduction"] for e in model.feature_info],
     )
-    poolwise.apply(model, "2-2-4")  # the last stage keeps the resolution of the one before: 14 x 14 instead of 7 x 7
+    poolwise.apply(model, "2-2-4")  # the last stage runs at 14 x 14 instead of 7 x 7
     print(
         "features after: ",
         [tuple(model.forward_features(images).shape[2:])],
         [e["reduction"] for e in model.feature_info],
     )
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
-    assert torch.equal(poolwise.apply(model, found.pooling)(images), before)
-print("back at its own placement the output is the same to the bit")
+    assert torch.equal(poolwise.apply(model, slots.pooling)(images), before)
+print("back to the default configuration: the output is bitwise equal")

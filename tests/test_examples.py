@@ -13,11 +13,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.mark.parametrize(
     ("name", "last"),
     [
-        ("timm_model.py", "back at its own placement the output is the same to the bit"),
-        ("own_module.py", "back at 3-2-2: the same output to the bit"),
-        ("torchvision_folder.py", "pick and default retrained on 180 images"),
-        ("finetune.py", "searched and retrained from both on 24 images"),
-        ("export_onnx.py", "logits of four images: (4, 3)"),
+        ("timm_model.py", "back to the default configuration: the output is bitwise equal"),
+        ("own_module.py", "back to 3-2-2: the output is bitwise equal"),
+        ("torchvision_folder.py", "retrained the pick and the default on 180 images"),
+        ("finetune.py", "both runs used 24 training images"),
+        ("export_onnx.py", "shape of the logits of four images: (4, 3)"),
     ],
 )
 def test_examples_run(name, last, tmp_path):

@@ -1,4 +1,4 @@
-"""Samplers made and played with: what the tests of all of them and of each share."""
+"""Helpers that create and run samplers, shared by the sampler tests."""
 
 from hypothesis import strategies as st
 
@@ -7,21 +7,21 @@ from poolwise.spaces import PoolingSpace, Subspace, space_of
 from poolwise.supernets.samplers import Task, sampler
 
 SPACES = [PoolingSpace(10, 2), PoolingSpace(9, 3), PoolingSpace(6, 3, shared_slots=True), PoolingSpace(4, 0)]
-SPACES.append(Subspace.of(SPACES[0], list(SPACES[0])[3::4]))  # what limits leave
+SPACES.append(Subspace.of(SPACES[0], list(SPACES[0])[3::4]))  # a space reduced by limits
 SPACES.append(space_of(9, [1, 3], also=["4-3-2"]))  # several numbers of poolings, and the default
 
 
 def make(
     method, space, *, supernets=3, steps=200, seed=0, draw="rounds", warm_up=0.0, temperature=(1.0, 100.0), grows=False
 ):
-    """A sampler and the streams that it draws from."""
+    """Return a sampler and the streams that it draws from."""
     streams = Streams(seed)
     task = Task(space, supernets, steps, temperature, draw, streams["draw"], streams["assign"], warm_up, grows)
     return sampler(method)(task), streams
 
 
 def accuracy(one, pooling, m):
-    """Depends on configuration, SuperNet and time, and on nothing else."""
+    """Return an accuracy that depends only on configuration, SuperNet and step."""
     return 0.3 + 0.6 * ((7 * one.space.index(pooling) + 5 * m + 3 * len(one.visited())) % 17) / 17
 
 

@@ -1,4 +1,4 @@
-"""What each sampler does beside what all of them must."""
+"""Tests of single samplers, beyond the conformance tests."""
 
 from collections import Counter
 
@@ -34,12 +34,12 @@ def test_partitions_are_even_and_stay(method, space, supernets, seed):
 
 
 def test_random_partitions_are_random():
-    """Two neighbours share a SuperNet as often as chance has it: 17 of 35."""
-    together = []
+    """Two neighbors share a SuperNet as often as expected by chance: 17 of 35."""
+    shared_fractions = []
     for seed in range(300):
         groups_P = make("partition-random", SPACES[0], supernets=2, seed=seed)[0].supernet_of(list(SPACES[0]))
-        together.append((groups_P[1:] == groups_P[:-1]).mean())
-    assert np.mean(together) == pytest.approx(17 / 35, abs=0.02)
+        shared_fractions.append((groups_P[1:] == groups_P[:-1]).mean())
+    assert np.mean(shared_fractions) == pytest.approx(17 / 35, abs=0.02)
 
 
 def test_partition_by_first_pooling_is_contiguous():
@@ -59,7 +59,7 @@ def test_rounds_visit_every_configuration_once(method):
 
 
 def test_rounds_are_uniform():
-    """Each of 6 configurations is first in a sixth of 3,000 rounds, and the pairs of first and second as often."""
+    """Each of 6 configurations is first in a sixth of 3,000 rounds, and all pairs of first and second are equally frequent."""
     space = PoolingSpace(4, 2, shared_slots=True)
     assert len(space) == 6
     asks = [space.index(pooling) for pooling, _ in play(make("fairnas", space)[0], 18_000)]
@@ -79,7 +79,7 @@ def test_uniform_draws_are_uniform_and_independent(method, options):
 
 
 def planted(one, pooling, m):
-    """The first pooling before layer 4 is good."""
+    """Return a high accuracy if the first pooling is before layer 4."""
     return 0.9 if pooling[0] == 4 else 0.2
 
 
@@ -91,15 +91,15 @@ def test_tree_search_finds_the_planted_branch(warm_up):
 
 
 def test_tree_search_follows_uct():
-    """The last ask against UCT worked out from the history alone."""
+    """The last ask equals UCT computed only from the history."""
     space = PoolingSpace(10, 2)
     one, _ = make("mcts", space)
     asks = play(one, 300, planted)
     values, visits = {}, Counter()
     for pooling, _ in asks:
         for level in range(3):
-            node, told = pooling.stages[:level], planted(one, pooling, 0)
-            values[node] = 0.9 * values.get(node, told) + 0.1 * told
+            node, reward = pooling.stages[:level], planted(one, pooling, 0)
+            values[node] = 0.9 * values.get(node, reward) + 0.1 * reward
             visits[node] += 1
     path = ()
     for _ in range(2):
@@ -152,7 +152,7 @@ def test_boltzmann_concentrates_at_high_temperature():
 
 
 def test_without_balancing_one_supernet_takes_everything():
-    """SuperNet 0 is a little better at every configuration."""
+    """SuperNet 0 is slightly better at every configuration."""
     share = {}
     for method in ("mixture", "unbalanced"):
         one, _ = make(method, SPACES[0], supernets=2, steps=4000, temperature=(1.0, 300.0))

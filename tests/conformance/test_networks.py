@@ -1,4 +1,4 @@
-"""What every network family must do. Families are found by the registry; none is named here."""
+"""Conformance tests of all network families in the registry."""
 
 import copy
 
@@ -27,7 +27,7 @@ def make(name, norm=batch_norm, width=2):
 
 
 def takes(name, operator):
-    """Whether a family can be downsampled so; it always can as it was published."""
+    """Return whether a family supports the operator. Its published operator must be supported."""
     try:
         return SwitchableNet(make(name), operator).operator == operator
     except RequestError:
@@ -51,7 +51,7 @@ def images(batch=6, size=SIZE):
 
 
 def some(name, count=8):
-    """About ``count`` configurations from all over the space, first, last and default among them."""
+    """Return about ``count`` configurations spread over the space, including the first, the last and the default."""
     space = family(name).space
     places = {round(i * (len(space) - 1) / (count - 1)) for i in range(count)}
     return [space[i] for i in sorted(places | {space.index(family(name).default)})]
@@ -67,14 +67,14 @@ def test_layers_are_those_of_the_space(name):
 
 
 def strides(chain):
-    """Of the convolutions of a network, all but those of a stem that is fixed."""
-    kept = [chain] if chain.reduction == 1 else chain.layers[1:]
-    return [m.stride for part in kept for m in part.modules() if isinstance(m, torch.nn.Conv2d)]
+    """Return the strides of all convolutions, except those of a fixed stem."""
+    parts = [chain] if chain.reduction == 1 else chain.layers[1:]
+    return [m.stride for part in parts for m in part.modules() if isinstance(m, torch.nn.Conv2d)]
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("name", "operator"), CASES)
-def test_export_equals_the_switch_to_the_bit(name, operator, norm):
+def test_export_is_bitwise_equal_to_the_supernet(name, operator, norm):
     network = SwitchableNet(make(name, norm), operator)
     for pooling in some(name):
         for training in (True, False):
@@ -88,7 +88,7 @@ def test_export_equals_the_switch_to_the_bit(name, operator, norm):
 
 
 @pytest.mark.parametrize(("name", "operator"), CASES)
-def test_export_says_where_it_downsamples_and_leaves_the_network_alone(name, operator):
+def test_export_sets_the_strides_and_does_not_change_the_network(name, operator):
     network = SwitchableNet(make(name), operator)
     pooling = family(name).default
     plain = plain_model(network, pooling)
@@ -98,13 +98,13 @@ def test_export_says_where_it_downsamples_and_leaves_the_network_alone(name, ope
         if not isinstance(part, torch.nn.MaxPool2d):
             sizes.append(features.shape[-1])
     assert sizes == [SIZE >> depth for depth in pooling.depths()]
-    found = [max(m.stride for m in part.modules() if isinstance(m, torch.nn.Conv2d)) for part in plain[:-1]
+    largest_strides = [max(m.stride for m in part.modules() if isinstance(m, torch.nn.Conv2d)) for part in plain[:-1]
              if not isinstance(part, torch.nn.MaxPool2d)]  # fmt: skip
     if family(name).reduction > 1:
-        assert found[0] == (2, 2), "the fixed stem"
-        found[0] = (1, 1)
+        assert largest_strides[0] == (2, 2), "the fixed stem"
+        largest_strides[0] = (1, 1)
     halved = [(2, 2) if i in pooling.positions else (1, 1) for i in range(pooling.layers)]
-    assert found == (halved if operator == "stride" else [(1, 1)] * pooling.layers)
+    assert largest_strides == (halved if operator == "stride" else [(1, 1)] * pooling.layers)
     assert all(stride == (1, 1) for stride in strides(network.chain))
 
 
@@ -122,7 +122,7 @@ def test_halvings_that_share_a_slot(name, operator):
 
 
 def flops(plain, batch=3, size=SIZE):
-    """Floating point operations for one image, by torch's own count."""
+    """Return the floating point operations for one image, counted by torch."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         plain(images(batch, size))
@@ -130,15 +130,15 @@ def flops(plain, batch=3, size=SIZE):
 
 
 @pytest.mark.parametrize(("name", "operator"), CASES)
-def test_exported_gradients_equal_the_switch(name, operator):
+def test_exported_gradients_equal_the_supernet(name, operator):
     pooling = family(name).default
     network = SwitchableNet(make(name), operator)
     plain = plain_model(network, pooling)
     network(images(size=size_of(name)), pooling).sum().backward()
     plain(images(size=size_of(name))).sum().backward()
-    own = [p.grad for p in network.parameters()]
-    assert sum(float(grad.abs().sum()) for grad in own) > 0
-    assert all(torch.equal(a, b.grad) for a, b in zip(own, plain.parameters(), strict=True))
+    gradients = [p.grad for p in network.parameters()]
+    assert sum(float(grad.abs().sum()) for grad in gradients) > 0
+    assert all(torch.equal(a, b.grad) for a, b in zip(gradients, plain.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(("name", "operator"), CASES)
@@ -151,7 +151,7 @@ def test_gradient_reaches_every_parameter_in_every_configuration(name, operator)
 
 
 @pytest.mark.parametrize(("name", "operator"), CASES)
-def test_macs_equal_torch_own_counter(name, operator):
+def test_macs_equal_torch_flop_counter(name, operator):
     chain = make(name)
     price = CostModel(chain, size_of(name), family(name).default, operator)
     for pooling in some(name):
@@ -165,25 +165,25 @@ def test_activation_memory_is_what_autograd_keeps(name, operator, width):
     price = CostModel(chain, size_of(name), family(name).default, operator)
     batch = images(batch=7, size=size_of(name))  # no layer has 7 channels
     for pooling in some(name):
-        kept, alive = {}, []
+        saved, alive = {}, []
 
-        def pack(tensor, kept=kept, alive=alive):
+        def pack(tensor, saved=saved, alive=alive):
             if tensor.dim() > 1 and tensor.shape[0] == 7:
-                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+                saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
                 alive.append(tensor)
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             output = SwitchableNet(chain, operator)(batch, pooling)
-        assert price(pooling).activation_bytes * 7 == pytest.approx(sum(kept.values()), rel=1e-9)
+        assert price(pooling).activation_bytes * 7 == pytest.approx(sum(saved.values()), rel=1e-9)
         assert output.shape == (7, 5)
 
 
 @pytest.mark.parametrize("name", families([name for name in NAMES if takes(name, "stride")]))
 def test_receptive_field_is_where_gradients_reach(name):
-    """One pixel before the head, back to the image: with positive weights and no norm every reached pixel has a gradient."""
+    """With positive weights and no norms, every pixel in the receptive field of a feature gets a gradient."""
     chain = make(name, lambda channels: torch.nn.Identity())
-    for part in list(chain.modules()):  # what mixes all channels, or all pixels, of a picture hides what one pixel does
+    for part in list(chain.modules()):  # a norm over all channels would hide the effect of one pixel
         for child, module in part.named_children():
             if isinstance(module, torch.nn.LayerNorm):
                 setattr(part, child, torch.nn.Identity())
@@ -204,13 +204,13 @@ def test_receptive_field_is_where_gradients_reach(name):
 @pytest.mark.parametrize(("name", "operator"), CASES)
 def test_other_precisions_agree(name, operator, text):
     precision, pooling = Precision.parse(text), family(name).default
-    width = 8 if name == "convnext" else 2  # of two channels a LayerNorm leaves the signs
+    width = 8 if name == "convnext" else 2  # a LayerNorm of two channels keeps only the signs
     network = SwitchableNet(make(name, width=width), operator)
     expected = network(images(size=size_of(name)), pooling)
     precision.place(network, torch.device("cpu"))
     with precision.active(torch.device("cpu")):
-        found = network(precision.images(images(size=size_of(name))), pooling)
-    error = (found.float() - expected).square().mean().sqrt() / expected.std()
+        logits = network(precision.images(images(size=size_of(name))), pooling)
+    error = (logits.float() - expected).square().mean().sqrt() / expected.std()
     # bfloat16 keeps 8 bits, the deepest family has 53 convolutions, and logits without any agreement differ by 1.4
     assert error < (0.5 if "bfloat16" in text else 1e-3)
 
@@ -244,7 +244,7 @@ def test_unknown_operator_is_refused(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_initial_weights_depend_on_the_generator_alone(name):
+def test_initial_weights_depend_only_on_the_generator(name):
     before = torch.get_rng_state()
     first, again = make(name), make(name)
     assert torch.equal(before, torch.get_rng_state())

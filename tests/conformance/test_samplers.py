@@ -1,4 +1,4 @@
-"""What every sampler must do. Samplers are found by the registry and none has to be named."""
+"""Conformance tests of all samplers in the registry."""
 
 import json
 import time
@@ -27,13 +27,13 @@ HUGE = [
 @settings(max_examples=25, deadline=None)
 @given(small_spaces(), st.integers(1, 5), st.sampled_from(["rounds", "iid"]), st.sampled_from([0.0, 0.4]))
 def test_answers_are_in_range_and_repeatable(method, space, supernets, draw, warm_up):
-    asked = {"supernets": supernets, "draw": draw, "warm_up": warm_up, "steps": 60}
-    one, _ = make(method, space, **asked)
+    options = {"supernets": supernets, "draw": draw, "warm_up": warm_up, "steps": 60}
+    one, _ = make(method, space, **options)
     asks = play(one, 60)
     assert one.supernets == sampler(method).supernets_used(supernets)
     assert all(pooling in space and 0 <= m < one.supernets for pooling, m in asks)
     assert all(type(m) is int for _, m in asks)
-    assert play(make(method, space, **asked)[0], 60) == asks
+    assert play(make(method, space, **options)[0], 60) == asks
     assert one.visited() == list(dict.fromkeys(space.index(pooling) for pooling, _ in asks))
 
 
@@ -45,7 +45,7 @@ def test_other_seeds_ask_otherwise(method):
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_said_of_configurations_fits_together(method, space):
+def test_assignments_scores_and_leaders_are_consistent(method, space):
     one, _ = make(method, space)
     play(one, 77)
     everything = list(space)[::-1]
@@ -60,25 +60,26 @@ def test_what_is_said_of_configurations_fits_together(method, space):
     assert np.array_equal(one.scores_of(everything[:1]), scores_PM[:1])
     assert one.assignment_of([]).shape == (0, one.supernets)
     assert all(isinstance(value, float) for value in one.summary().values())
-    own_P = scores_PM[range(len(space)), supernet_P]
+    assigned_scores_P = scores_PM[range(len(space)), supernet_P]
     best = one.leaders(3)
     seen = sorted(
-        (own_P[i] for i in range(len(space)) if space.index(everything[i]) in set(one.visited())), reverse=True
+        (assigned_scores_P[i] for i in range(len(space)) if space.index(everything[i]) in set(one.visited())),
+        reverse=True,
     )
     assert [score for _, score in best] == pytest.approx(seen[: len(best)])
     assert len(best) == min(3, len(one.visited()))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_scores_are_the_moving_averages_of_what_was_told(method):
+def test_scores_are_the_moving_averages_of_the_rewards(method):
     one, _ = make(method, SPACES[0])
     scores_PM = np.ones((36, one.supernets))
     for _ in range(150):
         pooling, m = one.ask()
-        told = accuracy(one, pooling, m)
-        one.tell(pooling, m, told)
+        reward = accuracy(one, pooling, m)
+        one.tell(pooling, m, reward)
         a = one.space.index(pooling)
-        scores_PM[a, m] = 0.9 * scores_PM[a, m] + 0.1 * told
+        scores_PM[a, m] = 0.9 * scores_PM[a, m] + 0.1 * reward
     assert np.allclose(one.scores_of(list(one.space)), scores_PM, atol=1e-12)
 
 
@@ -91,7 +92,7 @@ def test_saved_and_restored_goes_on_identically(method, space, warm_up):
     saved = json.loads(json.dumps([one.state(), streams.state()]))
     expected = play(one, 60)
     again, other = make(method, space, warm_up=warm_up, seed=0, draw="rounds")
-    play(again, 13)  # what it did before is forgotten
+    play(again, 13)  # restore replaces this state
     again.restore(saved[0])
     other.restore(saved[1])
     assert again.state() == saved[0]
@@ -146,7 +147,7 @@ def test_out_of_turn_is_an_error(method):
 @pytest.mark.parametrize("warm_up", [0.0, 0.3])
 @pytest.mark.parametrize("method", METHODS)
 def test_blocks_of_asks(method, warm_up):
-    """Saved within a block and restored goes on identically; every answer is counted."""
+    """A sampler restored within a block continues identically, and every tell is counted."""
     one, streams = make(method, SPACES[0], warm_up=warm_up)
     again, other = make(method, SPACES[0], warm_up=warm_up, seed=7)
     for _ in range(12):
@@ -189,12 +190,12 @@ def test_huge_spaces_cost_what_is_visited(method, space):
     assert peak < 2 * 2**20
     assert supernet_N.max() < one.supernets
     assert len(one.visited()) > 50
-    begin = time.perf_counter()
+    started = time.perf_counter()
     play(make(method, space, supernets=4)[0], 200)
-    assert time.perf_counter() - begin < 2.0  # a dense step would take minutes
+    assert time.perf_counter() - started < 2.0  # a dense step would take minutes
 
 
-def test_names_are_told():
+def test_unknown_names_get_a_hint():
     assert sorted(METHODS) == METHODS
     assert len(METHODS) >= 8
     assert all(method.about and "\n" not in method.about for method in available())
@@ -220,9 +221,9 @@ def test_settled_settings():
 
 
 def test_the_number_of_supernets_left_open():
-    def decided(steps, **asked):
-        found, why = left_open(settled(Config.from_flat(supernets=None, **asked)), steps, 36, 100)
-        return found.search.supernets, found.search.branching, why
+    def decided(steps, **options):
+        config, reason = left_open(settled(Config.from_flat(supernets=None, **options)), steps, 36, 100)
+        return config.search.supernets, config.search.branching, reason
 
     assert decided(3999)[:2] == (1, None)
     assert decided(7999)[:2] == (2, "measured")  # they double, so three are never reached
@@ -234,7 +235,7 @@ def test_the_number_of_supernets_left_open():
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if sampler(name).warms_up and not sampler(name).single])
-def test_the_first_supernet_is_alone_until_the_branch(method):
+def test_only_the_first_supernet_trains_until_the_branch(method):
     one, _ = make(method, SPACES[0], steps=100, warm_up=0.305)
     assert one.branch == 31
     before = play(one, 31)
@@ -268,7 +269,7 @@ def test_supernets_double_with_their_scores_and_equal_shares(method):
         assert np.allclose(assignment_PM[:, : count // 2], assignment_PM[:, count // 2 :], atol=1e-9)
         assert {m for _, m in play(one, 50)} == set(range(count))
         before_PM = one.scores_of(poolings)
-    assert not one.can_double  # 8 are more than were asked for
+    assert not one.can_double  # 8 would exceed the limit of 5
 
     saved = json.loads(json.dumps([one.state(), streams.state()]))
     expected = play(one, 30)

@@ -1,4 +1,4 @@
-"""Every method of stand-alone trials keeps the same promises. Methods are found, not named."""
+"""Conformance tests of all strategies in the registry."""
 
 import sys
 import tracemalloc
@@ -40,7 +40,7 @@ def run(method, most=10_000):
     return trials
 
 
-def test_they_are_found():
+def test_strategies_are_discovered():
     assert set(METHODS) >= {
         "refine",
         "top",
@@ -80,9 +80,9 @@ def test_replayed_it_goes_on_identically(name):
     half = make(name)
     half.replay(trials[: len(trials) // 2])
     assert run(half) == trials[len(trials) // 2 :]
-    whole = make(name)
-    whole.replay(trials)
-    assert np.array_equal(whole.ranking(), half.ranking())
+    complete = make(name)
+    complete.replay(trials)
+    assert np.array_equal(complete.ranking(), half.ranking())
     with pytest.raises(RequestError, match="tell what was asked"):
         make(name, seed=5).replay(trials)
 
@@ -107,9 +107,7 @@ def test_little_and_much_compute(name):
     assert nothing.ask() is None
     assert np.array_equal(nothing.ranking(), np.zeros(36))
     if name not in ("tpe", "gp"):
-        times, fewest = (
-            (30, 10) if name == "refine" else (90, 20)
-        )  # a belief takes the longer, the more it has been told
+        times, fewest = (30, 10) if name == "refine" else (90, 20)  # fitting gets slower with more trials
         much = make(name, macs=times * FULL)
         trials = run(much)
         assert len({trial[0] for trial in trials}) >= fewest
@@ -193,7 +191,7 @@ STREAMS = {
 
 
 def test_stream_names_are_explicit_and_never_change():
-    """A stream name decides every draw of a strategy: a change here changes results and breaks the resume of runs."""
+    """A stream name determines every draw of a strategy. Changing one changes results and breaks resuming."""
     assert {name: strategy.stream for name, strategy in available().items()} == STREAMS
     assert all("stream" in vars(strategy) for strategy in available().values())
 

@@ -70,7 +70,7 @@ def flops(network, size=32):
 
 
 @pytest.mark.parametrize("name", families([f.name for f in available()]))
-def test_macs_at_full_width_equal_torch_own_counter(name):
+def test_macs_at_full_width_equal_torch_flop_counter(name):
     known, chain = family(name), native(name, width=family(name).width)
     size = 32 * known.reduction
     price = CostModel(chain, size, known.default)
@@ -126,5 +126,5 @@ def test_costs_do_not_depend_on_whether_the_caller_wants_gradients():
     chain = create(family("resnet20").build, torch.Generator().manual_seed(0), classes=3, width=2, norm=batch_norm)
     pooling = family("resnet20").default
     with torch.no_grad():
-        found = CostModel(chain, 8, pooling)(pooling)
-    assert found == CostModel(chain, 8, pooling)(pooling)
+        cost = CostModel(chain, 8, pooling)(pooling)
+    assert cost == CostModel(chain, 8, pooling)(pooling)

@@ -1,4 +1,4 @@
-"""Networks that are not of the library through the commands: killed, resumed from elsewhere, refined, handed over."""
+"""External networks through all commands: interrupted, resumed from another directory, refined, exported."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Narrow(Small):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a file of networks and a folder of images."""
+    """Return a folder with a file of networks and a folder of images."""
     place = tmp_path_factory.mktemp("others")
     (place / "nets").mkdir()
     for stem in ("nets_of_tests", "nets-of-tests"):
@@ -63,15 +63,15 @@ RETRAINING = ["--retrain-steps", "3", "--retrain-seeds", "2"]
 
 
 def command(*arguments):
-    found = CliRunner().invoke(cli, [str(one) for one in arguments], standalone_mode=False)
-    if found.exception is not None:
-        raise found.exception
-    return found.output
+    result = CliRunner().invoke(cli, [str(one) for one in arguments], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result.output
 
 
 @pytest.fixture(scope="module")
 def ran(place):
-    """A finished run of a class in a file, asked for by a relative path."""
+    """Return a finished run of a class in a file that is given by a relative path."""
     return finished(place, "nets_of_tests.py:Small", "small")
 
 
@@ -85,7 +85,7 @@ def finished(place, model, name, *more):
     return place / name
 
 
-def came_to(run):
+def results_of(run):
     return [
         json.loads((run / name).read_text())[key]
         for name, key in (("ranking.json", "ranking"), ("retrain.json", "results"))
@@ -102,13 +102,13 @@ def test_stopped_and_resumed_from_another_directory(place, ran, tmp_path, monkey
     config = poolwise.Config.from_flat(poolwise.Run.open(ran).request()["settings"])
     assert config.model.name == f"{place / 'nets' / 'nets_of_tests.py'}:Small"
     monkeypatch.chdir(place / "nets")
-    asked = config.replace(model="nets_of_tests.py:Small", data="folder:../images")
+    requested = config.replace(model="nets_of_tests.py:Small", data="folder:../images")
     with pytest.raises(poolwise.Interrupted):
-        poolwise.run(asked, place / "stopped", listener=StopsInTheMiddle())
+        poolwise.run(requested, place / "stopped", listener=StopsInTheMiddle())
     assert not (place / "stopped" / "ranking.json").exists()
     monkeypatch.chdir(tmp_path)
     command("resume", place / "stopped", "--quiet")
-    assert came_to(place / "stopped") == came_to(ran)
+    assert results_of(place / "stopped") == results_of(ran)
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_killed_and_resumed_from_another_directory(place, ran, tmp_path):
     assert not (out / "report.html").exists()
     code = f"from poolwise.cli import main; main(['resume', {str(out)!r}, '--quiet'])"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean_environment(), check=True, capture_output=True)
-    assert came_to(out) == came_to(ran)
+    assert results_of(out) == results_of(ran)
 
 
 def test_the_stages_one_by_one(place, tmp_path):
@@ -137,8 +137,8 @@ def test_the_stages_one_by_one(place, tmp_path):
     command("rank", run, "--quiet")
     assert "rank: " in command("rank", run, "--plan")
     poolwise.retrain(run, retrain_steps=3, retrain_seeds=2, top=2)
-    told = command("refine", run, "--trials", 3, "--quiet")
-    assert "3 trainings" in told
+    output = command("refine", run, "--trials", 3, "--quiet")
+    assert "3 trainings" in output
     assert len(json.loads((run / "refine.json").read_text())["trials"]) == 3
     command("report", run)
     assert "nets_of_tests.py" in (run / "report.html").read_text()
@@ -149,16 +149,16 @@ def test_the_stages_one_by_one(place, tmp_path):
 
 
 @pytest.mark.slow
-def test_trained_stand_alone_and_compared(place, tmp_path, monkeypatch):
+def test_exhaustive_and_compare(place, tmp_path, monkeypatch):
     monkeypatch.chdir(place / "nets")
-    asked = [
+    arguments = [
         "exhaustive", "--model", "../nets/nets_of_tests.py:Small", "--data", "folder:../images", "--image-size", 32,
         "--retrain-steps", 2, "--retrain-seeds", 2, "--batch-size", 12, "--precision", "float32", "--threads", 1, "--workers", 1,
         "--device", "cpu", "--quiet", "--out", tmp_path / "all", "--table", tmp_path / "mine",
     ]  # fmt: skip
-    command(*asked)
+    command(*arguments)
     before = (tmp_path / "all" / "trials.sqlite").read_bytes()
-    command(*[str(one).replace("../nets/", "") for one in asked])  # the same file by another name
+    command(*[str(one).replace("../nets/", "") for one in arguments])  # another path to the same file
     assert (tmp_path / "all" / "trials.sqlite").read_bytes() == before
     study = [
         "compare", "--table", tmp_path / "mine", "--model", "nets_of_tests.py:Small", "--methods", "spos,random", "--budgets",
@@ -181,39 +181,39 @@ with torch.no_grad():
 """
 
 
-def handed_over(run, place, folder, kind):
-    """The three exports, and that the printed lines build in another process what the run holds."""
+def exported(run, place, folder, kind):
+    """Export as safetensors and Python, and check that the Python code rebuilds the network in another process."""
     pick = poolwise.Run.open(run).ranking.picks["best"]
     command("export", run, "--to", folder / "model.safetensors", "--seed", 2)
     lines = command("export", run, "--to", "python", "--seed", 2)
     subprocess.run([sys.executable, "-c", lines + EXPORT], cwd=folder, env=clean_environment(), check=True)
-    told = torch.load(folder / "told", weights_only=True)
+    rebuilt = torch.load(folder / "told", weights_only=True)
     expected = poolwise.model(run, pick, seed=2)
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(told["logits"], expected(images))
-    assert told["class"] == type(expected).__name__ == kind
-    own = build(poolwise.Run.open(run).request()["settings"]["model"], 3)
-    assert sorted(load_file(folder / "model.safetensors")) == sorted(told["keys"]) == sorted(own.state_dict())
+        assert torch.equal(rebuilt["logits"], expected(images))
+    assert rebuilt["class"] == type(expected).__name__ == kind
+    model = build(poolwise.Run.open(run).request()["settings"]["model"], 3)
+    assert sorted(load_file(folder / "model.safetensors")) == sorted(rebuilt["keys"]) == sorted(model.state_dict())
     return expected, lines
 
 
-def test_handed_over_as_lines_of_python(place, ran, tmp_path):
-    _, lines = handed_over(ran, place, tmp_path, "Small")
+def test_export_to_python(place, ran, tmp_path):
+    _, lines = exported(ran, place, tmp_path, "Small")
     assert "from nets_of_tests import Small\n" in lines
     assert "model = Small(classes=3)\n" in lines
 
 
-def test_lines_for_another_head_a_module_without_an_importable_name_and_small_images(place, tmp_path):
+def test_python_for_a_replaced_head_an_invalid_module_name_and_small_images(place, tmp_path):
     from poolwise.models.external.source_code import written
 
     file = place / "nets" / "nets-of-tests.py"
-    for model, pooling, told in (
+    for model, pooling, expected_line in (
         ("Headed", "2-2-2", "setattr(model.get_submodule('head'), '1', torch.nn.Linear(4, 3, bias=False))"),
         ("Narrow", "1-4-1", "poolwise.apply(model, '1-4-1', torch.zeros(2, 3, 32, 32))"),
     ):
         imports, lines = written(f"{file}:{model}", 3, pooling)
-        assert told in lines
+        assert expected_line in lines
         names = {}
         exec("\n".join([*imports, *lines]), names)
         expected = poolwise.network(f"{file}:{model}", pooling, classes=3)
@@ -222,7 +222,7 @@ def test_lines_for_another_head_a_module_without_an_importable_name_and_small_im
         assert torch.equal(names["model"].eval()(images), expected.eval()(images))
 
 
-def test_lines_for_what_backbone_was_given():
+def test_python_for_a_registered_network():
     from poolwise.models.external.source_code import written
 
     name = poolwise.backbone("mine", lambda num_classes: build("torchvision:resnet18", num_classes))
@@ -261,18 +261,18 @@ def test_paths_of_files_are_made_absolute(tmp_path, monkeypatch):
     ],
     ids=["timm", "torchvision", "file"],
 )
-def test_others_handed_over_in_every_way(place, tmp_path, model, kind, line, more):
+def test_external_networks_in_every_export_format(place, tmp_path, model, kind, line, more):
     import onnxruntime
 
     run = finished(place, model, model.rpartition(":")[2], *more)
-    expected, lines = handed_over(run, place, tmp_path, kind)
+    expected, lines = exported(run, place, tmp_path, kind)
     assert line in lines.splitlines()
-    told = command("export", run, "--to", tmp_path / "model.onnx", "--seed", 2)
-    assert "dynamic batch; onnxruntime differs from torch by" in told
+    output = command("export", run, "--to", tmp_path / "model.onnx", "--seed", 2)
+    assert "dynamic batch; onnxruntime differs from torch by" in output
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     for batch in (1, 4):
         images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))
         with torch.no_grad():
             logits = expected(images)
-        (found,) = session.run(None, {"images": images.numpy()})
-        assert torch.allclose(torch.from_numpy(found), logits, atol=1e-4 * float(logits.std().clamp(min=1)))
+        (onnx_logits,) = session.run(None, {"images": images.numpy()})
+        assert torch.allclose(torch.from_numpy(onnx_logits), logits, atol=1e-4 * float(logits.std().clamp(min=1)))

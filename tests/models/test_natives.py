@@ -1,4 +1,4 @@
-"""The native placement of a family is the network that torchvision hands out."""
+"""The default configuration of a family equals the torchvision network."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def flops(network, size):
 
 
 def theirs(name):
-    """torchvision's network, for small images with the stem and the strides that the family has."""
+    """Return the torchvision network. For small images it gets the stem and the strides of the family."""
     network = getattr(torchvision.models, name.removesuffix("-imagenet"))(num_classes=10)
     if name == "mobilenet_v2":
         network.features[0][0].stride = network.features[2].conv[1][0].stride = (1, 1)
@@ -73,8 +73,8 @@ def test_vgg_has_torchvisions_features():
     for conv in (part for part in other if isinstance(part, nn.Conv2d)):
         nn.init.zeros_(conv.bias)
         conv.bias = None  # a norm follows
-    kept = {key: value for key, value in ours.state_dict().items() if not key.startswith("head")}
-    ours.load_state_dict(dict(zip(kept, other.state_dict().values(), strict=True)), strict=False)
+    body = {key: value for key, value in ours.state_dict().items() if not key.startswith("head")}
+    ours.load_state_dict(dict(zip(body, other.state_dict().values(), strict=True)), strict=False)
     with torch.no_grad():
         assert torch.equal(ours[:-1](images()), other(images()))
 

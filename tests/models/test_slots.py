@@ -17,7 +17,7 @@ from poolwise.models.external.strides import PoolBefore
 from poolwise.models.supernet import SwitchableNet, plain_model
 from poolwise.spaces import Pooling
 
-# the placement that a network comes with, and how many there are of as many downsamplings
+# default configuration, and number of configurations with the same number of downsamplings
 TORCHVISION = {
     "resnet18": ("2-2-2-2", 35),
     "resnet50": ("3-4-6-3", 455),
@@ -56,7 +56,9 @@ def made(name):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build(name, classes=4).eval()
-        for parameter in model.parameters():  # timm's branches begin at zero: the shortcuts alone see no placement
+        for (
+            parameter
+        ) in model.parameters():  # timm initializes branches to zero, which would hide the effect of strides
             if parameter.dim() and not parameter.any():
                 nn.init.normal_(parameter, std=0.5)
         return model
@@ -71,17 +73,17 @@ def test_downsamplings_move_and_come_back(name):
     model, (_, _, short) = made(name), name.partition(":")
     default, count = (TORCHVISION if name.startswith("torchvision") else TIMM)[short]
     modes = [module.training for module in model.train().modules()]
-    found = poolwise.slots(model)
+    slots = poolwise.slots(model)
     assert [module.training for module in model.modules()] == modes
-    assert (str(found.pooling), found.space.size) == (default, count)
-    assert found.layers[0].how == ""
-    assert all(slot.how in ("stride", "pool") for slot in found.layers[1:])
+    assert (str(slots.pooling), slots.space.size) == (default, count)
+    assert slots.layers[0].how == ""
+    assert all(slot.how in ("stride", "pool") for slot in slots.layers[1:])
     before, state, kind = run(model), copy.deepcopy(model.state_dict()), type(model)
-    for pooling in some(found.space):
+    for pooling in some(slots.space):
         assert poolwise.apply(model, pooling) is model
         again = poolwise.slots(model)
         assert again.pooling == pooling
-        assert [slot.name for slot in again.layers] == [slot.name for slot in found.layers]
+        assert [slot.name for slot in again.layers] == [slot.name for slot in slots.layers]
         assert run(model).shape == before.shape
     assert type(model) is kind
     assert all(torch.equal(a, b) for a, b in zip(state.values(), model.state_dict().values(), strict=True))
@@ -89,7 +91,7 @@ def test_downsamplings_move_and_come_back(name):
     moved = run(model)
     assert not torch.equal(moved, before)
     poolwise.apply(model, default)
-    assert torch.equal(run(model), before), "back at its own placement a network is what it was, to the bit"
+    assert torch.equal(run(model), before), "back in the default configuration the output is bitwise equal"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_moved_networks_are_copied_saved_and_trained_as_before(name):
     with torch.no_grad():
         for parameter in fresh.parameters():
             parameter.zero_()
-    poolwise.apply(fresh, pooling).load_state_dict(model.state_dict())  # weights load after the move as well
+    poolwise.apply(fresh, pooling).load_state_dict(model.state_dict())  # weights also load after the move
     assert torch.equal(run(fresh), expected)
     model.train()(images()).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
@@ -116,15 +118,15 @@ def test_moved_networks_are_copied_saved_and_trained_as_before(name):
 
 def test_resolutions_are_those_of_the_placement():
     model = poolwise.apply(made("torchvision:resnet18"), "1-2-2-3")
-    found = poolwise.slots(model, images(128))
-    assert [slot.resolution for slot in found.layers] == [128, 32, 16, 16, 8, 8, 4, 4]
-    assert [slot.halvings for slot in found.layers] == [0, 1, 0, 1, 0, 1, 0, 0]
-    assert found.reduction == 4
-    assert found.fixed == {"conv1": "the stem reduces the resolution by 4"}
-    whole = FlopCounterMode(display=False)
-    with whole, torch.no_grad():
+    slots = poolwise.slots(model, images(128))
+    assert [slot.resolution for slot in slots.layers] == [128, 32, 16, 16, 8, 8, 4, 4]
+    assert [slot.halvings for slot in slots.layers] == [0, 1, 0, 1, 0, 1, 0, 0]
+    assert slots.reduction == 4
+    assert slots.fixed == {"conv1": "the stem reduces the resolution by 4"}
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
         model(images(128))
-    assert sum(slot.macs for slot in found.layers) * 4 + 2 * 2 * 512 * 4 == whole.get_total_flops()  # and the head
+    assert sum(slot.macs for slot in slots.layers) * 4 + 2 * 2 * 512 * 4 == counter.get_total_flops()  # and the head
 
 
 def test_two_downsamplings_on_one_slot():
@@ -134,7 +136,7 @@ def test_two_downsamplings_on_one_slot():
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_apply_is_what_the_search_trains(name):
-    """torchvision's ResNet with our stem, its strides moved, against the network of the search with the same weights."""
+    """torchvision's ResNet with our stem and moved strides equals the SuperNet with the same weights."""
     theirs = getattr(torchvision.models, name)(num_classes=10)
     theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     assert poolwise.slots(theirs).space == family(name).space
@@ -147,7 +149,7 @@ def test_apply_is_what_the_search_trains(name):
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "vgg16", "convnext"])
-def test_networks_of_the_house_move_as_well(name):
+def test_families_of_this_library_move_too(name):
     known = family(name)
     chain = create(known.build, torch.Generator().manual_seed(0), classes=3, width=2, norm=running_norm).eval()
     model = plain_model(chain, known.default)
@@ -160,40 +162,40 @@ def test_networks_of_the_house_move_as_well(name):
 def test_feature_info_stays_true(name):
     model = made(f"timm:{name}")
     last = [entry["reduction"] for entry in model.feature_info]
-    found = poolwise.slots(model)
-    pooling = Pooling.from_positions(sorted({1, 2, *list(found.pooling.positions)[2:]}), len(found.layers))
+    slots = poolwise.slots(model)
+    pooling = Pooling.from_positions(sorted({1, 2, *list(slots.pooling.positions)[2:]}), len(slots.layers))
     poolwise.apply(model, pooling)
-    modules, told = dict(model.named_modules()), {}
+    modules, resolutions = dict(model.named_modules()), {}
     for entry in model.feature_info:
         modules[entry["module"]].register_forward_hook(
-            lambda _module, _given, features, name=entry["module"]: told.update({name: features.shape[-1]})
+            lambda _module, _inputs, features, name=entry["module"]: resolutions.update({name: features.shape[-1]})
         )
     run(model, 256)
-    assert {entry["module"]: 256 // entry["reduction"] for entry in model.feature_info} == told
+    assert {entry["module"]: 256 // entry["reduction"] for entry in model.feature_info} == resolutions
     assert [entry["reduction"] for entry in model.feature_info] != last
 
 
 @pytest.mark.parametrize(
     "name", ["torchvision:resnet18", "torchvision:efficientnet_b0", "timm:resnet26d", "timm:tf_efficientnet_b0"]
 )
-def test_each_stride_can_be_given_up_for_twice_the_resolution(name):
+def test_removing_a_downsampling_doubles_the_resolution(name):
     model = made(name)
-    found, state = poolwise.slots(model), copy.deepcopy(model.state_dict())
-    places, last = list(found.pooling.positions), found.layers[-1]
+    slots, state = poolwise.slots(model), copy.deepcopy(model.state_dict())
+    places, last = list(slots.pooling.positions), slots.layers[-1]
     for place in places:
-        fewer = Pooling.from_positions([other for other in places if other != place], len(found.layers))
+        fewer = Pooling.from_positions([other for other in places if other != place], len(slots.layers))
         reductions = [entry["reduction"] for entry in getattr(model, "feature_info", [])]
         poolwise.apply(model, fewer)
         again = poolwise.slots(model).layers[-1]
         assert again.resolution >> again.halvings == 2 * (last.resolution >> last.halvings)
         assert all(torch.equal(state[key], tensor) for key, tensor in model.state_dict().items())
-        told = [entry["reduction"] for entry in getattr(model, "feature_info", [])]
-        assert told[-1:] == [reduction // 2 for reduction in reductions[-1:]]
-        poolwise.apply(model, found.pooling)
+        new_reductions = [entry["reduction"] for entry in getattr(model, "feature_info", [])]
+        assert new_reductions[-1:] == [reduction // 2 for reduction in reductions[-1:]]
+        poolwise.apply(model, slots.pooling)
 
 
-class Own(nn.Module):
-    """A user's network: a functional ReLU and a shortcut within its blocks, nothing known to the library."""
+class CustomNet(nn.Module):
+    """A user's network with blocks that the library does not know: functional ReLU and shortcut."""
 
     class Block(nn.Module):
         def __init__(self, channels):
@@ -220,11 +222,11 @@ class Own(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def test_own_module():
-    model = Own()
-    found = poolwise.slots(model, images(16))
-    assert [slot.name for slot in found.layers] == ["stem", "body.0", "body.1", "body.3", "body.5"]
-    assert str(found.pooling) == "3-1-1"
+def test_custom_module():
+    model = CustomNet()
+    slots = poolwise.slots(model, images(16))
+    assert [slot.name for slot in slots.layers] == ["stem", "body.0", "body.1", "body.3", "body.5"]
+    assert str(slots.pooling) == "3-1-1"
     before = run(model, 16)
     assert run(poolwise.apply(model, "1-1-3", images(16)), 16).shape == before.shape
     assert [slot.resolution for slot in poolwise.slots(model, images(16)).layers] == [16, 16, 8, 4, 4]
@@ -238,7 +240,7 @@ def test_a_head_of_convolutions_is_no_layer():
     assert str(poolwise.slots(timm.create_model("vgg11", pretrained=False, num_classes=2)).pooling) == "1-1-2-2-2"
 
 
-def test_what_cannot_move_is_said():
+def test_fixed_downsamplings_have_a_reason():
     blurred = poolwise.slots(timm.create_model("resnetblur50", pretrained=False))
     assert blurred.pooling == Pooling((16,))
     assert "layer2.0" in blurred.fixed
@@ -264,21 +266,21 @@ def test_what_cannot_move_is_said():
         (lambda: build("timm:none_such"), "timm has no model"),
     ],
 )
-def test_wrong_requests_are_told(call, message):
-    with pytest.raises(RequestError, match=message) as told:
+def test_wrong_requests_raise_one_line(call, message):
+    with pytest.raises(RequestError, match=message) as error:
         call()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-class Picky(Own):
-    """Runs at one final resolution only, as networks with a fixed table of positions do."""
+class Picky(CustomNet):
+    """Runs at one final resolution only, like networks with a position embedding."""
 
     def forward(self, x):
         x = self.body(self.stem(x))
         return self.head((x + torch.zeros(1, 4, 4, 4)).mean((2, 3)))
 
 
-def test_a_network_that_does_not_run_so_is_left_alone():
+def test_a_network_that_cannot_run_a_configuration_is_unchanged():
     model = Picky()
     before = run(model, 16)
     with pytest.raises(RequestError, match=r"Picky does not run with 1-1-1-2 .* flattens .* use 2 downsamplings"):
@@ -286,7 +288,7 @@ def test_a_network_that_does_not_run_so_is_left_alone():
     assert torch.equal(run(model, 16), before)
 
 
-def test_nothing_changes_where_a_request_is_wrong():
+def test_a_wrong_request_changes_nothing():
     model = made("torchvision:resnet18")
     before = run(model)
     with pytest.raises(RequestError):

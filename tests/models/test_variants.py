@@ -1,4 +1,4 @@
-"""What configurations share: norms and weights by depth, running averages by prefix; each against a plain restatement."""
+"""Weight sharing: norms and weights by depth, running averages by prefix. Each is compared to a simple reference."""
 
 import copy
 import itertools
@@ -34,11 +34,11 @@ from poolwise.training.calibration import Parallel
 
 SHARINGS = settings()["sharing"].choices
 VARIANTS = list(itertools.product(settings()["norm"].choices, SHARINGS))
-NAMES = ("resnet20", "resnet18")  # one that pools and one that strides
+NAMES = ("resnet20", "resnet18")  # one with pooling and one with strides
 
 
 def make(name, norm, sharing):
-    """A SuperNet of width 2 whose affine parameters all differ, so that no two norms can be mistaken."""
+    """Return a SuperNet of width 2 whose affine parameters all differ, so that no two norms are equal."""
 
     def build(kind):
         return create(family(name).build, torch.Generator().manual_seed(0), classes=3, width=2, norm=kind)
@@ -60,8 +60,8 @@ def some(name, step=5):
     return list(family(name).space)[::step]
 
 
-def own_parameters(network, pooling):
-    """Parameters of the layers that a configuration runs, and of the head."""
+def used_parameters(network, pooling):
+    """Return the ids of the parameters that a configuration uses, including the head."""
     layers = [network.chain.at(i, depth) for i, depth in enumerate(pooling.depths())]
     return {id(p) for part in [*layers, network.chain.head] for p in part.parameters()}
 
@@ -101,7 +101,7 @@ def test_what_is_copied(norm, sharing):
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_copies_begin_with_the_plain_networks_weights(sharing):
+def test_copies_start_with_the_plain_networks_weights(sharing):
     first = make("resnet18", "batch", "full")
     network = make("resnet18", "batch", sharing)
     for pooling in some("resnet18"):
@@ -126,20 +126,20 @@ def test_a_configuration_equals_a_plain_network_of_its_copies_to_the_bit(name, n
 @pytest.mark.parametrize(("norm", "sharing"), [v for v in VARIANTS if v[0] == "affine" or v[1] == "resolution"])
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_changing_a_copy_changes_those_that_run_it_alone(name, norm, sharing):
-    """By layer and depth, so also: what belongs to depth d changes only configurations with a layer at depth d."""
+def test_changing_a_copy_changes_only_configurations_that_use_it(name, norm, sharing):
+    """Changing a copy for depth d changes only the configurations whose layer has depth d."""
     network, poolings = make(name, norm, sharing), some(name, 3)
     before = [network(images(), pooling) for pooling in poolings]
     kind = nn.Conv2d if sharing == "resolution" else nn.BatchNorm2d
     for i in (1, 4, len(network) - 2):
         for depth in family(name).space.depths_at(i):
             weights = [m.weight for m in network.chain.at(i, depth).modules() if isinstance(m, kind)]
-            kept = [weight.clone() for weight in weights]
+            originals = [weight.clone() for weight in weights]
             for weight in weights:
                 weight[0] += 0.5
             for pooling, old in zip(poolings, before, strict=True):
                 assert torch.equal(network(images(), pooling), old) == (pooling.depths()[i] != depth)
-            for weight, old in zip(weights, kept, strict=True):
+            for weight, old in zip(weights, originals, strict=True):
                 weight.copy_(old)
 
 
@@ -154,7 +154,7 @@ def test_a_step_reaches_exactly_what_the_configuration_uses(name, norm, sharing)
     for pooling in some(name, 9):
         before = {p: (p.detach().clone(), optimizer.state[p]["momentum_buffer"].clone()) for p in network.parameters()}
         train_step(lambda x, a=pooling: network(x, a), optimizer, images(), torch.arange(6) % 3, 0.1, Precision())
-        assert reached == own_parameters(network, pooling)
+        assert reached == used_parameters(network, pooling)
         for parameter, (weight, momentum) in before.items():
             moved = not torch.equal(parameter, weight)
             assert moved == (id(parameter) in reached)
@@ -173,15 +173,15 @@ def test_the_walk_equals_one_by_one_to_the_bit(name, norm, sharing):
     assert sorted(seen) == list(range(len(poolings)))
 
 
-def alone(network, pooling, batches):
-    """The plain network of one configuration with torch's own cumulative averages over the batches."""
+def plain_recalibrated(network, pooling, batches):
+    """Return the plain network of one configuration with torch's cumulative averages over the batches."""
     plain = plain_model(network, pooling)
     for module in list(plain.modules()):
         for name, part in list(module.named_children()):
             if isinstance(part, nn.BatchNorm2d):
-                own = nn.BatchNorm2d(part.num_features, momentum=None)
-                own.load_state_dict(part.state_dict(), strict=False)
-                setattr(module, name, own)
+                norm = nn.BatchNorm2d(part.num_features, momentum=None)
+                norm.load_state_dict(part.state_dict(), strict=False)
+                setattr(module, name, norm)
     plain.train()
     with torch.no_grad():
         for batch in batches:
@@ -190,7 +190,7 @@ def alone(network, pooling, batches):
 
 
 class Calibrated:
-    """As much of a Experiment as recalibration asks for: three batches of six images."""
+    """The part of an Experiment that recalibration needs: batches of six images."""
 
     precision = Precision()
 
@@ -212,19 +212,19 @@ def test_recalibration_along_prefixes_equals_one_by_one_to_the_bit(name, sharing
     owner_P = np.arange(len(poolings)) % 2
     nets = [network, make(name, "recalibrated", sharing)]
     views = recalibrate(Calibrated(seeds), nets, poolings, owner_P, Listener())
-    views[1] = copy.deepcopy(views[1])  # packed and unpacked, as for another process
-    expected = [alone(network, pooling, [images(seed) for seed in seeds]) for pooling in poolings]
+    views[1] = copy.deepcopy(views[1])  # serialized as for another process
+    expected = [plain_recalibrated(network, pooling, [images(seed) for seed in seeds]) for pooling in poolings]
     logits = [plain(images(7)) for plain in expected]
-    for pooling, owner, found in zip(poolings, owner_P, logits, strict=True):
-        assert torch.equal(views[owner](images(7), pooling), found)
-        assert not torch.equal(network(images(7), pooling), found)  # batch statistics are others
+    for pooling, owner, logits_BK in zip(poolings, owner_P, logits, strict=True):
+        assert torch.equal(views[owner](images(7), pooling), logits_BK)
+        assert not torch.equal(network(images(7), pooling), logits_BK)  # batch statistics differ
     for m in (0, 1):
-        own = [a for a in range(len(poolings)) if owner_P[a] == m]
-        for members, found in walk(views[m], [poolings[a] for a in own], images(7)):
-            assert all(torch.equal(found, logits[own[a]]) for a in members)
+        owned = [a for a in range(len(poolings)) if owner_P[a] == m]
+        for members, logits_BK in walk(views[m], [poolings[a] for a in owned], images(7)):
+            assert all(torch.equal(logits_BK, logits[owned[a]]) for a in members)
     labels = torch.arange(6) % 3
     right_P = count_all(views, poolings, owner_P, images(7), labels, Precision())
-    assert right_P.tolist() == [int((found.argmax(1) == labels).sum()) for found in logits]
+    assert right_P.tolist() == [int((logits_BK.argmax(1) == labels).sum()) for logits_BK in logits]
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
@@ -234,14 +234,14 @@ def test_recalibrated_scores_do_not_depend_on_their_batch():
     view = Recalibrated(network)
     with view.collecting():
         view(images(3), pooling)
-    whole = view(images(4), pooling)
-    assert torch.allclose(whole[:2], view(images(4)[:2], pooling), atol=1e-5)
+    logits = view(images(4), pooling)
+    assert torch.allclose(logits[:2], view(images(4)[:2], pooling), atol=1e-5)
     with pytest.raises(AssertionError, match="no averages"):
         view(images(4), family("resnet20").space[0])
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_either_operator(operator):
+def test_both_operators(operator):
     network = make("resnet20", "affine", "resolution")
     other = SwitchableNet(network.chain, operator)
     for pooling in some("resnet20", 11):
@@ -303,10 +303,10 @@ def test_one_worker_and_two_search_to_the_same_bytes(tiny_settings, tiny_source,
 def test_two_workers_rank_with_the_same_averages(tiny_settings, tiny_source, tmp_path, monkeypatch):
     config = shorter(tiny_settings, norm="recalibrated", sharing="resolution")
     folder = poolwise.search(config, tmp_path / "run", source=tiny_source)
-    alone = poolwise.rank(folder.path, source=tiny_source)
+    one_worker = poolwise.rank(folder.path, source=tiny_source)
     experiment = resolve(config.replace(workers=2), tiny_source, folder.request()["calibration"])
     monkeypatch.setattr(parallelism, "SMALL_RANKING_MACS", 0)
-    assert scoring.rank(experiment, folder, Listener())["ranking"] == alone["ranking"]
+    assert scoring.rank(experiment, folder, Listener())["ranking"] == one_worker["ranking"]
 
 
 def test_plans_count_the_copies(tiny_settings, tiny_source):
@@ -324,7 +324,7 @@ def test_plans_count_the_copies(tiny_settings, tiny_source):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"norm": "afine"}, "unknown norm 'afine'; did you mean 'affine'"),
         ({"norm": "recalibrated", "compile": "default"}, "--compile off"),
@@ -332,6 +332,6 @@ def test_plans_count_the_copies(tiny_settings, tiny_source):
         ({"sharing": "resolutions"}, "unknown sharing 'resolutions'; did you mean 'resolution'"),
     ],
 )
-def test_wrong_values_are_refused(wrong, told):
-    with pytest.raises(RequestError, match=told):
+def test_wrong_values_are_refused(wrong, message):
+    with pytest.raises(RequestError, match=message):
         Config.from_flat(**wrong)

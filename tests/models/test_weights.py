@@ -1,4 +1,4 @@
-"""Trainings that begin with given weights: where these come from, what is refused, and the same run from them."""
+"""Initial weights: sources, errors, and reproducible runs."""
 
 import json
 import os
@@ -29,12 +29,12 @@ def chain(name="resnet20", norm=running_norm, classes=3, width=2, seed=5):
 
 @pytest.fixture
 def other():
-    """A state dict of the plain network, with running averages that are not those of a fresh one."""
+    """Return a state dict of the plain network with non-default running averages."""
     state = poolwise.network("resnet20", "4-3-3", width=2, classes=3, seed=9).state_dict()
     return {key: tensor + 0.25 if tensor.is_floating_point() else tensor for key, tensor in state.items()}
 
 
-def kept(tmp_path, state, name="weights.safetensors"):
+def write_weights(tmp_path, state, name="weights.safetensors"):
     path = tmp_path / name
     if path.suffix == ".safetensors":
         save_file(state, path)
@@ -44,14 +44,14 @@ def kept(tmp_path, state, name="weights.safetensors"):
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "vgg16", "mobilenetv2", "convnext"])
-def test_what_is_exported_is_taken_to_the_bit(name, tmp_path):
+def test_exported_weights_load_bitwise_equal(name, tmp_path):
     state = poolwise.network(name, family(name).default, width=2, classes=3, seed=9).state_dict()
     network = chain(name)
-    assert load_into(network, load(kept(tmp_path, state))) == []
-    own, head = plain_tensors(network)
-    assert list(own) == list(state)
-    assert 0 < len(head) < len(own)
-    assert all(torch.equal(own[key], tensor) for key, tensor in state.items())
+    assert load_into(network, load(write_weights(tmp_path, state))) == []
+    tensors, head = plain_tensors(network)
+    assert list(tensors) == list(state)
+    assert 0 < len(head) < len(tensors)
+    assert all(torch.equal(tensors[key], tensor) for key, tensor in state.items())
 
 
 @pytest.mark.parametrize(
@@ -65,39 +65,39 @@ def test_files_as_scripts_write_them(name, wrapper, other, tmp_path):
     state = {f"module.{key}": tensor for key, tensor in other.items()} if wrapper == "model" else other
     saved = state if wrapper is None else {wrapper: state, "epoch": 3, "args": {"lr": 0.1}}
     network = chain()
-    load_into(network, load(kept(tmp_path, saved, name)))
+    load_into(network, load(write_weights(tmp_path, saved, name)))
     assert all(torch.equal(tensor, other[key]) for key, tensor in plain_tensors(network)[0].items())
 
 
-def test_the_last_layer_begins_anew_for_another_number_of_classes(other, tmp_path):
-    found, before = chain(classes=7), chain(classes=7)
-    assert load_into(found, load(kept(tmp_path, other))) == ["head.linear.bias", "head.linear.weight"]
-    own = plain_tensors(found)[0]
-    assert torch.equal(own["head.linear.weight"], before.head.linear.weight)
-    assert all(torch.equal(tensor, other[key]) for key, tensor in own.items() if not key.startswith("head"))
+def test_the_last_layer_is_reinitialized_for_another_number_of_classes(other, tmp_path):
+    network, before = chain(classes=7), chain(classes=7)
+    assert load_into(network, load(write_weights(tmp_path, other))) == ["head.linear.bias", "head.linear.weight"]
+    tensors = plain_tensors(network)[0]
+    assert torch.equal(tensors["head.linear.weight"], before.head.linear.weight)
+    assert all(torch.equal(tensor, other[key]) for key, tensor in tensors.items() if not key.startswith("head"))
     headless = {key: tensor for key, tensor in other.items() if not key.startswith("head")}
-    assert len(load_into(chain(), load(kept(tmp_path, headless, "body.safetensors")))) == 2
+    assert len(load_into(chain(), load(write_weights(tmp_path, headless, "body.safetensors")))) == 2
 
 
-def test_of_a_torchvision_network_the_classifier_alone_begins_anew(tmp_path):
+def test_only_the_classifier_of_a_torchvision_network_is_reinitialized(tmp_path):
     import torchvision
 
     theirs = torchvision.models.mobilenet_v2().state_dict()
     network = chain("torchvision:mobilenet_v2", classes=4, width=None)
-    assert load_into(network, load(kept(tmp_path, theirs))) == ["classifier.1.bias", "classifier.1.weight"]
-    own = network.model.state_dict()
-    assert all(torch.equal(own[key], theirs[key]) for key in own if not key.startswith("classifier"))
+    assert load_into(network, load(write_weights(tmp_path, theirs))) == ["classifier.1.bias", "classifier.1.weight"]
+    tensors = network.model.state_dict()
+    assert all(torch.equal(tensors[key], theirs[key]) for key in tensors if not key.startswith("classifier"))
 
 
 def test_a_supernet_without_scale_and_shift_is_refused(other, tmp_path):
-    weights = load(kept(tmp_path, other))
+    weights = load(write_weights(tmp_path, other))
     with pytest.raises(RequestError, match="--norm affine or recalibrated"):
         load_into(chain(norm=batch_norm), weights)
     load_into(chain(norm=affine_norm), weights)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda state: {k: v for k, v in state.items() if k != "stem.0.weight"}, "stem.0.weight is missing"),
         (lambda state: {**state, "extra.weight": torch.zeros(2)}, "it has no extra.weight"),
@@ -109,12 +109,12 @@ def test_a_supernet_without_scale_and_shift_is_refused(other, tmp_path):
         (lambda state: {**state, "head.linear.weight": torch.zeros(3, 5)}, "head.linear.weight is 3x5 in the weights"),
     ],
 )
-def test_weights_of_another_network_change_nothing(change, told, other, tmp_path):
+def test_weights_of_another_network_change_nothing(change, message, other, tmp_path):
     state = change(other)
     network = chain()
     before = {k: tensor.clone() for k, tensor in network.state_dict().items()}
-    with pytest.raises(RequestError, match=told):
-        load_into(network, load(kept(tmp_path, state)))
+    with pytest.raises(RequestError, match=message):
+        load_into(network, load(write_weights(tmp_path, state)))
     assert all(torch.equal(before[k], tensor) for k, tensor in network.state_dict().items())
 
 
@@ -126,21 +126,27 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_malicious_file_is_not_carried_out(tmp_path):
+def test_a_malicious_file_is_not_executed(tmp_path):
     target = tmp_path / "carried-out"
-    path = kept(tmp_path, {"weight": torch.zeros(2), "x": Trap(target)}, "bad.pth")
+    path = write_weights(tmp_path, {"weight": torch.zeros(2), "x": Trap(target)}, "bad.pth")
     with pytest.raises(RequestError, match="cannot be read as tensors"):
         load(path)
     assert not target.exists()
     torch.load(path, weights_only=False)
-    assert target.exists()  # so the trap works
+    assert target.exists()  # the trap works
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_damaged_files_are_told(suffix, other, tmp_path):
-    path, draw = Path(kept(tmp_path, other, f"weights{suffix}")), np.random.default_rng(0)
-    whole = path.read_bytes()
-    for data in [b"", whole[: len(whole) // 2], whole[1:], *(draw.bytes(n) for n in (1, 100, 5000)), b"\xff" * 64]:
+def test_damaged_files_raise_request_errors(suffix, other, tmp_path):
+    path, draw = Path(write_weights(tmp_path, other, f"weights{suffix}")), np.random.default_rng(0)
+    content = path.read_bytes()
+    for data in [
+        b"",
+        content[: len(content) // 2],
+        content[1:],
+        *(draw.bytes(n) for n in (1, 100, 5000)),
+        b"\xff" * 64,
+    ]:
         path.write_bytes(data)
         with pytest.raises(RequestError, match="weights"):
             load(str(path))
@@ -150,7 +156,7 @@ def test_damaged_files_are_told(suffix, other, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("told", "error", "line"),
+    ("source", "error", "line"),
     [
         ("nothing.pth", RequestError, "no such file"),
         ("weights.h5", RequestError, "a file that ends with"),
@@ -162,7 +168,7 @@ def test_damaged_files_are_told(suffix, other, tmp_path):
         ("timm:resnet26d", RunFailure, "cannot be downloaded"),
     ],
 )
-def test_names_that_bring_nothing(told, error, line, tmp_path, monkeypatch):
+def test_unavailable_weights_raise_errors(source, error, line, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def silent(request, timeout):
@@ -170,61 +176,66 @@ def test_names_that_bring_nothing(told, error, line, tmp_path, monkeypatch):
 
     monkeypatch.setattr("urllib.request.urlopen", silent)
     with pytest.raises(error, match=line):
-        load(told)
+        load(source)
 
 
-def test_torchvisions_files_are_known_by_their_sum(other, tmp_path, monkeypatch):
+def test_torchvision_files_are_checked_by_sha256(other, tmp_path, monkeypatch):
     import torchvision
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(other, folder / "resnet18-f37072fd.pth")  # not those that the name promises
+    torch.save(other, folder / "resnet18-f37072fd.pth")  # does not match the hash in the name
     with pytest.raises(RunFailure, match="SHA-256 does not start with f37072fd"):
         load("torchvision:resnet18")
-    found = load(str(folder / "resnet18-f37072fd.pth"))
-    name = f"own-{found.sha256[:8]}.pth"
+    weights = load(str(folder / "resnet18-f37072fd.pth"))
+    name = f"own-{weights.sha256[:8]}.pth"
     (folder / "resnet18-f37072fd.pth").rename(folder / name)
     monkeypatch.setattr(torchvision.models.WeightsEnum, "url", property(lambda self: f"https://example.org/{name}"))
-    assert load("torchvision:resnet18").sha256 == load("torchvision:resnet18.IMAGENET1K_V1").sha256 == found.sha256
+    assert load("torchvision:resnet18").sha256 == load("torchvision:resnet18.IMAGENET1K_V1").sha256 == weights.sha256
 
 
 @pytest.fixture
-def begun(tiny_settings, other, tmp_path):
-    return tiny_settings.replace(norm="affine", weights=kept(tmp_path, other))
+def pretrained_config(tiny_settings, other, tmp_path):
+    return tiny_settings.replace(norm="affine", weights=write_weights(tmp_path, other))
 
 
-def test_each_training_begins_as_asked(begun, other, tiny_source):
+def test_weights_for_selects_the_trainings(pretrained_config, other, tiny_source):
     for what in ("both", "search", "retrain"):
-        experiment = resolve(begun.replace(weights_for=what), tiny_source)
+        experiment = resolve(pretrained_config.replace(weights_for=what), tiny_source)
         search = experiment.supernet("init0", Streams(0)).chain.at(0, 0)
-        alone = experiment.build(running_norm, "init", Streams(0), "retrain")
+        standalone = experiment.build(running_norm, "init", Streams(0), "retrain")
         key = next(iter(other))
-        told = [torch.equal(next(part.parameters()), other[key]) for part in (search, alone)]
-        assert told == [what in ("both", "search"), what in ("both", "retrain")]
+        matches = [torch.equal(next(part.parameters()), other[key]) for part in (search, standalone)]
+        assert matches == [what in ("both", "search"), what in ("both", "retrain")]
     with pytest.raises(RequestError, match="give --weights"):
         Config.from_flat(weights_for="search")
     with pytest.raises(RequestError, match="did you mean 'retrain'"):
         Config.from_flat(weights="a.pth", weights_for="retrained")
     with pytest.raises(RequestError, match="--weights-for retrain"):
-        resolve(begun.replace(norm="batch"), tiny_source)
+        resolve(pretrained_config.replace(norm="batch"), tiny_source)
 
 
 @pytest.mark.slow
-def test_a_run_from_weights_is_the_same_in_two_processes_and_is_resumed_with_no_others(
-    begun, other, tiny_source, tmp_path
+def test_a_run_from_weights_is_reproducible_and_resumes_only_with_the_same_weights(
+    pretrained_config, other, tiny_source, tmp_path
 ):
     for workers in (1, 2):
-        config = begun.replace(workers=workers, threads=1, block=8)
+        config = pretrained_config.replace(workers=workers, threads=1, block=8)
         poolwise.run(config, tmp_path / str(workers), source=tiny_source)
     assert results(tmp_path / "1") == results(tmp_path / "2")
-    scratch = begun.replace(weights=None, threads=1, block=8)
+    scratch = pretrained_config.replace(weights=None, threads=1, block=8)
     poolwise.run(scratch, tmp_path / "scratch", source=tiny_source)
     assert results(tmp_path / "1")[1] != results(tmp_path / "scratch")[1]
-    told = json.loads((tmp_path / "1/run.json").read_text())["weights"]
-    assert told == {"from": begun.model.weights, "sha256": load(begun.model.weights).sha256, "for": "both", "anew": []}
-    kept(tmp_path, {key: tensor + 1 for key, tensor in other.items()})
-    poolwise.resume(tmp_path / "1", source=tiny_source)  # nothing is left to do, and nothing is read
+    recorded = json.loads((tmp_path / "1/run.json").read_text())["weights"]
+    assert recorded == {
+        "from": pretrained_config.model.weights,
+        "sha256": load(pretrained_config.model.weights).sha256,
+        "for": "both",
+        "anew": [],
+    }
+    write_weights(tmp_path, {key: tensor + 1 for key, tensor in other.items()})
+    poolwise.resume(tmp_path / "1", source=tiny_source)  # nothing is left to do and the file is not read
     (tmp_path / "1/retrain.json").unlink()
     (tmp_path / "1/spare/retrain.json").unlink(missing_ok=True)
     with pytest.raises(PoolwiseError, match="not those that the run began with"):
@@ -232,7 +243,7 @@ def test_a_run_from_weights_is_the_same_in_two_processes_and_is_resumed_with_no_
 
 
 @pytest.mark.slow
-def test_timms_weights_from_its_cache_by_command(tmp_path, image_folder):
+def test_timm_weights_from_the_cache(tmp_path, image_folder):
     import timm
 
     hub = tmp_path / "hf" / "hub" / "models--timm--test_resnet.r160_in1k"
@@ -256,6 +267,6 @@ def test_timms_weights_from_its_cache_by_command(tmp_path, image_folder):
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "POOLWISE_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "run/run.json").read_text())["weights"]
-    assert told["from"] == "timm:test_resnet"
-    assert told["anew"] == ["fc.bias", "fc.weight"]
+    recorded = json.loads((tmp_path / "run/run.json").read_text())["weights"]
+    assert recorded["from"] == "timm:test_resnet"
+    assert recorded["anew"] == ["fc.bias", "fc.weight"]
