@@ -232,7 +232,7 @@ def test_python_for_a_registered_network():
     assert imports == ["import poolwise"]
 
 
-def test_a_network_with_one_placement_is_one_line(tmp_path):
+def test_a_space_of_one_configuration_raises_one_line(tmp_path):
     config = poolwise.preset("demo", model="timm:test_resnet", width=None)
     with pytest.raises(RequestError, match=r"one placement of 3 downsamplings .* --poolings 2,3"):
         poolwise.search(config, tmp_path / "run")

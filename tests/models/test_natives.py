@@ -53,7 +53,7 @@ def theirs(name):
         ("mobilenetv2", "mobilenet_v2", 32, None),
     ],
 )
-def test_native_placement_is_torchvisions_network_to_the_bit(name, their_name, size, macs):
+def test_the_default_is_bitwise_equal_to_torchvision(name, their_name, size, macs):
     ours, other = native(name), theirs(their_name)
     names = zip(ours.state_dict(), other.state_dict().values(), strict=True)  # both in the order of the layers
     ours.load_state_dict(dict(names))

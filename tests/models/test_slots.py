@@ -116,7 +116,7 @@ def test_moved_networks_are_copied_saved_and_trained_as_before(name):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_resolutions_are_those_of_the_placement():
+def test_resolutions_are_those_of_the_configuration():
     model = poolwise.apply(made("torchvision:resnet18"), "1-2-2-3")
     slots = poolwise.slots(model, images(128))
     assert [slot.resolution for slot in slots.layers] == [128, 32, 16, 16, 8, 8, 4, 4]

@@ -236,11 +236,13 @@ def load_into(chain: Chain, weights: Weights) -> list[str]:
     state, head = plain_tensors(chain)
     tensors = weights.tensors
     new = _new_keys(state, head, tensors)
-    wrong = [key for key in state if key not in tensors and key not in new and not key.endswith(".num_batches_tracked")]
-    if wrong:
+    missing = [
+        key for key in state if key not in tensors and key not in new and not key.endswith(".num_batches_tracked")
+    ]
+    if missing:
         raise RequestError(
-            f"weights {weights.source} do not fit the network: {wrong[0]} is missing ({len(wrong)} of its {len(state)} names are"
-            f" missing; the weights hold {', '.join(list(tensors)[:3])}, ...)"
+            f"weights {weights.source} do not fit the network: {missing[0]} is missing ({len(missing)} of its {len(state)} names"
+            f" are missing; the weights hold {', '.join(list(tensors)[:3])}, ...)"
         )
     taken = {key: tensor for key, tensor in state.items() if key in tensors and key not in new}
     for key, tensor in taken.items():
@@ -251,7 +253,7 @@ def load_into(chain: Chain, weights: Weights) -> list[str]:
             )
         if not torch.isfinite(tensors[key]).all():
             raise RequestError(f"weights {weights.source}: {key} has values that are not finite")
-    _check_left(state, weights)
+    _check_extra(state, weights)
     for key, tensor in taken.items():
         tensor.copy_(tensors[key])
     return sorted(new)
@@ -273,7 +275,7 @@ def _new_keys(state: Mapping[str, Tensor], head: set[str], tensors: Mapping[str,
     return {key for key in head if key.rpartition(".")[0] in other}
 
 
-def _check_left(state: Mapping[str, Tensor], weights: Weights) -> None:
+def _check_extra(state: Mapping[str, Tensor], weights: Weights) -> None:
     """Raise RequestError for tensors that the network does not have, except running averages."""
     for key in weights.tensors:
         module, _, last = key.rpartition(".")
