@@ -12,12 +12,12 @@ from importlib import metadata
 from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs" / "licences.md"
-HEAD = """# Licences
+HEAD = """# Licenses
 
-poolwise itself: MIT. What it installs, as each package says of itself (`python tools/licences.py` writes this page).
-Packages behind an extra are only installed where the extra is asked for.
+poolwise has the MIT license. This table lists its dependencies with the licenses in their metadata (`python tools/licences.py` writes this page).
+Packages of an extra are installed only with that extra.
 
-| package | for | licence |
+| package | for | license |
 | --- | --- | --- |
 """
 
