@@ -32,12 +32,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def hidden(text):
-    """Characters that are obeyed or not seen."""
+    """Return control characters and invisible characters."""
     return [c for c in text if not c.isprintable() and c != "\n"]
 
 
 @given(st.text(st.characters()))
-def test_text_is_visible_and_says_the_same(text):
+def test_visible_text_keeps_its_content(text):
     shown = visible(text)
     assert shown.isprintable()
     assert text.isprintable() == (shown == text)
@@ -114,11 +114,11 @@ def test_errors_are_one_visible_line(arguments, capsys, monkeypatch, tmp_path):
         main(arguments)
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert end.value.code == 2
-    assert told.startswith("poolwise: ")
-    assert told.count("\n") == 1
-    assert not hidden(told)
+    assert message.startswith("poolwise: ")
+    assert message.count("\n") == 1
+    assert not hidden(message)
 
 
 class Page(HTMLParser):
@@ -131,8 +131,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
-        told = dict(attributes)
-        self.runs += [name for name in told if name.startswith("on")]
+        values = dict(attributes)
+        self.runs += [name for name in values if name.startswith("on")]
         for name in (
             "src",
             "href",
@@ -145,17 +145,17 @@ class Page(HTMLParser):
             "background",
             "ping",
         ):
-            if told.get(name) and not told[name].startswith(("#", "data:image/png;base64,")):
-                self.loads.append((tag, name, told[name]))
-        if tag == "meta" and told.get("http-equiv") == "Content-Security-Policy":
-            self.policy = told["content"]
+            if values.get(name) and not values[name].startswith(("#", "data:image/png;base64,")):
+                self.loads.append((tag, name, values[name]))
+        if tag == "meta" and values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = values["content"]
 
 
 def check_page(text):
     page = Page(text)
     rules = dict(rule.strip().split(" ", 1) for rule in page.policy.split(";"))
-    alone = dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'")
-    assert rules == {**alone, "style-src": "'unsafe-inline'", "img-src": "data:"}
+    none_allowed = dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'")
+    assert rules == {**none_allowed, "style-src": "'unsafe-inline'", "img-src": "data:"}
     assert text.index("Content-Security-Policy") < text.index("<style")
     assert page.loads == []
     assert page.runs == []
@@ -215,15 +215,15 @@ def test_report_of_bad_names(named, capsys):
 
 def test_a_ranked_run_of_bad_name_in_a_simulation(named, tmp_path):
     """The name reaches a figure, a csv and a table; the table is of the same 36 configurations."""
-    asked = {"methods": [f"top@{named}"], "runs": 2, "trials": 2}
-    api.simulate("resnet20-cifar10-published", tmp_path, **asked)
+    arguments = {"methods": [f"top@{named}"], "runs": 2, "trials": 2}
+    api.simulate("resnet20-cifar10-published", tmp_path, **arguments)
     for name in ("simulate.csv", "simulate.json", "simulate.svg"):
         assert not hidden((tmp_path / name).read_text()), name
 
 
 def test_compare_page(tmp_path):
-    asked = {"columns": ["supernets4"], "controls": ["macs"], "resamples": 20}
-    api.compare(api.CompareConfig("resnet20-cifar10-published", **asked), tmp_path)
+    arguments = {"columns": ["supernets4"], "controls": ["macs"], "resamples": 20}
+    api.compare(api.CompareConfig("resnet20-cifar10-published", **arguments), tmp_path)
     check_page((tmp_path / "compare.html").read_text())
 
 
@@ -236,9 +236,9 @@ def test_nothing_listens_on_a_port(named, tmp_path, workers):
         "if __name__ == '__main__':\n    api.search(Config.from_flat(json.loads(sys.argv[1])), sys.argv[2])\n"
     )
     (tmp_path / "do.py").write_text(code)
-    asked = json.dumps({**config, "steps": 16, "block": 4, "workers": workers})
+    request = json.dumps({**config, "steps": 16, "block": 4, "workers": workers})
     seen, most, sockets = 0, 0, []
-    with subprocess.Popen([sys.executable, tmp_path / "do.py", asked, tmp_path / "run"]) as running:
+    with subprocess.Popen([sys.executable, tmp_path / "do.py", request, tmp_path / "run"]) as running:
         process = psutil.Process(running.pid)
         while running.poll() is None:
             try:

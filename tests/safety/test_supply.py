@@ -40,7 +40,7 @@ def test_dependencies_are_few_and_have_a_lower_bound():
         assert ">=" in bounds, name
 
 
-def test_an_upper_bound_says_why():
+def test_upper_bounds_have_a_reason():
     """A bound without a reason keeps users from the current release, as one on filelock once did."""
     text = (ROOT / "pyproject.toml").read_text()
     lines = text[text.index("\ndependencies = [") : text.index("[project.scripts]")].splitlines()
@@ -61,9 +61,9 @@ def test_whatever_is_imported_is_a_dependency():
     names = {"markupsafe", "PIL", "poolwise", "pydantic_core"} | set(runtime()) | extras()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            found += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            for name in (module.split(".")[0] for module in found):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for name in (module.split(".")[0] for module in modules):
                 assert name in names or name in sys.stdlib_module_names or name == "mpl_toolkits", f"{path}: {name}"
 
 
