@@ -1,4 +1,4 @@
-"""A user's own data sets and transforms."""
+"""Data sets and transforms of the user."""
 
 import dataclasses
 import json

@@ -77,7 +77,7 @@ def test_shares_of_rare_classes_are_kept():
     assert np.bincount(labels[stratified_subset(labels, 1000, Streams(0)["images"])]).tolist() == [966, 32, 2]
 
 
-def test_an_imbalanced_folder_keeps_its_shares(tmp_path):
+def test_imbalanced_folder_keeps_its_class_shares(tmp_path):
     fill(tmp_path, ("common",), 40)
     fill(tmp_path, ("rare",), 5)
     source = read(tmp_path)
@@ -140,7 +140,7 @@ def test_links_out_of_the_folder_are_followed_only_on_request(root, tmp_path):
     within = read(root)
     assert len(within.train) + len(within.test) == 11
     (root / "a" / "round").symlink_to(root)
-    assert len(read(root, follow_links=True).classes) == 3  # and comes to an end
+    assert len(read(root, follow_links=True).classes) == 3  # and terminates
 
 
 def test_folder_of_links_names_the_flag(root, tmp_path):

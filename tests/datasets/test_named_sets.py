@@ -1,4 +1,4 @@
-"""CIFAR-100 and Food101 from tiny folders of their layouts, which the tests make."""
+"""CIFAR-100 and Food101 from small generated folders in their layouts."""
 
 import hashlib
 import pickle

@@ -1,4 +1,4 @@
-"""Every kind of image file, written here, read as RGB of 8 bits."""
+"""Image files of every supported type are read as 8-bit RGB."""
 
 import contextlib
 import io
@@ -58,7 +58,7 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path):
 
 
 def big_endian_tiff(values):
-    """A square of 16 bits, most significant byte first, in one strip."""
+    """Return a square 16-bit image, most significant byte first, in one strip."""
     side = len(values)
     short = {256: side, 257: side, 258: 16, 259: 1, 262: 1, 278: side}
     long = {273: 8 + 2 + 8 * 12 + 4, 279: 2 * side * side}
@@ -103,7 +103,7 @@ def chunk(kind, body):
 
 
 def bomb(side):
-    """A PNG of a few bytes that claims side x side pixels."""
+    """Return a PNG of a few bytes that claims side x side pixels."""
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
 

@@ -1,4 +1,4 @@
-"""Images on disk: the same bytes as in memory, whatever happens to the cache."""
+"""Images on disk: the same bytes as in memory, also after changes to the cache."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def test_streamed_images_equal_those_in_memory(image_folder):
     assert isinstance(read(image_folder, room=10**6).train.images, np.ndarray)
 
 
-def test_a_search_gives_the_same_bytes_streamed_and_in_memory(image_folder, tiny_settings, tmp_path):
+def test_search_gives_the_same_bytes_streamed_and_in_memory(image_folder, tiny_settings, tmp_path):
     results = []
     for stream, workers in (("off", 1), ("on", 2)):
         config = tiny_settings.replace(data=f"folder:{image_folder}", image_size=8, batch_size=4, steps=16, block=8,
@@ -132,7 +132,7 @@ def test_insufficient_disk_and_memory_are_reported(image_folder, monkeypatch):
         read(image_folder, cache_images=False)
 
 
-def test_a_full_disk_leaves_nothing_behind(image_folder, cache):
+def test_full_disk_leaves_no_files(image_folder, cache):
     code = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         " resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_nothing_behind(image_folder, cache):
     assert len(read(image_folder, stream="on").train) > 0
 
 
-def test_the_plan_counts_the_cache_and_not_the_memory(image_folder, tiny_settings):
+def test_plan_of_a_streamed_search_counts_disk_not_memory(image_folder, tiny_settings):
     config = tiny_settings.replace(data=f"folder:{image_folder}", image_size=64, batch_size=4)
     held, streamed = (plan(resolve(config.replace(stream=s)), ["search"]) for s in ("off", "on"))
     assert held.streamed_bytes == 0
@@ -153,7 +153,7 @@ def test_the_plan_counts_the_cache_and_not_the_memory(image_folder, tiny_setting
     assert "of images in the cache" in streamed.lines()[-1]
 
 
-def test_the_data_command_fills_the_cache(image_folder, cache, capsys):
+def test_data_command_fills_the_cache(image_folder, cache, capsys):
     (image_folder / "dogs" / "broken.png").write_bytes(b"GIF89a")
     arguments = ["data", f"folder:{image_folder}", "--image-size", "8"]
     with pytest.raises(SystemExit) as end:
@@ -167,7 +167,7 @@ def test_the_data_command_fills_the_cache(image_folder, cache, capsys):
     assert len(list(cache.glob("*/*.rgb"))) == 1
 
 
-def test_the_installed_command_on_a_streamed_folder(image_folder, tmp_path):
+def test_installed_command_on_a_streamed_folder(image_folder, tmp_path):
     (image_folder / "dogs" / "broken.png").write_bytes(b"GIF89a")
     out, data = tmp_path / "run", f"folder:{image_folder}"
     arguments = [

@@ -1,4 +1,4 @@
-"""The short form of benchmarks/reliability/fuzz.py: every parser, a few seconds of random and damaged input."""
+"""Short version of benchmarks/reliability/fuzz.py: random and damaged input for every parser."""
 
 import contextlib
 import importlib.util
@@ -48,7 +48,7 @@ def test_damaged_input_raises_one_line(fuzzing):
         assert outcome["refused"] > 0, name
 
 
-def test_another_error_would_be_noticed(fuzzing):
+def test_other_errors_are_detected(fuzzing):
     module, _ = fuzzing
 
     def broken(r):
@@ -83,7 +83,7 @@ def test_bytes_as_json(data):
         parse_json(data, "it")
 
 
-def test_json_is_bounded(tmp_path):
+def test_json_size_and_depth_are_limited(tmp_path):
     nested = "[" * (JSON_DEPTH - 1) + "]" * (JSON_DEPTH - 1)
     assert parse_json(nested, "it")
     for text, message in (

@@ -1,4 +1,4 @@
-"""Whatever something is called, it is shown as text: at the terminal, in pages, in figures, in csv and in logs."""
+"""Untrusted names are shown as plain text: at the terminal, in pages, in figures, in CSV files and in logs."""
 
 import csv
 import io
@@ -47,7 +47,7 @@ def test_visible_text_keeps_its_content(text):
 
 
 @given(st.lists(st.text(st.characters()), min_size=1, max_size=4))
-def test_csv_holds_no_formula(cells):
+def test_csv_contains_no_formula(cells):
     (line,) = csv.reader(io.StringIO(csv_text(["x"] * len(cells), [cells]).split("\n", 1)[1]))
     assert len(line) == len(cells)
     for cell in line:
@@ -65,12 +65,12 @@ def test_csv_keeps_numbers_and_marks_formulas():
     ]
 
 
-def test_every_csv_is_written_by_the_one_writer():
+def test_only_one_module_writes_csv():
     users = [path for path in (ROOT / "src").rglob("*.py") if re.search(r"csv\.(writer|DictWriter)", path.read_text())]
     assert [path.name for path in users] == ["sanitize.py"]
 
 
-def test_only_one_place_prints():
+def test_only_one_module_prints():
     users = [
         p.name for p in (ROOT / "src").rglob("*.py") if re.search(r"click\.echo|\.print\(|\bprint\(", p.read_text())
     ]
@@ -122,7 +122,7 @@ def test_errors_are_one_visible_line(arguments, capsys, monkeypatch, tmp_path):
 
 
 class Page(HTMLParser):
-    """Elements, and what a browser would fetch or run."""
+    """Collect the elements of a page and what a browser would fetch or run."""
 
     def __init__(self, text):
         super().__init__()
@@ -178,7 +178,7 @@ def check_page(text):
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory):
-    """A run whose classes, folder and data are named badly."""
+    """Return a run whose classes, folder and data set have malicious names."""
     base = tmp_path_factory.mktemp("names")
     data = base / "pic\n\x1b[31m\u202e"
     for i in range(16):
@@ -213,8 +213,8 @@ def test_report_of_bad_names(named, capsys):
     assert NASTY.replace("/", "") in classes  # stored as it is
 
 
-def test_a_ranked_run_of_bad_name_in_a_simulation(named, tmp_path):
-    """The name reaches a figure, a csv and a table; the table is of the same 36 configurations."""
+def test_simulation_of_a_run_with_a_bad_name(named, tmp_path):
+    """The name appears in a figure, a CSV file and a table of the same 36 configurations."""
     arguments = {"methods": [f"top@{named}"], "runs": 2, "trials": 2}
     api.simulate("resnet20-cifar10-published", tmp_path, **arguments)
     for name in ("simulate.csv", "simulate.json", "simulate.svg"):
@@ -229,7 +229,7 @@ def test_compare_page(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nothing_listens_on_a_port(named, tmp_path, workers):
-    """A search, also in worker processes, looked at many times while it runs."""
+    """Inspect a search, also in worker processes, many times while it runs."""
     config = json.loads((named / "run.json").read_text())["settings"]
     code = (
         "import json, sys\nfrom poolwise import api\nfrom poolwise.config import Config\n"
@@ -251,5 +251,5 @@ def test_nothing_listens_on_a_port(named, tmp_path, workers):
             time.sleep(0.05)
     assert running.returncode == 0
     assert seen > 5
-    assert most >= workers  # they were among them
+    assert most >= workers  # the worker processes were inspected
     assert sockets == []

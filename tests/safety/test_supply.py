@@ -1,4 +1,4 @@
-"""What comes with poolwise: few packages, each with a lower bound, their licences listed."""
+"""Dependencies: few packages, each with a lower bound and a listed license."""
 
 import ast
 import importlib.util
@@ -22,13 +22,13 @@ def licences():
 
 
 def runtime():
-    """Name -> range, as pyproject.toml says."""
+    """Return name -> version range from pyproject.toml."""
     text = (ROOT / "pyproject.toml").read_text()
     return dict(REQUIREMENT.findall(text[text.index("dependencies = [") : text.index("[project.optional")]))
 
 
 def extras():
-    """Packages behind the extras, the tests' aside."""
+    """Return the packages of the extras, except those for tests."""
     text = (ROOT / "pyproject.toml").read_text()
     section = text[text.index("[project.optional-dependencies]") : text.index("test = [")]
     return set(re.findall(r'"([A-Za-z0-9_]+)', section))
@@ -48,7 +48,7 @@ def test_upper_bounds_have_a_reason():
     assert all("#" in line for line in bounded), bounded
 
 
-def test_every_dependency_has_its_licence_listed(licences):
+def test_every_dependency_has_a_listed_license(licences):
     page = licences.PAGE.read_text()
     for name in runtime():
         assert f"| {name} | always |" in page
@@ -57,7 +57,7 @@ def test_every_dependency_has_its_licence_listed(licences):
         assert extra == "test" or f"`poolwise[{extra}]`" in page
 
 
-def test_whatever_is_imported_is_a_dependency():
+def test_every_import_is_a_dependency():
     names = {"markupsafe", "PIL", "poolwise", "pydantic_core"} | set(runtime()) | extras()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""Nothing is unpickled: not in the sources, and not with a file that would show it."""
+"""Nothing is unpickled: no source does it, and malicious files have no effect."""
 
 import ast
 import io
@@ -84,7 +84,7 @@ class Malicious:
 
 @pytest.fixture
 def trap(tmp_path):
-    """Pickles of several kinds that make a folder when they are loaded, and a check that they can."""
+    """Return pickles of several kinds that create a folder when they are loaded."""
     target = tmp_path / "carried-out"
     zipped = io.BytesIO()
     torch.save({"weight": torch.zeros(2), "x": Malicious(target)}, zipped)
@@ -135,7 +135,7 @@ def test_malicious_file_is_never_executed(trap, tmp_path, monkeypatch):
 
 
 def official_batch(images_NHWC, labels):
-    """A batch as Python 2 wrote it: protocol 2, a dict of byte strings, a list and an array of numpy."""
+    """Return a batch as written by Python 2: protocol 2, a dict of byte strings, a list and a NumPy array."""
 
     def text(content):
         return b"U" + bytes([len(content)]) + content
@@ -211,7 +211,7 @@ def packed_package(path, members):
     return path
 
 
-def test_archives_are_not_unpacked_and_links_not_followed(tmp_path):
+def test_archives_are_not_extracted_and_links_not_followed(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("[1]")
     link = tarfile.TarInfo("package/data_batch_1.png")
@@ -222,7 +222,7 @@ def test_archives_are_not_unpacked_and_links_not_followed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "secret"]
 
 
-def test_archives_are_bounded(tmp_path, monkeypatch):
+def test_archive_sizes_are_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "_MEMBER_BYTES", 1000)
     monkeypatch.setattr(cifar10, "_ARCHIVE_BYTES", 5000)
     large = tarfile.TarInfo("package/data_batch_1.png")

@@ -1,4 +1,4 @@
-"""Spaces of several numbers of poolings: the members of all, in one order, in closed form."""
+"""Spaces with several numbers of downsamplings, in one order and in closed form."""
 
 import itertools
 import time
@@ -29,7 +29,7 @@ def unions(draw, most_layers=11):
 
 @settings(deadline=None, max_examples=30)
 @given(unions())
-def test_members_are_those_of_the_parts_in_order(made):
+def test_members_are_those_of_the_parts_sorted(made):
     space, expected = made
     assert list(space) == expected
     assert space.size == len(space) == len(expected)
@@ -111,7 +111,7 @@ def test_depths_at_a_layer(made, layer):
     assert space.depths_at(layer) == sorted({pooling.depths()[layer] for pooling in expected})
 
 
-def test_one_number_is_the_plain_space():
+def test_single_number_gives_the_plain_space():
     assert space_of(10, [2]) == PoolingSpace(10, 2)
     assert space_of(10, [2], also=["4-3-3"]) == PoolingSpace(10, 2)
     assert space_of(10, [2, 3]).to_json() == {"layers": 10, "poolings": [2, 3], "min_stage": 1, "shared_slots": False}

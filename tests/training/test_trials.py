@@ -1,4 +1,4 @@
-"""The one loop over stand-alone trainings: what it trains, what it records, how it fails and how it continues."""
+"""Loop over stand-alone trainings: what it trains and records, how it fails and continues."""
 
 import dataclasses
 import os
@@ -38,7 +38,7 @@ class Recorder(Listener):
 
 
 class FakeTraining:
-    """Takes the place of ``train_standalone``: notes what is trained, and raises ``errors`` of a configuration."""
+    """Replacement for ``train_standalone``: records what is trained and raises the ``errors`` of a configuration."""
 
     def __init__(self, **errors):
         self.trained, self.errors = [], {name.replace("_", "-"): error for name, error in errors.items()}
@@ -62,7 +62,7 @@ def file(folder):
 
 @pytest.fixture
 def make(file, monkeypatch):
-    """A runner of a new fake training on the same file, as another process would make it."""
+    """Return a runner with a new fake training on the same file, as in another process."""
 
     def make(purpose=PURPOSE, errors=(), listener=None, **options):
         fake = FakeTraining(**dict(errors))
@@ -93,7 +93,7 @@ def test_recorded_trainings_are_skipped(make, file):
     assert all(set(row) == set(again[request]) for request, row in stored.items())
 
 
-def test_within_a_stage_of_the_caller_recorded_steps_are_advanced(make):
+def test_recorded_steps_count_as_progress_of_the_stage(make):
     runner, _ = make()
     runner.run(REQUESTS[:1])
     runner.run(REQUESTS)
@@ -187,14 +187,14 @@ def test_purpose_determines_training_and_test_images(tiny_settings, tiny_source)
 
 
 def die_of_one(experiment, listener, state, pooling, *rest):
-    """Takes the place of ``trials._train`` in worker processes."""
+    """Replacement for ``trials._train`` in worker processes."""
     if pooling == "3-4-3":
         os._exit(9)
     return trials.Result(0.5, [(1, 1.0)], 0.1)
 
 
 @pytest.mark.slow
-def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny_source, monkeypatch):
+def test_training_fails_if_its_worker_dies_twice(file, tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(trials, "_train", die_of_one)
     experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
     runner = TrialRunner(experiment, file, PURPOSE, Recorder(), parallel=Parallel(2, 1))
@@ -203,7 +203,7 @@ def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny
     assert rows[REQUESTS[1]]["error"].startswith("3-4-3, 1, 2: its worker process died twice")
 
 
-def test_a_retraining_whose_worker_died_is_repeated_by_resume(folder, make, tiny_settings, tiny_source, monkeypatch):
+def test_resume_repeats_a_retraining_whose_worker_died(folder, make, tiny_settings, tiny_source, monkeypatch):
     from poolwise.selection import retrain as retraining
 
     experiment = resolve(tiny_settings.replace(threads=1, workers=1), tiny_source)

@@ -1,4 +1,4 @@
-"""Workers change nothing but the time: the same bytes with one process and with two."""
+"""Worker processes: the same bytes with one process and with two."""
 
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -37,7 +37,7 @@ class StopsAt(Listener):
         self.stopping = self.left <= 0
 
 
-def test_a_search_stopped_with_two_workers_goes_on_with_one(tiny_settings, tiny_source, tmp_path):
+def test_search_stopped_with_two_workers_continues_with_one(tiny_settings, tiny_source, tmp_path):
     config = tiny_settings.replace(block=4, workers=2, threads=1)
     with pytest.raises(Interrupted):
         poolwise.run(config, tmp_path / "stopped", source=tiny_source, listener=StopsAt(13))
@@ -85,7 +85,7 @@ def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_sour
         assert for_search(slow).threads == 8
 
 
-def test_more_workers_are_chosen_only_where_they_are_faster(monkeypatch, tmp_path):
+def test_more_workers_are_chosen_only_if_faster(monkeypatch, tmp_path):
     monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path))
     monkeypatch.setattr(calibration, "cpu_threads", lambda: 4)
     seconds = {(2, 2): 0.15, (4, 1): 0.25}
