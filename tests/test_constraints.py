@@ -110,7 +110,7 @@ def test_a_subspace_is_a_space():
     for wrong, told in (
         (["9-9-9"], "is not in the space"),
         (["4-3-3", "4-3-3"], "twice"),
-        ([], "no configuration is left"),
+        ([], "no configuration is selected"),
     ):
         with pytest.raises(RequestError, match=told):
             Subspace.of(whole, wrong)

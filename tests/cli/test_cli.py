@@ -132,7 +132,7 @@ def test_wrong_requests(arguments, told, tmp_path, here):
         (["--device", "gpu"], "unknown device"),
         (["--precision", "float16"], "unknown precision"),
         (["--image-size", "3"], "too small"),
-        (["--images", "2"], "two a class"),
+        (["--images", "2"], "two per class"),
         (["--max-macs", "0.01"], "give a larger --max-macs"),
     ],
 )
@@ -158,7 +158,7 @@ def test_no_network_fails_fast_and_clearly(tmp_path):
         "HTTPS_PROXY": "http://127.0.0.1:9",
     }
     told = one_line(poolwise("data", "cifar10", env=nowhere), 1)
-    assert "cannot get cifar10" in told
+    assert "cannot load cifar10" in told
     assert "--archive" in told
     assert time.monotonic() - begin < 60
 

@@ -1,4 +1,4 @@
-"""A user's own data sets and transforms."""
+"""Data sets and transforms of the user."""
 
 import dataclasses
 import json
@@ -21,8 +21,8 @@ from poolwise.experiment import resolve
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
 
 
-class Own(Dataset):
-    """Items of PIXELS made by ``make``, of two classes."""
+class UserDataset(Dataset):
+    """Two classes of items, which ``make`` creates from PIXELS."""
 
     classes = ("cats", "dogs")
 
@@ -46,24 +46,24 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_items_of_every_kind_are_the_same_pixels(kind):
-    source = poolwise.dataset(Own(KINDS[kind]), Own(KINDS[kind], 6), name="mine")
+def test_all_item_types_give_the_same_pixels(kind):
+    source = poolwise.dataset(UserDataset(KINDS[kind]), UserDataset(KINDS[kind], 6), name="mine")
     assert np.array_equal(source.train.images, PIXELS)
     assert np.array_equal(source.test.images, PIXELS[:6])
     assert source.train.labels.tolist() == [0, 1] * 12
     assert (source.name, source.classes) == ("mine", ("cats", "dogs"))
 
 
-def test_one_set_is_split_and_fitted_and_streamed():
-    source = poolwise.dataset(Subset(Own(KINDS["pil"]), list(range(20))), image_size=4)
+def test_single_set_is_split_resized_and_streamed():
+    source = poolwise.dataset(Subset(UserDataset(KINDS["pil"]), list(range(20))), image_size=4)
     assert source.classes == ("cats", "dogs")
     assert source.train.images.shape == (16, 4, 4, 3)
     assert np.bincount(source.test.labels).tolist() == [2, 2]
     assert "held out" in source.note
-    streamed = poolwise.dataset(Subset(Own(KINDS["pil"]), list(range(20))), image_size=4, stream="on")
+    streamed = poolwise.dataset(Subset(UserDataset(KINDS["pil"]), list(range(20))), image_size=4, stream="on")
     assert isinstance(streamed.train.images, Packed)
     assert streamed.fingerprint() == source.fingerprint()
-    grey = poolwise.dataset(Own(lambda pixels: torch.from_numpy(pixels[None, :, :, 0].copy())))
+    grey = poolwise.dataset(UserDataset(lambda pixels: torch.from_numpy(pixels[None, :, :, 0].copy())))
     assert np.array_equal(grey.train.images[..., 0], grey.train.images[..., 2])
 
 
@@ -77,35 +77,35 @@ def fails(_pixels):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (Endless(), "IterableDataset"),
-        (DataLoader(Own(KINDS["pil"])), "loader.dataset"),
+        (DataLoader(UserDataset(KINDS["pil"])), "loader.dataset"),
         (5, "train is a int"),
-        (Own(fails), "item 0 of train raised KeyError"),
-        (Own(lambda pixels: pixels.astype(np.float64)), "float64"),
-        (Own(lambda pixels: torch.from_numpy(pixels).permute(2, 0, 1).float()), "outside 0 to 1"),
-        (Own(lambda pixels: pixels[..., :2]), r"shape \(8, 8, 2\)"),
-        (Own(lambda pixels: pixels[:4]), "give image_size"),
+        (UserDataset(fails), "item 0 of train raised KeyError"),
+        (UserDataset(lambda pixels: pixels.astype(np.float64)), "float64"),
+        (UserDataset(lambda pixels: torch.from_numpy(pixels).permute(2, 0, 1).float()), "outside 0 to 1"),
+        (UserDataset(lambda pixels: pixels[..., :2]), r"shape \(8, 8, 2\)"),
+        (UserDataset(lambda pixels: pixels[:4]), "set image_size"),
         ([(PIXELS[0], 0), (PIXELS[1, :4, :4], 1)] * 8, "image 1 of train is 4 x 4 pixels and image 0 is 8 x 8"),
         ([PIXELS[0]] * 8, "item 0 of train is ndarray"),
         ([(PIXELS[0], "cat")] * 8, "has the label 'cat'"),
         ([(PIXELS[0], 0)] * 8, "one class"),
-        ([(PIXELS[0], 0), (PIXELS[0], 2)] * 8, "class '1' has 0 images"),
+        ([(PIXELS[0], 0), (PIXELS[0], 2)] * 8, "class '1' has 0 usable images"),
     ],
 )  # fmt: skip
-def test_other_things_are_refused_in_one_line(wrong, told):
-    with pytest.raises(RequestError, match=told):
+def test_invalid_data_sets_are_rejected(wrong, message):
+    with pytest.raises(RequestError, match=message):
         poolwise.dataset(wrong)
 
 
-def test_test_labels_beyond_the_classes_are_refused():
-    with pytest.raises(RequestError, match="test has the label 2 and train has 2 classes"):
-        poolwise.dataset(Own(KINDS["array"]), [(PIXELS[0], 2)] * 4)
+def test_test_labels_beyond_the_classes_are_rejected():
+    with pytest.raises(RequestError, match="test has the label 2, but train has 2 classes"):
+        poolwise.dataset(UserDataset(KINDS["array"]), [(PIXELS[0], 2)] * 4)
 
 
 def shaken(image_CHW):
-    """Draws from each global generator there is."""
+    """Draw from every global generator."""
     shift = torch.randint(0, 3, ()).item() + np.random.randint(3) + random.randrange(3)
     return image_CHW.roll(shift, 2)
 
@@ -115,9 +115,9 @@ def batch():
 
 
 @pytest.mark.parametrize("name", [*settings()["augment"].choices, "own", "of torchvision"])
-def test_same_draw_same_bytes_and_nothing_global_is_touched(name):
-    own = {"own": shaken, "of torchvision": v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(0.5, 0.5)])}
-    one = PerImage(own[name]) if name in own else augmentation(name, 8, True)
+def test_same_draw_gives_same_bytes_and_keeps_global_generators(name):
+    transforms = {"own": shaken, "of torchvision": v2.Compose([v2.RandomHorizontalFlip(), v2.ColorJitter(0.5, 0.5)])}
+    one = PerImage(transforms[name]) if name in transforms else augmentation(name, 8, True)
     drawn = one.draw(6, np.random.default_rng(1))
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     first = one.apply(batch(), *drawn)
@@ -151,40 +151,40 @@ def test_cutout_covers_one_square():
 
 
 @pytest.mark.parametrize("wrong", [v2.ToDtype(torch.float32), v2.Resize(4), lambda image: None])
-def test_transforms_that_give_something_else_are_refused(wrong):
+def test_transforms_with_invalid_results_are_rejected(wrong):
     one = PerImage(wrong)
-    with pytest.raises(RequestError, match="leave out what normalises or resizes"):
+    with pytest.raises(RequestError, match="remove normalization and resizing"):
         one.apply(batch(), *one.draw(6, np.random.default_rng(0)))
 
 
-def test_a_run_with_an_own_transform(tiny_settings, tmp_path):
-    source = poolwise.dataset(Own(KINDS["pil"]), Own(KINDS["pil"], 6), augment=shaken)
-    asked = tiny_settings.replace(batch_size=4, steps=8, block=4, threads=1)
-    poolwise.search(asked, tmp_path / "run", source=source)
+def test_run_with_a_user_transform(tiny_settings, tmp_path):
+    source = poolwise.dataset(UserDataset(KINDS["pil"]), UserDataset(KINDS["pil"], 6), augment=shaken)
+    config = tiny_settings.replace(batch_size=4, steps=8, block=4, threads=1)
+    poolwise.search(config, tmp_path / "run", source=source)
     request = json.loads((tmp_path / "run" / "run.json").read_text())
     assert request["data"]["augment"] == f"{__name__}.shaken"
     with pytest.raises(RequestError, match="shaken and the data set brings none"):
         poolwise.rank(tmp_path / "run", source=dataclasses.replace(source, augment=None))
     poolwise.rank(tmp_path / "run", source=source)
     with pytest.raises(RequestError, match="leave one of them out"):
-        resolve(asked.replace(augment="none"), source).augmentation  # noqa: B018
+        resolve(config.replace(augment="none"), source).augmentation  # noqa: B018
     local = dataclasses.replace(source, augment=lambda image: image)
     with pytest.raises(RequestError, match="top of a module, or use workers=1"):
-        poolwise.search(asked.replace(workers=2), tmp_path / "local", source=local)
+        poolwise.search(config.replace(workers=2), tmp_path / "local", source=local)
 
 
 @pytest.mark.slow
-def test_an_own_transform_gives_the_same_bytes_in_workers(tiny_settings, tmp_path):
-    source = poolwise.dataset(Own(KINDS["pil"]), Own(KINDS["pil"], 6), augment=shaken)
+def test_user_transform_gives_the_same_bytes_in_workers(tiny_settings, tmp_path):
+    source = poolwise.dataset(UserDataset(KINDS["pil"]), UserDataset(KINDS["pil"], 6), augment=shaken)
     checkpoints = []
     for workers in (1, 2):
-        asked = tiny_settings.replace(batch_size=4, steps=16, block=8, workers=workers, threads=1)
-        folder = poolwise.search(asked, tmp_path / str(workers), source=source)
+        config = tiny_settings.replace(batch_size=4, steps=16, block=8, workers=workers, threads=1)
+        folder = poolwise.search(config, tmp_path / str(workers), source=source)
         checkpoints.append((folder.path / "checkpoints" / "search.safetensors").read_bytes())
     assert checkpoints[0] == checkpoints[1]
 
 
-def test_folders_take_a_transform(image_folder):
+def test_folders_accept_a_transform(image_folder):
     source = poolwise.source(f"folder:{image_folder}", image_size=8, augment=v2.RandomInvert(p=1.0))
     experiment = resolve(poolwise.Config.from_flat(width=2, device="cpu", precision="float32"), source)
     assert torch.equal(

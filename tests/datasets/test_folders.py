@@ -49,12 +49,12 @@ def test_train_val_and_test_are_each_used(tmp_path, val):
     assert (pixels[few.halves[1]] >= 100).all()
     assert sorted(np.concatenate(few.halves)) == list(range(10))
     shutil.rmtree(tmp_path / "test")
-    alone = read(tmp_path)
-    assert alone.scoring is None
-    assert (alone.test.images[:, 0, 0, 1] >= 100).all()
+    without_test = read(tmp_path)
+    assert without_test.scoring is None
+    assert (without_test.test.images[:, 0, 0, 1] >= 100).all()
 
 
-def test_parts_that_do_not_fit_together(tmp_path):
+def test_parts_with_different_classes_are_rejected(tmp_path):
     for part in ("train", "test"):
         fill(tmp_path / part, ("a", "b"), 3)
     fill(tmp_path / "test", ("zebra",), 2)
@@ -77,7 +77,7 @@ def test_shares_of_rare_classes_are_kept():
     assert np.bincount(labels[stratified_subset(labels, 1000, Streams(0)["images"])]).tolist() == [966, 32, 2]
 
 
-def test_an_imbalanced_folder_keeps_its_shares(tmp_path):
+def test_imbalanced_folder_keeps_its_class_shares(tmp_path):
     fill(tmp_path, ("common",), 40)
     fill(tmp_path, ("rare",), 5)
     source = read(tmp_path)
@@ -85,17 +85,17 @@ def test_an_imbalanced_folder_keeps_its_shares(tmp_path):
     assert np.bincount(source.train.labels).tolist() == [32, 4]
 
 
-def test_broken_files_are_listed_at_once_or_skipped(root, tmp_path):
+def test_broken_files_are_listed_or_skipped(root, tmp_path):
     for i in range(12):
         (root / "a" / f"broken{i:02}.png").write_bytes(b"\x89PNG" if i else b"")
     with pytest.raises(RequestError) as error:
         read(root)
-    told = str(error.value)
-    assert told.startswith("12 of 22 images cannot be read")
-    assert "'a/broken00.png' (the file is empty)" in told
-    assert told.count("broken") == 11  # ten names and the flag
-    assert "and 2 more" in told
-    assert "--skip-broken" in told
+    message = str(error.value)
+    assert message.startswith("12 of 22 images cannot be read")
+    assert "'a/broken00.png' (the file is empty)" in message
+    assert message.count("broken") == 11  # ten names and the flag
+    assert "and 2 more" in message
+    assert "--skip-broken" in message
     source = read(root, skip_broken=True)
     assert len(source.train) + len(source.test) == 10
     assert len(source.skipped) == 12
@@ -108,31 +108,31 @@ def test_broken_files_are_listed_at_once_or_skipped(root, tmp_path):
     assert experiment.describe_data()["skipped"] == list(source.skipped)
 
 
-def test_a_class_of_broken_files_alone(root):
+def test_class_with_only_broken_files_is_rejected(root):
     for file in (root / "b").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(RequestError, match="class 'b' has 0 images that can be used"):
+    with pytest.raises(RequestError, match="class 'b' has 0 usable images"):
         read(root, skip_broken=True)
 
 
-def test_a_class_without_images(root):
+def test_class_without_images_is_rejected(root):
     for name in ("c", "d"):
         (root / name).mkdir()
         (root / name / "notes.txt").touch()
-    with pytest.raises(RequestError, match=r"c' holds no images, nor do 1 other classes"):
+    with pytest.raises(RequestError, match=r"c' contains no images, and 1 other class folders contain none either"):
         read(root)
 
 
-def test_links_out_of_the_folder_are_not_followed_unless_asked(root, tmp_path):
+def test_links_out_of_the_folder_are_followed_only_on_request(root, tmp_path):
     fill(tmp_path / "elsewhere", ("c",), 5, 50)
     plain = read(root)
     (root / "a" / "out.png").symlink_to(tmp_path / "elsewhere" / "c" / "50.png")
     (root / "a" / "more").symlink_to(tmp_path / "elsewhere" / "c")
     (root / "c").symlink_to(tmp_path / "elsewhere" / "c")
-    found = read(root)
-    assert found.classes == ("a", "b")
-    assert found.fingerprint() == plain.fingerprint()
-    assert "links that were not followed: 3" in found.note
+    unfollowed = read(root)
+    assert unfollowed.classes == ("a", "b")
+    assert unfollowed.fingerprint() == plain.fingerprint()
+    assert "links that were not followed: 3" in unfollowed.note
     followed = read(root, follow_links=True)
     assert followed.classes == ("a", "b", "c")
     assert np.bincount(np.concatenate([followed.train.labels, followed.test.labels])).tolist() == [11, 5, 5]
@@ -140,10 +140,10 @@ def test_links_out_of_the_folder_are_not_followed_unless_asked(root, tmp_path):
     within = read(root)
     assert len(within.train) + len(within.test) == 11
     (root / "a" / "round").symlink_to(root)
-    assert len(read(root, follow_links=True).classes) == 3  # and comes to an end
+    assert len(read(root, follow_links=True).classes) == 3  # and terminates
 
 
-def test_a_folder_of_links_alone_names_the_flag(root, tmp_path):
+def test_folder_of_links_names_the_flag(root, tmp_path):
     (tmp_path / "links").mkdir()
     for name in ("a", "b"):
         (tmp_path / "links" / name).symlink_to(root / name)
@@ -165,5 +165,5 @@ def test_odd_names(root, tmp_path):
     with pytest.raises(RequestError) as error:
         read(root)
     assert str(error.value).encode()
-    with pytest.raises(RequestError, match="not UTF-8"):
+    with pytest.raises(RequestError, match="not valid UTF-8"):
         read(root / names[-1])

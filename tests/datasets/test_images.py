@@ -28,16 +28,16 @@ def test_split_is_disjoint_stratified_and_seeded(sizes, share, seed):
     assert np.array_equal(first, again)
 
 
-def test_images_that_lie_class_by_class_are_mixed_and_others_left_as_they_are():
+def test_images_sorted_by_class_are_shuffled_and_others_are_not():
     kept = 0
     for seed in range(100):
         draws = np.random.default_rng(seed)
         labels = np.repeat(np.arange(draws.integers(2, 11)), draws.integers(20, 60))
         mixture, places = draws.permutation(labels), np.arange(len(labels))
         kept += np.array_equal(mixed(mixture, places, np.random.default_rng(0)), places)
-        found = mixed(labels, places, np.random.default_rng(0))
-        assert sorted(found) == places.tolist()
-        assert np.mean(np.diff(labels[found]) == 0) < 0.75
+        shuffled = mixed(labels, places, np.random.default_rng(0))
+        assert sorted(shuffled) == places.tolist()
+        assert np.mean(np.diff(labels[shuffled]) == 0) < 0.75
         some = np.flatnonzero(draws.random(len(labels)) < 0.5)
         assert sorted(mixed(labels, some, draws)) == some.tolist()
     assert kept >= 97  # three standard deviations
@@ -50,14 +50,14 @@ def test_subset_keeps_class_shares(sizes, data):
     count = data.draw(st.integers(2 * len(sizes), len(labels)))
     chosen = stratified_subset(labels, count, np.random.default_rng(0))
     assert len(set(chosen)) == count
-    found = np.bincount(labels[chosen], minlength=len(sizes))
+    counts = np.bincount(labels[chosen], minlength=len(sizes))
     exact = np.array(sizes) * count / len(labels)
-    assert (found >= 2).all()
+    assert (counts >= 2).all()
     if (exact >= 2).all():
-        assert (abs(found - exact) < 1 + 1e-9).all()
+        assert (abs(counts - exact) < 1 + 1e-9).all()
 
 
-def test_subset_refuses_too_few():
+def test_subset_rejects_too_few_images():
     with pytest.raises(RequestError, match="between 4"):
         stratified_subset(np.array([0, 0, 1, 1, 1]), 3, np.random.default_rng(0))
 
@@ -68,13 +68,13 @@ def augmented(augmentation, images, generator):
 
 def test_augmentation_against_one_image_at_a_time():
     images = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (9, 8, 8, 3), dtype=np.uint8))
-    found = augmented(CropFlip(pad=2, flip=True), images, np.random.default_rng(5))
+    result = augmented(CropFlip(pad=2, flip=True), images, np.random.default_rng(5))
     generator = np.random.default_rng(5)
     offsets, mirrored = generator.integers(0, 5, size=(2, 9)), generator.random(9) < 0.5
     framed = np.pad(images.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0)))
     for b in range(9):
         cut = framed[b, offsets[0, b] : offsets[0, b] + 8, offsets[1, b] : offsets[1, b] + 8]
-        assert np.array_equal(found[b].numpy(), cut[:, ::-1] if mirrored[b] else cut)
+        assert np.array_equal(result[b].numpy(), cut[:, ::-1] if mirrored[b] else cut)
     assert mirrored.any()
     assert not mirrored.all()
 
@@ -133,7 +133,7 @@ def test_folder_is_read_and_split(image_folder):
     assert source.fingerprint() != load(f"folder:{image_folder}", image_size=16, seed=1).fingerprint()
 
 
-def test_folder_with_its_own_test_part(image_folder, tmp_path):
+def test_folder_with_a_validation_part(image_folder, tmp_path):
     root = tmp_path / "split"
     for part in ("train", "val"):
         for name in ("a", "b"):
@@ -145,16 +145,16 @@ def test_folder_with_its_own_test_part(image_folder, tmp_path):
     assert "val" in source.note
 
 
-def test_folders_that_cannot_be_used(image_folder, tmp_path):
+def test_unusable_folders_are_rejected(image_folder, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(RequestError, match="no subfolders"):
         load(f"folder:{empty}")
     (empty / "only").mkdir()
-    with pytest.raises(RequestError, match="one class 'only'"):
+    with pytest.raises(RequestError, match="one class, 'only'"):
         load(f"folder:{empty}")
     (empty / "other").mkdir()
-    with pytest.raises(RequestError, match="holds no images"):
+    with pytest.raises(RequestError, match="contains no images"):
         load(f"folder:{empty}")
     with pytest.raises(RequestError, match="does not exist"):
         load(f"folder:{tmp_path / 'nowhere'}")
@@ -166,7 +166,7 @@ def test_folders_that_cannot_be_used(image_folder, tmp_path):
         load("cifar-10")
 
 
-def test_batches_of_some_images_see_only_those():
+def test_batches_of_a_subset_contain_only_its_images():
     data = ImageSet(np.arange(20 * 2 * 2 * 3, dtype=np.uint8).reshape(20, 2, 2, 3), np.arange(20))
     tensors = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     some = np.array([3, 4, 7, 11, 19])

@@ -1,4 +1,4 @@
-"""CIFAR-100 and Food101 from tiny folders of their layouts, which the tests make."""
+"""CIFAR-100 and Food101 from small generated folders in their layouts."""
 
 import hashlib
 import pickle
@@ -65,21 +65,21 @@ class Opens:
         return open, (str(self.path), "w")
 
 
-def test_a_changed_batch_is_refused_unopened(tiny_cifar100, root):
+def test_changed_batch_is_rejected_before_it_is_parsed(tiny_cifar100, root):
     kind, _, folder = tiny_cifar100
     (folder / "train").write_bytes(pickle.dumps(Opens(root / "was-run")))
     with pytest.raises(RunFailure, match="corrupted"):
         cifar100.source_of(kind)
     with pytest.raises(RunFailure, match="corrupted"):
-        load("cifar100")  # by the official sums
+        load("cifar100")  # checked against the official checksums
     assert not (root / "was-run").exists()
 
 
-def test_what_is_not_there_is_told_at_once(root, monkeypatch):
-    def refused(*_arguments, **_more):
+def test_missing_data_sets_are_reported(root, monkeypatch):
+    def unreachable(*_arguments, **_more):
         raise OSError("no route")
 
-    monkeypatch.setattr("urllib.request.urlopen", refused)
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
     with pytest.raises(RunFailure, match=r"cifar-100-python into .*POOLWISE_TORCHVISION_DATA"):
         load("cifar100")
     with pytest.raises(RequestError, match="image size 64"):
@@ -106,22 +106,22 @@ def food(root):
     return folder
 
 
-def test_food101_is_read_by_its_lists(food):
+def test_food101_is_read_from_its_lists(food):
     source = load("food101", image_size=8)
     assert source.classes == ("apple_pie", "waffles")
     assert source.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert source.test.labels.tolist() == [0, 0, 1, 1]
     expected = np.array([[100 * c, 10 * i, 7] for c in (0, 1) for i in (3, 4)])
     assert np.abs(source.test.images[:, 4, 4].astype(int) - expected).max() <= 3
-    assert "own test part" in source.note
+    assert "the folder's test part" in source.note
 
 
-def test_food101_that_is_not_whole(food):
+def test_incomplete_food101_is_rejected(food):
     (food / "images" / "waffles" / "1.jpg").unlink()
-    with pytest.raises(RequestError, match=r"lacks 1 of 10 images, like 'waffles/1\.jpg'"):
+    with pytest.raises(RequestError, match=r"lacks 1 of 10 images, for example 'waffles/1\.jpg'"):
         load("food101")
     (food / "meta" / "train.txt").write_text("../../secret\n")
-    with pytest.raises(RequestError, match="where CLASS/ID is expected"):
+    with pytest.raises(RequestError, match="each line must be CLASS/ID"):
         load("food101")
     (food / "meta" / "test.txt").unlink()
     (food / "meta" / "train.txt").write_text("waffles/0\n")

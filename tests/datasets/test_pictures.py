@@ -1,4 +1,4 @@
-"""Every kind of image file, written here, read as RGB of 8 bits."""
+"""Image files of every supported type are read as 8-bit RGB."""
 
 import contextlib
 import io
@@ -32,12 +32,12 @@ def test_greyscale_palette_and_bilevel(tmp_path):
     assert (saved(tmp_path, Image.new("1", (8, 8), 1), "bilevel.png") == 255).all()
 
 
-def test_what_shines_through_is_white(tmp_path):
+def test_transparent_pixels_are_blended_with_white(tmp_path):
     half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
     half.paste((200, 10, 10, 255), (0, 0, 4, 8))
-    found = saved(tmp_path, half, "half.png")
-    assert (found[:, :4] == [200, 10, 10]).all()
-    assert (found[:, 4:] == 127).all()
+    pixels = saved(tmp_path, half, "half.png")
+    assert (pixels[:, :4] == [200, 10, 10]).all()
+    assert (pixels[:, 4:] == 127).all()
     hidden = Image.new("LA", (8, 8), (90, 0))
     assert (saved(tmp_path, hidden, "hidden.png") == 255).all()
     palette = Image.new("P", (8, 8), 1)
@@ -48,9 +48,9 @@ def test_what_shines_through_is_white(tmp_path):
 def test_16_bits_are_scaled_and_not_clipped(tmp_path):
     values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     for name in ("deep.png", "deep.tif"):
-        found = saved(tmp_path, Image.fromarray(values), name)
-        assert np.abs(found[..., 0].astype(int) - values / 257).max() <= 0.5
-        assert (found[0, 0, 0], found[-1, -1, 0]) == (0, 255)
+        pixels = saved(tmp_path, Image.fromarray(values), name)
+        assert np.abs(pixels[..., 0].astype(int) - values / 257).max() <= 0.5
+        assert (pixels[0, 0, 0], pixels[-1, -1, 0]) == (0, 255)
     (tmp_path / "big.tif").write_bytes(big_endian_tiff(values))
     with Image.open(tmp_path / "big.tif") as opened:
         assert opened.mode == "I;16B"
@@ -58,7 +58,7 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path):
 
 
 def big_endian_tiff(values):
-    """A square of 16 bits, most significant byte first, in one strip."""
+    """Return a square 16-bit image, most significant byte first, in one strip."""
     side = len(values)
     short = {256: side, 257: side, 258: 16, 259: 1, 262: 1, 278: side}
     long = {273: 8 + 2 + 8 * 12 + 4, 279: 2 * side * side}
@@ -68,17 +68,17 @@ def big_endian_tiff(values):
     return head + values.astype(">u2").tobytes()
 
 
-def test_numbers_without_a_white_are_refused(tmp_path):
+def test_pixels_with_an_unknown_white_level_are_rejected(tmp_path):
     Image.new("F", (8, 8), 0.5).save(tmp_path / "float.tif")
     Image.new("I", (8, 8), 70_000).save(tmp_path / "deep.tif")
     for name in ("float.tif", "deep.tif"):
-        with pytest.raises(picture.Unreadable, match="which is white is unknown"):
+        with pytest.raises(picture.Unreadable, match="unknown white level"):
             read(tmp_path / name)
 
 
 def test_cmyk_and_exif_and_animation(tmp_path):
-    found = saved(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "print.jpg", quality=100)
-    assert np.abs(found.astype(int) - [255, 0, 0]).max() < 12
+    pixels = saved(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "print.jpg", quality=100)
+    assert np.abs(pixels.astype(int) - [255, 0, 0]).max() < 12
     upright = Image.new("RGB", (8, 8), "black")
     upright.paste("white", (0, 0, 8, 4))  # the upper half
     exif = Image.Exif()
@@ -92,7 +92,7 @@ def test_cmyk_and_exif_and_animation(tmp_path):
     ).all()
 
 
-def test_shorter_side_fits_and_the_centre_is_kept(tmp_path):
+def test_images_are_resized_and_center_cropped(tmp_path):
     wide = Image.new("RGB", (32, 8), "black")
     wide.paste("white", (12, 0, 20, 8))
     assert (saved(tmp_path, wide, "wide.png") == 255).all()
@@ -103,12 +103,12 @@ def chunk(kind, body):
 
 
 def bomb(side):
-    """A PNG of a few bytes that claims side x side pixels."""
+    """Return a PNG of a few bytes that claims side x side pixels."""
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
 
 
-def test_bombs_are_refused_at_the_warning_as_at_the_error(tmp_path, recwarn):
+def test_decompression_bombs_are_rejected(tmp_path, recwarn):
     for side in (10_000, 20_000):  # above Pillow's limit, and above twice as much
         (tmp_path / "bomb.png").write_bytes(bomb(side))
         with pytest.raises(picture.Unreadable, match="more pixels than Pillow's limit"):
@@ -117,24 +117,24 @@ def test_bombs_are_refused_at_the_warning_as_at_the_error(tmp_path, recwarn):
 
 
 def test_empty_truncated_and_foreign_files(tmp_path):
-    whole = io.BytesIO()
-    Image.effect_noise((40, 40), 50).convert("RGB").save(whole, "JPEG")
+    encoded = io.BytesIO()
+    Image.effect_noise((40, 40), 50).convert("RGB").save(encoded, "JPEG")
     (tmp_path / "empty.png").touch()
-    (tmp_path / "cut.jpg").write_bytes(whole.getvalue()[:-400])
+    (tmp_path / "cut.jpg").write_bytes(encoded.getvalue()[:-400])
     (tmp_path / "text.png").write_text("no image")
     Image.new("RGB", (8, 8)).save(tmp_path / "print.eps")
     (tmp_path / "print.eps").rename(tmp_path / "postscript.png")  # Pillow would call another program
-    for name, why in (("empty", "empty"), ("cut", "truncated"), ("text", "none of"), ("postscript", "none of")):
-        with pytest.raises(picture.Unreadable, match=why):
+    for name, message in (("empty", "empty"), ("cut", "truncated"), ("text", "none of"), ("postscript", "none of")):
+        with pytest.raises(picture.Unreadable, match=message):
             read(next(tmp_path.glob(f"{name}.*")))
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM"]), st.data())
-def test_damaged_bytes_are_read_or_refused(tmp_path_factory, kind, data):
-    whole = io.BytesIO()
-    Image.linear_gradient("L").resize((12, 12)).convert("RGB").save(whole, kind)
-    content = bytearray(whole.getvalue())
+def test_damaged_files_are_read_or_rejected(tmp_path_factory, kind, data):
+    encoded = io.BytesIO()
+    Image.linear_gradient("L").resize((12, 12)).convert("RGB").save(encoded, kind)
+    content = bytearray(encoded.getvalue())
     for _ in range(data.draw(st.integers(1, 5))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / f"damaged.{kind.lower()}"

@@ -1,4 +1,4 @@
-"""Images on disk: the same bytes as in memory, whatever happens to the cache."""
+"""Images on disk: the same bytes as in memory, also after changes to the cache."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_packed_images_are_indexed_like_an_array(tmp_path_factory, wanted, rows)
     assert (some.shape, some.nbytes, len(some)) == (images[rows].shape, images[rows].nbytes, len(rows))
 
 
-def test_streamed_images_are_those_in_memory(image_folder):
+def test_streamed_images_equal_those_in_memory(image_folder):
     held, streamed = read(image_folder, stream="off"), read(image_folder, stream="on")
     assert isinstance(held.train.images, np.ndarray)
     assert isinstance(streamed.train.images, Packed)
@@ -63,21 +63,21 @@ def test_streamed_images_are_those_in_memory(image_folder):
     assert isinstance(read(image_folder, room=10**6).train.images, np.ndarray)
 
 
-def test_a_search_gives_the_same_bytes_streamed_and_in_memory(image_folder, tiny_settings, tmp_path):
+def test_search_gives_the_same_bytes_streamed_and_in_memory(image_folder, tiny_settings, tmp_path):
     results = []
     for stream, workers in (("off", 1), ("on", 2)):
-        asked = tiny_settings.replace(data=f"folder:{image_folder}", image_size=8, batch_size=4, steps=16, block=8, stream=stream,
-            workers=workers, threads=1,
+        config = tiny_settings.replace(data=f"folder:{image_folder}", image_size=8, batch_size=4, steps=16, block=8,
+            stream=stream, workers=workers, threads=1,
         )  # fmt: skip
         out = tmp_path / f"{stream}{workers}"
-        poolwise.search(asked, out)
+        poolwise.search(config, out)
         poolwise.rank(out)
-        found = json.loads((out / "ranking.json").read_text())
-        results.append((found["ranking"], found["data"], (out / "checkpoints" / "search.safetensors").read_bytes()))
+        ranking = json.loads((out / "ranking.json").read_text())
+        results.append((ranking["ranking"], ranking["data"], (out / "checkpoints" / "search.safetensors").read_bytes()))
     assert results[0] == results[1]
 
 
-def test_what_is_cached_is_not_decoded_again_until_it_changes(image_folder, cache, monkeypatch):
+def test_cached_images_are_decoded_again_only_after_a_change(image_folder, cache, monkeypatch):
     first = read(image_folder, cache_images=True)
     assert isinstance(first.train.images, np.ndarray)
     reads = []
@@ -97,7 +97,7 @@ def test_what_is_cached_is_not_decoded_again_until_it_changes(image_folder, cach
     assert len(again.train) + len(again.test) == 16
 
 
-def test_broken_files_are_known_from_the_cache(image_folder):
+def test_cache_lists_broken_files(image_folder):
     (image_folder / "dogs" / "broken.png").write_bytes(b"")
     for _ in range(2):
         with pytest.raises(
@@ -109,11 +109,11 @@ def test_broken_files_are_known_from_the_cache(image_folder):
     assert streamed.fingerprint() == read(image_folder, skip_broken=True).fingerprint()
 
 
-def test_pixels_that_vanish_or_are_cut_are_told(image_folder, cache):
+def test_missing_or_truncated_cache_file_is_reported(image_folder, cache):
     source = read(image_folder, stream="on")
     (pixels,) = cache.glob("*/*.rgb")
     os.truncate(pixels, 1000)
-    with pytest.raises(RunFailure, match="cut off; the same command makes them anew"):
+    with pytest.raises(RunFailure, match="are truncated; run the same command again to rebuild them"):
         source.fingerprint()
     pixels.unlink()
     source = pickle.loads(pickle.dumps(source))  # noqa: S301 (as a worker has it, which opens the file itself)
@@ -121,18 +121,18 @@ def test_pixels_that_vanish_or_are_cut_are_told(image_folder, cache):
         source.fingerprint()
 
 
-def test_too_small_a_disk_and_memory_are_told(image_folder, monkeypatch):
+def test_insufficient_disk_and_memory_are_reported(image_folder, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=decoding._SPARE + 3000))
     with pytest.raises(RequestError, match="POOLWISE_CACHE to a larger disk"):
         read(image_folder, stream="on")
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=3000))
     with pytest.raises(RequestError, match="use --stream on or a smaller --image-size"):
         read(image_folder, stream="off")
-    with pytest.raises(RequestError, match="leave --no-cache-images out"):
+    with pytest.raises(RequestError, match="omit --no-cache-images"):
         read(image_folder, cache_images=False)
 
 
-def test_a_full_disk_leaves_nothing_behind(image_folder, cache):
+def test_full_disk_leaves_no_files(image_folder, cache):
     code = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         " resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
@@ -144,33 +144,33 @@ def test_a_full_disk_leaves_nothing_behind(image_folder, cache):
     assert len(read(image_folder, stream="on").train) > 0
 
 
-def test_the_plan_counts_the_cache_and_not_the_memory(image_folder, tiny_settings):
-    asked = tiny_settings.replace(data=f"folder:{image_folder}", image_size=64, batch_size=4)
-    held, streamed = (plan(resolve(asked.replace(stream=s)), ["search"]) for s in ("off", "on"))
+def test_plan_of_a_streamed_search_counts_disk_not_memory(image_folder, tiny_settings):
+    config = tiny_settings.replace(data=f"folder:{image_folder}", image_size=64, batch_size=4)
+    held, streamed = (plan(resolve(config.replace(stream=s)), ["search"]) for s in ("off", "on"))
     assert held.streamed_bytes == 0
     assert streamed.streamed_bytes == 16 * 64 * 64 * 3
     assert held.memory_bytes - streamed.memory_bytes == streamed.streamed_bytes
     assert "of images in the cache" in streamed.lines()[-1]
 
 
-def test_the_data_command_fills_the_cache(image_folder, cache, capsys):
+def test_data_command_fills_the_cache(image_folder, cache, capsys):
     (image_folder / "dogs" / "broken.png").write_bytes(b"GIF89a")
-    asked = ["data", f"folder:{image_folder}", "--image-size", "8"]
+    arguments = ["data", f"folder:{image_folder}", "--image-size", "8"]
     with pytest.raises(SystemExit) as end:
-        main(asked)
+        main(arguments)
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "--skip-broken" in told
-    main([*asked, "--skip-broken", "--json"])
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "--skip-broken" in message
+    main([*arguments, "--skip-broken", "--json"])
     assert json.loads(capsys.readouterr().out)["skipped"] == ["dogs/broken.png"]
     assert len(list(cache.glob("*/*.rgb"))) == 1
 
 
-def test_the_installed_command_on_a_streamed_folder(image_folder, tmp_path):
+def test_installed_command_on_a_streamed_folder(image_folder, tmp_path):
     (image_folder / "dogs" / "broken.png").write_bytes(b"GIF89a")
     out, data = tmp_path / "run", f"folder:{image_folder}"
-    asked = [
+    arguments = [
         *(
             "run",
             "--data",
@@ -189,7 +189,9 @@ def test_the_installed_command_on_a_streamed_folder(image_folder, tmp_path):
         *("--device", "cpu", "--precision", "float32"),
     ]
     environment = {**clean_environment(), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([POOLWISE, *map(str, asked)], capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(
+        [POOLWISE, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     request = json.loads((out / "run.json").read_text())
     assert request["data"]["skipped"] == ["dogs/broken.png"]

@@ -1,4 +1,4 @@
-"""The short form of benchmarks/reliability/fuzz.py: every parser, a few seconds of random and damaged input."""
+"""Short version of benchmarks/reliability/fuzz.py: random and damaged input for every parser."""
 
 import contextlib
 import importlib.util
@@ -40,15 +40,15 @@ def fuzzing(tmp_path_factory):
     return module, module.Fuzzer(tmp_path_factory.mktemp("fuzz")).targets()
 
 
-def test_damaged_input_is_one_line(fuzzing):
+def test_damaged_input_raises_one_line(fuzzing):
     module, targets = fuzzing
     for name, (target, _) in targets.items():
-        told = module.feed(name, target, SHARES.get(name, 100), seed=1)
-        assert told["tracebacks"] == [], name
-        assert told["refused"] > 0, name
+        outcome = module.feed(name, target, SHARES.get(name, 100), seed=1)
+        assert outcome["tracebacks"] == [], name
+        assert outcome["refused"] > 0, name
 
 
-def test_another_error_would_be_noticed(fuzzing):
+def test_other_errors_are_detected(fuzzing):
     module, _ = fuzzing
 
     def broken(r):
@@ -83,15 +83,15 @@ def test_bytes_as_json(data):
         parse_json(data, "it")
 
 
-def test_json_is_bounded(tmp_path):
+def test_json_size_and_depth_are_limited(tmp_path):
     nested = "[" * (JSON_DEPTH - 1) + "]" * (JSON_DEPTH - 1)
     assert parse_json(nested, "it")
-    for text, told in (
+    for text, message in (
         ("[" * (JSON_DEPTH + 1) + "]" * (JSON_DEPTH + 1), "nested more than"),
         ("[" * 10**6, "nested too deeply"),
         ("9" * 10_000, "cannot be read"),
     ):
-        with pytest.raises(PoolwiseError, match=told):
+        with pytest.raises(PoolwiseError, match=message):
             parse_json(text, "it")
     with pytest.raises(PoolwiseError, match="has more than 1 MiB"):
         parse_json(b"[]" + b" " * 2**20, "it", 2**20)

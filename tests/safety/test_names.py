@@ -1,4 +1,4 @@
-"""Whatever something is called, it is shown as text: at the terminal, in pages, in figures, in csv and in logs."""
+"""Untrusted names are shown as plain text: at the terminal, in pages, in figures, in CSV files and in logs."""
 
 import csv
 import io
@@ -32,12 +32,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def hidden(text):
-    """Characters that are obeyed or not seen."""
+    """Return control characters and invisible characters."""
     return [c for c in text if not c.isprintable() and c != "\n"]
 
 
 @given(st.text(st.characters()))
-def test_text_is_visible_and_says_the_same(text):
+def test_visible_text_keeps_its_content(text):
     shown = visible(text)
     assert shown.isprintable()
     assert text.isprintable() == (shown == text)
@@ -47,7 +47,7 @@ def test_text_is_visible_and_says_the_same(text):
 
 
 @given(st.lists(st.text(st.characters()), min_size=1, max_size=4))
-def test_csv_holds_no_formula(cells):
+def test_csv_contains_no_formula(cells):
     (line,) = csv.reader(io.StringIO(csv_text(["x"] * len(cells), [cells]).split("\n", 1)[1]))
     assert len(line) == len(cells)
     for cell in line:
@@ -65,12 +65,12 @@ def test_csv_keeps_numbers_and_marks_formulas():
     ]
 
 
-def test_every_csv_is_written_by_the_one_writer():
+def test_only_one_module_writes_csv():
     users = [path for path in (ROOT / "src").rglob("*.py") if re.search(r"csv\.(writer|DictWriter)", path.read_text())]
     assert [path.name for path in users] == ["sanitize.py"]
 
 
-def test_only_one_place_prints():
+def test_only_one_module_prints():
     users = [
         p.name for p in (ROOT / "src").rglob("*.py") if re.search(r"click\.echo|\.print\(|\bprint\(", p.read_text())
     ]
@@ -114,15 +114,15 @@ def test_errors_are_one_visible_line(arguments, capsys, monkeypatch, tmp_path):
         main(arguments)
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert end.value.code == 2
-    assert told.startswith("poolwise: ")
-    assert told.count("\n") == 1
-    assert not hidden(told)
+    assert message.startswith("poolwise: ")
+    assert message.count("\n") == 1
+    assert not hidden(message)
 
 
 class Page(HTMLParser):
-    """Elements, and what a browser would fetch or run."""
+    """Collect the elements of a page and what a browser would fetch or run."""
 
     def __init__(self, text):
         super().__init__()
@@ -131,8 +131,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
-        told = dict(attributes)
-        self.runs += [name for name in told if name.startswith("on")]
+        values = dict(attributes)
+        self.runs += [name for name in values if name.startswith("on")]
         for name in (
             "src",
             "href",
@@ -145,17 +145,17 @@ class Page(HTMLParser):
             "background",
             "ping",
         ):
-            if told.get(name) and not told[name].startswith(("#", "data:image/png;base64,")):
-                self.loads.append((tag, name, told[name]))
-        if tag == "meta" and told.get("http-equiv") == "Content-Security-Policy":
-            self.policy = told["content"]
+            if values.get(name) and not values[name].startswith(("#", "data:image/png;base64,")):
+                self.loads.append((tag, name, values[name]))
+        if tag == "meta" and values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = values["content"]
 
 
 def check_page(text):
     page = Page(text)
     rules = dict(rule.strip().split(" ", 1) for rule in page.policy.split(";"))
-    alone = dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'")
-    assert rules == {**alone, "style-src": "'unsafe-inline'", "img-src": "data:"}
+    none_allowed = dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'")
+    assert rules == {**none_allowed, "style-src": "'unsafe-inline'", "img-src": "data:"}
     assert text.index("Content-Security-Policy") < text.index("<style")
     assert page.loads == []
     assert page.runs == []
@@ -178,7 +178,7 @@ def check_page(text):
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory):
-    """A run whose classes, folder and data are named badly."""
+    """Return a run whose classes, folder and data set have malicious names."""
     base = tmp_path_factory.mktemp("names")
     data = base / "pic\n\x1b[31m\u202e"
     for i in range(16):
@@ -213,32 +213,32 @@ def test_report_of_bad_names(named, capsys):
     assert NASTY.replace("/", "") in classes  # stored as it is
 
 
-def test_a_ranked_run_of_bad_name_in_a_simulation(named, tmp_path):
-    """The name reaches a figure, a csv and a table; the table is of the same 36 configurations."""
-    asked = {"methods": [f"top@{named}"], "runs": 2, "trials": 2}
-    api.simulate("resnet20-cifar10-published", tmp_path, **asked)
+def test_simulation_of_a_run_with_a_bad_name(named, tmp_path):
+    """The name appears in a figure, a CSV file and a table of the same 36 configurations."""
+    arguments = {"methods": [f"top@{named}"], "runs": 2, "trials": 2}
+    api.simulate("resnet20-cifar10-published", tmp_path, **arguments)
     for name in ("simulate.csv", "simulate.json", "simulate.svg"):
         assert not hidden((tmp_path / name).read_text()), name
 
 
 def test_compare_page(tmp_path):
-    asked = {"columns": ["supernets4"], "controls": ["macs"], "resamples": 20}
-    api.compare(api.CompareConfig("resnet20-cifar10-published", **asked), tmp_path)
+    arguments = {"columns": ["supernets4"], "controls": ["macs"], "resamples": 20}
+    api.compare(api.CompareConfig("resnet20-cifar10-published", **arguments), tmp_path)
     check_page((tmp_path / "compare.html").read_text())
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nothing_listens_on_a_port(named, tmp_path, workers):
-    """A search, also in worker processes, looked at many times while it runs."""
+    """Inspect a search, also in worker processes, many times while it runs."""
     config = json.loads((named / "run.json").read_text())["settings"]
     code = (
         "import json, sys\nfrom poolwise import api\nfrom poolwise.config import Config\n"
         "if __name__ == '__main__':\n    api.search(Config.from_flat(json.loads(sys.argv[1])), sys.argv[2])\n"
     )
     (tmp_path / "do.py").write_text(code)
-    asked = json.dumps({**config, "steps": 16, "block": 4, "workers": workers})
+    request = json.dumps({**config, "steps": 16, "block": 4, "workers": workers})
     seen, most, sockets = 0, 0, []
-    with subprocess.Popen([sys.executable, tmp_path / "do.py", asked, tmp_path / "run"]) as running:
+    with subprocess.Popen([sys.executable, tmp_path / "do.py", request, tmp_path / "run"]) as running:
         process = psutil.Process(running.pid)
         while running.poll() is None:
             try:
@@ -251,5 +251,5 @@ def test_nothing_listens_on_a_port(named, tmp_path, workers):
             time.sleep(0.05)
     assert running.returncode == 0
     assert seen > 5
-    assert most >= workers  # they were among them
+    assert most >= workers  # the worker processes were inspected
     assert sockets == []

@@ -1,4 +1,4 @@
-"""What comes with poolwise: few packages, each with a lower bound, their licences listed."""
+"""Dependencies: few packages, each with a lower bound and a listed license."""
 
 import ast
 import importlib.util
@@ -22,13 +22,13 @@ def licences():
 
 
 def runtime():
-    """Name -> range, as pyproject.toml says."""
+    """Return name -> version range from pyproject.toml."""
     text = (ROOT / "pyproject.toml").read_text()
     return dict(REQUIREMENT.findall(text[text.index("dependencies = [") : text.index("[project.optional")]))
 
 
 def extras():
-    """Packages behind the extras, the tests' aside."""
+    """Return the packages of the extras, except those for tests."""
     text = (ROOT / "pyproject.toml").read_text()
     section = text[text.index("[project.optional-dependencies]") : text.index("test = [")]
     return set(re.findall(r'"([A-Za-z0-9_]+)', section))
@@ -40,7 +40,7 @@ def test_dependencies_are_few_and_have_a_lower_bound():
         assert ">=" in bounds, name
 
 
-def test_an_upper_bound_says_why():
+def test_upper_bounds_have_a_reason():
     """A bound without a reason keeps users from the current release, as one on filelock once did."""
     text = (ROOT / "pyproject.toml").read_text()
     lines = text[text.index("\ndependencies = [") : text.index("[project.scripts]")].splitlines()
@@ -48,7 +48,7 @@ def test_an_upper_bound_says_why():
     assert all("#" in line for line in bounded), bounded
 
 
-def test_every_dependency_has_its_licence_listed(licences):
+def test_every_dependency_has_a_listed_license(licences):
     page = licences.PAGE.read_text()
     for name in runtime():
         assert f"| {name} | always |" in page
@@ -57,13 +57,13 @@ def test_every_dependency_has_its_licence_listed(licences):
         assert extra == "test" or f"`poolwise[{extra}]`" in page
 
 
-def test_whatever_is_imported_is_a_dependency():
+def test_every_import_is_a_dependency():
     names = {"markupsafe", "PIL", "poolwise", "pydantic_core"} | set(runtime()) | extras()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            found += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            for name in (module.split(".")[0] for module in found):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for name in (module.split(".")[0] for module in modules):
                 assert name in names or name in sys.stdlib_module_names or name == "mpl_toolkits", f"{path}: {name}"
 
 

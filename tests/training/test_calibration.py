@@ -17,7 +17,7 @@ def choose(**options):
     return calibration.choose(build, images, torch.tensor([0, 1, 2, 0]), {"test": options}, **options)
 
 
-def test_auto_takes_the_fastest_and_remembers():
+def test_auto_selects_the_fastest_and_caches_it():
     first = choose()
     assert not first.cached
     assert set(first.seconds) <= set(calibration.CANDIDATES)
@@ -28,11 +28,11 @@ def test_auto_takes_the_fastest_and_remembers():
     assert (again.precision, again.seconds) == (first.precision, first.seconds)
 
 
-def test_a_request_is_a_command():
+def test_requested_precision_is_used():
     assert str(choose(requested="float32+channels_last").precision) == "float32+channels_last"
 
 
-def test_what_the_device_cannot_do_or_does_wrong_is_passed_over(monkeypatch):
+def test_unsupported_and_inaccurate_formats_are_skipped(monkeypatch):
     original = calibration.train_step
 
     def faulty(network, optimizer, images, labels, lr, precision):
@@ -54,7 +54,7 @@ def test_what_the_device_cannot_do_or_does_wrong_is_passed_over(monkeypatch):
     assert not any(name.startswith("bfloat16") for name in choice.seconds)
 
 
-def test_a_line_through_points_and_through_one():
+def test_least_squares_line():
     assert calibration._line([1.0, 2.0, 3.0], [3.0, 5.0, 7.0]) == pytest.approx((1.0, 2.0))
-    assert calibration._line([5.0, 5.0], [1.0, 2.0]) == pytest.approx((0.0, 0.3)), "nothing says what stays at no MACs"
+    assert calibration._line([5.0, 5.0], [1.0, 2.0]) == pytest.approx((0.0, 0.3)), "one number of MACs gives no base"
     assert calibration._line([1.0, 2.0], [2.0, 1.0]) == pytest.approx((1.5, 0.0))

@@ -1,4 +1,4 @@
-"""The number format follows from the device; images may lie in read-only memory."""
+"""The number format follows from the device; images may be in read-only memory."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
         (set(), "arm64", "DEFAULT", "float32+channels_last"),  # a system that lists no features
     ],
 )
-def test_a_cpu_computes_in_what_it_is_made_for(monkeypatch, features, machine, capability, expected):
+def test_cpu_precision_follows_its_instructions(monkeypatch, features, machine, capability, expected):
     monkeypatch.setattr(precision, "_cpu_features", lambda: features)
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
@@ -53,7 +53,7 @@ def test_tf32_is_allowed_beside_bfloat16_and_not_in_float32(monkeypatch):
     assert allowed == [False, True, True]
 
 
-def test_the_default_follows_the_device_and_no_candidates_race(tiny_settings, tiny_source, tmp_path, monkeypatch):
+def test_default_precision_follows_the_device_without_timing(tiny_settings, tiny_source, tmp_path, monkeypatch):
     assert Config.from_flat().hardware.precision is None
     monkeypatch.setattr("poolwise.training.calibration.CANDIDATES", ())  # a race would have nobody to win it
     api.search(tiny_settings.replace(precision=None, steps=2), tmp_path / "run", source=tiny_source)
@@ -62,7 +62,7 @@ def test_the_default_follows_the_device_and_no_candidates_race(tiny_settings, ti
     assert request["calibration"]["precision"] == str(device_precision(CPU)) == request["plan"]["precision"]
 
 
-def test_a_run_that_raced_goes_on_with_the_winner(tiny_settings, tiny_source):
+def test_resumed_run_keeps_the_fastest_precision(tiny_settings, tiny_source):
     choices = {"precision": "float32", "parallel": {"workers": 1, "threads": 1, "slowdown": 1.0}}
     earlier = resolve(tiny_settings.replace(precision="auto"), tiny_source, choices)
     assert str(earlier.precision) == "float32"

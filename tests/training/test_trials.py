@@ -1,4 +1,4 @@
-"""The one loop over stand-alone trainings: what it trains, what it records, how it fails and how it continues."""
+"""Loop over stand-alone trainings: what it trains and records, how it fails and continues."""
 
 import dataclasses
 import os
@@ -38,7 +38,7 @@ class Recorder(Listener):
 
 
 class FakeTraining:
-    """Takes the place of ``train_standalone``: notes what is trained, and raises ``errors`` of a configuration."""
+    """Replacement for ``train_standalone``: records what is trained and raises the ``errors`` of a configuration."""
 
     def __init__(self, **errors):
         self.trained, self.errors = [], {name.replace("_", "-"): error for name, error in errors.items()}
@@ -62,7 +62,7 @@ def file(folder):
 
 @pytest.fixture
 def make(file, monkeypatch):
-    """A runner of a new fake training on the same file, as another process would make it."""
+    """Return a runner with a new fake training on the same file, as in another process."""
 
     def make(purpose=PURPOSE, errors=(), listener=None, **options):
         fake = FakeTraining(**dict(errors))
@@ -73,7 +73,7 @@ def make(file, monkeypatch):
     return make
 
 
-def test_what_is_recorded_is_not_trained_again(make, file):
+def test_recorded_trainings_are_skipped(make, file):
     runner, fake = make()
     rows = runner.run(REQUESTS[:2], "refine")
     assert fake.trained == REQUESTS[:2]
@@ -93,14 +93,14 @@ def test_what_is_recorded_is_not_trained_again(make, file):
     assert all(set(row) == set(again[request]) for request, row in stored.items())
 
 
-def test_within_a_stage_of_the_caller_recorded_steps_are_advanced(make):
+def test_recorded_steps_count_as_progress_of_the_stage(make):
     runner, _ = make()
     runner.run(REQUESTS[:1])
     runner.run(REQUESTS)
     assert runner.listener.calls == [("advance", 0), ("advance", 2)]
 
 
-def test_failures_are_recorded_and_the_others_go_on(make, file):
+def test_failures_are_recorded_and_other_trainings_continue(make, file):
     errors = {"4_3_3": LossNotFinite("the loss is nan"), "3_4_3": WorkerDied("out of memory")}
     runner, _ = make(errors=errors, consequence="; it counts as the worst")
     rows = runner.run([*REQUESTS, Request("5-3-2", 1, 2)])
@@ -124,7 +124,7 @@ def test_failed_trainings_are_repeated_on_request(make, file):
 @pytest.mark.parametrize(
     ("error", "tolerated"), [(RequestError("wrong"), (LossNotFinite,)), (LossNotFinite("nan"), (WorkerDied,))]
 )
-def test_other_errors_end_the_loop_and_what_is_finished_is_kept(make, file, error, tolerated):
+def test_other_errors_stop_the_loop_and_keep_finished_results(make, file, error, tolerated):
     runner, fake = make(errors={"3_4_3": error}, record_errors=tolerated)
     with pytest.raises(type(error)):
         runner.run(REQUESTS, "exhaustive")
@@ -134,7 +134,7 @@ def test_other_errors_end_the_loop_and_what_is_finished_is_kept(make, file, erro
     assert make()[0].run(REQUESTS)[REQUESTS[1]]["state"] == "done"
 
 
-def test_a_stopped_loop_continues_with_what_is_missing(make, file):
+def test_stopped_loop_continues_with_missing_trainings(make, file):
     with pytest.raises(Interrupted):
         make(errors={"3_4_3": Interrupted()})[0].run(REQUESTS)
     runner, fake = make()
@@ -142,7 +142,7 @@ def test_a_stopped_loop_continues_with_what_is_missing(make, file):
     assert fake.trained == REQUESTS[1:]
 
 
-def test_weights_are_kept_and_trained_again_if_they_are_lost(make, file, folder):
+def test_weights_are_saved_and_retrained_if_missing(make, file, folder):
     runner, fake = make(RETRAINING, save_weights_to=folder)
     runner.run(REQUESTS[:2])
     names = [checkpoint_name(weights_name(*request)) for request in REQUESTS[:2]]
@@ -157,7 +157,7 @@ def test_weights_are_kept_and_trained_again_if_they_are_lost(make, file, folder)
     assert make(RETRAINING)[0].run(REQUESTS[:2]).keys() == set(REQUESTS[:2])
 
 
-def test_results_from_elsewhere_count_as_recorded(make):
+def test_external_results_count_as_recorded(make):
     runner, fake = make()
     runner.record(REQUESTS[0], trials.Result(0.25, [(2, 1.0)], 3.0))
     assert runner.run(REQUESTS[:1])[REQUESTS[0]]["accuracy"] == 0.25
@@ -165,7 +165,7 @@ def test_results_from_elsewhere_count_as_recorded(make):
     assert runner.listener.notes == []
 
 
-def test_the_halves_and_the_test_set_are_what_the_purpose_says(tiny_settings, tiny_source):
+def test_purpose_determines_training_and_test_images(tiny_settings, tiny_source):
     experiment = resolve(tiny_settings, tiny_source)
     other = dataclasses.replace(tiny_source, test=tiny_source.train)
     outcomes = {
@@ -187,14 +187,14 @@ def test_the_halves_and_the_test_set_are_what_the_purpose_says(tiny_settings, ti
 
 
 def die_of_one(experiment, listener, state, pooling, *rest):
-    """Takes the place of ``trials._train`` in worker processes."""
+    """Replacement for ``trials._train`` in worker processes."""
     if pooling == "3-4-3":
         os._exit(9)
     return trials.Result(0.5, [(1, 1.0)], 0.1)
 
 
 @pytest.mark.slow
-def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny_source, monkeypatch):
+def test_training_fails_if_its_worker_dies_twice(file, tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(trials, "_train", die_of_one)
     experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
     runner = TrialRunner(experiment, file, PURPOSE, Recorder(), parallel=Parallel(2, 1))
@@ -203,7 +203,7 @@ def test_a_training_whose_worker_dies_twice_has_failed(file, tiny_settings, tiny
     assert rows[REQUESTS[1]]["error"].startswith("3-4-3, 1, 2: its worker process died twice")
 
 
-def test_a_retraining_whose_worker_died_is_repeated_by_resume(folder, make, tiny_settings, tiny_source, monkeypatch):
+def test_resume_repeats_a_retraining_whose_worker_died(folder, make, tiny_settings, tiny_source, monkeypatch):
     from poolwise.selection import retrain as retraining
 
     experiment = resolve(tiny_settings.replace(threads=1, workers=1), tiny_source)

@@ -1,4 +1,4 @@
-"""Workers change nothing but the time: the same bytes with one process and with two."""
+"""Worker processes: the same bytes with one process and with two."""
 
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -37,7 +37,7 @@ class StopsAt(Listener):
         self.stopping = self.left <= 0
 
 
-def test_a_search_stopped_with_two_workers_goes_on_with_one(tiny_settings, tiny_source, tmp_path):
+def test_search_stopped_with_two_workers_continues_with_one(tiny_settings, tiny_source, tmp_path):
     config = tiny_settings.replace(block=4, workers=2, threads=1)
     with pytest.raises(Interrupted):
         poolwise.run(config, tmp_path / "stopped", source=tiny_source, listener=StopsAt(13))
@@ -57,13 +57,13 @@ def dies(experiment, listener, hold, number):
     os._exit(9)
 
 
-def test_a_dead_worker_is_told_in_one_line(tiny_settings, tiny_source):
+def test_dead_worker_raises_a_one_line_error(tiny_settings, tiny_source):
     experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
     with pytest.raises(RunFailure, match="a worker process died"):
         list(run_jobs(experiment, dies, [(1,), (2,)], Listener(), 2, 1))
 
 
-def test_too_little_shared_memory_is_told(monkeypatch, tiny_settings, tiny_source):
+def test_insufficient_shared_memory_is_reported(monkeypatch, tiny_settings, tiny_source):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
     with pytest.raises(RequestError, match="--shm-size"):
@@ -85,15 +85,15 @@ def test_threads_do_not_depend_on_the_number_of_workers(tiny_settings, tiny_sour
         assert for_search(slow).threads == 8
 
 
-def test_more_workers_are_chosen_only_where_they_are_faster(monkeypatch, tmp_path):
+def test_more_workers_are_chosen_only_if_faster(monkeypatch, tmp_path):
     monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path))
     monkeypatch.setattr(calibration, "cpu_threads", lambda: 4)
     seconds = {(2, 2): 0.15, (4, 1): 0.25}
-    found = calibration.parallel(lambda w, t: seconds[w, t], 0.1, 8, {"case": 1})
-    assert (found.workers, found.threads) == (4, 1)  # 4 / 2.5 beats 2 / 1.5 and 1
-    assert found.slowdown == pytest.approx(2.5)
+    choice = calibration.parallel(lambda w, t: seconds[w, t], 0.1, 8, {"case": 1})
+    assert (choice.workers, choice.threads) == (4, 1)  # 4 / 2.5 beats 2 / 1.5 and 1
+    assert choice.slowdown == pytest.approx(2.5)
     again = calibration.parallel(lambda w, t: 1 / 0, 0.1, 8, {"case": 1})
-    assert again == found  # remembered, not measured anew
+    assert again == choice  # cached, not measured again
     slow = calibration.parallel(lambda w, t: 0.1 * w, 0.1, 8, {"case": 2})
     assert slow.workers == 1
 
@@ -106,7 +106,7 @@ def test_share_of_use_is_that_of_the_longest_chain():
 
 
 def dies_at(experiment, listener, hold, number, mark):
-    """The first job dies each time, once the second has begun; the second once."""
+    """Kill the worker of job 1 every time, after job 2 has started, and the worker of job 2 once."""
     import os
     import time
     from pathlib import Path
@@ -120,7 +120,7 @@ def dies_at(experiment, listener, hold, number, mark):
 
 
 class PoolWithoutProcesses:
-    """Takes the place of ``WorkerPool``: jobs are their own results, and a job "deadly" breaks the pool."""
+    """Replacement for ``WorkerPool``: each job is its result, and a job "deadly" breaks the pool."""
 
     def __init__(self, experiment, workers, threads, state=None):
         self.pending, self.broken = {}, False
@@ -162,12 +162,12 @@ def test_no_job_is_lost_when_a_worker_dies(monkeypatch, place):
 
 
 @pytest.mark.slow
-def test_a_dead_worker_s_job_is_repeated_once_and_the_others_go_on(tiny_settings, tiny_source, tmp_path):
+def test_job_of_a_dead_worker_is_repeated_once(tiny_settings, tiny_source, tmp_path):
     experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
     jobs = [(number, str(tmp_path / "mark")) for number in (1, 2, 3, 4)]
-    found = {job[0]: result for job, result in run_jobs(experiment, dies_at, jobs, Listener(), 2, 1)}
-    assert isinstance(found.pop(1), WorkerDied)
-    assert found == {2: 2, 3: 3, 4: 4}
+    results = {job[0]: result for job, result in run_jobs(experiment, dies_at, jobs, Listener(), 2, 1)}
+    assert isinstance(results.pop(1), WorkerDied)
+    assert results == {2: 2, 3: 3, 4: 4}
 
 
 def has_no_memory(experiment, listener, hold, number):
@@ -182,6 +182,6 @@ def has_no_memory(experiment, listener, hold, number):
 @pytest.mark.slow
 def test_a_worker_without_memory_is_a_failed_job(tiny_settings, tiny_source):
     experiment = resolve(tiny_settings.replace(threads=1), tiny_source)
-    found = {job[0]: result for job, result in run_jobs(experiment, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
-    assert isinstance(found[1], WorkerDied)
-    assert found[2] == 2
+    results = {job[0]: result for job, result in run_jobs(experiment, has_no_memory, [(2,), (1,)], Listener(), 2, 1)}
+    assert isinstance(results[1], WorkerDied)
+    assert results[2] == 2

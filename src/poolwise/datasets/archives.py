@@ -21,19 +21,19 @@ def members(archive: Path, names: Collection[str], limit: int, total: int) -> di
         KeyError: a file is missing.
         tarfile.TarError, OSError, EOFError: the archive is damaged.
     """
-    found, passed = dict[str, bytes](), 0
+    contents, bytes_seen = dict[str, bytes](), 0
     with tarfile.open(archive, "r:gz") as package:
         for member in package:
-            passed += member.size
-            if passed > total:
-                raise ValueError(f"it holds more than {total // 2**20} MiB")
+            bytes_seen += member.size
+            if bytes_seen > total:
+                raise ValueError(f"it contains more than {total // 2**20} MiB")
             if member.name not in names:
                 continue
             handle = package.extractfile(member) if member.isreg() else None
             if handle is None or member.size > limit:
-                raise ValueError(f"{member.name} is no plain file of at most {limit // 2**20} MiB")
-            found[member.name] = handle.read()
+                raise ValueError(f"{member.name} is not a regular file of at most {limit // 2**20} MiB")
+            contents[member.name] = handle.read()
     for name in names:
-        if name not in found:
+        if name not in contents:
             raise KeyError(name)
-    return found
+    return contents

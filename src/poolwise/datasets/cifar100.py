@@ -36,7 +36,7 @@ def source_of(kind: type[Any]) -> Source:
             sets[part] = ImageSet(images, labels.astype(np.int64))
     except (RunFailure, ValueError) as error:
         raise RunFailure(
-            f"cannot get cifar100 (torchvision: {error}). Put torchvision's {kind.base_folder} into {official.root()}, or"
-            " say by POOLWISE_TORCHVISION_DATA where it is"
+            f"cannot load cifar100 (torchvision: {error}). Put torchvision's folder {kind.base_folder} into"
+            f" {official.root()}, or set POOLWISE_TORCHVISION_DATA to the folder that contains it"
         ) from error
     return Source("cifar100", sets["train"], sets["test"], classes)

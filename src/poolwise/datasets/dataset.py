@@ -23,8 +23,8 @@ from poolwise.rng import Streams
 from poolwise.storage import cache_folder
 
 _WHAT = (
-    "(image, label) is needed: a PIL image, a uint8 tensor CHW, a uint8 array HWC or a float tensor CHW of 0 to 1, and a"
-    " whole number from 0"
+    "an item must be (image, label): a PIL image, a uint8 tensor CHW, a uint8 array HWC or a float tensor CHW in 0 to 1, and"
+    " an integer of at least 0"
 )
 
 
@@ -58,29 +58,33 @@ def dataset(
         RequestError: an item is of another type or shape; the message names the item.
     """
     if stream not in ("auto", "on", "off"):
-        raise RequestError(f"unknown stream {stream!r}. Allowed are auto, on, off")
+        raise RequestError(f"unknown stream {stream!r}: use auto, on or off")
     training = _read("train", train, image_size, None, stream)
     named = _classes(train, classes, int(training.labels.max()) + 1)
     check_counts(training.labels, named, 2 if test is not None else 3)
     size, note = int(training.images.shape[1]), ""
     if test is None:
         held_out, kept = stratified_halves(training.labels, HELD_OUT, Streams(seed)["test"])
-        note = f"{len(held_out)} of {len(training)} images, drawn by class, are held out as the test set"
+        note = f"{len(held_out)} of {len(training)} images, stratified by class, are held out as the test set"
         training, testing = training.subset(kept), training.subset(held_out)
     else:
         testing = _read("test", test, image_size, size, stream)
     if testing.labels.max() >= len(named):
-        raise RequestError(f"test has the label {testing.labels.max()} and train has {len(named)} classes, from 0 on")
+        raise RequestError(
+            f"test has the label {testing.labels.max()}, but train has {len(named)} classes: number the classes from 0"
+        )
     return Source(name, training, testing, named, flip, note, augment=augment)
 
 
-def _classes(train: Any, given: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    own: Any = train
-    while given is None and own is not None:  # torch's Subset keeps the original data set in .dataset
-        given, own = getattr(own, "classes", None), getattr(own, "dataset", None)
-    named = tuple(map(str, given)) if given is not None else tuple(map(str, range(count)))
+def _classes(train: Any, names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    data: Any = train
+    while names is None and data is not None:  # torch's Subset keeps the original data set in .dataset
+        names, data = getattr(data, "classes", None), getattr(data, "dataset", None)
+    named = tuple(map(str, names)) if names is not None else tuple(map(str, range(count)))
     if len(named) < count:
-        raise RequestError(f"label {count - 1} is given and there are {len(named)} classes: labels are from 0 on")
+        raise RequestError(
+            f"the label {count - 1} occurs, but there are {len(named)} classes: number the classes from 0"
+        )
     if len(named) < 2:
         raise RequestError("the data set has one class: at least two are needed")
     return named
@@ -94,7 +98,7 @@ def _read(part: str, items: Any, size: int | None, expected: int | None, stream:
     if first.shape[0] != first.shape[1] or expected not in (None, first.shape[0], size):
         wanted = f"{expected} pixels square, as in train" if expected else "square"
         raise RequestError(
-            f"image 0 of {part} is {first.shape[1]} x {first.shape[0]} pixels and must be {wanted}: give image_size"
+            f"image 0 of {part} is {first.shape[1]} x {first.shape[0]} pixels and must be {wanted}: set image_size"
         )
 
     def images() -> Iterator[np.ndarray]:
@@ -103,7 +107,7 @@ def _read(part: str, items: Any, size: int | None, expected: int | None, stream:
             if image_HWC.shape != first.shape:
                 raise RequestError(
                     f"image {i} of {part} is {image_HWC.shape[1]} x {image_HWC.shape[0]} pixels and image 0 is"
-                    f" {first.shape[1]} x {first.shape[0]}: give image_size"
+                    f" {first.shape[1]} x {first.shape[0]}: set image_size"
                 )
             yield image_HWC
 
@@ -132,15 +136,13 @@ def _stored(images: Iterator[np.ndarray], count: int, shape: tuple[int, ...]) ->
 
 def _length(part: str, items: Any) -> int:
     if isinstance(items, DataLoader):
-        raise RequestError(f"{part} is a DataLoader: give its data set, loader.dataset")
+        raise RequestError(f"{part} is a DataLoader: pass its data set, loader.dataset")
     if isinstance(items, IterableDataset):
-        raise RequestError(
-            f"{part} is an IterableDataset, which has no order to draw from: a map-style data set is needed"
-        )
+        raise RequestError(f"{part} is an IterableDataset, which has no random access: pass a map-style data set")
     if not hasattr(items, "__getitem__") or not hasattr(items, "__len__"):
-        raise RequestError(f"{part} is a {type(items).__name__}: a torch.utils.data.Dataset with a length is needed")
+        raise RequestError(f"{part} is a {type(items).__name__}: pass a torch.utils.data.Dataset with a length")
     if len(items) < 2:
-        raise RequestError(f"{part} has {len(items)} items: at least two a class are needed")
+        raise RequestError(f"{part} has {len(items)} items: at least two per class are needed")
     return len(items)
 
 
@@ -175,7 +177,7 @@ def _from_array(image: Any) -> Image.Image:
     if isinstance(image, torch.Tensor):
         if image.is_floating_point():
             if not bool(((image >= 0) & (image <= 1)).all()):
-                raise picture.Unreadable("has numbers outside 0 to 1; leave out what normalises")
+                raise picture.Unreadable("has values outside 0 to 1; remove the normalization")
             image = (image * 255).round().to(torch.uint8)
         array = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 else image.cpu().numpy()
     else:

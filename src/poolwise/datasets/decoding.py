@@ -85,8 +85,8 @@ def decoded(listing: Listing, reading: Reading) -> tuple[np.ndarray | Packed, li
     streamed = reading.streams(needed)
     if streamed and reading.cache is False:
         raise RequestError(
-            f"{len(listing)} images of {reading.size} pixels are {needed >> 20} MiB and are to be streamed, which the cache is"
-            " for: leave --no-cache-images out, or use --stream off or a smaller --image-size"
+            f"{len(listing)} images of {reading.size} pixels take {needed >> 20} MiB and must be streamed from the"
+            " cache: omit --no-cache-images, or use --stream off or a smaller --image-size"
         )
     if streamed or reading.cache:
         images, broken = _through_cache(listing, reading, needed)
@@ -94,16 +94,16 @@ def decoded(listing: Listing, reading: Reading) -> tuple[np.ndarray | Packed, li
     free = psutil.virtual_memory().available
     if needed > free:
         raise RequestError(
-            f"{len(listing)} images of {reading.size} pixels take {needed >> 20} MiB and {free >> 20} MiB of memory are free:"
-            " use --stream on or a smaller --image-size"
+            f"{len(listing)} images of {reading.size} pixels take {needed >> 20} MiB, but only {free >> 20} MiB of memory"
+            " are free: use --stream on or a smaller --image-size"
         )
     images_NHWC = np.empty((len(listing), reading.size, reading.size, 3), np.uint8)
     good, broken = 0, []
-    for found in _decode(listing, reading):
-        if isinstance(found, Broken):
-            broken.append(found)
+    for image in _decode(listing, reading):
+        if isinstance(image, Broken):
+            broken.append(image)
         else:
-            images_NHWC[good] = found
+            images_NHWC[good] = image
             good += 1
     _check_broken(broken, len(listing), reading)
     return images_NHWC[:good], broken
@@ -111,11 +111,11 @@ def decoded(listing: Listing, reading: Reading) -> tuple[np.ndarray | Packed, li
 
 def _check_broken(broken: Sequence[Broken], count: int, reading: Reading) -> None:
     if broken and not reading.skip_broken:
-        told = "; ".join(f"{one.name!r} ({one.reason})" for one in broken[:_LISTED])
+        examples = "; ".join(f"{one.name!r} ({one.reason})" for one in broken[:_LISTED])
         more = f" and {len(broken) - _LISTED} more" if len(broken) > _LISTED else ""
         raise RequestError(
-            f"{len(broken)} of {count} images cannot be read: {told}{more}. Repair or remove them, or go on without them:"
-            " --skip-broken"
+            f"{len(broken)} of {count} images cannot be read: {examples}{more}. Repair or remove them, or use"
+            " --skip-broken to skip them"
         )
 
 
@@ -163,10 +163,10 @@ def _key(listing: Listing, size: int) -> str:
     digest = hashlib.sha256(json.dumps([VERSION, size]).encode())
     for name in listing.names:
         try:
-            found = os.stat(listing.root / name)
+            status = os.stat(listing.root / name)
         except OSError as error:
             raise RequestError(f"image {shown(name)!r} cannot be read ({error.strerror})") from error
-        digest.update(os.fsencode(name) + f"\0{found.st_size} {found.st_mtime_ns}\0".encode())
+        digest.update(os.fsencode(name) + f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
     return digest.hexdigest()
 
 
@@ -210,11 +210,11 @@ def _pack(folder: Path, key: str, listing: Listing, reading: Reading, needed: in
             made.mkdir()
 
             def good() -> Iterator[np.ndarray]:
-                for found in _decode(listing, reading):
-                    if isinstance(found, Broken):
-                        broken.append(found)
+                for image in _decode(listing, reading):
+                    if isinstance(image, Broken):
+                        broken.append(image)
                     else:
-                        yield found
+                        yield image
 
             digest = store(good(), made / _file(key))
             about = {
@@ -235,10 +235,12 @@ def check_disk(folder: Path, needed: int, count: int, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         raise RequestError(
-            f"{count} images of {size} pixels take {needed >> 20} MiB in the cache {folder} and {free >> 20} MiB are free"
-            f" ({_SPARE >> 20} stay so): use a smaller --image-size, or set POOLWISE_CACHE to a larger disk"
+            f"{count} images of {size} pixels take {needed >> 20} MiB in the cache {folder}, but only {free >> 20} MiB are"
+            f" free ({_SPARE >> 20} MiB of them reserved): use a smaller --image-size, or set POOLWISE_CACHE to a larger disk"
         )
 
 
 def cannot_write(folder: Path, error: OSError) -> RunFailure:
-    return RunFailure(f"cannot write the cache {folder}: {error.strerror or error}; set POOLWISE_CACHE elsewhere")
+    return RunFailure(
+        f"cannot write the cache {folder}: {error.strerror or error}; set POOLWISE_CACHE to another folder"
+    )

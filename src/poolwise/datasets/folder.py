@@ -35,26 +35,26 @@ def load(path: Path, reading: Reading, seed: int, follow_links: bool = False) ->
     """
     if not path.is_dir():
         raise RequestError(
-            f"folder {shown(str(path))!r} does not exist: give one with a subfolder of images for each class"
+            f"folder {shown(str(path))!r} does not exist: use a folder with one subfolder of images per class"
         )
     if shown(str(path)) != str(path):
         raise RequestError(
-            f"folder {shown(str(path))!r} has a name that is not UTF-8, which no file of a run can hold: rename it"
+            f"folder {shown(str(path))!r} has a name that is not valid UTF-8 and cannot be recorded: rename it"
         )
     walker = Walker(path, follow_links)
     parts = _parts(path, walker)
     classes = _classes(parts["train"], walker)
     if len(parts) == 1 and "train" in {name.lower() for name in classes}:
         raise RequestError(
-            f"folder {shown(str(path))!r} holds {', '.join(map(repr, map(shown, classes)))}: with a 'train' part a 'test' or"
-            " 'val' part is needed beside it, spelt so; otherwise one subfolder a class"
+            f"folder {shown(str(path))!r} contains {', '.join(map(repr, map(shown, classes)))}: a 'train' part requires a"
+            " part named 'test' or 'val' (lower case); otherwise use one subfolder per class"
         )
     for part, folder in parts.items():
         unknown = sorted(set(walker.folders(folder)) - set(classes))
         if unknown:
             raise RequestError(
-                f"part {part!r} of folder {shown(str(path))!r} holds a class {shown(unknown[0])!r} that its training part"
-                " lacks: the classes of all parts must be the same"
+                f"part {part!r} of folder {shown(str(path))!r} contains a class {shown(unknown[0])!r} that its training"
+                " part lacks: all parts must have the same classes"
             )
     listing = listed(walker, parts, classes)
     return read(
@@ -70,7 +70,7 @@ def _parts(path: Path, walker: Walker) -> dict[str, Path]:
         return {"train": path}
     if len(val) > 1:
         raise RequestError(
-            f"folder {shown(str(path))!r} holds {' and '.join(map(repr, val))}: one part of that kind is used; rename the others"
+            f"folder {shown(str(path))!r} contains {' and '.join(map(repr, val))}: keep one validation part and rename the others"
         )
     parts = {"train": path / "train"}
     if "test" in there:
@@ -82,12 +82,12 @@ def _classes(path: Path, walker: Walker) -> tuple[str, ...]:
     names = tuple(walker.folders(path))
     if not names:
         raise RequestError(
-            f"folder {shown(str(path))!r} has no subfolders: one for each class is needed, with images in"
-            f" it{not_followed(walker)}"
+            f"folder {shown(str(path))!r} has no subfolders: use one subfolder of images per"
+            f" class{not_followed(walker)}"
         )
     if len(names) == 1:
         raise RequestError(
-            f"folder {shown(str(path))!r} holds the one class {shown(names[0])!r}: at least two are"
+            f"folder {shown(str(path))!r} contains one class, {shown(names[0])!r}: at least two are"
             f" needed{not_followed(walker)}"
         )
     return names
@@ -108,24 +108,24 @@ def read(name: str, listing: Listing, classes: tuple[str, ...], reading: Reading
     kept = np.delete(np.arange(len(listing)), [one.place for one in broken])
     labels, parts = listing.labels_N[kept], listing.parts_N[kept]
     everything = ImageSet(images, labels)
-    scoring, told = None, tuple(map(shown, classes))
+    scoring, class_names = None, tuple(map(shown, classes))
     if test:
         training, testing = np.flatnonzero(parts != "test"), np.flatnonzero(parts == "test")
         if not len(testing):
-            raise RequestError(f"part {test!r} of {name} holds no image that can be read: repair it or leave it out")
-        note = f"the folder's own {test} part is the test set"
-        check_counts(labels[training], told, 2)
+            raise RequestError(f"part {test!r} of {name} contains no readable image: repair or remove it")
+        note = f"the test set is the folder's {test} part"
+        check_counts(labels[training], class_names, 2)
         if "val" in parts:
             scoring = np.flatnonzero(parts[training] == "val")
-            note += ", its val part the scoring half"
+            note += ", the scoring half is its val part"
     else:
-        check_counts(labels, told, 3)
+        check_counts(labels, class_names, 3)
         testing, training = stratified_halves(labels, HELD_OUT, Streams(seed)["test"])
-        note = f"{len(testing)} of {len(everything)} images, drawn by class, are held out as the test set"
+        note = f"{len(testing)} of {len(everything)} images, stratified by class, are held out as the test set"
     train = everything.subset(training)
     note += _left_out(broken, listing.links)
     skipped = tuple(one.name for one in broken)
-    return Source(name, train, everything.subset(testing), told, note=note, scoring=scoring, skipped=skipped)
+    return Source(name, train, everything.subset(testing), class_names, note=note, scoring=scoring, skipped=skipped)
 
 
 def _left_out(broken: list[Broken], links: int) -> str:
@@ -133,7 +133,7 @@ def _left_out(broken: list[Broken], links: int) -> str:
     if broken:
         names = ", ".join(repr(one.name) for one in broken[:_LISTED])
         more = f" and {len(broken) - _LISTED} more" if len(broken) > _LISTED else ""
-        text += f"; images that cannot be read and were skipped: {len(broken)} ({names}{more})"
+        text += f"; unreadable images that were skipped: {len(broken)} ({names}{more})"
     if links:
         text += f"; links that were not followed: {links}"
     return text

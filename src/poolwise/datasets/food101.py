@@ -23,8 +23,9 @@ def load(reading: Reading) -> Source:
     root = official.root()
     if not (root / "food-101" / "images").is_dir():
         raise RequestError(
-            f"food101 is not in {root}: put torchvision's food-101 there (it gets it by"
-            f" torchvision.datasets.Food101({str(root)!r}, download=True)), or say by POOLWISE_TORCHVISION_DATA where it is"
+            f"food101 is not in {root}: put torchvision's folder food-101 there"
+            f" (torchvision.datasets.Food101({str(root)!r}, download=True) downloads it), or set POOLWISE_TORCHVISION_DATA to"
+            " the folder that contains it"
         )
     return read(root / "food-101", reading)
 
@@ -41,7 +42,9 @@ def read(root: Path, reading: Reading) -> Source:
         for line in lines[part]:
             name = os.path.join(*line.split("/")) + ".jpg"
             if line.split("/")[0] not in label:
-                raise RequestError(f"{root / 'meta' / 'test.txt'} names {line!r}, of a class that train.txt lacks")
+                raise RequestError(
+                    f"{root / 'meta' / 'test.txt'} contains {line!r}, whose class is missing in train.txt"
+                )
             if name not in there:
                 missing.append(name)
             listing.names.append(name)
@@ -49,20 +52,20 @@ def read(root: Path, reading: Reading) -> Source:
             listing.parts.append(part)
     if missing:
         raise RequestError(
-            f"food101 in {root} lacks {len(missing)} of {len(listing)} images, like {missing[0]!r}: extract it anew"
+            f"food101 in {root} lacks {len(missing)} of {len(listing)} images, for example {missing[0]!r}: extract it again"
         )
     return folder.read("food101", listing, classes, reading, 0, "test")
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        found = path.read_text(encoding="ascii").split()
+        lines = path.read_text(encoding="ascii").split()
     except (OSError, ValueError) as error:
-        raise RequestError(f"food101: {path} cannot be read ({error}): extract it anew") from error
-    for line in found:
+        raise RequestError(f"food101: {path} cannot be read ({error}): extract it again") from error
+    for line in lines:
         parts = line.split("/")
         if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
-            raise RequestError(f"food101: {path} holds {line[:60]!r}, where CLASS/ID is expected")
-    if not found:
-        raise RequestError(f"food101: {path} is empty: extract it anew")
-    return found
+            raise RequestError(f"food101: {path} contains {line[:60]!r}, but each line must be CLASS/ID")
+    if not lines:
+        raise RequestError(f"food101: {path} is empty: extract it again")
+    return lines

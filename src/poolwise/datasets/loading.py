@@ -43,7 +43,7 @@ def load(
     """
     if spec in ("cifar10", "cifar100"):
         if image_size not in (None, 32):
-            raise RequestError(f"image size {image_size}: {spec} images are 32 pixels; leave --image-size out")
+            raise RequestError(f"image size {image_size}: {spec} images are 32 pixels; omit --image-size")
         return cifar10.load(on_progress or (lambda _: None)) if spec == "cifar10" else cifar100.load()
     reading = Reading(image_size or FOLDER_SIZE, stream, cache_images, skip_broken, room, on_progress)
     if spec == "food101":
@@ -52,7 +52,7 @@ def load(
         return folder.load(Path(spec.removeprefix("folder:")).expanduser(), reading, seed, follow_links)
     raise RequestError(
         f"unknown data {spec!r}{did_you_mean(spec, [*NAMES, 'folder:PATH'])}."
-        f" Allowed are {', '.join(NAMES)} and folder:PATH with one subfolder a class"
+        f" Use {', '.join(NAMES)} or folder:PATH with one subfolder per class"
     )
 
 

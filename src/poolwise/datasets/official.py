@@ -55,7 +55,7 @@ def cifar(kind: type[Any], names: list[str], sums: dict[str, str] | None = None)
         raise RunFailure(f"the batches in {root()} cannot be read ({error})") from error
     for name, expected in (sums or {}).items():
         if hashlib.md5(read[name], usedforsecurity=False).hexdigest() != expected:
-            raise RunFailure(f"{name} in {root()} is corrupted: its MD5 is not the official one")
+            raise RunFailure(f"{name} in {root()} is corrupted: its MD5 differs from the official one")
     return read
 
 
@@ -66,7 +66,7 @@ def _download(kind: type[Any], archive: Path) -> None:
         ask(kind.url)
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)
-        raise RunFailure(f"not in {archive.parent} and its host does not answer ({reason})") from error
+        raise RunFailure(f"it is not in {archive.parent}, and its host does not respond ({reason})") from error
     try:
         download_url(kind.url, archive.parent, archive.name, kind.tgz_md5)
     except (OSError, RuntimeError) as error:

@@ -65,8 +65,8 @@ class Packed:
     def __getitem__(self, wanted: slice | np.ndarray) -> np.ndarray:
         """Read the images at these indices into memory. Raises RunFailure if the file is missing or truncated."""
         rows = self.rows[wanted]
-        found = np.empty((len(rows), *self._each), np.uint8)
-        flat = found.reshape(len(rows), self.image_bytes)
+        images_BHWC = np.empty((len(rows), *self._each), np.uint8)
+        flat = images_BHWC.reshape(len(rows), self.image_bytes)
         with self._lock:
             try:
                 self._file = self._file or self.path.open("rb", buffering=0)
@@ -75,14 +75,14 @@ class Packed:
                     self._fill(memoryview(flat[place]))
             except OSError as error:
                 raise RunFailure(f"cannot read cached images {self.path}: {error.strerror}; {_AGAIN}") from error
-        return found
+        return images_BHWC
 
     def _fill(self, view: memoryview) -> None:
         assert self._file is not None
         while view:
             count = self._file.readinto(view)  # type: ignore[attr-defined]
             if not count:
-                raise RunFailure(f"cached images {self.path} are cut off; {_AGAIN}")
+                raise RunFailure(f"cached images {self.path} are truncated; {_AGAIN}")
             view = view[count:]
 
     def subset(self, indices: np.ndarray) -> Packed:
@@ -90,7 +90,7 @@ class Packed:
         return Packed(self.path, self._each, self.rows[indices])
 
 
-_AGAIN = "the same command makes them anew"
+_AGAIN = "run the same command again to rebuild them"
 
 
 def pieces(images: np.ndarray | Packed, size: int = CHUNK_BYTES) -> list[slice]:

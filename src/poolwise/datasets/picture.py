@@ -45,7 +45,7 @@ def read(file: Path, size: int, formats: list[str]) -> np.ndarray:
     except (Unreadable, MemoryError):
         raise
     except Image.UnidentifiedImageError:
-        raise Unreadable(f"it is none of {', '.join(formats)}") from None
+        raise Unreadable(f"its format is none of {', '.join(formats)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Unreadable(f"it has more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}") from None
     except Exception as error:  # decoders can raise nearly anything on damaged bytes
@@ -70,13 +70,11 @@ def rgb(picture: Image.Image) -> Image.Image:
     Raises Unreadable for pixel types whose white level is unknown (floating point, more than 16 bits).
     """
     if picture.mode == "F":
-        raise Unreadable("its pixels are floating-point numbers and which is white is unknown: save it in 8 or 16 bits")
+        raise Unreadable("its pixels are floating-point numbers with an unknown white level: save it with 8 or 16 bits")
     if picture.mode.startswith("I"):  # I;16 in any byte order; some Pillow versions open 16-bit images as I
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > _WHITE_16:
-            raise Unreadable(
-                "its pixels do not fit into 16 bits and which is white is unknown: save it in 8 or 16 bits"
-            )
+            raise Unreadable("its pixels exceed 16 bits and have an unknown white level: save it with 8 or 16 bits")
         picture = Image.fromarray(((values * 255 + _WHITE_16 // 2) // _WHITE_16).astype(np.uint8))
     if picture.mode in _SEE_THROUGH or "transparency" in picture.info:
         layer = picture.convert("RGBA")

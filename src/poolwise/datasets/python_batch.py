@@ -50,7 +50,7 @@ def python_batch(data: bytes, labelled: bytes = b"labels", classes: int = 10) ->
             labels.append(value)
     count = len(labels)
     if not count or len(pixels) != count * _IMAGE or not all(0 <= label < classes for label in labels):
-        raise ValueError(f"{len(pixels)} bytes of pixels and {count} labels are no batch of CIFAR")
+        raise ValueError(f"{len(pixels)} bytes of pixels and {count} labels are not a CIFAR batch")
     images_NCHW = np.frombuffer(pixels, np.uint8).reshape(count, 3, 32, 32)
     return np.ascontiguousarray(images_NCHW.transpose(0, 2, 3, 1)), np.array(labels, np.uint8)
 
@@ -59,5 +59,5 @@ def class_names(data: bytes, named: bytes) -> tuple[str, ...]:
     """Return the class names under the key ``named``. Raises ValueError if there are none."""
     names = [value for key, value in _constants(data) if key == named and isinstance(value, bytes)]
     if not names:
-        raise ValueError(f"no {named.decode()} are in it")
+        raise ValueError(f"it contains no {named.decode()}")
     return tuple(name.decode("ascii", "replace") for name in names)

@@ -68,6 +68,6 @@ def _check_free_space(needed: int) -> None:
     free = shutil.disk_usage("/dev/shm").free
     if needed > free:
         raise RequestError(
-            f"worker processes share {needed >> 20} MiB of images and /dev/shm has {free >> 20} MiB free: use --workers 1,"
-            " fewer --images, or give the container more shared memory (docker: --shm-size)"
+            f"worker processes need {needed >> 20} MiB of shared memory, but only {free >> 20} MiB of /dev/shm are free: use"
+            " --workers 1, fewer --images, or a container with more shared memory (docker: --shm-size)"
         )

@@ -22,7 +22,7 @@ def stratified_halves(
     for label in np.unique(labels_N):
         members = generator.permutation(np.flatnonzero(labels_N == label))
         if len(members) < 2:
-            raise RequestError(f"class {int(label)} has one image: at least two a class are needed to split them")
+            raise RequestError(f"class {int(label)} has one image: at least two per class are needed for the splits")
         wanted = share * len(members) + carried
         count = min(max(round(wanted), 1), len(members) - 1)
         carried = min(max(wanted - count, -0.5), 0.5)
@@ -51,7 +51,7 @@ def check_counts(labels_N: np.ndarray, classes: Sequence[str], least: int) -> No
     for label, count in enumerate(np.bincount(labels_N, minlength=len(classes))):
         if count < least:
             raise RequestError(
-                f"class {classes[label]!r} has {count} images that can be used: at least {least} are needed to split them"
+                f"class {classes[label]!r} has {count} usable images: at least {least} are needed for the splits"
             )
 
 
@@ -63,7 +63,7 @@ def stratified_subset(labels_N: np.ndarray, count: int, generator: np.random.Gen
     classes, sizes = np.unique(labels_N, return_counts=True)
     if not 2 * len(classes) <= count <= len(labels_N):
         raise RequestError(
-            f"{count} images: between {2 * len(classes)} (two a class) and {len(labels_N)} (all there are) can be used"
+            f"{count} images are requested: use between {2 * len(classes)} (two per class) and {len(labels_N)} (all images)"
         )
     exact = sizes * (count / len(labels_N))
     wanted = np.maximum(np.floor(exact).astype(int), 2)

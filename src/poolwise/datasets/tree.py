@@ -66,8 +66,8 @@ class Walker:
 
     def _below(self, path: Path, above: list[str]) -> Iterator[str]:
         with os.scandir(path) as entries:
-            found = [entry for entry in entries if entry.name[0] != "."]
-        for entry in found:
+            visible = [entry for entry in entries if entry.name[0] != "."]
+        for entry in visible:
             if entry.is_dir():
                 real = os.path.realpath(entry.path)
                 if entry.is_symlink() and not self.follow:
@@ -93,27 +93,27 @@ def shown(name: str) -> str:
 
 def listed(walker: Walker, folders: dict[str, Path], classes: tuple[str, ...]) -> Listing:
     """List all images of ``folders`` (part -> folder). Raises RequestError if a class of a part has no images."""
-    found = Listing(walker.root)
+    listing = Listing(walker.root)
     for part, folder in folders.items():
         there, empty = set(walker.folders(folder)), []
         for label, name in enumerate(classes):
             names = walker.images(folder / name) if name in there else []
             if not names:
                 empty.append(folder / name)
-            found.names += names
-            found.labels += [label] * len(names)
-            found.parts += [part] * len(names)
+            listing.names += names
+            listing.labels += [label] * len(names)
+            listing.parts += [part] * len(names)
         if empty:
-            more = f", nor do {len(empty) - 1} other classes" if len(empty) > 1 else ""
+            more = f", and {len(empty) - 1} other class folders contain none either" if len(empty) > 1 else ""
             raise RequestError(
-                f"folder {shown(str(empty[0]))!r} holds no images{more}: {', '.join(sorted(ENDINGS))} are read"
-                f"{not_followed(walker)}"
+                f"folder {shown(str(empty[0]))!r} contains no images{more}: use files that end with"
+                f" {', '.join(sorted(ENDINGS))}{not_followed(walker)}"
             )
-    found.links = len(walker.passed_over)
-    return found
+    listing.links = len(walker.passed_over)
+    return listing
 
 
 def not_followed(walker: Walker) -> str:
     """Return a phrase for messages on links that were not followed; empty if there are none."""
     count = len(walker.passed_over)
-    return f"; links that were not followed: {count} (--follow-links follows them)" if count else ""
+    return f"; links that were not followed: {count} (use --follow-links to follow them)" if count else ""

@@ -25,10 +25,10 @@ class Pooling:
     def __post_init__(self) -> None:
         stages = tuple(self.stages)
         object.__setattr__(self, "stages", stages)
-        whole = all(isinstance(stage, int) and not isinstance(stage, bool) and stage >= 0 for stage in stages)
-        if not stages or not whole or stages[0] < 1 or stages[-1] < 1:
+        valid = all(isinstance(stage, int) and not isinstance(stage, bool) and stage >= 0 for stage in stages)
+        if not stages or not valid or stages[0] < 1 or stages[-1] < 1:
             raise RequestError(
-                f"pooling {short(stages)}: stages are whole numbers, the first and last at least 1; write it like 5-3-2"
+                f"pooling {short(stages)}: use integers of at least 0, the first and last at least 1, like 5-3-2"
             )
 
     @classmethod

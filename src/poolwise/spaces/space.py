@@ -37,14 +37,14 @@ class PoolingSpace:
         for name, least in (("layers", 1), ("poolings", 0), ("min_stage", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise RequestError(f"{name} is {short(value)}: a whole number of at least {least} is allowed")
+                raise RequestError(f"{name} is {short(value)}: use an integer of at least {least}")
         if self.shared_slots and self.min_stage > 1:
             raise RequestError("min_stage above 1 and shared_slots contradict each other: choose one")
         if self._free < 0:
             needed = sum(self._least)
             raise RequestError(
-                f"{self.poolings} poolings with stages of at least {self.min_stage} need {needed} layers and the network"
-                f" has {self.layers}: ask for fewer poolings or shorter stages"
+                f"{self.poolings} downsamplings with stages of at least {self.min_stage} need {needed} layers, but the network"
+                f" has {self.layers}: use fewer downsamplings or shorter stages"
             )
 
     @property
@@ -139,9 +139,9 @@ class PoolingSpace:
             pooling = Pooling.parse(pooling)
         if pooling not in self:
             raise RequestError(
-                f"pooling {short(str(pooling))} is not in the space of {self.layers} layers, {self.poolings} poolings and"
-                f" stages of at least {self.min_stage}: {self.poolings + 1} stage lengths that add up to {self.layers}"
-                f" are allowed, for example {self[self.size // 2]}"
+                f"pooling {short(str(pooling))} is not in the space of {self.layers} layers, {self.poolings} downsamplings"
+                f" and stages of at least {self.min_stage}: use {self.poolings + 1} stage lengths that add up to"
+                f" {self.layers}, for example {self[self.size // 2]}"
             )
         return pooling
 
@@ -166,7 +166,7 @@ class PoolingSpace:
         and every member is one path.
         """
         least, later = self._least, len(begun)
-        used = sum(stage - own for stage, own in zip(begun, least, strict=False))
+        used = sum(stage - minimum for stage, minimum in zip(begun, least, strict=False))
         free = self._free - used
         return range(least[later] + (free if later == self.poolings else 0), least[later] + free + 1)
 
@@ -199,9 +199,9 @@ def positions(poolings: Iterable[Pooling]) -> list[tuple[int, ...]]:
     A configuration with fewer poolings is padded with poolings after its last layer. The L1 distance of two position
     vectors then equals the difference in downsamplings passed, summed over layers: 5-4-1 has distance 1 from 5-5.
     """
-    told = list(poolings)
-    most = max((pooling.poolings for pooling in told), default=0)
-    return [(*pooling.positions, *[pooling.layers] * (most - pooling.poolings)) for pooling in told]
+    members = list(poolings)
+    most = max((pooling.poolings for pooling in members), default=0)
+    return [(*pooling.positions, *[pooling.layers] * (most - pooling.poolings)) for pooling in members]
 
 
 def uniform_below(generator: np.random.Generator, bound: int) -> int:

@@ -32,10 +32,10 @@ class Subspace(PoolingSpace):
 
     def __post_init__(self) -> None:
         if not self.members:
-            raise RequestError("no configuration is left: choose at least one")
+            raise RequestError("no configuration is selected: select at least one")
         members = tuple(sorted({self.full.check(pooling) for pooling in self.members}))
         if len(members) < len(self.members):
-            raise RequestError("a configuration is chosen twice: choose each once")
+            raise RequestError("a configuration is selected twice: select each once")
         object.__setattr__(self, "members", members)
         object.__setattr__(self, "_places", {pooling: place for place, pooling in enumerate(members)})
 
@@ -82,8 +82,8 @@ class Subspace(PoolingSpace):
             pooling = Pooling.parse(pooling)
         if pooling not in self:
             raise RequestError(
-                f"pooling {short(str(pooling))} is not among the {self.size} configurations that were chosen, for example"
-                f" {self[self.size // 2]}"
+                f"pooling {short(str(pooling))} is not among the {self.size} selected configurations: use one of them, for"
+                f" example {self[self.size // 2]}"
             )
         return pooling
 
@@ -92,8 +92,8 @@ class Subspace(PoolingSpace):
 
     def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
         count, first = len(begun), self.below(begun)
-        own = self.members[first : first + self.completions(begun)]
-        return sorted({pooling.stages[count] for pooling in own})
+        matches = self.members[first : first + self.completions(begun)]
+        return sorted({pooling.stages[count] for pooling in matches})
 
     def depths_at(self, layer: int) -> list[int]:
         return self.full.depths_at(layer)

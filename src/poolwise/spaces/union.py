@@ -29,8 +29,8 @@ class UnionSpace(PoolingSpace):
     parts: tuple[PoolingSpace, ...] = ()
 
     def __post_init__(self) -> None:
-        assert len(self.parts) > 1, "a union has several parts"
-        assert all(part.layers == self.layers for part in self.parts), "parts are of one network"
+        assert len(self.parts) > 1, "a union has at least two parts"
+        assert all(part.layers == self.layers for part in self.parts), "parts must have the same number of layers"
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -46,14 +46,14 @@ class UnionSpace(PoolingSpace):
     def __getitem__(self, i: int) -> Pooling:
         if not -self.size <= i < self.size:
             raise IndexError(f"index {i} is outside a space of {self.size} configurations")
-        place, begun = i % self.size, tuple[int, ...]()
-        while sum(begun) < self.layers:
-            choices, before = self.next_stages(begun), partial(self._below_next, begun)
-            begun = (*begun, choices[bisect_right(choices, place, key=before) - 1])
-        return Pooling(begun)
+        place, prefix = i % self.size, tuple[int, ...]()
+        while sum(prefix) < self.layers:
+            choices, before = self.next_stages(prefix), partial(self._below_next, prefix)
+            prefix = (*prefix, choices[bisect_right(choices, place, key=before) - 1])
+        return Pooling(prefix)
 
-    def _below_next(self, begun: tuple[int, ...], stage: int) -> int:
-        return self.below((*begun, stage))
+    def _below_next(self, prefix: tuple[int, ...], stage: int) -> int:
+        return self.below((*prefix, stage))
 
     def below(self, stages: Sequence[int]) -> int:
         return sum(part.below(stages) for part in self.parts)
@@ -67,7 +67,7 @@ class UnionSpace(PoolingSpace):
         if pooling not in self:
             raise RequestError(
                 f"pooling {short(str(pooling))} is not in the space of {self.layers} layers and"
-                f" {' or '.join(map(str, self.counts))} poolings: stage lengths that add up to {self.layers} are allowed, for"
+                f" {' or '.join(map(str, self.counts))} downsamplings: use stage lengths that add up to {self.layers}, for"
                 f" example {self[self.size // 2]}"
             )
         return pooling
@@ -99,8 +99,8 @@ class UnionSpace(PoolingSpace):
         return (*[0 if self.shared_slots else self.min_stage] * (count - 1), self.min_stage)
 
     def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
-        own = [part for part in self.parts if len(begun) <= part.poolings and part.completions(begun)]
-        return sorted({stage for part in own for stage in part.next_stages(begun)})
+        parts = [part for part in self.parts if len(begun) <= part.poolings and part.completions(begun)]
+        return sorted({stage for part in parts for stage in part.next_stages(begun)})
 
     def depths_at(self, layer: int) -> list[int]:
         return sorted({depth for part in self.parts for depth in part.depths_at(layer)})
@@ -130,11 +130,11 @@ def space_of(
     """
     parts = {count: PoolingSpace(layers, count, min_stage, shared_slots) for count in sorted(set(counts))}
     if not parts:
-        raise RequestError("no number of poolings is given: give at least one")
+        raise RequestError("no number of downsamplings is requested: use at least one")
     named = [Pooling.parse(p) if isinstance(p, str) else p for p in also]
     for count in sorted({pooling.poolings for pooling in named} - set(parts)):
-        own = dict.fromkeys(pooling for pooling in named if pooling.poolings == count)
-        parts[count] = Subspace.of(PoolingSpace(layers, count, min_stage, shared_slots), own)
+        members = dict.fromkeys(pooling for pooling in named if pooling.poolings == count)
+        parts[count] = Subspace.of(PoolingSpace(layers, count, min_stage, shared_slots), members)
     every = tuple(part for _, part in sorted(parts.items()))
     if len(every) == 1:
         return every[0]
@@ -148,8 +148,8 @@ def read(value: Mapping[str, Any]) -> PoolingSpace:
         KeyError, TypeError: fields are missing, unknown or of the wrong type.
         RequestError: the fields do not describe a valid space.
     """
-    own = dict(value)
-    members, also, poolings = own.pop("members", None), own.pop("also", ()), own.pop("poolings")
+    fields = dict(value)
+    members, also, poolings = fields.pop("members", None), fields.pop("also", ()), fields.pop("poolings")
     counts = [poolings] if isinstance(poolings, int) else poolings
-    space = space_of(own.pop("layers"), counts, also=also, **own)
+    space = space_of(fields.pop("layers"), counts, also=also, **fields)
     return space if members is None else Subspace.of(space, members)

@@ -90,7 +90,7 @@ def cpu_threads() -> int:
 
 @dataclass(frozen=True)
 class Parallel:
-    """Parallel processes and CPU threads of each; ``slowdown`` is the time of a step relative to a process alone."""
+    """Parallel processes and CPU threads of each; ``slowdown`` is the time of a step relative to a single process."""
 
     workers: int = 1
     threads: int = field(default_factory=cpu_threads)
@@ -172,7 +172,7 @@ def _measure(
         optimizer = sgd(network, 0.01, 0.9, 0.0)
         times: list[float] = []
         while len(times) < _STEPS:
-            begin = time.perf_counter()
+            started = time.perf_counter()
             try:
                 losses[name] = float(train_step(network, optimizer, images_BCHW, labels_B, 0.01, precision))
                 check_finite([losses[name]])
@@ -181,7 +181,7 @@ def _measure(
                     raise
                 losses[name] = float("nan")  # not supported on this device
                 break
-            times.append(time.perf_counter() - begin)
+            times.append(time.perf_counter() - started)
             if _over(start, steps, {**seconds, name: times[-1]}):
                 break
             if seconds and _hopeless(times, min(seconds.values())):
@@ -259,9 +259,9 @@ def _typical(call: Callable[[], Any], times: int) -> float:
     """Return the median seconds of a call, without the first, which warms up."""
     seconds = []
     for _ in range(times):
-        begin = time.perf_counter()
+        started = time.perf_counter()
         call()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[1:]))
 
 
@@ -276,13 +276,17 @@ def _line(macs: Sequence[float], seconds: Sequence[float]) -> tuple[float, float
 
 
 def parallel(
-    together: Callable[[int, int], float], alone: float, most: int, what: dict[str, Any], allowed: float = math.inf
+    measure_step: Callable[[int, int], float],
+    single_seconds: float,
+    most: int,
+    what: dict[str, Any],
+    allowed: float = math.inf,
 ) -> Parallel | None:
     """Find the numbers of processes and threads with the highest throughput for independent trainings.
 
     Args:
-        together: Measures the seconds of a step when (processes, threads) run in parallel.
-        alone: Seconds of a step in one process on all threads.
+        measure_step: Measures the seconds of a step when (processes, threads) run in parallel.
+        single_seconds: Seconds of a step in one process on all threads.
         most: Maximum number of processes.
         what: Describes the network and batch; part of the cache key.
         allowed: Seconds allowed for measuring; numbers of processes that would take longer are not tried.
@@ -292,7 +296,7 @@ def parallel(
     """
     cores, candidates, needed = cpu_threads(), [], 0.0
     for count in (2**power for power in range(1, 20)):
-        needed += CREW_SECONDS + _STEPS * count * alone  # warm-up and timing steps
+        needed += CREW_SECONDS + _STEPS * count * single_seconds  # warm-up and timing steps
         if count <= min(cores, most) and needed <= allowed:
             candidates.append(count)
     if not candidates and min(cores, most) > 1:
@@ -301,7 +305,7 @@ def parallel(
     def measure() -> dict[str, Any]:
         best = Parallel(1, cores)
         for workers in candidates:
-            slowdown = together(workers, cores // workers) / alone
+            slowdown = measure_step(workers, cores // workers) / single_seconds
             if workers / slowdown > 1.05 * best.workers / best.slowdown:  # ignore gains within measurement noise
                 best = Parallel(workers, cores // workers, slowdown)
         return asdict(best)

@@ -43,7 +43,7 @@ class Precision:
     def parse(cls, text: str) -> Precision:
         """Parse one of PRECISIONS other than ``auto``. Raises RequestError for other text."""
         if text not in PRECISIONS[1:]:
-            raise RequestError(f"unknown precision {text!r}: {', '.join(PRECISIONS)} are allowed")
+            raise RequestError(f"unknown precision {text!r}: use {', '.join(PRECISIONS)}")
         dtype, _, order = text.partition("+")
         return cls(dtype, order == "channels_last")
 
@@ -90,7 +90,7 @@ def choose_device(name: str) -> torch.device:
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if device is None or (device.index or 0) >= there.get(device.type, 0):
         have = ", ".join(kind for kind, count in there.items() if count)
-        raise RequestError(f"unknown device {name!r}: this machine has {have}; 'auto' takes the fastest")
+        raise RequestError(f"unknown device {name!r}: this machine has {have}; 'auto' selects the fastest")
     return device
 
 

@@ -14,7 +14,7 @@ class Stopwatch:
     def __init__(self, running: bool = False):
         self.running = running
         self.seconds: dict[str, float] = {}
-        self._name, self._begin = "", 0.0
+        self._name, self._started = "", 0.0
 
     def __call__(self, name: str) -> Stopwatch:
         self._name = name
@@ -23,14 +23,14 @@ class Stopwatch:
     def __enter__(self) -> None:
         if self.running:
             _wait_for_device()
-            self._begin = time.perf_counter()
+            self._started = time.perf_counter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.running:
             _wait_for_device()
-            self.add({self._name: time.perf_counter() - self._begin})
+            self.add({self._name: time.perf_counter() - self._started})
 
     def add(self, seconds: dict[str, float]) -> None:
         """Add the seconds measured by another stopwatch."""

@@ -145,14 +145,14 @@ def _train(
     weights_folder: Path | None,
 ) -> Result:
     """Run one training, in a worker or in this process. Save its weights if ``weights_folder`` is given."""
-    begin = time.perf_counter()
+    started = time.perf_counter()
     outcome = train_standalone(experiment, Pooling.parse(pooling), seed, steps, purpose, listener)
     if weights_folder is not None:
         meta = {"pooling": pooling, "seed": seed, "steps": steps}
         RunFolder(weights_folder).save_checkpoint(
             weights_name(pooling, seed, steps), dict(outcome.model.state_dict()), meta
         )
-    return Result(outcome.accuracy, outcome.curve, time.perf_counter() - begin)
+    return Result(outcome.accuracy, outcome.curve, time.perf_counter() - started)
 
 
 def weights_name(pooling: str, seed: int, steps: int) -> str:

@@ -95,7 +95,7 @@ def run_jobs(
     """Run ``function(experiment, listener, state, *job)`` for each job, with at most ``workers`` in parallel.
 
     With one worker, jobs run in this process, in order, on ``threads`` CPU threads. A job whose worker dies is repeated
-    once, alone. If its worker dies again, its result is WorkerDied and the other jobs continue.
+    once, by itself. If its worker dies again, its result is WorkerDied and the other jobs continue.
 
     Yields:
         Each job when it finishes, with its result or the PoolwiseError that it raised.
