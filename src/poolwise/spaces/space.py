@@ -116,15 +116,15 @@ class PoolingSpace:
                 break
         return total
 
-    def completions(self, begun: Sequence[int]) -> int:
-        """Return how many members have the stages ``begun`` as a prefix, in closed form.
+    def completions(self, prefix: Sequence[int]) -> int:
+        """Return how many members have the stages ``prefix`` as a prefix, in closed form.
 
-        These members are contiguous in the order of the space; the first is at index ``below(begun)``.
+        These members are contiguous in the order of the space; the first is at index ``below(prefix)``.
         """
-        later = self.poolings + 1 - len(begun)
-        if later < 0 or any(stage < least for stage, least in zip(begun, self._least, strict=False)):
+        later = self.poolings + 1 - len(prefix)
+        if later < 0 or any(stage < least for stage, least in zip(prefix, self._least, strict=False)):
             return 0
-        free = self.layers - sum(begun) - sum(self._least[len(begun) :])
+        free = self.layers - sum(prefix) - sum(self._least[len(prefix) :])
         if later == 0:
             return int(free == 0)
         return comb(free + later - 1, later - 1) if free >= 0 else 0
@@ -159,14 +159,14 @@ class PoolingSpace:
                 if min(stages) >= 0 and stages[0] >= 1 and stages[-1] >= 1:
                     yield Pooling(tuple(stages))
 
-    def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
-        """Return the possible lengths of the next stage of members that have the stages ``begun`` as a proper prefix.
+    def next_stages(self, prefix: Sequence[int]) -> Sequence[int]:
+        """Return the possible lengths of the next stage of members that have the stages ``prefix`` as a proper prefix.
 
         This describes the space as a tree with root ``()``: every path whose lengths sum to ``layers`` is one member,
         and every member is one path.
         """
-        least, later = self._least, len(begun)
-        used = sum(stage - minimum for stage, minimum in zip(begun, least, strict=False))
+        least, later = self._least, len(prefix)
+        used = sum(stage - minimum for stage, minimum in zip(prefix, least, strict=False))
         free = self._free - used
         return range(least[later] + (free if later == self.poolings else 0), least[later] + free + 1)
 

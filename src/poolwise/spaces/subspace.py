@@ -72,10 +72,10 @@ class Subspace(PoolingSpace):
     def below(self, stages: Sequence[int]) -> int:
         return bisect_left(self.members, tuple(stages), key=lambda pooling: pooling.stages)
 
-    def completions(self, begun: Sequence[int]) -> int:
-        if not begun:
+    def completions(self, prefix: Sequence[int]) -> int:
+        if not prefix:
             return self.size
-        return self.below((*begun[:-1], begun[-1] + 1)) - self.below(begun)
+        return self.below((*prefix[:-1], prefix[-1] + 1)) - self.below(prefix)
 
     def check(self, pooling: Pooling | str) -> Pooling:
         if isinstance(pooling, str):
@@ -90,9 +90,9 @@ class Subspace(PoolingSpace):
     def _around(self, pooling: Pooling) -> Iterable[Pooling]:  # type: ignore[override]
         return self.full.neighbours(pooling)
 
-    def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
-        count, first = len(begun), self.below(begun)
-        matches = self.members[first : first + self.completions(begun)]
+    def next_stages(self, prefix: Sequence[int]) -> Sequence[int]:
+        count, first = len(prefix), self.below(prefix)
+        matches = self.members[first : first + self.completions(prefix)]
         return sorted({pooling.stages[count] for pooling in matches})
 
     def depths_at(self, layer: int) -> list[int]:

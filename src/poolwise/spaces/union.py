@@ -58,8 +58,8 @@ class UnionSpace(PoolingSpace):
     def below(self, stages: Sequence[int]) -> int:
         return sum(part.below(stages) for part in self.parts)
 
-    def completions(self, begun: Sequence[int]) -> int:
-        return sum(part.completions(begun) for part in self.parts)
+    def completions(self, prefix: Sequence[int]) -> int:
+        return sum(part.completions(prefix) for part in self.parts)
 
     def check(self, pooling: Pooling | str) -> Pooling:
         if isinstance(pooling, str):
@@ -98,9 +98,9 @@ class UnionSpace(PoolingSpace):
         """Return the stages after each of ``count`` poolings that are placed as late as possible."""
         return (*[0 if self.shared_slots else self.min_stage] * (count - 1), self.min_stage)
 
-    def next_stages(self, begun: Sequence[int]) -> Sequence[int]:
-        parts = [part for part in self.parts if len(begun) <= part.poolings and part.completions(begun)]
-        return sorted({stage for part in parts for stage in part.next_stages(begun)})
+    def next_stages(self, prefix: Sequence[int]) -> Sequence[int]:
+        parts = [part for part in self.parts if len(prefix) <= part.poolings and part.completions(prefix)]
+        return sorted({stage for part in parts for stage in part.next_stages(prefix)})
 
     def depths_at(self, layer: int) -> list[int]:
         return sorted({depth for part in self.parts for depth in part.depths_at(layer)})
