@@ -229,8 +229,10 @@ def test_permission_is_taken_in_the_middle(asked, tiny_source, undisturbed, owne
 def test_the_folder_is_moved_or_deleted_while_it_is_worked_on(asked, tiny_source, undisturbed, tmp_path, stage):
     out = tmp_path / "run"
     moved = At(stage, lambda: out.rename(tmp_path / "moved"))
-    told = fails(lambda: api.run(asked, out, source=tiny_source, listener=moved), "is gone: it was deleted or moved")
-    assert "bring it back" in told
+    told = fails(
+        lambda: api.run(asked, out, source=tiny_source, listener=moved), "no longer exists: it was deleted or moved"
+    )
+    assert "restore it" in told
     assert not out.exists()
     (tmp_path / "moved").rename(out)
     gone = At(stage, lambda: shutil.rmtree(out))
@@ -238,7 +240,7 @@ def test_the_folder_is_moved_or_deleted_while_it_is_worked_on(asked, tiny_source
         api.resume(out, source=tiny_source)
         assert results(out) == results(undisturbed)
         return
-    fails(lambda: api.resume(out, source=tiny_source, listener=gone), "is gone: it was deleted or moved")
+    fails(lambda: api.resume(out, source=tiny_source, listener=gone), "no longer exists: it was deleted or moved")
     assert not out.exists()
 
 
@@ -291,7 +293,7 @@ def test_images_that_change_or_vanish_between_start_and_resume(tmp_path, image_f
     picture, other = sorted(image_folder.glob("dogs/*.png"))[:2]
     kept = picture.read_bytes()
     picture.write_bytes(other.read_bytes())
-    _told(command("rank", out), 2, "are not those that the run began with (fingerprint")
+    _told(command("rank", out), 2, "differ from those of the run (fingerprint")
     image_folder.rename(tmp_path / "elsewhere")
     _told(command("resume", out), 2, "pictures' does not exist")
     (tmp_path / "elsewhere").rename(image_folder)

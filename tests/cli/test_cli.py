@@ -207,7 +207,7 @@ def test_a_signal_ends_with_its_code_and_resume_goes_on(tmp_path, image_folder, 
         while not (out / "events.jsonl").exists() and time.monotonic() < until:
             time.sleep(0.1)
         told = one_line(poolwise("resume", out), 2)
-        assert f"worked on by process {running.pid}" in told
+        assert f"in use by process {running.pid}" in told
         running.send_signal(number)
         _, errors = running.communicate(timeout=60)
     assert running.returncode == code

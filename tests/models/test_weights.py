@@ -224,7 +224,7 @@ def test_a_run_from_weights_is_the_same_in_two_processes_and_is_resumed_with_no_
     poolwise.resume(tmp_path / "1", source=tiny_source)  # nothing is left to do, and nothing is read
     (tmp_path / "1/retrain.json").unlink()
     (tmp_path / "1/spare/retrain.json").unlink(missing_ok=True)
-    with pytest.raises(PoolwiseError, match="not those that the run began with"):
+    with pytest.raises(PoolwiseError, match="differ from those of the run"):
         poolwise.resume(tmp_path / "1", source=tiny_source)
 
 
