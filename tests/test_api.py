@@ -83,7 +83,7 @@ def test_stages_one_by_one_equal_the_run(finished, tmp_path, tiny_settings, tiny
     api.rank(path, source=tiny_source)
     assert ranking_bytes(path) == ranking_bytes(finished)
     before = api.report(path).read_text()
-    assert "Nothing is retrained yet" in before
+    assert "No configuration is retrained yet" in before
     value = api.retrain(path, source=tiny_source)
     assert "Retrained from scratch" in (path / "report.html").read_text()
     assert value == json.loads((finished / "retrain.json").read_text())

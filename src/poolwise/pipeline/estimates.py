@@ -374,8 +374,8 @@ def fit(
             steps = int(requested * left * shares[stage.name] / weight / (growing[stage.name] + short))
             if steps < 10:
                 raise RequestError(
-                    f"a time budget of {time_words(seconds)} allows only {max(steps, 0)} steps of {stage.name}: increase it, or use"
-                    " a smaller --width, fewer --images or fewer --retrain-seeds"
+                    f"a time budget of {time_words(seconds)} allows only {max(steps, 0)} steps of {stage.name}:"
+                    " increase it, or use a smaller --width, fewer --images or fewer --retrain-seeds"
                 )
             config = config.replace(steps=steps) if name == "steps" else config.replace(retrain_steps=steps)
     if "supernets" in free and "search" in stages:
