@@ -163,7 +163,7 @@ def test_a_run_with_an_own_transform(tiny_settings, tmp_path):
     poolwise.search(asked, tmp_path / "run", source=source)
     request = json.loads((tmp_path / "run" / "run.json").read_text())
     assert request["data"]["augment"] == f"{__name__}.shaken"
-    with pytest.raises(RequestError, match="none, differs from that of the run, .*shaken"):
+    with pytest.raises(RequestError, match=r"none, differs from that of the run, .*shaken"):
         poolwise.rank(tmp_path / "run", source=dataclasses.replace(source, augment=None))
     poolwise.rank(tmp_path / "run", source=source)
     with pytest.raises(RequestError, match="omit one of them"):
