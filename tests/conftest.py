@@ -1,4 +1,4 @@
-"""Small real images for the fast tests: three classes that differ in colour and texture, drawn by a seeded generator."""
+"""Fixtures of the fast tests: small images of three classes that differ in color, drawn by a seeded generator."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ torch.set_num_threads(1)  # the networks of the fast tests are so small that a s
 
 
 @pytest.fixture(autouse=True)
-def own_cache(request, tmp_path_factory, monkeypatch):
-    """Fast tests share nothing with the user's cache; slow ones use it for CIFAR-10."""
+def isolated_cache(request, tmp_path_factory, monkeypatch):
+    """Give fast tests an empty cache; slow ones use the user's cache for CIFAR-10."""
     if "slow" not in request.keywords:
         monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
@@ -30,12 +30,12 @@ KINDRED = {"resnet32", "resnet34", "resnet56", "resnet18-imagenet", "resnet34-im
 
 
 def families(names):
-    """Parameters of a test of every family; those that are others of the same kind, only deeper, run with the slow tests."""
+    """Return parameters of a test of every family. Deeper variants of a family are marked slow."""
     return [pytest.param(name, marks=pytest.mark.slow if name in KINDRED else ()) for name in names]
 
 
 def draw_images(count: int, size: int, seed: int) -> ImageSet:
-    """count images_NHWC of three classes, and their labels."""
+    """Return ``count`` images_NHWC of three classes, and their labels."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     colours = np.array([[170, 90, 90], [90, 170, 90], [90, 90, 170]])
@@ -58,7 +58,7 @@ def tiny_settings() -> Config:
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """A folder of two classes with eight PNGs each; one class has a name that is HTML."""
+    """Return a folder of two classes with eight PNGs each; the name of one class contains HTML."""
     root = tmp_path / "pictures"
     images = draw_images(16, 20, 3).images
     for i, image in enumerate(images):
@@ -69,7 +69,7 @@ def image_folder(tmp_path: Path) -> Path:
 
 
 class After(Listener):
-    """Asks to stop once so many steps are done."""
+    """Requests a stop after a number of steps."""
 
     def __init__(self, steps):
         self.left, self.stopping = steps, steps <= 0
@@ -80,12 +80,12 @@ class After(Listener):
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment for subprocesses."""
+    """Return the environment for subprocesses."""
     return {**os.environ, "COLUMNS": "120"}
 
 
 def results(path):
-    """Everything that a run has computed, without times."""
+    """Return the results of a run, without times."""
     checkpoints = {file.name: file.read_bytes() for file in sorted((path / "checkpoints").iterdir())}
     with sqlite3.connect(path / "trials.sqlite") as connection:
         trials = connection.execute("SELECT pooling, seed, accuracy, curve FROM trials ORDER BY 1, 2").fetchall()

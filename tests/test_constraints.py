@@ -42,7 +42,7 @@ def test_only_what_is_within_the_others_is_timed():
 )
 def test_an_impossible_limit_names_the_smallest_and_the_flag(limits):
     (name,) = limits
-    with pytest.raises(RequestError, match=f"the smallest is .* give a larger --{name.replace('_', '-')}"):
+    with pytest.raises(RequestError, match=f"the smallest is .* use a larger --{name.replace('_', '-')}"):
         found(**limits)
 
 

@@ -1,4 +1,4 @@
-"""Files that are damaged are noticed, told of, and put back or made again; nothing is wrong in silence."""
+"""Damaged files are detected, reported, and restored or recreated."""
 
 import json
 import os
@@ -29,36 +29,36 @@ def spoil(path):
 
 
 def repaired(folder):
-    told = []
-    lost = folder.repair(told.append)
-    return told, lost
+    notes = []
+    lost = folder.repair(notes.append)
+    return notes, lost
 
 
 @pytest.mark.parametrize("how", [spoil, os.unlink, lambda path: path.write_bytes(b"")])
-def test_a_damaged_json_file_is_read_from_its_copy_and_put_back(folder, how):
+def test_a_damaged_json_file_is_restored_from_its_copy(folder, how):
     folder.write_json("notes.json", {"format": 1, "ranking": list(range(50))})
     kept = (folder.path / "notes.json").read_bytes()
     how(folder.path / "notes.json")
     assert folder.read("notes.json", "")["ranking"] == list(range(50))
-    told, lost = repaired(folder)
-    assert ["put back from its copy" in line for line in told] == [True]
+    notes, lost = repaired(folder)
+    assert ["restored from its copy" in line for line in notes] == [True]
     assert lost == []
     assert (folder.path / "notes.json").read_bytes() == kept
 
 
-def test_damaged_with_its_copy_it_is_lost_and_told(folder):
+def test_a_file_damaged_with_its_copy_is_reported_as_lost(folder):
     folder.write_json("ranking.json", {"format": 1})
     for path in (folder.path / "ranking.json", folder.path / "spare" / "ranking.json"):
         spoil(path)
-    with pytest.raises(RequestError, match="is damaged and so is its copy"):
+    with pytest.raises(RequestError, match="and its copy are damaged"):
         folder.read("ranking.json", "")
-    told, lost = repaired(folder)
+    notes, lost = repaired(folder)
     assert lost == ["ranking.json"]
-    assert "is made again" in told[0]
+    assert "will be recreated" in notes[0]
     assert not folder.has("ranking.json")
 
 
-def test_the_request_survives_and_another_run_s_manifest_is_refused(tmp_path, folder):
+def test_the_request_survives_and_the_manifest_of_another_run_is_rejected(tmp_path, folder):
     (folder.path / "run.json").unlink()
     assert RunFolder.open(folder.path).request() == {"format": 1, **REQUEST}
     other = RunFolder.create(tmp_path / "other", {**REQUEST, "stages": ["search"]})
@@ -68,7 +68,7 @@ def test_the_request_survives_and_another_run_s_manifest_is_refused(tmp_path, fo
 
 
 @pytest.mark.parametrize("how", [spoil, lambda path: path.write_bytes(b"{}")])
-def test_a_damaged_manifest_is_one_line_and_can_be_removed(folder, how):
+def test_a_damaged_manifest_is_reported_and_can_be_removed(folder, how):
     how(folder.manifest.path)
     with pytest.raises(RequestError, match="damaged: remove it"):
         RunFolder.open(folder.path)
@@ -77,22 +77,22 @@ def test_a_damaged_manifest_is_one_line_and_can_be_removed(folder, how):
     assert not folder.adopt()
 
 
-def test_the_checkpoint_before_is_used_and_named(folder):
+def test_the_previous_checkpoint_is_used_and_reported(folder):
     for step in (1, 2, 3):
         folder.save_checkpoint("search", {"a": torch.full((9,), float(step))}, {"step": step}, keep=True)
     assert folder.load_checkpoint("search")[1]["step"] == 3
     spoil(folder.path / "checkpoints" / "search.safetensors")
     assert folder.load_checkpoint("search")[1]["step"] == 2
-    told, lost = repaired(folder)
-    assert "the one before it is used" in told[0]
+    notes, lost = repaired(folder)
+    assert "the previous checkpoint is used" in notes[0]
     assert lost == []
     spoil(folder.path / "spare" / "search.safetensors")
-    with pytest.raises(RequestError, match="no sound one before it"):
+    with pytest.raises(RequestError, match="no valid previous one"):
         folder.load_checkpoint("search")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "events.jsonl", "trials.sqlite", "checkpoint"])
-def test_a_newer_format_is_refused_with_the_way_out(folder, name):
+def test_a_newer_format_is_rejected_with_advice(folder, name):
     folder.log({"event": "stage"})
     read = {
         "manifest.json": lambda: RunFolder.open(folder.path),
@@ -115,26 +115,26 @@ def test_a_newer_format_is_refused_with_the_way_out(folder, name):
         read()
 
 
-def test_a_changed_row_is_left_out_told_and_gone(folder):
+def test_a_changed_row_is_reported_and_removed(folder):
     trials = folder.trials()
     for seed in (1, 2):
         trials.record("4-3-3", seed, 10, 0.5, [[1, 2.0]], 3.0)
     with sqlite3.connect(trials.path) as connection:
         connection.execute("UPDATE trials SET accuracy=0.9 WHERE seed=2")
     assert trials.states(10) == {("4-3-3", 1): "done"}
-    told, _ = repaired(folder)
-    assert "1 of 2 trainings do not fit" in told[0]
+    notes, _ = repaired(folder)
+    assert "1 of 2 trainings do not match" in notes[0]
     assert [trial["seed"] for trial in folder.trials().all()] == [1]
     assert repaired(folder)[0] == []
 
 
-def test_trials_of_another_file_are_not_taken(folder):
+def test_trials_of_another_file_are_rejected(folder):
     folder.trials("refine.sqlite").record("4-3-3", 1, 10, 0.5, [], 1.0)
     (folder.path / "trials.sqlite").write_bytes((folder.path / "refine.sqlite").read_bytes())
     assert folder.trials().all() == []
 
 
-def test_a_ruined_database_is_told_and_begun_anew(folder):
+def test_a_damaged_database_is_reported_and_replaced(folder):
     path = folder.trials().path
     path.write_bytes(b"not a database at all, but long enough to be read as one" * 40)
     with pytest.raises(RunFailure, match="poolwise resume"):
@@ -143,7 +143,7 @@ def test_a_ruined_database_is_told_and_begun_anew(folder):
     assert folder.trials().all() == []
 
 
-def test_a_locked_database_is_one_line(folder, monkeypatch):
+def test_a_locked_database_is_reported(folder, monkeypatch):
     trials = folder.trials()
     monkeypatch.setattr("poolwise.storage.trials.LOCKED_SECONDS", 0.1)
     with sqlite3.connect(trials.path) as other:
@@ -152,7 +152,7 @@ def test_a_locked_database_is_one_line(folder, monkeypatch):
             trials.record("4-3-3", 1, 10, 0.5, [], 1.0)
 
 
-def test_a_changed_event_is_left_out(folder):
+def test_a_changed_event_is_removed(folder):
     for step in (1, 2, 3):
         folder.log({"event": "search", "step": step, "loss": 1.5})
     path = folder.path / "events.jsonl"
@@ -161,19 +161,19 @@ def test_a_changed_event_is_left_out(folder):
     assert "1 damaged lines" in repaired(folder)[0][0]
 
 
-def test_a_folder_that_is_gone_is_told_and_not_made_again(tmp_path, folder):
+def test_a_missing_folder_is_reported_and_not_recreated(tmp_path, folder):
     folder.path.rename(tmp_path / "moved")
     for write in (
         lambda: folder.write_json("ranking.json", {"format": 1}),
         lambda: folder.save_checkpoint("search", {}, {}, keep=True),
         lambda: folder.log({"event": "search"}),
     ):
-        with pytest.raises(RunFailure, match="is gone: it was deleted or moved"):
+        with pytest.raises(RunFailure, match="no longer exists: it was deleted or moved"):
             write()
     assert not folder.path.exists()
 
 
-def test_what_no_longer_fits_goes_with_the_request(folder, monkeypatch):
+def test_outdated_files_are_dropped_with_the_request(folder, monkeypatch):
     folder.write_json("retrain.json", {"format": 1})
 
     def killed(*_):
@@ -189,7 +189,7 @@ def test_what_no_longer_fits_goes_with_the_request(folder, monkeypatch):
     assert folder.request() == {"format": 1, "stages": ["retrain"]}
 
 
-def test_lost_weights_are_trained_again_to_the_same_bytes(tmp_path, tiny_settings, tiny_source):
+def test_lost_weights_are_retrained_to_the_same_bytes(tmp_path, tiny_settings, tiny_source):
     config = tiny_settings.replace(retrain_seeds=1, steps=6)
     api.run(config, tmp_path / "run", source=tiny_source)
     run = tmp_path / "run"
@@ -202,19 +202,19 @@ def test_lost_weights_are_trained_again_to_the_same_bytes(tmp_path, tiny_setting
     assert {path: path.read_bytes() for path in kept} == kept
 
 
-def test_another_machine_is_told(tmp_path, tiny_settings, tiny_source):
-    told = []
+def test_another_machine_is_reported(tmp_path, tiny_settings, tiny_source):
+    notes = []
 
     class Notes(Listener):
         def note(self, text):
-            told.append(text)
+            notes.append(text)
 
     folder = api.search(tiny_settings.replace(steps=2), tmp_path / "run", source=tiny_source)
     request = folder.request()
     request["hardware"]["processor"] = "abacus"
     folder.save_request(request)
     api.resume(folder.path, source=tiny_source, listener=Notes())
-    assert any("processor abacus, now" in line and "last bits" in line for line in told)
+    assert any("processor abacus, now" in line and "last bits" in line for line in notes)
 
 
 def test_minutes_between_checkpoints_are_checked():

@@ -1,4 +1,4 @@
-"""Documentation that is made from results says what the results say."""
+"""Documentation generated from results is up to date."""
 
 import importlib.util
 from pathlib import Path
@@ -16,14 +16,14 @@ def results_page():
     return module
 
 
-def test_tables_are_those_of_the_committed_results(results_page):
+def test_tables_match_the_committed_results(results_page):
     for path in results_page.PAGES:
         page = path.read_text(encoding="utf-8")
         assert results_page.BLOCK.search(page)
         assert results_page.render(page) == page
 
 
-def test_a_changed_figure_is_noticed(results_page):
+def test_a_changed_value_is_detected(results_page):
     for path in results_page.PAGES:
         page = path.read_text(encoding="utf-8")
         body = results_page.BLOCK.search(page)[0]

@@ -21,7 +21,7 @@ def poolwise(*arguments):
 
 
 @pytest.mark.slow
-def test_cifar10_is_the_official_one():
+def test_cifar10_has_the_official_content():
     done = poolwise("data", "cifar10", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["shapes"]["train_images"] == [50_000, 32, 32, 3]
@@ -44,7 +44,7 @@ def test_two_processes_fill_an_empty_cache(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_stages_equal_the_run_in_another_process(tmp_path):
-    staged, whole = tmp_path / "staged", tmp_path / "whole"
+    staged, run = tmp_path / "staged", tmp_path / "whole"
     for command in (
         ["search", *SMALL, "--out", staged],
         ["rank", staged],
@@ -53,17 +53,17 @@ def test_stages_equal_the_run_in_another_process(tmp_path):
     ):
         done = poolwise(*command)
         assert done.returncode == 0, done.stderr
-    done = poolwise("run", *SMALL, *SHORT, "--out", whole)
+    done = poolwise("run", *SMALL, *SHORT, "--out", run)
     assert done.returncode == 0, done.stderr
     assert "verdict: " in done.stdout
     assert "This was a demonstration" in done.stdout.splitlines()[-1]
-    ours, theirs = (json.loads((path / "ranking.json").read_text()) for path in (staged, whole))
+    ours, theirs = (json.loads((path / "ranking.json").read_text()) for path in (staged, run))
     assert ours["ranking"] == theirs["ranking"]
     assert ours["data"]["fingerprint"] == theirs["data"]["fingerprint"]
     again = poolwise("run", *SMALL, *SHORT, "--out", tmp_path / "again")
     assert again.returncode == 0
-    assert (tmp_path / "again" / "ranking.json").read_bytes() == (whole / "ranking.json").read_bytes()
-    assert (tmp_path / "again" / "retrain.json").read_bytes() == (whole / "retrain.json").read_bytes()
-    page = (whole / "report.html").read_text()
+    assert (tmp_path / "again" / "ranking.json").read_bytes() == (run / "ranking.json").read_bytes()
+    assert (tmp_path / "again" / "retrain.json").read_bytes() == (run / "retrain.json").read_bytes()
+    page = (run / "report.html").read_text()
     assert page.count("<svg") == 5
     assert "airplane" in page

@@ -1,3 +1,5 @@
+"""All examples run."""
+
 import subprocess
 import sys
 from pathlib import Path

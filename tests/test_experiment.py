@@ -1,4 +1,4 @@
-"""An experiment is decided once, frozen, and its variants share what was loaded."""
+"""Experiments: resolved once, immutable; variants share loaded data."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from poolwise.progress import Interrupted, Listener
 from poolwise.training import Precision, calibration
 from poolwise.training.calibration import Parallel
 
-GIVEN = {"precision": "float32", "threads": 1, "workers": 1}
+CHOICES = {"precision": "float32", "threads": 1, "workers": 1}
 
 
 class Notes(Listener):
@@ -25,7 +25,7 @@ class Notes(Listener):
 
 
 @pytest.mark.parametrize("name", ["settings", "parallel", "normalise", "precision", "supernets_reason", "space"])
-def test_nobody_changes_an_experiment(tiny_settings, tiny_source, name):
+def test_an_experiment_is_immutable(tiny_settings, tiny_source, name):
     experiment = resolve(tiny_settings, tiny_source)
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(experiment, name, None)
@@ -61,7 +61,7 @@ def test_recorded_choices_are_kept(tiny_settings, tiny_source):
 
 @pytest.fixture
 def timed(monkeypatch):
-    """What was timed, in order."""
+    """Return the list of timing calls, in order."""
     calls = []
     for module, name in (
         (autotuning, "_step_seconds"),
@@ -80,8 +80,8 @@ def timed(monkeypatch):
     return calls
 
 
-def test_nothing_is_timed_where_the_choices_are_given(tiny_settings, tiny_source, tmp_path, timed):
-    config = tiny_settings.replace(**GIVEN, steps=4, retrain_steps=2, retrain_seeds=1)
+def test_no_step_is_timed_if_all_choices_are_set(tiny_settings, tiny_source, tmp_path, timed):
+    config = tiny_settings.replace(**CHOICES, steps=4, retrain_steps=2, retrain_seeds=1)
     api.run(config, tmp_path / "run", source=tiny_source)
     assert timed == []
 
@@ -90,11 +90,11 @@ def test_by_default_only_a_few_steps_are_timed(tiny_settings, tiny_source, tmp_p
     config = tiny_settings.replace(precision=None, steps=4, retrain_steps=2, retrain_seeds=1)
     api.run(config, tmp_path / "run", source=tiny_source)
     assert timed == ["_step_seconds"]
-    api.plan(config, source=tiny_source)  # somebody asks for the plan
+    api.plan(config, source=tiny_source)  # a plan is requested
     assert timed[1:] == ["timing", "timing"]
 
 
-def test_timing_a_few_steps_ends_after_five_seconds(tiny_settings, tiny_source, monkeypatch):
+def test_timing_a_few_steps_stops_after_five_seconds(tiny_settings, tiny_source, monkeypatch):
     clock = iter(range(0, 10_000, 2))
     monkeypatch.setattr(autotuning.time, "perf_counter", lambda: next(clock))
     experiment = resolve(tiny_settings, tiny_source)
@@ -109,29 +109,29 @@ def test_measuring_processes_respects_the_limit(monkeypatch, tmp_path):
     assert calibration.allowed_seconds(6000) == 60
     tried = []
 
-    def together(workers, threads):
+    def step_seconds(workers, threads):
         tried.append(workers)
         return 0.1 * workers**0.5
 
-    assert calibration.parallel(together, 0.1, 8, {"case": 1}, allowed=5) is None
+    assert calibration.parallel(step_seconds, 0.1, 8, {"case": 1}, allowed=5) is None
     assert tried == []
-    assert calibration.parallel(together, 0.1, 8, {"case": 1}, allowed=8).workers == 2
-    assert calibration.parallel(together, 0.1, 8, {"case": 1}, allowed=60).workers == 4
+    assert calibration.parallel(step_seconds, 0.1, 8, {"case": 1}, allowed=8).workers == 2
+    assert calibration.parallel(step_seconds, 0.1, 8, {"case": 1}, allowed=60).workers == 4
     assert tried == [2, 2, 4]
 
 
-def test_the_race_of_number_formats_respects_the_limit(tiny_settings, tiny_source, monkeypatch, tmp_path):
+def test_measuring_number_formats_respects_the_limit(tiny_settings, tiny_source, monkeypatch, tmp_path):
     monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path))
     clock = iter(range(0, 10_000, 3))
     monkeypatch.setattr(calibration.time, "perf_counter", lambda: next(clock))
     experiment = resolve(tiny_settings.replace(precision="auto"), tiny_source)
     short = autotuning.tune(experiment, 10)
     assert set(short.precision_seconds) == {"float32"}
-    assert not list(tmp_path.rglob("*.json"))  # an incomplete race is not remembered
+    assert not list(tmp_path.rglob("*.json"))  # an incomplete measurement is not stored
     assert len(autotuning.tune(experiment, 10**6).precision_seconds) > 1
 
 
-def test_processes_follow_from_cores_and_work(tiny_settings, tiny_source, monkeypatch):
+def test_processes_depend_on_cores_and_work(tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(autotuning, "cpu_threads", lambda: 12)
     experiment = resolve(tiny_settings, tiny_source)
     assert autotuning.default_parallel(experiment, 100) == Parallel(1, 12)
@@ -144,7 +144,7 @@ def test_processes_follow_from_cores_and_work(tiny_settings, tiny_source, monkey
     assert autotuning.default_parallel(experiment.with_settings(threads=3), 10**12) == Parallel(1, 3)
 
 
-def test_the_first_line_comes_before_the_images_are_loaded(tiny_settings, tiny_source, tmp_path, monkeypatch):
+def test_the_first_message_precedes_loading_the_images(tiny_settings, tiny_source, tmp_path, monkeypatch):
     notes, order = Notes(), []
 
     def load(*args, say, **options):
@@ -153,7 +153,7 @@ def test_the_first_line_comes_before_the_images_are_loaded(tiny_settings, tiny_s
         return tiny_source
 
     monkeypatch.setattr("poolwise.datasets.loading.load", load)
-    config = tiny_settings.replace(**GIVEN, steps=2)
+    config = tiny_settings.replace(**CHOICES, steps=2)
     api.search(config, tmp_path / "run", listener=notes)
     assert order == [["loading cifar10"]]
     assert notes.lines[1:3] == [
@@ -162,7 +162,7 @@ def test_the_first_line_comes_before_the_images_are_loaded(tiny_settings, tiny_s
     ]
 
 
-def test_a_run_loads_once_resolves_once_and_plans_once(tiny_settings, tiny_source, tmp_path, monkeypatch):
+def test_a_run_loads_and_resolves_once(tiny_settings, tiny_source, tmp_path, monkeypatch):
     loaded, resolved, planned = [], [], []
     monkeypatch.setattr("poolwise.datasets.loading.load", lambda *args, **options: loaded.append(args) or tiny_source)
     original = autotuning.resolve
@@ -177,13 +177,13 @@ def test_a_run_loads_once_resolves_once_and_plans_once(tiny_settings, tiny_sourc
         return plan(experiment, stages, *args)
 
     monkeypatch.setattr(runner.estimates, "plan", counted)
-    config = tiny_settings.replace(**GIVEN, steps=4, retrain_steps=2, retrain_seeds=1)
+    config = tiny_settings.replace(**CHOICES, steps=4, retrain_steps=2, retrain_seeds=1)
     api.run(config, tmp_path / "run")
     assert (len(loaded), len(resolved)) == (1, 1)
     assert planned == [["search", "rank", "retrain", "report"], ["retrain"]]  # again once the trainings are known
 
 
-def test_a_run_that_began_with_auto_resumes(tiny_settings, tiny_source, tmp_path):
+def test_a_run_started_with_auto_resumes(tiny_settings, tiny_source, tmp_path):
     class Stops(Listener):
         def finish(self):
             self.stopping = True
@@ -198,7 +198,7 @@ def test_a_run_that_began_with_auto_resumes(tiny_settings, tiny_source, tmp_path
     assert folder.request()["calibration"] == chosen
 
 
-def test_names_of_data_sets_are_told_before_anything_is_read(tmp_path):
+def test_the_data_set_is_named_before_it_is_read(tmp_path):
     notes = Notes()
     with pytest.raises(RequestError, match="does not exist"):
         api.search(preset("demo").replace(data=f"folder:{tmp_path / 'no'}"), tmp_path / "run", listener=notes)

@@ -1,3 +1,5 @@
+"""Export as safetensors, ONNX and Python code."""
+
 import json
 import sys
 
@@ -48,7 +50,7 @@ def expected(path, pooling, seed=1):
     return api.model(path, pooling, seed)(images())
 
 
-def test_safetensors_and_the_lines_that_load_them(finished, tmp_path, monkeypatch):
+def test_safetensors_and_the_code_that_loads_them(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     api.export(finished, tmp_path / "model.safetensors", seed=2)
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
@@ -64,7 +66,7 @@ def test_safetensors_and_the_lines_that_load_them(finished, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("pooling", ["best", "default", "cheap"])
-def test_onnx_gives_what_torch_gives(finished, tmp_path, pooling):
+def test_onnx_equals_torch(finished, tmp_path, pooling):
     path = tmp_path / "deep" / "model.onnx"
     exported = api.export(finished, path, pooling=pooling)
     picks = json.loads((finished / "ranking.json").read_text())
@@ -80,8 +82,8 @@ def test_onnx_gives_what_torch_gives(finished, tmp_path, pooling):
     assert 0 <= exported.accuracy <= 1
     onnx.checker.check_model(onnx.load(path))
     session = onnxruntime.InferenceSession(str(path))
-    (found,) = session.run(None, {"images": images().numpy()})
-    assert np.allclose(found, expected(finished, name).numpy(), atol=1e-5)
+    (logits,) = session.run(None, {"images": images().numpy()})
+    assert np.allclose(logits, expected(finished, name).numpy(), atol=1e-5)
     assert session.run(None, {"images": images(7).numpy()})[0].shape == (7, 3)
     about = session.get_modelmeta().custom_metadata_map
     assert (about["pooling"], json.loads(about["classes"])) == (name, ["red", "green", "blue"])
@@ -114,12 +116,12 @@ def test_export_of_a_network_is_plain_model_and_warns(keywords):
         assert str(old) == str(plain)
 
 
-def test_export_without_a_file_says_what_is_allowed(finished):
+def test_an_unsupported_file_is_rejected(finished):
     with pytest.raises(RequestError, match=r"safetensors or \.onnx, or python"):
         poolwise.export(finished, "python")
 
 
-def test_what_differs_is_not_written(finished, tmp_path, monkeypatch):
+def test_a_model_that_differs_is_not_written(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(exports, "TOLERANCE", -1.0)
     with pytest.raises(poolwise.PoolwiseError, match="differs from torch"):
         api.export(finished, tmp_path / "model.onnx")
@@ -135,22 +137,22 @@ def test_what_differs_is_not_written(finished, tmp_path, monkeypatch):
         (["--to", "m.onnx", "--seed", "9"], "seed 9"),
     ],
 )
-def test_wrong_requests(finished, tmp_path, monkeypatch, arguments, message):
+def test_invalid_requests(finished, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    found = CliRunner().invoke(cli, ["export", str(finished), *arguments], standalone_mode=False)
-    assert isinstance(found.exception, RequestError)
-    assert message in str(found.exception)
+    result = CliRunner().invoke(cli, ["export", str(finished), *arguments], standalone_mode=False)
+    assert isinstance(result.exception, RequestError)
+    assert message in str(result.exception)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_overwritten(finished, tmp_path):
+def test_existing_files_are_not_overwritten(finished, tmp_path):
     (tmp_path / "model.onnx").write_text("mine")
     with pytest.raises(RequestError, match="exists"):
         api.export(finished, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_text() == "mine"
 
 
-def test_a_missing_package_is_named(finished, tmp_path, monkeypatch):
+def test_a_missing_package_is_reported(finished, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RequestError, match=r"onnxruntime is missing\): pip install 'poolwise\[onnx\]'"):
         api.export(finished, tmp_path / "model.onnx")

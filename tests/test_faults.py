@@ -1,4 +1,4 @@
-"""Faults that are really caused in a run: one clear line, nothing lost, and resume ends in the bytes of the undisturbed run."""
+"""Real faults during a run: a one-line error, no lost results, and resuming gives the bytes of an undisturbed run."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
-def asked():
+def config():
     return Config.from_flat(
         width=2, supernets=2, steps=20, batch_size=16, eval_batch_size=24, retrain_steps=4, retrain_seeds=2, lr=0.05,
         draw="rounds", precision="float32", device="cpu", threads=1,
@@ -36,25 +36,25 @@ def asked():
 
 
 @pytest.fixture
-def undisturbed(asked, tiny_source, tmp_path_factory):
-    """A whole run that nothing happened to."""
+def undisturbed(config, tiny_source, tmp_path_factory):
+    """Return the folder of a run without faults."""
     folder = tmp_path_factory.getbasetemp() / "undisturbed"
     if not folder.exists():
-        api.run(asked, folder, source=tiny_source)
+        api.run(config, folder, source=tiny_source)
     return folder
 
 
 def results(folder):
-    found = {name: (folder / name).read_bytes() for name in ("ranking.json", "retrain.json", "verdict.json")}
-    found |= {path.name: path.read_bytes() for path in sorted(folder.glob("checkpoints/*"))}
+    content = {name: (folder / name).read_bytes() for name in ("ranking.json", "retrain.json", "verdict.json")}
+    content |= {path.name: path.read_bytes() for path in sorted(folder.glob("checkpoints/*"))}
     with contextlib.closing(sqlite3.connect(folder / "trials.sqlite")) as connection:
         rows = "SELECT pooling, seed, budget, accuracy, curve, state FROM trials ORDER BY 1, 2"
-        found["trials"] = connection.execute(rows).fetchall()
-    return found
+        content["trials"] = connection.execute(rows).fetchall()
+    return content
 
 
 class At(Listener):
-    """Does something when a stage begins, or is done."""
+    """Calls a function when a stage starts or finishes."""
 
     def __init__(self, stage, do, when="start"):
         self.wanted, self.do = (stage, when), do
@@ -75,7 +75,7 @@ class At(Listener):
 
 @contextlib.contextmanager
 def small_files():
-    """Inside, the function that is given sets the size that no file may grow beyond, as on a full disk."""
+    """Yield a function that limits the size of files, to simulate a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -83,8 +83,8 @@ def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def fails(do, told):
-    with pytest.raises(PoolwiseError, match=told) as error:
+def fails(do, message):
+    with pytest.raises(PoolwiseError, match=message) as error:
         do()
     assert error.value.exit_code in (1, 2)
     assert "\n" not in str(error.value)
@@ -107,10 +107,10 @@ SLOW = pytest.mark.slow
         pytest.param("retrain", "finish", 20_000, r"figures/\w+\.svg|retrain\.json", marks=SLOW),
     ],
 )
-def test_a_full_disk_at_every_write(asked, tiny_source, undisturbed, tmp_path, stage, when, size, file):
+def test_a_run_resumes_after_a_full_disk(config, tiny_source, undisturbed, tmp_path, stage, when, size, file):
     with small_files() as limit:
         listener = At(stage, lambda: limit(size), when)
-        fails(lambda: api.run(asked, tmp_path / "run", source=tiny_source, listener=listener), file)
+        fails(lambda: api.run(config, tmp_path / "run", source=tiny_source, listener=listener), file)
     assert not list((tmp_path / "run").rglob("*.part"))
     api.resume(tmp_path / "run", source=tiny_source)
     assert results(tmp_path / "run") == results(undisturbed)
@@ -119,7 +119,7 @@ def test_a_full_disk_at_every_write(asked, tiny_source, undisturbed, tmp_path, s
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of its own, in memory, and what sets how many KiB it holds; only root can mount one."""
+    """Return a file system in memory and a function that sets its size in KiB; requires root."""
     path = tmp_path / "disk"
     path.mkdir()
 
@@ -129,16 +129,16 @@ def disk(tmp_path):
     try:
         done = mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs")
     except FileNotFoundError:
-        pytest.skip("there is no mount")
+        pytest.skip("mount is not installed")
     if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"cannot mount a file system: {done.stderr.strip()}")
     yield path, lambda kib: mounted("-o", f"remount,size={kib}k").returncode
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "free"), [("search", 130), ("rank", 8), ("retrain", 8), ("retrain", 60)])
-def test_a_disk_that_is_really_full(asked, tiny_source, undisturbed, disk, stage, free):
+def test_a_run_resumes_after_a_really_full_disk(config, tiny_source, undisturbed, disk, stage, free):
     path, resize = disk
     out = path / "run"
 
@@ -146,28 +146,32 @@ def test_a_disk_that_is_really_full(asked, tiny_source, undisturbed, disk, stage
         used = sum(one.stat().st_blocks // 2 for one in path.rglob("*"))
         assert resize(used + free) == 0
 
-    often = asked.replace(checkpoint_minutes=1e-6)
-    told = fails(lambda: api.run(often, out, source=tiny_source, listener=At(stage, fill)), "No space left|is full|I/O")
-    assert f"poolwise resume {out}" in told
+    frequent = config.replace(checkpoint_minutes=1e-6)
+    message = fails(
+        lambda: api.run(frequent, out, source=tiny_source, listener=At(stage, fill)), "No space left|is full|I/O"
+    )
+    assert f"poolwise resume {out}" in message
     assert resize(65536) == 0
     api.resume(out, source=tiny_source)
-    found, expected = results(out), results(undisturbed)
-    for name in ("retrain.json", "verdict.json", "ranking.json"):  # they name the minutes between checkpoints
-        found[name], expected[name] = (text.replace(b"1e-06", b"5.0") for text in (found[name], expected[name]))
-    assert found == expected
+    content, expected = results(out), results(undisturbed)
+    for name in ("retrain.json", "verdict.json", "ranking.json"):  # they contain checkpoint_minutes
+        content[name], expected[name] = (text.replace(b"1e-06", b"5.0") for text in (content[name], expected[name]))
+    assert content == expected
     assert (out / "report.html").exists()
 
 
-def test_a_full_disk_at_the_first_write_leaves_a_free_place(asked, tiny_source, undisturbed, tmp_path):
+def test_a_full_disk_at_the_first_write_leaves_no_run(config, tiny_source, undisturbed, tmp_path):
     with small_files() as limit:
         limit(100)
-        fails(lambda: api.run(asked, tmp_path / "run", source=tiny_source), r"cannot write .*run\.json: File too large")
-    api.run(asked, tmp_path / "run", source=tiny_source)
+        fails(
+            lambda: api.run(config, tmp_path / "run", source=tiny_source), r"cannot write .*run\.json: File too large"
+        )
+    api.run(config, tmp_path / "run", source=tiny_source)
     assert results(tmp_path / "run") == results(undisturbed)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", pytest.param("model.onnx", marks=SLOW)])
-def test_a_full_disk_at_export_leaves_nothing(undisturbed, tmp_path, name):
+def test_a_full_disk_at_export_leaves_no_file(undisturbed, tmp_path, name):
     to = tmp_path / "to" / name
     with small_files() as limit:
         limit(2000)
@@ -177,7 +181,7 @@ def test_a_full_disk_at_export_leaves_nothing(undisturbed, tmp_path, name):
 
 @contextlib.contextmanager
 def nobody():
-    """Inside, this process has no rights but those that anybody has; others than root have no more anyway."""
+    """Drop root privileges, if the process has them."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(NOBODY)
@@ -190,33 +194,33 @@ def nobody():
 
 @pytest.fixture
 def owned(monkeypatch):
-    """A folder that a user without rights may reach and write; the cache is where it may not."""
+    """Return a folder that unprivileged users can write; the cache is outside of it."""
     with tempfile.TemporaryDirectory(prefix="poolwise-test-") as name:
-        own = Path(name) / "own"
-        own.mkdir()
+        folder = Path(name) / "own"
+        folder.mkdir()
         os.chmod(name, 0o555)
         if os.geteuid() == 0:
-            os.chown(own, NOBODY, NOBODY)
+            os.chown(folder, NOBODY, NOBODY)
         monkeypatch.setenv("POOLWISE_CACHE", str(Path(name) / "cache"))
-        yield own
-        os.chmod(own, 0o755)
+        yield folder
+        os.chmod(folder, 0o755)
         os.chmod(name, 0o755)
 
 
-def test_a_place_that_may_not_be_written(asked, tiny_source, owned):
+def test_a_folder_without_write_permission(config, tiny_source, owned):
     os.chmod(owned, 0o500)
     with nobody():
-        fails(lambda: api.run(asked, owned / "run", source=tiny_source), "cannot write .*: Permission denied")
+        fails(lambda: api.run(config, owned / "run", source=tiny_source), "cannot write .*: Permission denied")
     assert list(owned.iterdir()) == []
 
 
 @pytest.mark.parametrize("stage", ["rank", pytest.param("search", marks=SLOW), pytest.param("retrain", marks=SLOW)])
-def test_permission_is_taken_in_the_middle(asked, tiny_source, undisturbed, owned, stage):
+def test_a_run_resumes_after_losing_write_permission(config, tiny_source, undisturbed, owned, stage):
     out = owned / "run"
     with nobody():
         listener = At(stage, lambda: [os.chmod(path, 0o500) for path in (out, *out.glob("*/"))])
         fails(
-            lambda: api.run(asked, out, source=tiny_source, listener=listener),
+            lambda: api.run(config, out, source=tiny_source, listener=listener),
             "Permission denied|readonly|unable to open",
         )
         for path in (out, *out.glob("*/")):
@@ -226,23 +230,23 @@ def test_permission_is_taken_in_the_middle(asked, tiny_source, undisturbed, owne
 
 
 @pytest.mark.parametrize("stage", ["retrain", pytest.param("search", marks=SLOW), pytest.param("rank", marks=SLOW)])
-def test_the_folder_is_moved_or_deleted_while_it_is_worked_on(asked, tiny_source, undisturbed, tmp_path, stage):
+def test_the_folder_is_moved_or_deleted_during_a_run(config, tiny_source, undisturbed, tmp_path, stage):
     out = tmp_path / "run"
     moved = At(stage, lambda: out.rename(tmp_path / "moved"))
-    told = fails(lambda: api.run(asked, out, source=tiny_source, listener=moved), "is gone: it was deleted or moved")
-    assert "bring it back" in told
+    message = fails(lambda: api.run(config, out, source=tiny_source, listener=moved), "it was deleted or moved")
+    assert "restore it" in message
     assert not out.exists()
     (tmp_path / "moved").rename(out)
-    gone = At(stage, lambda: shutil.rmtree(out))
-    if stage != "search":  # which would be at its end already
+    removed = At(stage, lambda: shutil.rmtree(out))
+    if stage != "search":  # a search is complete by then
         api.resume(out, source=tiny_source)
         assert results(out) == results(undisturbed)
         return
-    fails(lambda: api.resume(out, source=tiny_source, listener=gone), "is gone: it was deleted or moved")
+    fails(lambda: api.resume(out, source=tiny_source, listener=removed), "it was deleted or moved")
     assert not out.exists()
 
 
-def test_a_clock_that_goes_back_changes_nothing(asked, tiny_source, undisturbed, tmp_path, monkeypatch):
+def test_results_do_not_depend_on_the_clock(config, tiny_source, undisturbed, tmp_path, monkeypatch):
     now = [2e9]
 
     def earlier():
@@ -250,11 +254,11 @@ def test_a_clock_that_goes_back_changes_nothing(asked, tiny_source, undisturbed,
         return now[0]
 
     monkeypatch.setattr(time, "time", earlier)
-    api.run(asked, tmp_path / "run", source=tiny_source)
+    api.run(config, tmp_path / "run", source=tiny_source)
     assert results(tmp_path / "run") == results(undisturbed)
 
 
-def test_no_result_knows_the_time_of_day():
+def test_the_code_does_not_read_the_time_of_day():
     source = Path(api.__file__).parents[1]
     text = "".join(path.read_text() for path in source.rglob("*.py"))
     assert not [word for word in ("time.time(", "datetime", "time_ns(", "localtime(", "gmtime(") if word in text]
@@ -267,46 +271,34 @@ def command(*arguments):
     )
 
 
-TINY = [
-    "--width",
-    "2",
-    "--steps",
-    "20",
-    "--batch-size",
-    "8",
-    "--image-size",
-    "8",
-    "--supernets",
-    "2",
-    "--device",
-    "cpu",
-]
+TINY = ["--width", "2", "--steps", "20", "--batch-size", "8", "--image-size", "8",
+        "--supernets", "2", "--device", "cpu"]  # fmt: skip
 TINY += ["--precision", "float32", "--threads", "1", "--retrain-steps", "3", "--retrain-seeds", "2"]
 
 
 @pytest.mark.slow
-def test_images_that_change_or_vanish_between_start_and_resume(tmp_path, image_folder):
+def test_changed_or_missing_images_are_reported_on_resume(tmp_path, image_folder):
     out, data = tmp_path / "run", f"folder:{image_folder}"
     assert command("search", *TINY[: TINY.index("--retrain-steps")], "--data", data, "--out", out).returncode == 0
     picture, other = sorted(image_folder.glob("dogs/*.png"))[:2]
     kept = picture.read_bytes()
     picture.write_bytes(other.read_bytes())
-    _told(command("rank", out), 2, "are not those that the run began with (fingerprint")
+    check_error(command("rank", out), 2, "differ from those of the run (fingerprint")
     image_folder.rename(tmp_path / "elsewhere")
-    _told(command("resume", out), 2, "pictures' does not exist")
+    check_error(command("resume", out), 2, "pictures' does not exist")
     (tmp_path / "elsewhere").rename(image_folder)
     picture.write_bytes(kept)
     assert command("resume", out).returncode == 0
     assert (out / "ranking.json").exists()
 
 
-def _told(done, code, what):
+def check_error(done, code, message):
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    assert what in done.stderr
+    assert message in done.stderr
 
 
-def test_a_pipe_that_closes_while_training_stops_with_a_checkpoint(tmp_path, image_folder):
+def test_a_closed_pipe_stops_the_run_with_a_checkpoint(tmp_path, image_folder):
     out = tmp_path / "run"
     options = [*TINY, "--data", f"folder:{image_folder}", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -323,8 +315,8 @@ def test_a_pipe_that_closes_while_training_stops_with_a_checkpoint(tmp_path, ima
 
 
 @pytest.mark.slow
-def test_a_terminal_that_closes_stops_with_a_checkpoint(tmp_path, image_folder):
-    """A real pseudo-terminal: closing it sends SIGHUP, and every write fails from then on."""
+def test_a_closed_terminal_stops_the_run_with_a_checkpoint(tmp_path, image_folder):
+    """Closing a pseudo-terminal sends SIGHUP; all later writes to it fail."""
     out = tmp_path / "run"
     options = [*TINY, "--steps", "2000", "--data", f"folder:{image_folder}", "--out", str(out)]
     pid, terminal = pty.fork()
@@ -341,13 +333,13 @@ def test_a_terminal_that_closes_stops_with_a_checkpoint(tmp_path, image_folder):
     assert not folder.has("ranking.json")
 
 
-def test_what_calibration_chose_is_kept(asked, tiny_source, tmp_path, monkeypatch):
+def test_choices_of_the_calibration_are_kept(config, tiny_source, tmp_path, monkeypatch):
     stops = At("search", lambda: setattr(stops, "stopping", True))
     with pytest.raises(Interrupted):
-        api.search(asked.replace(precision="auto"), tmp_path / "run", source=tiny_source, listener=stops)
+        api.search(config.replace(precision="auto"), tmp_path / "run", source=tiny_source, listener=stops)
     chosen = RunFolder.open(tmp_path / "run").request()["calibration"]
     monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("poolwise.training.calibration.choose", lambda *_: pytest.fail("measured anew"))
+    monkeypatch.setattr("poolwise.training.calibration.choose", lambda *_: pytest.fail("measured again"))
     assert api.resume(tmp_path / "run", source=tiny_source).request()["calibration"] == chosen
 
 
@@ -371,8 +363,8 @@ class Kills(Listener):
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_a_search_is_one_line_and_resume_ends_in_the_same(asked, tiny_source, tmp_path):
-    config = asked.replace(workers=2, threads=1, block=4, steps=40)
+def test_a_search_resumes_after_a_killed_worker(config, tiny_source, tmp_path):
+    config = config.replace(workers=2, threads=1, block=4, steps=40)
     api.search(config, tmp_path / "undisturbed", source=tiny_source)
     killer = Kills("search")
     with pytest.raises(RunFailure, match="a worker process died"):
@@ -384,8 +376,8 @@ def test_a_worker_killed_in_a_search_is_one_line_and_resume_ends_in_the_same(ask
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_a_training_has_it_repeated(asked, tiny_source, tmp_path):
-    config = asked.replace(retrain_steps=20)
+def test_the_training_of_a_killed_worker_is_repeated(config, tiny_source, tmp_path):
+    config = config.replace(retrain_steps=20)
     api.run(config, tmp_path / "undisturbed", source=tiny_source)
     killer = Kills("retrain")
     api.run(config.replace(workers=2), tmp_path / "run", source=tiny_source, listener=killer)

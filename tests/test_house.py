@@ -1,4 +1,4 @@
-"""The plan of the house: who may import whom, how large a file may be, how light the package is."""
+"""Architecture: import order, file length, and light imports."""
 
 import ast
 import graphlib
@@ -9,8 +9,8 @@ from pathlib import Path
 import poolwise
 
 ROOT = Path(poolwise.__file__).parent
-# floors from the ground up; on one floor, a room may import those before it
-FLOORS = [
+# from the bottom up; within one layer, a package may import those before it
+LAYERS = [
     ["errors", "rng", "process", "progress", "sanitize", "registry"],
     ["config", "settings"],
     ["spaces", "statistics", "storage", "datasets"],
@@ -22,72 +22,74 @@ FLOORS = [
     ["benchmarks"],
     ["api", "cli"],
 ]
-FLOOR = {room: (level, place) for level, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}
+LAYER = {package: (level, place) for level, packages in enumerate(LAYERS) for place, package in enumerate(packages)}
 
 
 class WithoutTypes(ast.NodeTransformer):
-    """Removes what only type checkers import."""
+    """Removes imports for type checkers."""
 
     def visit_If(self, node):
         return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
 
 
 def imports(path: Path) -> set[str]:
-    """Rooms of poolwise that a file imports when it runs."""
-    found = set()
+    """Return the packages of poolwise that a file imports at run time."""
+    packages = set()
     for node in ast.walk(WithoutTypes().visit(ast.parse(path.read_text()))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "poolwise":
             parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-    return found - {"__version__"}
+            packages |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return packages - {"__version__"}
 
 
 def test_imports_run_downwards():
     for path in ROOT.rglob("*.py"):
-        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if room == "__init__":
+        package = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if package == "__init__":
             continue
-        for other in imports(path) - {room}:
-            assert FLOOR[other] < FLOOR[room], f"{path.name} in {room} imports {other}, which is not below it"
+        for other in imports(path) - {package}:
+            assert LAYER[other] < LAYER[package], (
+                f"{path.name} in {package} imports {other}, which is not in a lower layer"
+            )
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package, ``poolwise.datasets.folder``, and its file."""
-    found = {}
+    """Return the file of every module by its dotted name."""
+    files = {}
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
 
 
 def imported_modules(source: str, known: set[str]) -> set[str]:
-    """Modules of ``known`` that a source imports, in functions as well, but not what only type checkers see."""
-    found, left = set(), [ast.parse(source)]
-    while left:
-        node = left.pop()
+    """Return modules of ``known`` that a source imports, also within functions, except for type checkers."""
+    modules, nodes = set(), [ast.parse(source)]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            left += node.orelse
+            nodes += node.orelse
             continue
         if isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= names & known
-            found |= {node.module} & known if names - known else set()
+            modules |= names & known
+            modules |= {node.module} & known if names - known else set()
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names} & known
-        left += ast.iter_child_nodes(node)
-    return found
+            modules |= {alias.name for alias in node.names} & known
+        nodes += ast.iter_child_nodes(node)
+    return modules
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_there_are_no_import_cycles():
     files = modules()
     graph = {name: imported_modules(path.read_text(), set(files)) - {name} for name, path in files.items()}
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        raise AssertionError(f"modules import each other in a circle: {' <- '.join(error.args[1])}") from None
+        raise AssertionError(f"import cycle: {' <- '.join(error.args[1])}") from None
 
 
-def test_imports_in_functions_count_and_those_of_type_checkers_do_not():
+def test_imports_in_functions_are_included_and_type_checking_imports_are_not():
     known = {"poolwise.a", "poolwise.a.b", "poolwise.c", "poolwise.d"}
     source = """
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def function():
     assert imported_modules(source, known) == {"poolwise.a", "poolwise.a.b", "poolwise.c"}
 
 
-def test_assignment_and_samplers_know_no_network():
+def test_assignment_and_samplers_do_not_import_networks():
     samplers = list((ROOT / "supernets/samplers").glob("*.py"))
     assert len(samplers) >= 3
     for path in [ROOT / "supernets/assignment.py", *samplers]:
@@ -107,23 +109,23 @@ def test_assignment_and_samplers_know_no_network():
         assert "import torch" not in path.read_text()
 
 
-def test_methods_of_trials_know_no_network():
+def test_strategies_do_not_import_networks():
     for path in (ROOT / "selection/strategies").glob("*.py"):
         assert imports(path) <= {"errors", "rankings", "registry", "rng", "selection", "spaces"}
         assert "import torch" not in path.read_text()
 
 
-def test_strategies_import_no_torch():
+def test_strategies_do_not_import_torch():
     code = "import sys, poolwise.selection.strategies; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_files_are_short():
+def test_files_have_at_most_400_lines():
     for path in ROOT.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 400, path
 
 
-def test_import_is_light():
+def test_importing_poolwise_is_light():
     code = (
         "import sys, poolwise; heavy = {'torch', 'numpy', 'scipy', 'matplotlib'} & set(sys.modules);"
         " assert not heavy, heavy"
@@ -131,12 +133,12 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_public_name_is_there():
+def test_all_public_names_exist():
     for name in poolwise.__all__:
         assert getattr(poolwise, name) is not None
 
 
-def test_no_public_name_is_hidden_by_a_room():
+def test_no_public_name_is_hidden_by_a_package():
     code = (
         "import poolwise, importlib, pkgutil;"
         " [importlib.import_module(m.name) for m in pkgutil.walk_packages(poolwise.__path__, 'poolwise.')];"

@@ -1,4 +1,4 @@
-"""The API keeps no global state: two searches in two threads are what each is alone, and the process is left as it was."""
+"""The API has no global state: searches in two threads do not affect each other, and process-wide state is restored."""
 
 import dataclasses
 import random
@@ -16,13 +16,13 @@ import poolwise
 from poolwise.process import cudnn_kernels, generators_kept, threads_here
 
 
-def in_a_thread(do):
-    """What ``do`` returns in a thread that has not worked with torch yet."""
-    found = []
-    thread = threading.Thread(target=lambda: found.append(do()))
+def in_a_thread(function):
+    """Return what ``function`` returns in a thread that has not used torch yet."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function()))
     thread.start()
     thread.join()
-    return found[0]
+    return results[0]
 
 
 class Drawn(nn.Module):
@@ -45,7 +45,7 @@ class Drawn(nn.Module):
 
 
 def state():
-    """What a library must not leave changed behind it."""
+    """Return process-wide state that a library must not change."""
     return {
         "torch": torch.get_rng_state().tolist(),
         "numpy": np.random.get_state()[1].tolist(),
@@ -59,22 +59,22 @@ def state():
     }
 
 
-def whole(config, run, **more):
-    """Everything but the report."""
+def run_stages(config, run, **more):
+    """Run all stages except the report."""
     poolwise.search(config, run, **more)
     poolwise.rank(run, source=more["source"])
     poolwise.retrain(run, source=more["source"])
 
 
 def everything(run):
-    """The bytes of what a run came to."""
+    """Return the bytes of the results of a run."""
     files = [run / "ranking.json", run / "retrain.json", *sorted((run / "checkpoints").iterdir())]
     return {file.name: file.read_bytes() for file in files}
 
 
 @pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)])
 def requests(request, tiny_settings, tiny_source):
-    """Two searches that differ in what the process holds: threads, and what draws from its generators."""
+    """Return two searches that differ in threads and in their use of the global generators."""
     config = tiny_settings.replace(retrain_seeds=1, retrain_steps=3, steps=20)
     model = poolwise.backbone("drawn", Drawn)
     one = config.replace(model=model, width=None, threads=request.param, seed=1)
@@ -83,16 +83,16 @@ def requests(request, tiny_settings, tiny_source):
     return {"one": (one, tiny_source), "two": (two, turning)}
 
 
-def test_two_searches_in_two_threads_give_the_bytes_of_each_alone(tmp_path, requests):
-    alone, together, failures = tmp_path / "alone", tmp_path / "together", []
+def test_searches_in_two_threads_equal_sequential_ones(tmp_path, requests):
+    sequential, parallel, failures = tmp_path / "alone", tmp_path / "together", []
     before = state()
     for name, (config, source) in requests.items():
-        whole(config, alone / name, source=source)
+        run_stages(config, sequential / name, source=source)
         assert state() == before
     inside = threading.Barrier(2)
 
     class Waits(poolwise.Listener):
-        """Each search begins when the other is there."""
+        """Starts each search when the other one is ready."""
 
         def start(self, stage, total, done=0):
             if stage == "search":
@@ -101,7 +101,7 @@ def test_two_searches_in_two_threads_give_the_bytes_of_each_alone(tmp_path, requ
     def search(name):
         config, source = requests[name]
         try:
-            whole(config, together / name, source=source, listener=Waits())
+            run_stages(config, parallel / name, source=source, listener=Waits())
         except BaseException as error:
             failures.append(error)
 
@@ -112,11 +112,11 @@ def test_two_searches_in_two_threads_give_the_bytes_of_each_alone(tmp_path, requ
         thread.join()
     assert not failures
     for name in requests:
-        assert everything(together / name) == everything(alone / name)
+        assert everything(parallel / name) == everything(sequential / name)
     assert state() == before
 
 
-def test_threads_are_those_of_one_thread():
+def test_the_number_of_threads_is_set_for_one_thread():
     before = state()
     seen, inside, leave = {}, threading.Event(), threading.Event()
 
@@ -140,7 +140,7 @@ def test_threads_are_those_of_one_thread():
     assert state() == before
 
 
-def test_global_generators_are_one_threads_at_a_time():
+def test_global_generators_are_locked():
     before, inside, drawn = state(), threading.Event(), []
 
     def other():
@@ -155,7 +155,7 @@ def test_global_generators_are_one_threads_at_a_time():
         torch.manual_seed(4)
         inside.set()
         thread.join(0.2)
-        assert thread.is_alive(), "the other waits"
+        assert thread.is_alive(), "the other thread waits"
         mine = torch.rand(3).tolist()
     thread.join()
     assert mine == torch.rand(3, generator=torch.Generator().manual_seed(4)).tolist()
@@ -163,7 +163,7 @@ def test_global_generators_are_one_threads_at_a_time():
     assert state() == before
 
 
-def test_kernels_of_two_threads_are_put_back():
+def test_cudnn_flags_of_two_threads_are_restored():
     before, inside = state(), threading.Event()
 
     def other():
@@ -185,6 +185,6 @@ def test_kernels_of_two_threads_are_put_back():
 
 def test_a_run_needs_neither_the_main_thread_nor_a_terminal(tmp_path, tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    monkeypatch.setattr(sys, "stdout", None)  # as in some notebooks' kernels
-    found = in_a_thread(lambda: poolwise.search(tiny_settings, tmp_path / "run", source=tiny_source))
-    assert found.to_rows()[-1]["step"] == tiny_settings.search.steps
+    monkeypatch.setattr(sys, "stdout", None)  # as in some notebook kernels
+    run = in_a_thread(lambda: poolwise.search(tiny_settings, tmp_path / "run", source=tiny_source))
+    assert run.to_rows()[-1]["step"] == tiny_settings.search.steps

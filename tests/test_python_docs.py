@@ -1,4 +1,4 @@
-"""docs/python.md says what the results hold, and its code runs."""
+"""docs/python.md lists the columns of the results, and its code runs."""
 
 import re
 from pathlib import Path
@@ -24,19 +24,19 @@ KINDS = {
 
 
 def render(page):
-    """The page with the columns of every result."""
+    """Return the page with the columns of every result."""
     parts = []
     for names, kind in KINDS.items():
         calls = ", ".join(f"`{name}`" for name in names.split(", "))
-        rows = [f"| `{name}` | {told} |" for name, told in kind.COLUMNS.items()]
+        rows = [f"| `{name}` | {description} |" for name, description in kind.COLUMNS.items()]
         title = (kind.__doc__ or "").split("\n")[0].rstrip(".").replace("``", "`")
         parts.append(f"{calls}: {title}.\n\n| column | what |\n| --- | --- |\n" + "\n".join(rows) + "\n")
-    return BLOCK.sub(lambda found: found[1] + "\n" + "\n".join(parts) + "\n" + found[2], page)
+    return BLOCK.sub(lambda match: match[1] + "\n" + "\n".join(parts) + "\n" + match[2], page)
 
 
-def test_columns_are_those_of_the_results():
+def test_columns_match_the_results():
     page = PAGE.read_text(encoding="utf-8")
-    assert render(page) == page, "python tests/test_python_docs.py writes them anew"
+    assert render(page) == page, "run python tests/test_python_docs.py to update the page"
 
 
 def test_the_code_runs(tmp_path, tiny_settings, tiny_source, monkeypatch, capsys):
@@ -47,10 +47,10 @@ def test_the_code_runs(tmp_path, tiny_settings, tiny_source, monkeypatch, capsys
     names = {"poolwise": poolwise, "settings": config, "source": tiny_source}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == names["retraining"].verdict
-    assert re.fullmatch(r"1 \d+-\d+-\d+ \d+\.\d %", told[1])
-    stopped = re.fullmatch(r"stopped after (\d+) steps", told[-1])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == names["retraining"].verdict
+    assert re.fullmatch(r"1 \d+-\d+-\d+ \d+\.\d %", lines[1])
+    stopped = re.fullmatch(r"stopped after (\d+) steps", lines[-1])
     assert stopped
     assert int(stopped[1]) < config.search.steps
     assert poolwise.Run.open("runs/watched").ranking == names["run"].ranking

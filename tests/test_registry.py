@@ -1,4 +1,4 @@
-"""One registry for families, samplers and strategies."""
+"""The registry of families, samplers and strategies."""
 
 import sys
 
@@ -10,7 +10,7 @@ from poolwise.registry import Registry
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of two modules that register an entry each, and one that registers none."""
+    """Return a package of two modules that each register an entry, and one that registers none."""
     folder = tmp_path / "zoo_of_this_test"
     folder.mkdir()
     (folder / "__init__.py").write_text(
@@ -29,14 +29,14 @@ def package(tmp_path, monkeypatch):
         del sys.modules[module]
 
 
-def test_entries_register_themselves_and_are_listed_in_order(package):
+def test_entries_are_registered_and_listed_in_order(package):
     assert "zoo_of_this_test.first" not in sys.modules, "modules are imported at the first lookup"
     assert list(package.ANIMALS.all()) == ["ape", "zebra"]
     assert package.ANIMALS.get("zebra").kind == "zebra"
-    assert package.ANIMALS.get("zebra").__name__ == "Animal", "the decorator returns what it decorates"
+    assert package.ANIMALS.get("zebra").__name__ == "Animal", "the decorator returns the class unchanged"
 
 
-def test_an_unknown_name_is_told_with_the_closest_one(package):
+def test_an_unknown_name_is_reported_with_the_closest_one(package):
     with pytest.raises(RequestError) as caught:
         package.ANIMALS.get("zebr")
     assert str(caught.value) == "unknown animal 'zebr'; did you mean 'zebra'. Known animals: ape, zebra; or any plant"
@@ -47,7 +47,7 @@ def test_a_listing_is_a_copy(package):
     assert len(package.ANIMALS.all()) == 2
 
 
-def test_a_name_is_taken_once():
+def test_names_are_unique():
     registry = Registry("animal", "poolwise.selection.strategies")
     registry.add("ape", 1)
     with pytest.raises(AssertionError, match="are called ape"):

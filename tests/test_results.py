@@ -1,4 +1,4 @@
-"""What the API returns: mappings with the keys of the files, rows whose columns are described, data frames."""
+"""Results of the API: mappings with the keys of the files, rows with described columns, data frames."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from poolwise.storage.tabular import Tabular
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """One of each, from one run and one table."""
+    """Return one result of each kind, from one run and one table."""
     from conftest import draw_images
     from poolwise.datasets.sources import Source
 
@@ -43,18 +43,18 @@ STAGES = ["search", "rank", "refine", "retrain", "exhaustive", "compare", "simul
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_rows_are_plain_and_described(results, stage):
-    found = results[stage]
-    assert isinstance(found, Tabular)
-    rows = found.to_rows()
+def test_rows_are_plain_and_columns_are_described(results, stage):
+    result = results[stage]
+    assert isinstance(result, Tabular)
+    rows = result.to_rows()
     assert rows
-    assert all(list(row) == list(found.COLUMNS) for row in rows)
+    assert all(list(row) == list(result.COLUMNS) for row in rows)
     assert json.loads(json.dumps(rows)) == rows
     known = {name for row in rows for name, value in row.items() if value is not None}
-    assert set(found.COLUMNS) - known <= {"latency_ms", "budget", "spent_macs", "shared", "short"}, (
-        "a column that is never there"
+    assert set(result.COLUMNS) - known <= {"latency_ms", "budget", "spent_macs", "shared", "short"}, (
+        "a column that is always empty"
     )
-    assert all(found.COLUMNS.values())
+    assert all(result.COLUMNS.values())
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -73,17 +73,17 @@ def test_data_frames(results, stage):
 @pytest.mark.parametrize(
     ("stage", "file"), [("rank", "ranking"), ("refine", "refine"), ("retrain", "retrain"), ("exhaustive", "exhaustive")]
 )
-def test_results_are_what_the_file_holds(results, stage, file):
-    found = results[stage]
-    assert found == json.loads((found.folder / f"{file}.json").read_text())
-    assert repr(found).startswith(type(found).__name__ + "(")
+def test_results_equal_the_content_of_the_file(results, stage, file):
+    result = results[stage]
+    assert result == json.loads((result.folder / f"{file}.json").read_text())
+    assert repr(result).startswith(type(result).__name__ + "(")
     with pytest.raises(AttributeError):
-        found.content = {}
+        result.content = {}
     with pytest.raises(TypeError):
-        found["format"] = 2
+        result["format"] = 2
 
 
-def test_figures_of_the_rows(results):
+def test_values_of_the_rows(results):
     ranking, retraining = results["rank"], results["retrain"]
     rows = ranking.to_rows()
     assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
@@ -100,7 +100,7 @@ def test_figures_of_the_rows(results):
     }
 
 
-def test_a_run_is_read_again(results):
+def test_a_run_can_be_opened(results):
     run = poolwise.Run.open(str(results["search"].path))
     assert run.ranking == results["rank"]
     assert run.refinement == results["refine"]
@@ -114,7 +114,7 @@ def test_a_run_is_read_again(results):
 
 def test_without_pandas(results, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(poolwise.PoolwiseError, match=r"poolwise\[frames\]") as told:
+    with pytest.raises(poolwise.PoolwiseError, match=r"poolwise\[frames\]") as error:
         results["rank"].to_dataframe()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert results["rank"].to_rows()

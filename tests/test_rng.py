@@ -1,3 +1,5 @@
+"""Named random streams."""
+
 import json
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import torch
 from poolwise.rng import Streams
 
 
-def test_streams_depend_on_seed_scope_and_name_alone():
+def test_streams_depend_only_on_seed_scope_and_name():
     first = Streams(3)
     first["other"].random(100)
     assert first["draw"].random() == Streams(3)["draw"].random()
@@ -17,7 +19,7 @@ def test_streams_depend_on_seed_scope_and_name_alone():
     assert Streams(3)["draw"].random() != Streams(3)["assign"].random()
 
 
-def test_state_goes_through_json_and_continues():
+def test_state_survives_json():
     streams = Streams(1)
     streams["draw"].random(7)
     state = json.loads(json.dumps(streams.state()))
@@ -30,7 +32,7 @@ def test_state_goes_through_json_and_continues():
     assert late.random() == Streams(1)["late"].random()
 
 
-def test_another_process_draws_the_same():
+def test_another_process_draws_the_same_numbers():
     code = (
         "from poolwise.rng import Streams; print(Streams(5)['draw'].random(), Streams(5).torch('init').initial_seed())"
     )
@@ -38,7 +40,7 @@ def test_another_process_draws_the_same():
     assert done.stdout.split() == [str(Streams(5)["draw"].random()), str(Streams(5).torch("init").initial_seed())]
 
 
-def test_global_generators_are_left_alone():
+def test_global_generators_are_unchanged():
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     Streams(0)["draw"].random()
     torch.rand(3, generator=Streams(0).torch("init"))

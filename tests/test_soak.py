@@ -1,4 +1,4 @@
-"""The short form of benchmarks/reliability/soak.py and power.py: kills, damage and power failures at random moments."""
+"""Short versions of benchmarks/reliability/soak.py and power.py: kills, damage and power failures at random times."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ RELIABILITY = Path(__file__).parents[1] / "benchmarks" / "reliability"
 
 @pytest.fixture(scope="module")
 def bench():
-    """A script of benchmarks/reliability by its name."""
+    """Return a function that loads a script of benchmarks/reliability by name."""
 
     def load(name):
         spec = importlib.util.spec_from_file_location(name, RELIABILITY / f"{name}.py")
@@ -35,7 +35,7 @@ def data(bench, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_killed_commands_end_in_the_same_bytes():
+def test_killed_commands_give_the_same_bytes():
     options = ["--kills", "2", "--damages", "0", "--no-write"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -50,15 +50,15 @@ def test_killed_commands_end_in_the_same_bytes():
 
 
 @pytest.mark.slow
-def test_damage_is_undone_or_told_in_one_line(bench, data, tmp_path):
-    told = bench("soak").soak_damages(21, tmp_path, data, random.Random("test"))
-    assert told["equal"] + told["one line"] == 21
-    assert told["wrong"] == 0
-    assert told["equal"] > 10
+def test_damage_is_repaired_or_reported(bench, data, tmp_path):
+    counts = bench("soak").soak_damages(21, tmp_path, data, random.Random("test"))
+    assert counts["equal"] + counts["one line"] == 21
+    assert counts["wrong"] == 0
+    assert counts["equal"] > 10
 
 
 @pytest.mark.slow
-def test_memory_and_handles_stay(bench, data, tmp_path):
+def test_memory_and_handles_do_not_grow(bench, data, tmp_path):
     seen = bench("soak").long_run(1000, tmp_path, data)
     assert len(seen) == 2
     assert seen[-1]["MiB"] - seen[0]["MiB"] < 20
@@ -66,16 +66,16 @@ def test_memory_and_handles_stay(bench, data, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["run", pytest.param("stages", marks=pytest.mark.slow), "exhaustive"])
-def test_power_failures_lose_nothing_that_was_saved(bench, data, tmp_path, name):
+def test_power_failures_lose_no_saved_results(bench, data, tmp_path, name):
     power, cuts = bench("power"), 4 if name == "run" else 6
-    told = power.cut(name, power.scripts(data)[name], cuts, tmp_path.resolve(), random.Random("test"))
-    assert told["moments"] > 20
-    assert (told["equal"], told["wrong"]) == (cuts, 0)
+    counts = power.cut(name, power.scripts(data)[name], cuts, tmp_path.resolve(), random.Random("test"))
+    assert counts["moments"] > 20
+    assert (counts["equal"], counts["wrong"]) == (cuts, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("forgotten", ["contents", "names"])
-def test_a_forgotten_sync_would_be_noticed(bench, data, tmp_path, monkeypatch, forgotten):
+def test_a_missing_sync_is_detected(bench, data, tmp_path, monkeypatch, forgotten):
     """Without fsync of the files, or of the folders, saved checkpoints are lost when power fails."""
     from poolwise.storage import events, files, manifest, run_folder
 
@@ -89,5 +89,5 @@ def test_a_forgotten_sync_would_be_noticed(bench, data, tmp_path, monkeypatch, f
             monkeypatch.setattr(
                 module, "replace_file", lambda path, payload, sync=True: real(path, payload, sync=False)
             )
-    told = power.cut("run", power.scripts(data)["run"], 6, tmp_path.resolve(), random.Random("test"))
-    assert told["wrong"] > 0
+    counts = power.cut("run", power.scripts(data)["run"], 6, tmp_path.resolve(), random.Random("test"))
+    assert counts["wrong"] > 0

@@ -25,7 +25,7 @@ _UNITS = {
     "max_macs": "times the default's MACs",
     "max_params": "trainable parameters",
     "max_memory": "MiB of activations in a training step",
-    "max_latency_ms": "ms a forward pass",
+    "max_latency_ms": "ms per forward pass",
 }
 
 
@@ -72,7 +72,7 @@ def within(
     """
     members = list(priced)
     if len(members) > MOST:
-        raise RequestError(f"limits price every configuration and there are {len(members)}: at most {MOST} are allowed")
+        raise RequestError(f"limits need the cost of all {len(members)} configurations: at most {MOST} are allowed")
     takes: dict[str, Callable[[Pooling], float]] = {
         "max_macs": lambda pooling: priced[pooling].macs_ratio,
         "max_params": lambda pooling: priced[pooling].parameters,
@@ -84,7 +84,7 @@ def within(
     if limits.get("max_latency_ms") is not None:
         if len(members) > MOST_TIMED:
             raise RequestError(
-                f"{len(members)} configurations would be timed one by one: at most {MOST_TIMED} are allowed; add --max-macs"
+                f"--max-latency-ms would time {len(members)} configurations: at most {MOST_TIMED} are allowed; add --max-macs"
             )
         latency = timed(members)
         members = _kept(members, "max_latency_ms", limits["max_latency_ms"], latency.__getitem__)
@@ -98,8 +98,8 @@ def _kept(members: list[Pooling], name: str, limit: float | None, take: Callable
     if not kept:
         smallest = min(members, key=take)
         raise RequestError(
-            f"no configuration takes at most {limit:g} {_UNITS[name]}: the smallest is {smallest} with"
-            f" {take(smallest):.4g}; give a larger --{name.replace('_', '-')}"
+            f"no configuration needs at most {limit:g} {_UNITS[name]}: the smallest is {smallest} with"
+            f" {take(smallest):.4g}; use a larger --{name.replace('_', '-')}"
         )
     return kept
 
@@ -122,10 +122,10 @@ def latencies(
         for turn in range(ROUNDS + 1):  # the first round warms up
             for place in order.permutation(len(networks)).tolist():
                 _wait(device)
-                begin = time.perf_counter()
+                started = time.perf_counter()
                 networks[place](images)
                 _wait(device)
-                milliseconds[turn, place] = 1000 * (time.perf_counter() - begin)
+                milliseconds[turn, place] = 1000 * (time.perf_counter() - started)
     median = np.median(milliseconds[1:], axis=0)
     return {pooling: float(ms) for pooling, ms in zip(poolings, median, strict=True)}
 
@@ -147,8 +147,8 @@ def limited(experiment: Experiment) -> tuple[Experiment, Feasible | None]:
         return experiment, None
     if experiment.space.size > MOST:
         raise RequestError(
-            f"limits price every configuration and there are {experiment.space.size:,}: at most {MOST:,} are allowed; draw so"
-            " many with --max-configs"
+            f"limits need the cost of all {experiment.space.size:,} configurations: at most {MOST:,} are allowed; sample some"
+            " with --max-configs"
         )
     batch = experiment.config.limits.latency_batch
 
@@ -158,5 +158,5 @@ def limited(experiment: Experiment) -> tuple[Experiment, Feasible | None]:
         return latencies(experiment.plain, poolings, images_BCHW, experiment.precision, experiment.device)
 
     priced = {pooling: experiment.cost(pooling) for pooling in experiment.space}
-    found = within(priced, limits, experiment.config.training.batch_size, timed, batch)
-    return experiment.with_settings(only=tuple(str(pooling) for pooling in found.members)), found
+    feasible = within(priced, limits, experiment.config.training.batch_size, timed, batch)
+    return experiment.with_settings(only=tuple(str(pooling) for pooling in feasible.members)), feasible

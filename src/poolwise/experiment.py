@@ -205,8 +205,7 @@ class Experiment:
         training = np.setdiff1d(np.arange(len(labels)), scoring)
         if min(len(training), len(scoring)) < 2:
             raise RequestError(
-                f"{len(labels)} images leave {len(training)} of the training and {len(scoring)} of the val part: use more"
-                " --images"
+                f"{len(labels)} images leave {len(training)} for training and {len(scoring)} for scoring: use more --images"
             )
         return training, scoring
 
@@ -216,15 +215,13 @@ class Experiment:
 
     @property
     def augmentation(self) -> Augmentation:
-        asked, own = self.config.data.augment, self.source.augment
-        if own is not None:
-            if asked != settings()["augment"].default:
-                raise RequestError(
-                    f"augment is {asked!r} and the data set brings its own transform: leave one of them out"
-                )
-            return PerImage(own)
+        requested, transform = self.config.data.augment, self.source.augment
+        if transform is not None:
+            if requested != settings()["augment"].default:
+                raise RequestError(f"augment is {requested!r} and the data set has a transform: omit one of them")
+            return PerImage(transform)
         flip = self.config.data.flip if self.config.data.flip is not None else self.source.flip
-        return augmentation(asked, self.source.image_size, flip)
+        return augmentation(requested, self.source.image_size, flip)
 
     def batches(self, data: ImageSet, batch_size: int, indices: np.ndarray | None = None) -> Batches:
         """Return batches of a set, or of its images at ``indices``. Each set is copied to the device once."""
@@ -267,8 +264,8 @@ class Experiment:
     def ranked_images(self, config: Config | None = None) -> int:
         """Return how many images ranking evaluates: the scoring half, plus images for recalibrating norms."""
         config, (training, scoring) = config or self.config, map(len, self.halves)
-        again = RECALIBRATION_BATCHES * config.ranking.eval_batch_size if config.search.norm == "recalibrated" else 0
-        return scoring + min(again, training)
+        extra = RECALIBRATION_BATCHES * config.ranking.eval_batch_size if config.search.norm == "recalibrated" else 0
+        return scoring + min(extra, training)
 
     @cached_property
     def calibration_batches(self) -> Batches | None:
@@ -312,8 +309,10 @@ class Experiment:
         """Steps of a stand-alone training on the training half, for as many epochs as retraining on all images."""
         images, half = len(self.training_images), len(self.halves[0])
         batch = min(self.config.training.batch_size, half)
-        whole = images // min(self.config.training.batch_size, images)  # full batches in an epoch, as in training
-        return max(round(self.retrain_steps * (half // batch) / whole), 1)
+        epoch_batches = images // min(
+            self.config.training.batch_size, images
+        )  # full batches in an epoch, as in training
+        return max(round(self.retrain_steps * (half // batch) / epoch_batches), 1)
 
     @property
     def block(self) -> int:
@@ -339,8 +338,8 @@ class Experiment:
         if self.weights is None:
             return {}
         new = load_into(self.build(running_norm, "weights", Streams(0)), self.weights)
-        told = {"from": self.weights.source, "sha256": self.weights.sha256, "for": self.config.model.weights_for}
-        return {"weights": {**told, "anew": new}}
+        record = {"from": self.weights.source, "sha256": self.weights.sha256, "for": self.config.model.weights_for}
+        return {"weights": {**record, "anew": new}}
 
     def describe_data(self) -> dict[str, Any]:
         """Return the record of the images."""

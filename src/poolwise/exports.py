@@ -51,11 +51,11 @@ def check_path(to: str) -> str:
     suffix = Path(to).suffix
     if suffix not in SUFFIXES:
         raise RequestError(
-            f"to {to[:80]!r}: a file that ends with {' or '.join(SUFFIXES)}, or python (in Python: poolwise.python_code),"
-            " is allowed"
+            f"to {to[:80]!r} is invalid: use a file that ends with {' or '.join(SUFFIXES)}, or python (in Python:"
+            " poolwise.python_code)"
         )
     if Path(to).exists():
-        raise RequestError(f"{to} exists: give another name, or remove it")
+        raise RequestError(f"{to} exists: use another name, or remove it")
     return suffix
 
 
@@ -108,7 +108,7 @@ def _write_checked(trained: Trained, path: Path, onnx: Any) -> float:
         difference = _difference(trained, draft)
         if difference > TOLERANCE:
             raise RunFailure(
-                f"onnxruntime differs from torch by {difference:.1e} of the logits' spread: nothing was written"
+                f"onnxruntime differs from torch by {difference:.1e} standard deviations of the logits: no file was written"
             )
         write_atomically(path, draft.read_bytes())
     return difference
@@ -158,13 +158,13 @@ def python_code(trained: Trained, weights: str = "model.safetensors") -> str:
     about = trained.about
     name, pooling, count = about["model"], about["pooling"], len(about["classes"])
     if is_other(name):
-        imports, made = written(name, count, pooling)
+        imports, model_lines = written(name, count, pooling)
     else:
         call = f"poolwise.network({name!r}, {pooling!r}, width={about['width']}, classes={count})"
-        imports, made = ["import poolwise"], [f"model = {call}"]
+        imports, model_lines = ["import poolwise"], [f"model = {call}"]
     pixels = f"mean, std = {about['mean']}, {about['std']}"
     if about["mean"] is None:
-        pixels = "# mean and std of the training images were not kept by this run"
+        pixels = "# this run did not store the mean and std of the training images"
     size = about["image_size"]
     lines = [
         f"# {visible(name)} with placement {pooling}: seed {about['seed']}, {about['steps']} steps,"
@@ -173,7 +173,7 @@ def python_code(trained: Trained, weights: str = "model.safetensors") -> str:
         *imports,
         "from safetensors.torch import load_file",
         "",
-        *made,
+        *model_lines,
         f"model.load_state_dict(load_file({weights!r}))",
         "model.eval()",
         f"# images_BCHW float32 = (pixels - mean) / std, pixels from 0 to 255, {size} x {size} in training",

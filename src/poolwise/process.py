@@ -46,25 +46,25 @@ def _set_threads(count: int) -> None:
         _in_a_fresh_thread(lambda: torch.set_num_threads(others))
 
 
-def _in_a_fresh_thread(do: Callable[[], _T]) -> _T:
-    found: list[_T] = []
-    thread = threading.Thread(target=lambda: found.append(do()))
+def _in_a_fresh_thread(function: Callable[[], _T]) -> _T:
+    results: list[_T] = []
+    thread = threading.Thread(target=lambda: results.append(function()))
     thread.start()
     thread.join()
-    return found[0]
+    return results[0]
 
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
     """Context manager that locks the global generators of torch (CPU), NumPy and Python and restores their states."""
     with _generators:
-        ours, theirs = np.random.get_state(), random.getstate()
+        numpy_state, python_state = np.random.get_state(), random.getstate()
         with torch.random.fork_rng(devices=[]):
             try:
                 yield
             finally:
-                np.random.set_state(ours)
-                random.setstate(theirs)
+                np.random.set_state(numpy_state)
+                random.setstate(python_state)
 
 
 def seed_global(seed: int) -> None:

@@ -79,7 +79,7 @@ def parse_json(data: bytes | str, what: str, limit: int = JSON_BYTES) -> Any:
         level = [inner for outer in level for inner in _inside(outer)]
         if not level:
             return value
-    raise RequestError(f"{what} is nested more than {JSON_DEPTH} deep: it was not written by poolwise")
+    raise RequestError(f"{what} is nested more than {JSON_DEPTH} levels deep: it was not written by poolwise")
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -98,7 +98,7 @@ def read_bytes(path: Path, limit: int, regular: bool = True) -> bytes:
     name = visible(str(path))
     try:
         if regular and not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never end
-            raise RequestError(f"{name} is no regular file")
+            raise RequestError(f"{name} is not a regular file")
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except FileNotFoundError:
@@ -116,7 +116,7 @@ def check_header(path: Path) -> None:
         first = file.read(8)
     length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
     if not 2 <= length <= min(HEADER_BYTES, path.stat().st_size - 8):
-        raise RequestError(f"{path} is damaged: its header claims {length} bytes")
+        raise RequestError(f"{path} is damaged: its header size is {length} bytes")
 
 
 def check_schema(connection: sqlite3.Connection, path: Path) -> None:
@@ -125,7 +125,7 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
     for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
         plain = kind == "index" or (kind == "table" and str(sql).upper().startswith("CREATE TABLE"))
         if not plain or any(row[6] for row in connection.execute("SELECT * FROM pragma_table_xinfo(?)", (name,))):
-            raise RequestError(f"{path} is damaged: it holds {kind} {name!r}, and plain tables are allowed")
+            raise RequestError(f"{path} is damaged: it holds {kind} {name!r}, but only plain tables are allowed")
 
 
 @contextlib.contextmanager
@@ -134,5 +134,5 @@ def reading(what: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, AssertionError) as error:
-        told = f"{type(error).__name__}: {error}".splitlines()[0][:120]
-        raise RequestError(f"{what} is damaged ({told})" + (f": {remedy}" if remedy else "")) from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+        raise RequestError(f"{what} is damaged ({reason})" + (f": {remedy}" if remedy else "")) from error

@@ -115,7 +115,7 @@ def test_space_as_table_and_json(here):
         (["search", "--max-latency-ms", "nan"], "max_latency_ms is nan"),
         (["run", "--until-decided", "--retrain-seeds", "1"], "until_decided needs"),
         (["run", "--margin", "-1"], "margin is -1"),
-        (["suggest", "--max-memory", "0.001"], "give a larger --max-memory"),
+        (["suggest", "--max-memory", "0.001"], "use a larger --max-memory"),
         (["simulate", "--table", "nothing"], "unknown table"),
         (["data", "cifar10", "--archive", "nowhere.tgz"], "nowhere.tgz"),
     ],
@@ -133,7 +133,7 @@ def test_wrong_requests(arguments, told, tmp_path, here):
         (["--precision", "float16"], "unknown precision"),
         (["--image-size", "3"], "too small"),
         (["--images", "2"], "two per class"),
-        (["--max-macs", "0.01"], "give a larger --max-macs"),
+        (["--max-macs", "0.01"], "use a larger --max-macs"),
     ],
 )
 def test_wrong_requests_that_need_the_images(arguments, told, tmp_path, image_folder, here):
@@ -207,7 +207,7 @@ def test_a_signal_ends_with_its_code_and_resume_goes_on(tmp_path, image_folder, 
         while not (out / "events.jsonl").exists() and time.monotonic() < until:
             time.sleep(0.1)
         told = one_line(poolwise("resume", out), 2)
-        assert f"worked on by process {running.pid}" in told
+        assert f"in use by process {running.pid}" in told
         running.send_signal(number)
         _, errors = running.communicate(timeout=60)
     assert running.returncode == code

@@ -238,7 +238,7 @@ def test_a_run_from_weights_is_reproducible_and_resumes_only_with_the_same_weigh
     poolwise.resume(tmp_path / "1", source=tiny_source)  # nothing is left to do and the file is not read
     (tmp_path / "1/retrain.json").unlink()
     (tmp_path / "1/spare/retrain.json").unlink(missing_ok=True)
-    with pytest.raises(PoolwiseError, match="not those that the run began with"):
+    with pytest.raises(PoolwiseError, match="differ from those of the run"):
         poolwise.resume(tmp_path / "1", source=tiny_source)
 
 

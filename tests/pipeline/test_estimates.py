@@ -1,4 +1,4 @@
-"""Plans, time budgets and what does not fit into memory."""
+"""Plans, time budgets and memory checks."""
 
 import json
 
@@ -17,19 +17,19 @@ STAGES = ("search", "rank", "retrain")
 
 
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(1, 59))
-def test_times_are_read_back(hours, minutes, seconds):
+def test_times_are_parsed(hours, minutes, seconds):
     assert parse_time(f"{hours}h{minutes}m{seconds}s") == 3600 * hours + 60 * minutes + seconds
 
 
 @pytest.mark.parametrize("text", ["", "30", "m", "-5m", "1.5h", "0s", "5 minutes", "٣m", "m" * 100])
-def test_other_times_are_refused(text):
+def test_invalid_times_are_rejected(text):
     with pytest.raises(RequestError, match="time"):
         parse_time(text)
 
 
 TIMING = Timing(
     (0.5, 0.0), (0.1, 0.0), 1e-12, 0.0
-)  # a step takes half a second, a scoring pass a tenth, whatever it is
+)  # seconds of a training step and a scoring pass, for any configuration
 
 
 def plan(experiment, stages, trainings=None):
@@ -45,7 +45,7 @@ def slow_machine(monkeypatch):
     monkeypatch.setattr(autotuning, "timing", lambda experiment: TIMING)
 
 
-def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_machine):
+def test_seconds_are_steps_times_cost(tiny_settings, tiny_source, slow_machine):
     experiment = resolve(tiny_settings.replace(threads=1, workers=1), tiny_source)
     planned = plan(experiment, STAGES)
     assert planned.of("search") == pytest.approx(30 * 0.6)
@@ -59,7 +59,7 @@ def test_seconds_are_steps_times_their_cost(tiny_settings, tiny_source, slow_mac
 
 
 @pytest.mark.parametrize("seconds", [150, 1000, 20_000])
-def test_a_budget_is_kept_and_used(tiny_settings, tiny_source, slow_machine, seconds):
+def test_a_time_budget_is_used_and_not_exceeded(tiny_settings, tiny_source, slow_machine, seconds):
     config = tiny_settings.replace(threads=1, workers=1)
     fitted = fit(config, seconds, STAGES, [], tiny_source)
     planned = plan(resolve(fitted, tiny_source), STAGES)
@@ -67,7 +67,7 @@ def test_a_budget_is_kept_and_used(tiny_settings, tiny_source, slow_machine, sec
     assert fitted.search.supernets == max(min(2, fitted.search.steps // estimates.STEPS_PER_SUPERNET), 1)
 
 
-def test_a_budget_changes_nothing_that_was_given(tiny_settings, tiny_source, slow_machine):
+def test_a_time_budget_keeps_requested_settings(tiny_settings, tiny_source, slow_machine):
     config = tiny_settings.replace(threads=1, workers=1, steps=77)
     fitted = fit(config, 500, STAGES, ["steps", "supernets", "images"], tiny_source)
     assert fitted == config.replace(retrain_steps=fitted.retrain.steps)
@@ -75,12 +75,12 @@ def test_a_budget_changes_nothing_that_was_given(tiny_settings, tiny_source, slo
         fit(config, 500, STAGES, ["epochs", "supernets", "images", "retrain_steps"], tiny_source)
 
 
-def test_too_little_time_is_told(tiny_settings, tiny_source, slow_machine):
+def test_too_short_a_budget_is_rejected(tiny_settings, tiny_source, slow_machine):
     with pytest.raises(RequestError, match="allow"):
         fit(tiny_settings.replace(threads=1, workers=1), 12, STAGES, [], tiny_source)
 
 
-def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, slow_machine, monkeypatch):
+def test_a_run_that_exceeds_memory_is_rejected(tiny_settings, tiny_source, slow_machine, monkeypatch):
     experiment = resolve(tiny_settings, tiny_source)
     planned = plan(experiment, STAGES)
     estimates.check_memory(planned, experiment)
@@ -89,14 +89,14 @@ def test_what_does_not_fit_into_memory_is_refused(tiny_settings, tiny_source, sl
         estimates.check_memory(planned, experiment)
 
 
-def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
+def test_the_number_of_supernets_is_chosen_with_a_reason(tiny_settings, tiny_source, slow_machine):
     config = tiny_settings.replace(supernets=None, threads=1, workers=1)
     few, many = (prepared(config.replace(steps=steps), tiny_source) for steps in (3900, 9000))
     assert (few.config.search.supernets, few.config.search.branching) == (1, None)
     assert plan(few, ["search"]).lines()[0] == "1 SuperNet: 3900 steps, and a SuperNet should have 2000"
     assert (many.config.search.supernets, many.config.search.branching) == (4, "measured")
-    said = "1 SuperNet at first, up to 4 where configurations are better off apart: 9000 steps, and a SuperNet should have 2000"
-    assert plan(many, ["search"]).lines()[0] == said
+    line = "1 SuperNet at first, up to 4 where configurations are better off apart: 9000 steps, and a SuperNet should have 2000"
+    assert plan(many, ["search"]).lines()[0] == line
     fixed = prepared(config.replace(steps=9000, method="partition-first"), tiny_source)
     assert (fixed.config.search.supernets, fixed.config.search.branching) == (4, None)
     search, without = (
@@ -104,11 +104,11 @@ def test_auto_decides_and_says_why(tiny_settings, tiny_source, slow_machine):
         for how in ("measured", "fixed")
     )
     assert without < search < 1.2 * without
-    asked = prepared(config.replace(supernets=5), tiny_source)
-    assert plan(asked, ["search"]).supernets is None
+    requested = prepared(config.replace(supernets=5), tiny_source)
+    assert plan(requested, ["search"]).supernets is None
 
 
-def test_without_timing_no_seconds_are_known(tiny_settings, tiny_source):
+def test_seconds_are_unknown_without_timing(tiny_settings, tiny_source):
     experiment = resolve(tiny_settings, tiny_source)
     untimed = estimates.plan(experiment, STAGES)
     assert (untimed.seconds, untimed.of("search"), untimed.stages[0].fixed_seconds) == (None, None, None)
@@ -119,7 +119,7 @@ def test_without_timing_no_seconds_are_known(tiny_settings, tiny_source):
         assert [getattr(stage, name) for stage in untimed.stages] == [getattr(stage, name) for stage in timed.stages]
 
 
-def test_short_trainings_are_planned_with_the_search(tiny_settings, tiny_source, slow_machine):
+def test_proxy_training_is_planned_with_the_search(tiny_settings, tiny_source, slow_machine):
     config = tiny_settings.replace(steps=1500, short=0.5, threads=1, workers=1)
     experiment = prepared(config, tiny_source)
     planned = plan(experiment, ["search", "rank"])
@@ -128,7 +128,7 @@ def test_short_trainings_are_planned_with_the_search(tiny_settings, tiny_source,
     macs = sum(experiment.cost(pooling).macs for pooling in experiment.space)
     assert short.macs == 3 * 16 * 20 * macs
     assert short.seconds == pytest.approx(short.steps / search.steps * search.seconds, rel=0.5)
-    assert "short trainings (1 of 20 steps of each of 36 configurations): 720 steps" in planned.lines()[1]
+    assert "proxy training (1 x 20 steps for each of 36 configurations): 720 steps" in planned.lines()[1]
     fitted = fit(
         config, 2 * planned.seconds / estimates.RESERVE, ["search", "rank"], ["supernets", "images"], tiny_source
     )

@@ -1,4 +1,4 @@
-"""What follows from the graph of the stages: order, what is left, and what a request makes out of date."""
+"""The stage graph: order, remaining stages, and outdated results."""
 
 import json
 import shutil
@@ -15,11 +15,11 @@ from poolwise.storage import RunFolder
 VERDICT = ("verdict.json", "retrain.json", "figures/*", "report.html")
 
 
-def test_stages_read_what_earlier_ones_leave():
-    left = set()
+def test_stages_read_only_files_of_earlier_stages():
+    written = set()
     for stage in graph.STAGES:
-        assert set(stage.reads) <= left, f"{stage.name} reads what no stage before it leaves"
-        left |= {*stage.writes, *stage.keeps, *stage.weights}
+        assert set(stage.reads) <= written, f"{stage.name} reads a file that no earlier stage writes"
+        written |= {*stage.writes, *stage.keeps, *stage.weights}
     assert graph.ordered(reversed([stage.name for stage in graph.STAGES])) == [stage.name for stage in graph.STAGES]
     assert set(graph.RUN) <= {stage.name for stage in graph.STAGES}
 
@@ -35,7 +35,7 @@ def test_stages_read_what_earlier_ones_leave():
         ("exhaustive", ("exhaustive.json",)),
     ],
 )
-def test_a_stage_that_is_done_again_invalidates_what_follows_from_it(name, files):
+def test_repeating_a_stage_invalidates_dependent_results(name, files):
     assert graph.invalidated(name) == files
     kept = [file for stage in graph.STAGES for file in (*stage.keeps, *stage.weights)]
     assert not set(files) & set(kept), "trainings are never removed"
@@ -50,7 +50,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def finished(made, tmp_path):
-    """A run that is searched, ranked, retrained and reported."""
+    """Return the folder of a complete run."""
     shutil.copytree(made, tmp_path / "run")
     return RunFolder.open(tmp_path / "run")
 
@@ -59,7 +59,7 @@ def verdict(folder):
     return [name for name in ("verdict.json", "retrain.json") if folder.has(name)]
 
 
-def test_a_refinement_removes_the_verdict_of_other_picks_and_resume_makes_a_new_one(finished):
+def test_a_refinement_removes_the_verdict_of_other_picks_and_resume_recreates_it(finished):
     trainings = (finished.path / "trials.sqlite").read_bytes()
     value = api.refine(finished.path, trials=3, at_once=1, margin=0.0, source=SOURCE)
     assert verdict(finished) == []
@@ -77,11 +77,11 @@ def test_a_refinement_removes_the_verdict_of_other_picks_and_resume_makes_a_new_
     assert sentence.split(":")[0] in (finished.path / "report.html").read_text() != page
     assert graph.left(finished, finished.request()["stages"]) == []
     kept = (finished.path / "retrain.json").read_bytes()
-    api.refine(finished.path, source=SOURCE)  # as it was requested: nothing is out of date
+    api.refine(finished.path, source=SOURCE)  # same request: nothing is out of date
     assert (finished.path / "retrain.json").read_bytes() == kept
 
 
-def test_an_order_keeps_a_refinement_that_does_not_depend_on_it(finished):
+def test_a_reorder_keeps_a_refinement_that_does_not_depend_on_it(finished):
     api.refine(finished.path, trials=2, at_once=1, margin=0.0, source=SOURCE)
     api.resume(finished.path, source=SOURCE)
     refinement = (finished.path / "refine.json").read_bytes()
@@ -89,15 +89,15 @@ def test_an_order_keeps_a_refinement_that_does_not_depend_on_it(finished):
     after = api.rank(finished.path, fusion=True, source=SOURCE)
     assert [row["pooling"] for row in after["ranking"]] != [row["pooling"] for row in before["ranking"]]
     assert (finished.path / "refine.json").read_bytes() == refinement
-    assert verdict(finished) == ["verdict.json", "retrain.json"], "picks are those of the refinement"
+    assert verdict(finished) == ["verdict.json", "retrain.json"], "the picks come from the refinement"
     assert not finished.has("report.html")
     limited = api.rank(finished.path, max_macs=0.6, source=SOURCE)
     assert {row["pooling"] for row in limited["ranking"]} == {row["pooling"] for row in before["ranking"]}
-    assert finished.has("refine.json"), "what it says of a configuration stays true"
+    assert finished.has("refine.json"), "it does not depend on the limits"
     assert verdict(finished) == []
 
 
-def test_other_scores_put_a_refinement_out_of_date(finished):
+def test_changed_scores_invalidate_a_refinement(finished):
     api.refine(finished.path, trials=2, at_once=1, margin=0.0, source=SOURCE)
     config = Config.from_flat(finished.request()["settings"])
     ranking = finished.read("ranking.json", "")
@@ -108,10 +108,10 @@ def test_other_scores_put_a_refinement_out_of_date(finished):
     other["ranking"][0]["smoothed"] += 0.01
     assert graph.outdated(finished, {"ranking.json": other}, config) == ("refine.json", *VERDICT)
     other = {**ranking, "covered": 20, "ranking": ranking["ranking"][::-1]}
-    assert "refine.json" in graph.outdated(finished, {"ranking.json": other}, config), "candidates are others"
+    assert "refine.json" in graph.outdated(finished, {"ranking.json": other}, config), "the candidates changed"
 
 
-def test_a_lost_result_is_made_again_with_what_follows_from_it(finished):
+def test_a_lost_result_is_recreated_with_dependent_results(finished):
     kept = {name: (finished.path / name).read_bytes() for name in ("verdict.json", "retrain.json", "trials.sqlite")}
     for path in (finished.path / "verdict.json", finished.path / "spare" / "verdict.json"):
         path.unlink()
@@ -120,7 +120,7 @@ def test_a_lost_result_is_made_again_with_what_follows_from_it(finished):
     assert finished.has("report.html")
 
 
-def test_a_verdict_that_an_earlier_version_left_is_removed(finished):
+def test_an_inconsistent_verdict_of_an_earlier_version_is_removed(finished):
     """Earlier versions kept the verdict when a refinement changed the picks."""
     request = finished.request()
     pick = finished.read("retrain.json", "")["results"][0]["pooling"]

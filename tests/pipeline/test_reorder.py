@@ -1,4 +1,4 @@
-"""A ranking put into another order: whenever the process is killed, resume ends in the same files."""
+"""Reordering a ranking: wherever the process is killed, resuming gives the same files."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ NAMES = ("ranking.json", "retrain.json", "verdict.json")
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A run that is searched, the same ranked, and the same retrained."""
+    """Return a folder with a run after search, after ranking and after retraining."""
     place = tmp_path_factory.mktemp("reorder")
     api.search(SETTINGS, place / "searched", source=SOURCE)
     shutil.copytree(place / "searched", place / "ranked")
@@ -26,11 +26,11 @@ def folders(tmp_path_factory):
 
 
 class Killed(BaseException):
-    """What nothing catches."""
+    """An exception that no code catches."""
 
 
 def killed_at(monkeypatch, write, do):
-    """Whether ``do`` was cut off before its ``write``-th rename of a file, from 0."""
+    """Return whether ``do`` was killed before its ``write``-th rename of a file, from 0."""
     rename, count = os.replace, 0
 
     def replace(source, target, **options):
@@ -50,7 +50,7 @@ def killed_at(monkeypatch, write, do):
 
 
 def state(path):
-    """The results, and the limits and the order that the run is requested to have."""
+    """Return the results and the requested limits and order."""
     folder = RunFolder.open(path)
     request = folder.request()
     results = {name: (path / name).read_bytes() for name in NAMES if folder.has(name)}
@@ -65,7 +65,7 @@ def state(path):
         pytest.param("searched", {"max_macs": 0.6, "fusion": True}, marks=pytest.mark.slow),
     ],
 )
-def test_killed_at_any_write_it_is_finished_by_resume(folders, tmp_path, monkeypatch, start, change):
+def test_resume_finishes_a_reorder_killed_at_any_write(folders, tmp_path, monkeypatch, start, change):
     def rank(path):
         return api.rank(path, source=SOURCE, **change)
 
@@ -88,11 +88,11 @@ def test_killed_at_any_write_it_is_finished_by_resume(folders, tmp_path, monkeyp
         api.resume(path, source=SOURCE)
         ends.append(wanted.index(state(path)))
         write += 1
-    assert ends == sorted(ends), "once the request is kept, it is carried out"
+    assert ends == sorted(ends), "a saved request is carried out"
     assert set(ends) == {0, 1}
 
 
-def test_an_order_that_an_earlier_version_left_is_finished(folders, tmp_path):
+def test_a_pending_reorder_of_an_earlier_version_is_finished(folders, tmp_path):
     shutil.copytree(folders / "retrained", tmp_path / "run")
     folder = RunFolder.open(tmp_path / "run")
     request = folder.request()

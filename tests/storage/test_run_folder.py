@@ -1,3 +1,5 @@
+"""The run folder, atomic writes and the lock."""
+
 import json
 import os
 import subprocess
@@ -15,7 +17,7 @@ def folder(tmp_path):
     return RunFolder.create(tmp_path / "run", {"stages": []})
 
 
-def test_a_folder_holds_one_run(tmp_path, folder):
+def test_a_folder_holds_only_one_run(tmp_path, folder):
     with pytest.raises(RequestError, match="holds another run"):
         RunFolder.create(folder.path, {})
     (tmp_path / "full").mkdir()
@@ -27,7 +29,7 @@ def test_a_folder_holds_one_run(tmp_path, folder):
     assert (tmp_path / "full" / "mine.txt").read_text() == "precious"
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_only_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     write_atomically(path, "old")
 
@@ -42,7 +44,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1', "null", "[" * 100_000])
-def test_damaged_json_is_one_line(tmp_path, text):
+def test_damaged_json_is_reported_in_one_line(tmp_path, text):
     path = tmp_path / "run.json"
     path.write_text(text)
     with pytest.raises(RequestError) as error:
@@ -62,7 +64,7 @@ def test_checkpoint_round_trip_and_damage(folder):
         folder.load_checkpoint("search")
 
 
-def test_events_survive_a_cut_off_line(folder):
+def test_events_survive_an_incomplete_line(folder):
     for step in (1, 2, 3):
         folder.log({"event": "search", "step": step})
     folder.log({"event": "other", "step": 3})
@@ -90,17 +92,17 @@ def test_request_is_plain_json(folder):
     assert json.loads((folder.path / "run.json").read_text()) == {"format": 1, "stages": []}
 
 
-def test_one_process_at_a_time(tmp_path):
+def test_a_folder_is_exclusive_to_one_process(tmp_path):
     held = "import sys, time; from pathlib import Path; from poolwise.storage import exclusive\n"
     held += "with exclusive(Path(sys.argv[1])):\n"
     held += "    print('held', flush=True)\n    time.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", held, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(RequestError, match=f"worked on by process {other.pid}: wait"), exclusive(tmp_path):
+        with pytest.raises(RequestError, match=f"in use by process {other.pid}: wait"), exclusive(tmp_path):
             pass
         other.kill()
         other.wait()
-    with exclusive(tmp_path):  # the other died and holds nothing
+    with exclusive(tmp_path):  # the lock of a killed process is released
         assert (tmp_path / "holder.json").exists()
     assert not (tmp_path / "holder.json").exists()
     with exclusive(tmp_path):

@@ -1,3 +1,5 @@
+"""Tabular benchmarks: loading, queries and damaged files."""
+
 import json
 import shutil
 from importlib import resources
@@ -24,7 +26,7 @@ def test_published_table():
     assert 0.05 < table.noise() < 0.3
 
 
-def test_every_table_of_the_package_loads():
+def test_all_packaged_tables_load():
     for name in tables.names():
         table = tables.load(name)
         assert table.name == name
@@ -36,11 +38,11 @@ def test_every_table_of_the_package_loads():
 def test_published_agreement():
     table = tables.load(PUBLISHED)
     truth = table.column("standalone_mean")
-    found = [round(kendall_tau_a(table.column(f"supernets{m}_mean"), truth), 2) for m in (1, 2, 4, 8)]
-    assert found == [0.15, 0.31, 0.60, 0.53]  # 0.146, told as 0.14 where the figures are told cut off
+    taus = [round(kendall_tau_a(table.column(f"supernets{m}_mean"), truth), 2) for m in (1, 2, 4, 8)]
+    assert taus == [0.15, 0.31, 0.60, 0.53]  # published as 0.14, truncated from 0.146
 
 
-def test_wrong_names():
+def test_unknown_names_are_rejected():
     with pytest.raises(RequestError, match="did you mean 'resnet20-cifar10-published'"):
         tables.load("resnet20-cifar10-publish")
     with pytest.raises(RequestError, match="Columns: standalone_mean"):
@@ -67,41 +69,41 @@ def change(folder, old, new):
     path.write_text(text.replace(old, new, 1))
 
 
-def test_a_copy_on_disk_is_the_same(copy):
-    for given in (copy, copy / "mine.csv", copy / "mine.json"):
-        assert tables.load(given).values == tables.load(PUBLISHED).values
+def test_a_table_on_disk_equals_the_packaged_one(copy):
+    for path in (copy, copy / "mine.csv", copy / "mine.json"):
+        assert tables.load(path).values == tables.load(PUBLISHED).values
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("1-2-7,", "1-2-8,", "line 3: pooling '1-2-8' is not in the space"),
-        ("1-2-7,", "1-1-8,", "line 3: 1-1-8 comes twice"),
+        ("1-2-7,", "1-1-8,", "line 3: 1-1-8 occurs twice"),
         ("1-2-7,", "hello,", "line 3: pooling 'hello'"),
-        ("87.69", "nan", "line 3 has an entry too many or one that is not finite"),
+        ("87.69", "nan", "line 3 has too many entries or one that is not finite"),
         ("87.69", "87.69,3", "too many"),
-        ("87.69", "good", "no number"),
+        ("87.69", "good", "not a number"),
         ("standalone_mean", "accuracy", "no column of mean accuracies"),
         ("pooling,", "name,", "no column 'pooling'"),
     ],
 )
-def test_damaged_tables(copy, old, new, told):
+def test_damaged_tables(copy, old, new, message):
     change(copy, old, new)
-    with pytest.raises(RequestError, match=told):
+    with pytest.raises(RequestError, match=message):
         tables.load(copy)
 
 
-def test_more_damage(copy):
+def test_inconsistent_files_are_rejected(copy):
     text = (copy / "mine.csv").read_text()
     (copy / "mine.csv").write_text("\n".join(text.splitlines()[:-2]) + "\n")
     with pytest.raises(RequestError, match="2 of 36 configurations are missing, among them"):
         tables.load(copy)
     about = json.loads((copy / "mine.json").read_text())
     (copy / "mine.json").write_text(json.dumps({**about, "space": {"layers": 9, "poolings": 2}}))
-    with pytest.raises(RequestError, match="does not fit its space"):
+    with pytest.raises(RequestError, match="does not match its space"):
         tables.load(copy)
     (copy / "mine.json").write_text(json.dumps({"format": 1}))
-    with pytest.raises(RequestError, match="describes no space"):
+    with pytest.raises(RequestError, match="does not describe a space"):
         tables.load(copy)
     (copy / "mine.csv").write_bytes(b"\xff\xfe\x00")
     (copy / "mine.json").write_text(json.dumps(about))

@@ -139,13 +139,13 @@ def _fastest_precision(experiment: Experiment, steps: int) -> calibration.Choice
 
 def _fastest_parallel(experiment: Experiment, steps: int) -> Parallel | None:
     """Time processes that train in parallel. Return None if the run is too short for measuring."""
-    alone = _step_seconds(experiment)
+    step_seconds = _step_seconds(experiment)
     return calibration.parallel(
         partial(_side_by_side, experiment),
-        alone,
+        step_seconds,
         cpu_threads(),
         {**_key(experiment), "precision": str(experiment.precision)},
-        calibration.allowed_seconds(steps * alone),
+        calibration.allowed_seconds(steps * step_seconds),
     )
 
 
@@ -173,9 +173,9 @@ def _step_seconds(experiment: Experiment, warm: Callable[[], object] = lambda: N
     while len(seconds) < _TIMED_STEPS and sum(seconds) < calibration.LEAST_SECONDS:
         if len(seconds) == 1:  # warmed up
             warm()
-        start = time.perf_counter()
+        started = time.perf_counter()
         float(train_step(network, optimizer, images_BCHW, labels_B, 0.01, experiment.precision))
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[1:] or seconds))
 
 

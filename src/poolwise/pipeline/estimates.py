@@ -107,7 +107,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Return the plan as lines of text."""
-        told = [
+        costs = [
             f"{s.label or s.name}: {s.steps} {'images' if s.name == 'rank' else 'steps'}, {s.macs:.2e} MACs"
             + ("" if s.seconds is None else f", about {time_words(s.seconds)}")
             for s in self.stages
@@ -118,8 +118,8 @@ class Plan:
         needs = f"{memory}, {disk}"
         if self.seconds is not None:
             needs = f"about {time_words(self.seconds)}, {needs}"
-        why = [self.supernets] if self.supernets and any(s.name == "search" for s in self.stages) else []
-        return [*why, *told, f"in all {needs}; {self.precision}, {self.parallel}"]
+        reason = [self.supernets] if self.supernets and any(s.name == "search" for s in self.stages) else []
+        return [*reason, *costs, f"total: {needs}; {self.precision}, {self.parallel}"]
 
 
 def plan(
@@ -166,8 +166,8 @@ def _search(experiment: Experiment, timing: Timing) -> Stage:
     seconds, fixed = search_steps(experiment) * step, 0.0
     if count > 1:
         share = calibration.share_of_use(config.search.max_supernets, experiment.block, count)
-        alone = config.search.warm_up  # only one worker trains during the warm-up
-        seconds, fixed = seconds * parallel.slowdown * (alone + (1 - alone) / count / share), CREW_SECONDS
+        warm_up = config.search.warm_up  # only one worker trains during the warm-up
+        seconds, fixed = seconds * parallel.slowdown * (warm_up + (1 - warm_up) / count / share), CREW_SECONDS
     batch = min(config.training.batch_size, len(experiment.halves[0]))
     parameters = experiment.cost(experiment.default).parameters
     # weights and momentum of all SuperNets; gradients of those in training
@@ -205,8 +205,8 @@ def _rank(experiment: Experiment, timing: Timing) -> Stage:
         seconds = seconds * parallel.slowdown / at_once + CREW_SECONDS
     seconds += calibrated * each  # in one process
     evaluated = min(batches.batch_size, images)
-    dearest = max(experiment.cost(p).activation_bytes for p in poolings)
-    memory = _memory(experiment, at_once, 0) + at_once * evaluated * dearest // 4
+    largest = max(experiment.cost(p).activation_bytes for p in poolings)
+    memory = _memory(experiment, at_once, 0) + at_once * evaluated * largest // 4
     images += calibrated
     return Stage("rank", images * count, int(images * macs), seconds, memory, seconds)
 
@@ -222,8 +222,8 @@ def _short(experiment: Experiment, timing: Timing) -> Stage:
         seconds, fixed = seconds * parallel.slowdown / at_once, CREW_SECONDS
     batch = min(experiment.config.training.batch_size, len(experiment.halves[0]))
     memory = _memory(experiment, at_once, batch) + at_once * 12 * experiment.cost(experiment.default).parameters
-    told = f"short trainings ({seeds} of {length} steps of each of {experiment.space.size} configurations)"
-    return Stage("short", steps, short_macs(experiment), seconds + fixed, memory, fixed, told)
+    label = f"proxy training ({seeds} x {length} steps for each of {experiment.space.size} configurations)"
+    return Stage("short", steps, short_macs(experiment), seconds + fixed, memory, fixed, label)
 
 
 def _trainings(
@@ -245,8 +245,8 @@ def _trainings(
         test / batch * timing.seconds("score", macs),
     )
     parallel = parallelism.for_trainings(experiment)
-    asked = (config.refine.at_once or experiment.parallel.workers) if halved else count
-    at_once = min(parallel.workers, count, asked)
+    requested = (config.refine.at_once or experiment.parallel.workers) if halved else count
+    at_once = min(parallel.workers, count, requested)
     rounds = count if at_once == 1 else -(-count // at_once) * parallel.slowdown
     fixed = rounds * tested + (CREW_SECONDS if at_once > 1 else 0.0)
     weights = 12 * experiment.cost(experiment.default).parameters
@@ -277,25 +277,25 @@ def _mean_macs(experiment: Experiment) -> float:
 
 def _memory(experiment: Experiment, processes: int, batch: int) -> int:
     """Return bytes of processes, images and, per process, the activations of the most expensive training step."""
-    dearest = max(experiment.cost(pooling).activation_bytes for pooling in _members(experiment))
+    largest = max(experiment.cost(pooling).activation_bytes for pooling in _members(experiment))
     images = experiment.source.train.held_bytes + experiment.source.test.held_bytes
     shared = images * (2 if processes > 1 else 1)
     extra = processes if processes > 1 else 0
     working = WORKING["bfloat16" if experiment.precision.dtype == "bfloat16" else "float32"]
-    return PROCESS_BYTES + extra * WORKER_BYTES + shared + int(processes * batch * dearest * working)
+    return PROCESS_BYTES + extra * WORKER_BYTES + shared + int(processes * batch * largest * working)
 
 
 def _parallel_words(experiment: Experiment, stages: Sequence[str]) -> str:
-    told = []
+    lines = []
     for name, choose in (("search", parallelism.for_search), ("trainings", parallelism.for_trainings)):
-        found, wanted = (
+        parallel, planned = (
             choose(experiment),
             name in stages or (name == "trainings" and {"refine", "retrain", "exhaustive"} & set(stages)),
         )
-        count = found.workers
-        if wanted:
-            told.append(f"{name} in {count} process{'' if count == 1 else 'es'} of {found.threads} threads")
-    return ", ".join(told) or "one process"
+        count = parallel.workers
+        if planned:
+            lines.append(f"{name} in {count} process{'' if count == 1 else 'es'} with {parallel.threads} threads")
+    return ", ".join(lines) or "one process"
 
 
 def check_memory(planned: Plan, experiment: Experiment) -> None:
@@ -305,7 +305,7 @@ def check_memory(planned: Plan, experiment: Experiment) -> None:
         files = experiment.config.data.source == "food101" or experiment.config.data.source.startswith("folder:")
         streaming = ", or --stream on" if files and not experiment.source.cached_bytes else ""
         raise RequestError(
-            f"this needs about {planned.memory_bytes / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free:"
+            f"the run needs about {planned.memory_bytes / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free:"
             f" use a smaller --batch-size (now {experiment.config.training.batch_size}) or --eval-batch-size"
             f" (now {experiment.config.ranking.eval_batch_size}), fewer --supernets, --workers 1 or fewer --images{streaming}"
         )
@@ -315,11 +315,11 @@ def parse_time(text: str) -> float:
     """Convert ``90s``, ``30m``, ``2h`` or ``1h30m`` to seconds. Raises RequestError for other text."""
     match = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", text.strip().lower(), flags=re.ASCII)
     if not match or not any(match.groups()):
-        raise RequestError(f"time {text[:40]!r}: write it like 30m, 2h, 1h30m or 90s")
+        raise RequestError(f"time {text[:40]!r} is invalid: use a form such as 30m, 2h, 1h30m or 90s")
     hours, minutes, seconds = (int(group or 0) for group in match.groups())
     total = 3600 * hours + 60 * minutes + seconds
     if total < 1:
-        raise RequestError(f"time {text[:40]!r}: at least one second is needed")
+        raise RequestError(f"time {text[:40]!r} is too short: use at least one second")
     return float(total)
 
 
@@ -352,7 +352,7 @@ def fit(
     free = [n for n in ("steps", "retrain_steps", "supernets", "images") if n not in keep]
     if not free:
         raise RequestError(
-            "--time-budget has nothing to choose: leave out --steps, --retrain-steps, --supernets or --images"
+            "--time-budget has nothing to choose: omit --steps, --retrain-steps, --supernets or --images"
         )
     available = RESERVE * seconds
     experiment, planned = _timed(config, source, stages)
@@ -369,13 +369,13 @@ def fit(
     for stage in planned.stages:
         name = {"search": "steps", "retrain": "retrain_steps", "exhaustive": "retrain_steps"}.get(stage.name)
         if name in free:
-            asked = total_steps(experiment) if name == "steps" else experiment.retrain_steps
+            requested = total_steps(experiment) if name == "steps" else experiment.retrain_steps
             short = growing.get("short", 0.0) if name == "steps" else 0.0  # proxy training is part of the search
-            steps = int(asked * left * shares[stage.name] / weight / (growing[stage.name] + short))
+            steps = int(requested * left * shares[stage.name] / weight / (growing[stage.name] + short))
             if steps < 10:
                 raise RequestError(
-                    f"{time_words(seconds)} allow {max(steps, 0)} steps of {stage.name}: give more time, or use a smaller"
-                    " --width, fewer --images or fewer --retrain-seeds"
+                    f"a time budget of {time_words(seconds)} allows only {max(steps, 0)} steps of {stage.name}:"
+                    " increase it, or use a smaller --width, fewer --images or fewer --retrain-seeds"
                 )
             config = config.replace(steps=steps) if name == "steps" else config.replace(retrain_steps=steps)
     if "supernets" in free and "search" in stages:

@@ -203,12 +203,12 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 def downstream(name: str) -> list[Stage]:
     """Return the stages that depend on a stage, directly or indirectly."""
-    found: list[Stage] = []
+    dependents: list[Stage] = []
     for later in STAGES[STAGES.index(stage(name)) + 1 :]:
-        sources = [stage(name), *found]
+        sources = [stage(name), *dependents]
         if any(file in (*one.writes, *one.keeps) for one in sources for file in later.reads):
-            found.append(later)
-    return found
+            dependents.append(later)
+    return dependents
 
 
 def invalidated(name: str) -> tuple[str, ...]:
@@ -224,36 +224,38 @@ def outdated(folder: RunFolder, new: Files, config: Config) -> tuple[str, ...]:
     names = {file for one in STAGES for file in one.writes if file.endswith(".json")}
     before: dict[str, Mapping[str, Any]] = {name: folder.read(name, "") for name in names if folder.has(name)}
     after, former = {**before, **new}, Config.from_flat(folder.request()["settings"])
-    found: list[str] = []
+    stale: list[str] = []
     for one in STAGES:
         if set(one.writes) & set(new):
             continue
-        if set(one.reads) & set(found) or one.part(before, former) != one.part(after, config):
-            found.extend(one.writes)
-    return tuple(found)
+        if set(one.reads) & set(stale) or one.part(before, former) != one.part(after, config):
+            stale.extend(one.writes)
+    return tuple(stale)
 
 
 def misfits(folder: RunFolder) -> tuple[str, ...]:
     """Return the results that are inconsistent with the files of the run, as in runs of earlier versions."""
-    found = [one.name for one in STAGES if folder.has(one.done) and one.fits is not None and not one.fits(folder)]
-    return tuple(file for name in found for file in invalidated(name))
+    inconsistent = [
+        one.name for one in STAGES if folder.has(one.done) and one.fits is not None and not one.fits(folder)
+    ]
+    return tuple(file for name in inconsistent for file in invalidated(name))
 
 
 def unusable(lost: Iterable[str]) -> tuple[str, ...]:
     """Return the results that must be recreated if these files of the run are lost."""
     lost = list(lost)
-    found = [one.name for one in STAGES if any(_matches(name, (*one.writes, *one.weights)) for name in lost)]
-    return tuple(file for name in found for file in invalidated(name))
+    affected = [one.name for one in STAGES if any(_matches(name, (*one.writes, *one.weights)) for name in lost)]
+    return tuple(file for name in affected for file in invalidated(name))
 
 
 def left(folder: RunFolder, names: Iterable[str]) -> list[str]:
     """Return, in order, which of these stages must run: those that are not done, and those that depend on them."""
-    found: list[str] = []
+    pending: list[str] = []
     for name in ordered(names):
-        follows = any(stage(name) in downstream(other) for other in found)
+        follows = any(stage(name) in downstream(other) for other in pending)
         if follows or not folder.has(stage(name).done):
-            found.append(name)
-    return found
+            pending.append(name)
+    return pending
 
 
 def remove(folder: RunFolder, files: Sequence[str]) -> None:

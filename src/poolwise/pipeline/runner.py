@@ -59,12 +59,14 @@ def create(
     """
     RunFolder.check_free(Path(out))
     if config.limits.only is not None and any(limit is not None for limit in config.limits.active().values()):
-        raise RequestError("only lists what may be picked and limits choose it by cost: leave one of them out")
+        raise RequestError("'only' and cost limits cannot be combined: omit one of them")
     config = rooted(config)
     if "search" in stages:
         _check_choice(config)
     standalone = "exhaustive" in stages
-    experiment, found = autotuning.prepare(config, source, _count(config, poolings) if standalone else None, listener)
+    experiment, feasible = autotuning.prepare(
+        config, source, _count(config, poolings) if standalone else None, listener
+    )
     trainings = _all_trainings(experiment, poolings) if standalone else None
     planned = estimates.plan(experiment, stages, trainings, autotuning.quick_timing(experiment))
     estimates.check_memory(planned, experiment)
@@ -79,7 +81,7 @@ def create(
         "calibration": experiment.describe_choices(),
         "plan": planned.to_json(),
         **({"poolings": poolings} if standalone else {}),
-        **({"limits": found.to_json()} if found else {}),
+        **({"limits": feasible.to_json()} if feasible else {}),
         **environment(),
     }
     return RunFolder.create(Path(out), request), experiment, planned
@@ -90,8 +92,8 @@ def _check_choice(config: Config) -> None:
     space = requested_space(config).full
     if space.size < 2:
         raise RequestError(
-            f"{config.model.name} has only one placement of {space.poolings} downsamplings in {space.layers} layers, so there is"
-            f" nothing to search: also allow another number, --poolings {max(space.poolings - 1, 0)},{space.poolings}"
+            f"{config.model.name} has only one configuration with {space.poolings} downsamplings in {space.layers} layers: there"
+            f" is nothing to search, so allow another number, --poolings {max(space.poolings - 1, 0)},{space.poolings}"
         )
 
 
@@ -124,27 +126,27 @@ def reopened(
     request = folder.request()
     config = config or Config.from_flat(request["settings"])
     experiment = resolve(config, source, request["calibration"], listener=listener)
-    found, expected = experiment.source.fingerprint(), request["data"]["fingerprint"]
-    if found != expected:
+    fingerprint, expected = experiment.source.fingerprint(), request["data"]["fingerprint"]
+    if fingerprint != expected:
         raise RequestError(
-            f"the images of {experiment.source.name} are not those that the run began with (fingerprint {found[:12]}, was"
-            f" {expected[:12]}): put them back or start a new run"
+            f"the images of {experiment.source.name} differ from those of the run (fingerprint {fingerprint[:12]}, was"
+            f" {expected[:12]}): restore them or start a new run"
         )
-    begun, recorded = (
+    sha256, recorded = (
         experiment.weights.sha256 if experiment.weights else "",
         request.get("weights", {}).get("sha256", ""),
     )
-    if begun != recorded:
+    if sha256 != recorded:
         raise RequestError(
-            f"weights {config.model.weights} are not those that the run began with (SHA-256 {begun[:12]}, was"
+            f"weights {config.model.weights} differ from those of the run (SHA-256 {sha256[:12]}, was"
             f" {recorded[:12]}): restore them or start a new run"
         )
     transform = experiment.source.augment
     now, then = named(transform) if transform else None, request["data"].get("augment")
     if now != then:
         raise RequestError(
-            f"the run began with the transform {then or 'none'} and the data set brings {now or 'none'}: give it as source="
-            " with the transform that it began with"
+            f"the transform of the data set, {now or 'none'}, differs from that of the run, {then or 'none'}: pass source="
+            " with the original transform"
         )
     return experiment
 
@@ -206,9 +208,9 @@ def _timed(work: Work, name: str, plan: Plan) -> Iterator[None]:
         if seconds is not None:
             planned = (planned or 0.0) + seconds
             work.listener.expect(part, seconds)
-    start = time.monotonic()
+    started = time.monotonic()
     yield
-    took = round(time.monotonic() - start, 1)
+    took = round(time.monotonic() - started, 1)
     work.folder.log({"event": "stage", "stage": name, "planned": planned, "seconds": took})
 
 
@@ -219,15 +221,15 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
     that are inconsistent with the files of the run.
     """
     if folder.adopt():
-        listener.note(f"{folder.path} has no manifest.json: its files are taken as they are")
+        listener.note(f"{folder.path} has no manifest.json: its files are accepted unchecked")
     lost = folder.repair(listener.note)
     folder.settle()
     graph.remove(folder, graph.unusable(lost))
     reorder.finish(folder)
     graph.remove(folder, graph.misfits(folder))
-    if found := changes(folder.request()):
+    if differences := changes(folder.request()):
         listener.note(
-            f"this run began on another machine or version ({'; '.join(found)}): last bits of results may differ"
+            f"this run started on another machine or version ({'; '.join(differences)}): results may differ in the last bits"
         )
 
 
@@ -255,7 +257,7 @@ def _everything(config: Config) -> PoolingSpace:
     space = requested_space(config)
     if space.size > LISTED:
         raise RequestError(
-            f"exhaustive trains every configuration and there are {space.size:,}, above {LISTED:,}: draw some with"
+            f"an exhaustive run trains all {space.size:,} configurations, more than the maximum of {LISTED:,}: sample some with"
             " --max-configs, or list them with --configs"
         )
     return space

@@ -22,10 +22,10 @@ _CHARACTER = 0.075  # width of a character of a label, in inches
 def write(value: dict[str, Any], out: Path) -> Path:
     """Write ``figures/*.svg`` and ``compare.html``. Return the path of the page."""
     drawn = {
-        "agreement": intervals(value, "tau_b", "Kendall tau-b with the truth", value["ceiling"]),
+        "agreement": intervals(value, "tau_b", "Kendall tau-b with the ground truth", value["ceiling"]),
         "regret": intervals(value, "regret@1", "regret of the first choice, points", None),
         "anytime": anytime(value, "regret@1", "regret of the first choice, points"),
-        "anytime_agreement": anytime(value, "tau_b", "Kendall tau-b with the truth"),
+        "anytime_agreement": anytime(value, "tau_b", "Kendall tau-b with the ground truth"),
         "truth": truth_map(value),
         "scatter": scatter(value),
     }
@@ -45,7 +45,7 @@ def intervals(value: dict[str, Any], measure: str, label: str, ceiling: float | 
     """Plot one measure of every method, with a dot and an interval for each treatment of the scores."""
     plain = [row for row in value["summary"] if row["treatment"] == "raw"]
     looks = {
-        "raw": (-0.24, INK, INK, "as they are"),
+        "raw": (-0.24, INK, INK, "raw scores"),
         "smoothed": (0.0, PICK, "white", "smoothed over positions"),
         "fused": (0.24, DEFAULT, DEFAULT, "fused with productive convolutions"),
     }
@@ -54,13 +54,15 @@ def intervals(value: dict[str, Any], measure: str, label: str, ceiling: float | 
         figure, axes = _axes(max(6.4, 4.0 + _CHARACTER * max(map(len, names))), 1.2 + 0.42 * len(plain))
         for row in value["summary"]:
             place = next(i for i, other in enumerate(plain) if _same(row, other))
-            told, (shift, colour, fill, _) = row[measure], looks[row["treatment"]]
-            axes.plot([told["low"], told["high"]], [place + shift] * 2, color=colour, linewidth=1.4)
-            axes.plot([told["mean"]], [place + shift], "o", color=colour, markerfacecolor=fill, markersize=5)
+            summary, (shift, colour, fill, _) = row[measure], looks[row["treatment"]]
+            axes.plot([summary["low"], summary["high"]], [place + shift] * 2, color=colour, linewidth=1.4)
+            axes.plot([summary["mean"]], [place + shift], "o", color=colour, markerfacecolor=fill, markersize=5)
         for _, colour, fill, words in looks.values():
             axes.plot([], [], "o", color=colour, markerfacecolor=fill, label=words)
         if ceiling is not None:
-            axes.axvline(ceiling, color=MUTED, linestyle="--", linewidth=1, label="between two seeds of the truth")
+            axes.axvline(
+                ceiling, color=MUTED, linestyle="--", linewidth=1, label="between two seeds of the ground truth"
+            )
         axes.set_yticks(range(len(plain)), names)
         axes.set_ylim(len(plain) - 0.4, -0.6)  # first method at the top
         axes.set_xlabel(label)
@@ -80,17 +82,17 @@ def _name(row: dict[str, Any]) -> str:
 
 def anytime(value: dict[str, Any], measure: str, label: str) -> str | None:
     """Plot the mean of a measure over seeds against the MACs spent. Return None if no method has several points."""
-    curves = {method: _curve(own, measure) for method, own in _by(value["anytime"], "method").items()}
+    curves = {method: _curve(rows, measure) for method, rows in _by(value["anytime"], "method").items()}
     if all(len(spent) < 2 for spent, _ in curves.values()):
         return None
     colours, names = matplotlib.colormaps["tab20"], [plain_label(method) for method in curves]
     columns = max(min(int(6.4 / (0.6 + 0.8 * _CHARACTER * max(map(len, names)))), 3), 1)
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(6.4, 4.0 + 0.18 * -(-len(curves) // columns))
-        for i, (name, (spent, told)) in enumerate(zip(names, curves.values(), strict=True)):
+        for i, (name, (spent, means)) in enumerate(zip(names, curves.values(), strict=True)):
             dots = "o" if len(spent) < 8 else ","
-            axes.plot(spent, told, f"{dots}-", color=colours((2 * i + i // 10) % 20), label=name, markersize=4)
-        axes.set(xscale="log", xlabel="MACs of search, scoring, ranking and trials", ylabel=label)
+            axes.plot(spent, means, f"{dots}-", color=colours((2 * i + i // 10) % 20), label=name, markersize=4)
+        axes.set(xscale="log", xlabel="MACs of search, scoring, ranking and stand-alone trainings", ylabel=label)
         figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=7)
         return _svg(figure)
 
@@ -108,13 +110,15 @@ def _curve(rows: list[dict[str, Any]], measure: str) -> tuple[list[float], list[
     If a method has intermediate points, the curve covers its largest budget, from where all seeds have a value; each
     seed keeps its last value until its next point. Otherwise the curve has one final point per budget.
     """
-    budgets = {budget: list(_by(own, "seed").values()) for budget, own in _by(rows, "budget").items()}
+    budgets = {budget: list(_by(group, "seed").values()) for budget, group in _by(rows, "budget").items()}
     if all(len(points) == 1 for seeds in budgets.values() for points in seeds) and len(rows) > 1:
         ends = [[points[0] for points in seeds] for seeds in budgets.values()]
         if len(ends) == 1 and rows[0]["budget"] is None:  # budgets are identified only by their MACs
             ends = list(_by(rows, "spent_macs").values())
-        told = sorted((np.mean([p["spent_macs"] for p in own]), np.mean([p[measure] for p in own])) for own in ends)
-        return [float(spent) for spent, _ in told], [float(mean) for _, mean in told]
+        points = sorted(
+            (np.mean([p["spent_macs"] for p in seeds]), np.mean([p[measure] for p in seeds])) for seeds in ends
+        )
+        return [float(spent) for spent, _ in points], [float(mean) for _, mean in points]
     seeds = budgets[max(budgets, key=lambda budget: budget or 0)]
     grid = sorted({point["spent_macs"] for points in seeds for point in points})
     grid = [macs for macs in grid if macs >= max(points[0]["spent_macs"] for points in seeds)]
@@ -138,7 +142,7 @@ def truth_map(value: dict[str, Any]) -> str | None:
         shown = axes.imshow(grid[1:, 1:], cmap="viridis", origin="lower", aspect="auto")
         axes.set_xticks(range(layers - 1), [str(i + 1) for i in range(1, layers)])
         axes.set_yticks(range(layers - 1), [str(i + 1) for i in range(1, layers)])
-        axes.set(xlabel="second pooling stands before layer", ylabel="first pooling stands before layer")
+        axes.set(xlabel="layer after the second downsampling", ylabel="layer after the first downsampling")
         figure.colorbar(shown, ax=axes, label="stand-alone test accuracy, %")
         return _svg(figure)
 
@@ -183,9 +187,9 @@ def simulated(value: dict[str, Any]) -> str:
                 axes.plot(counts, row[name], f"o{dash}", color=colour, markersize=4)
         left.axhline(value["tolerance"], color=MUTED, linestyle="--", linewidth=1)
         left.set(xlabel="stand-alone trainings", ylabel="regret in points, mean and 10 % to 90 %")
-        for axes, words in zip(shares, ("is chosen", "was trained"), strict=True):
+        for axes, words in zip(shares, ("for the choice", "among trainings"), strict=True):
             axes.axhline(0.9, color=MUTED, linestyle="--", linewidth=1)
-            told = f"share of runs in which regret of at most {value['tolerance']:.2f} {words}"
-            axes.set(xlabel="stand-alone trainings", ylabel=told, ylim=(0, 1.02))
+            label = f"share of runs with regret of at most {value['tolerance']:.2f} {words}"
+            axes.set(xlabel="stand-alone trainings", ylabel=label, ylim=(0, 1.02))
         figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=7)
         return _svg(figure)

@@ -57,7 +57,7 @@ def scores_against_macs(ranking: CompleteRanking, pick: str) -> str:
         for row in rows:
             if row.pooling in named:
                 _mark(axes, row.pooling, (row.macs / 1e6, 100 * row.score), named[row.pooling])
-        axes.set(xlabel="million MACs for an image", ylabel="score: accuracy on the scoring half, %")
+        axes.set(xlabel="million MACs per image", ylabel="score: accuracy on the scoring half, %")
         return _svg(figure)
 
 
@@ -83,7 +83,7 @@ def shared_and_short(ranking: CompleteRanking, pick: str) -> str | None:
         for name, colour in ((ranking.default, DEFAULT), (pick, PICK)):
             _mark(axes, name, points[name], colour)
         axes.invert_xaxis()
-        axes.set(xlabel="mean loss of short trainings, nats", ylabel="accuracy on shared weights, %")
+        axes.set(xlabel="mean loss of proxy training, nats", ylabel="accuracy on shared weights, %")
         return _svg(figure)
 
 
@@ -108,7 +108,7 @@ def decision(refined: RefineFile, picks: Picks) -> str:
         axes.step(
             [r.macs / 1e6 for r in line], [100 * r.expected for r in line], where="post", color=INK, linewidth=0.8
         )
-        axes.set(xlabel="million MACs for an image", ylabel="expected accuracy on the scoring half, %")
+        axes.set(xlabel="million MACs per image", ylabel="expected accuracy on the scoring half, %")
         return _svg(figure)
 
 
@@ -126,7 +126,7 @@ def heat_map(ranking: CompleteRanking, pick: str) -> str | None:
         shown = axes.imshow(grid[1:-1, 2:], cmap="viridis", origin="lower", aspect="auto")
         axes.set_xticks(range(layers - 2), [str(i + 1) for i in range(2, layers)])
         axes.set_yticks(range(layers - 2), [str(i + 1) for i in range(1, layers - 1)])
-        axes.set(xlabel="second pooling stands before layer", ylabel="first pooling stands before layer")
+        axes.set(xlabel="layer after the second downsampling", ylabel="layer after the first downsampling")
         figure.colorbar(shown, ax=axes, label="score, %")
         for pooling, colour in ((ranking.default, DEFAULT), (pick, PICK)):
             first, second = Pooling.parse(pooling).positions
@@ -151,9 +151,9 @@ def by_count(ranking: CompleteRanking, pick: str) -> str | None:
         return None
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        for place, (_, own) in enumerate(sorted(scores.items())):
-            spread = 0.3 * np.linspace(-1, 1, len(own)) if len(own) > 1 else np.zeros(1)
-            axes.scatter(place + spread, own, s=16, color=MUTED)
+        for place, (_, values) in enumerate(sorted(scores.items())):
+            spread = 0.3 * np.linspace(-1, 1, len(values)) if len(values) > 1 else np.zeros(1)
+            axes.scatter(place + spread, values, s=16, color=MUTED)
         counts = sorted(scores)
         axes.set_xticks(range(len(counts)), list(map(str, counts)))
         for name, colour in ((pick, PICK), (ranking.default, DEFAULT)):
@@ -163,7 +163,7 @@ def by_count(ranking: CompleteRanking, pick: str) -> str | None:
                 name, (0.01, 100 * row.score), xycoords=("axes fraction", "data"), color=colour, weight="bold"
             )
         axes.set(
-            xlabel="number of poolings (best ranked at the left)",
+            xlabel="number of downsamplings (best ranked at the left)",
             ylabel="score: accuracy on the scoring half, %",
         )
         return _svg(figure)
@@ -200,8 +200,8 @@ def assignment_through_time(events: Sequence[AssignmentEvent], ranking: Complete
         return _svg(figure)
 
 
-def search_curves(events: Sequence[SearchEvent]) -> str | None:
-    """Plot training loss, scoring accuracy and, if the method has an assignment, its entropy over the steps."""
+def search_curves(events: Sequence[SearchEvent], has_entropy: bool) -> str | None:
+    """Plot training loss, scoring accuracy and, with ``has_entropy``, the entropy of the assignment over the steps."""
     if not events:
         return None
     with matplotlib.rc_context(_STYLE):
@@ -212,11 +212,11 @@ def search_curves(events: Sequence[SearchEvent]) -> str | None:
             ("accuracy", "scoring accuracy, %", 100),
             ("entropy", "entropy, nats", 1),
         )
-        # not every method has an assignment
-        named = [entry for entry in known if any(getattr(event, entry[0]) is not None for event in events)]
+        shown = known if has_entropy else known[:-1]
+        named = [entry for entry in shown if any(getattr(event, entry[0]) is not None for event in events)]
         panels = figure.subplots(len(named), 1, sharex=True)
         for axes, (name, label, factor) in zip(panels, named, strict=True):
-            # there is no entropy while the first SuperNet trains alone
+            # there is no entropy while only the first SuperNet trains
             values = [(step, getattr(e, name)) for step, e in zip(steps, events, strict=True)]
             points = [(step, factor * value) for step, value in values if value is not None]
             axes.plot(*zip(*points, strict=True), color=INK, linewidth=1)

@@ -44,6 +44,8 @@ def write(folder: RunFolder) -> Path:
     trials = folder.trials().all() if (folder.path / "trials.sqlite").exists() else []
     trials = [trial for trial in trials if retrain and trial["budget"] == retrain.steps]
     progress = _events(folder, "search", SearchEvent)
+    supernets = ranking.supernets or config.search.supernets or 1
+    has_entropy = supernets > 1 and any(event.entropy is not None for event in progress)
     snapshots = _of_ranking(_events(folder, "assignment", AssignmentEvent), ranking)
     drawn = {
         "scores": figures.scores_against_macs(ranking, picks.best),
@@ -52,7 +54,7 @@ def write(folder: RunFolder) -> Path:
         "counts": figures.by_count(ranking, picks.best),
         "assignment": figures.assignment_through_time(snapshots, ranking),
         "short": figures.shared_and_short(ranking, picks.best),
-        "search": figures.search_curves(progress),
+        "search": figures.search_curves(progress, has_entropy),
         "retrain": figures.retrain_curves(trials, ranking.default, picks.best),
     }
     demonstration = DEMO_NOTICE if config.preset == "demo" and ranking.data.name == "cifar10" else ""
@@ -63,7 +65,7 @@ def write(folder: RunFolder) -> Path:
             request=request,
             config=config,
             method=config.search.method,
-            has_entropy=any(event.entropy is not None for event in progress),
+            has_entropy=has_entropy,
             ranking=ranking,
             picks=picks,
             demonstration=demonstration,
@@ -91,7 +93,9 @@ def _of_ranking(snapshots: list[AssignmentEvent], ranking: CompleteRanking) -> l
     """Return the snapshots of the assignment. Raises RequestError if they do not match the space of the ranking."""
     sizes = {(len(event.assignment), *{len(row) for row in event.assignment}) for event in snapshots}
     if any(size[:1] != (ranking.space.to_space().size,) or len(size) != 2 for size in sizes):
-        raise RequestError("events.jsonl is damaged: its snapshots of the assignment are of other configurations")
+        raise RequestError(
+            "events.jsonl is damaged: its assignment snapshots do not match the configurations of the ranking"
+        )
     return snapshots
 
 
@@ -101,12 +105,12 @@ def _drawn(picks: Picks) -> list[tuple[str, str]]:
     named = (
         (picks.default, "default"),
         (picks.best, "pick"),
-        (picks.best_at_default_macs, "best at its MACs"),
+        (picks.best_at_default_macs, "best at the default's MACs"),
         (picks.best_for_cost, "best gain for its cost"),
     )
     for pooling, label in named:
         labels.setdefault(pooling, []).append(label)
-    return [(pooling, ", ".join(own)) for pooling, own in labels.items()]
+    return [(pooling, ", ".join(names)) for pooling, names in labels.items()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +137,13 @@ def _agreement(ranking: CompleteRanking, model: str) -> list[dict[str, Any]]:
     if model == "resnet20" and ranking.data.name == "cifar10":
         table = tables.load("resnet20-cifar10-published")
         truth = dict(zip(table.space, table.column("standalone_mean"), strict=True))
-        own = [Pooling.parse(row.pooling) for row in rows]
-        published = [truth[pooling] for pooling in own] if all(pooling in truth for pooling in own) else None
+        poolings = [Pooling.parse(row.pooling) for row in rows]
+        published = [truth[pooling] for pooling in poolings] if all(pooling in truth for pooling in poolings) else None
     named = {
         "score": "score of the search",
-        "estimate": "estimate, score and productive convolutions" if ranking.ranked_by == "estimate" else "estimate",
+        "estimate": "estimate from score and productive convolutions"
+        if ranking.ranked_by == "estimate"
+        else "estimate",
         "macs": "MACs, no training",
         "productive": "productive convolutions, no training",
     }

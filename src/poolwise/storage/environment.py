@@ -42,15 +42,15 @@ def changes(request: dict[str, Any]) -> list[str]:
 
     Only properties that can change the exact bits of a result are compared.
     """
-    now, told = environment(), []
+    now, differences = environment(), []
     for group in ("hardware", "versions"):
         before = request.get(group, {})
-        told += [
+        differences += [
             f"{name} {before[name]}, now {value}"
             for name, value in now[group].items()
             if name in before and before[name] != value
         ]
-    return told
+    return differences
 
 
 def _processor() -> str:

@@ -68,14 +68,14 @@ class Events:
         return read_bytes(self.path, JSON_BYTES).split(b"\n") if self.path.exists() else []
 
     def _sound(self, checked: bool) -> list[dict[str, Any]]:
-        found = []
+        events = []
         for line in self._lines():
             event = _event(line, checked)
             if event is not None:
                 if event.get("event") == _LOG:
                     check_format(event.get("format"), self.path)
-                found.append(event)
-        return found
+                events.append(event)
+        return events
 
     def _write(self, events: list[dict[str, Any]]) -> None:
         head = {"event": _LOG, "format": FORMAT}

@@ -33,16 +33,18 @@ def writing(path: Path, run: Path | None = None) -> Iterator[None]:
     except Timeout:  # an OSError too, but the code that requests the lock handles it
         raise
     except OSError as error:
-        folder, again = run or path.parent, "the same command again"
+        folder, again = run or path.parent, "run the same command again"
         if not os.path.isdir(folder) and not isinstance(error, PermissionError):
             again = f"poolwise resume {folder}" if run else again
             raise RunFailure(
-                f"{folder} is gone: it was deleted or moved while it was worked on; bring it back, then: {again}"
+                f"{folder} no longer exists: it was deleted or moved while in use; restore it, then: {again}"
             ) from error
         if run and os.path.exists(run / "run.json"):
             again = f"poolwise resume {run}"
         reason = error.strerror or str(error)
-        raise RunFailure(f"cannot write {path}: {reason}; free or choose another place, then: {again}") from error
+        raise RunFailure(
+            f"cannot write {path}: {reason}; free disk space or use another folder, then: {again}"
+        ) from error
 
 
 def sync_folder(path: Path) -> None:
@@ -95,7 +97,11 @@ def check_format(value: Any, what: object) -> None:
     if value == FORMAT and not isinstance(value, bool):
         return
     newer = isinstance(value, int) and value > FORMAT
-    advice = "a newer version wrote it: pip install --upgrade poolwise" if newer else "it is damaged or of another kind"
+    advice = (
+        "a newer version wrote it: pip install --upgrade poolwise"
+        if newer
+        else "it is damaged or not a file of poolwise"
+    )
     raise RequestError(f"{what} has format {value!r}: this version of poolwise reads format {FORMAT}; {advice}")
 
 
@@ -150,9 +156,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         who = "another process"
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RequestError):
             who = f"process {int(parse_json(read_bytes(holder, 4096), 'holder')['process'])}"
-        raise RequestError(
-            f"{folder} is being worked on by {who}: wait until it is done, or stop it and try again"
-        ) from None
+        raise RequestError(f"{folder} is in use by {who}: wait until it ends, or stop it and try again") from None
     try:
         with writing(holder, folder):
             replace_file(holder, json.dumps({"format": FORMAT, "process": os.getpid()}).encode(), sync=False)

@@ -65,7 +65,7 @@ class Manifest:
 
     def create(self, files: dict[str, Print], run: str | None = None) -> None:
         """Create the manifest from the fingerprints of the current files."""
-        self._write(run or uuid.uuid4().hex, {name: [own] for name, own in files.items()})
+        self._write(run or uuid.uuid4().hex, {name: [fingerprint] for name, fingerprint in files.items()})
 
     def read(self) -> tuple[str, dict[str, list[Print]]]:
         """Return (run, files), or ("", {}) if there is no manifest. Raises RequestError if it is damaged."""
@@ -78,8 +78,8 @@ class Manifest:
             manifest = validate(ManifestFile, value, f"{self.path}: ")
         except RequestError as error:
             with contextlib.suppress(ValueError, RecursionError):
-                found = json.loads(data)
-                check_format(found.get("format", FORMAT) if isinstance(found, dict) else FORMAT, self.path)
+                content = json.loads(data)
+                check_format(content.get("format", FORMAT) if isinstance(content, dict) else FORMAT, self.path)
             raise RequestError(self._damaged()) from error
         if manifest.sha256 != _digest(manifest.run, value["files"]):
             raise RequestError(self._damaged())
@@ -87,13 +87,13 @@ class Manifest:
         return manifest.run, files
 
     def _damaged(self) -> str:
-        return f"{self.path} is damaged: remove it, then: poolwise resume {self.folder} (its files are then taken as they are)"
+        return f"{self.path} is damaged: remove it, then: poolwise resume {self.folder} (its files are then accepted unchecked)"
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict[str, list[Print]]]:
         """Yield the mutable ``files`` under an inter-process lock, and write them on exit."""
         with writing(self.path, self.folder):
-            self.folder.stat()  # fails if the folder is gone; FileLock would create it again
+            self.folder.stat()  # fails if the folder does not exist; FileLock would create it again
         with writing(self.path, self.folder), FileLock(self.folder / "manifest.lock"):
             run, files = self.read()
             yield files

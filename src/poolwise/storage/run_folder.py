@@ -63,10 +63,10 @@ class RunFolder:
         """Raise RequestError if a new run cannot be created at ``path``."""
         if os.path.exists(path / REQUEST):  # also False for a path that is not a valid file name
             raise RequestError(
-                f"{path} holds another run already: go on with it (poolwise resume {path}) or give another --out"
+                f"{path} already holds another run: continue it (poolwise resume {path}) or use another --out"
             )
         if os.path.exists(path) and (not path.is_dir() or any(not _unfinished(one) for one in path.iterdir())):
-            raise RequestError(f"{path} exists and is not an empty folder: give another --out")
+            raise RequestError(f"{path} exists and is not an empty folder: use another --out")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -75,7 +75,7 @@ class RunFolder:
             path / SPARE / REQUEST
         ):  # also False for a path that is not a valid file name
             raise RequestError(
-                f"{path} is not a run folder (it has no run.json): give the --out of an earlier search or run"
+                f"{path} is not a run folder (it has no run.json): use the --out of an earlier search or run"
             )
         folder = cls(path)
         request = folder.request()
@@ -90,17 +90,17 @@ class RunFolder:
         """
         if self.manifest.exists:
             return False
-        found = {}
+        fingerprints = {}
         if not self.path.is_dir():
             return False
         for path in sorted([*self.path.glob("*.json"), *self.path.glob("checkpoints/*"), *self.path.glob("*.html")]):
-            own = Print.of_file(path)
-            if own and not _unfinished(path) and path.name != "holder.json":
-                found[path.relative_to(self.path).as_posix()] = own
-        for name in [name for name in found if name.endswith(".json")]:
+            fingerprint = Print.of_file(path)
+            if fingerprint and not _unfinished(path) and path.name != "holder.json":
+                fingerprints[path.relative_to(self.path).as_posix()] = fingerprint
+        for name in [name for name in fingerprints if name.endswith(".json")]:
             self._write_spare(name, (self.path / name).read_bytes())
         Events(self.path).adopt()
-        self.manifest.create(found, next((run for one in self.databases() if (run := one.stamp())), None))
+        self.manifest.create(fingerprints, next((run for one in self.databases() if (run := one.stamp())), None))
         return True
 
     # stand-alone trainings
@@ -196,12 +196,10 @@ class RunFolder:
                     return data
         if name == REQUEST:
             raise RequestError(
-                f"{self.path / name} and its copy are not what manifest.json says: one of them is damaged or belongs to another"
-                f" run; remove manifest.json to take the files as they are, then: poolwise resume {self.path}"
+                f"{self.path / name} and its copy do not match manifest.json: a file is damaged or belongs to another run; remove"
+                f" manifest.json to accept the files unchecked, then: poolwise resume {self.path}"
             )
-        raise RequestError(
-            f"{self.path / name} is damaged and so is its copy: poolwise resume {self.path} makes it again"
-        )
+        raise RequestError(f"{self.path / name} and its copy are damaged: poolwise resume {self.path} recreates it")
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file and its copy."""
@@ -215,7 +213,7 @@ class RunFolder:
         replace_file(self.path / SPARE / name, payload, sync=False)  # no fsync: the file itself is durable
 
     def write_files(self, contents: dict[str, bytes]) -> None:
-        """Write files, each atomically. Raises RunFailure (disk full, no permission, folder gone)."""
+        """Write files, each atomically. Raises RunFailure (disk full, no permission, folder missing)."""
         self.adopt()
         with writing(self.path, self.path):
             for folder in {(self.path / name).parent for name in contents} - {self.path}:
@@ -239,33 +237,33 @@ class RunFolder:
         lost = []
         run, files = self.manifest.read()
         for name, known in files.items():
-            found = Print.of_file(self.path / name)
-            if found in known:
+            current = Print.of_file(self.path / name)
+            if current in known:
                 continue
-            what = "is missing" if found is None else "is damaged"
+            what = "is missing" if current is None else "is damaged"
             spare = self.path / SPARE / Path(name).name
             checkpoint = name.startswith("checkpoints/")
             trusted = files.get(f"{SPARE}/{spare.name}", []) if checkpoint else known
-            removed = found is None and name in REMADE
+            removed = current is None and name in REMADE
             if removed or name.startswith(f"{SPARE}/") or Print.of_file(spare) not in trusted:
                 lost.append(name)
                 if not name.startswith(f"{SPARE}/"):
-                    note(f"{self.path / name} {what} and is made again")
+                    note(f"{self.path / name} {what}: it will be recreated")
             elif checkpoint:
-                if found is not None:  # a process killed between two renames leaves no file, which is not damage
-                    note(f"{self.path / name} {what}: the one before it is used")
+                if current is not None:  # a process killed between two renames leaves no file, which is not damage
+                    note(f"{self.path / name} {what}: the previous checkpoint is used")
             else:
                 with writing(self.path / name, self.path):
                     replace_file(self.path / name, spare.read_bytes())
-                note(f"{self.path / name} {what}: it was put back from its copy")
+                note(f"{self.path / name} {what}: it was restored from its copy")
         if lost:
             with self.manifest.changing() as changed:
                 for name in lost:
                     changed.pop(name, None)
         for number, name in Events(self.path).mend(bool(run)):
-            note(f"{name}: {number} damaged lines are left out")
-        for one in self.databases():
-            one.repair(note)
+            note(f"{name}: {number} damaged lines were removed")
+        for database in self.databases():
+            database.repair(note)
         return lost
 
     # events
@@ -331,8 +329,8 @@ class RunFolder:
             damaged = damaged or path
         if damaged or checkpoint_name(name) in listed:
             raise RequestError(
-                f"checkpoint {damaged or self.path / checkpoint_name(name)} is damaged or missing, and there is no sound one"
-                f" before it: poolwise resume {self.path} does this part again"
+                f"checkpoint {damaged or self.path / checkpoint_name(name)} is damaged or missing, and there is no valid"
+                f" previous one: poolwise resume {self.path} repeats this stage"
             )
         return None
 
@@ -350,7 +348,7 @@ def _unpack(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             meta = parse_json(file.metadata()["poolwise"], str(path))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"checkpoint {path} is damaged ({error}): remove it to begin this part anew") from error
+        raise RequestError(f"checkpoint {path} is damaged ({error}): remove it to repeat this stage") from error
     check_format(meta.get("format") if isinstance(meta, dict) else None, path)
     return tensors, meta
 

@@ -56,8 +56,8 @@ class Table:
     @property
     def seeds(self) -> list[int]:
         """Seeds that have a column (``seed1`` and so on); empty if the table holds only means."""
-        found = (re.fullmatch(r"seed(\d+)", name) for name in self.values)
-        return sorted(int(match[1]) for match in found if match)
+        matches = (re.fullmatch(r"seed(\d+)", name) for name in self.values)
+        return sorted(int(match[1]) for match in matches if match)
 
     def column(self, name: str) -> list[float]:
         """Return one column in the order of the space. Raises RequestError, listing the columns, if it is unknown."""
@@ -76,7 +76,7 @@ class Table:
         if seed is None:
             return self.values[self.truth][i]
         if seed not in self.seeds:
-            have = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "means over seeds only: give no seed"
+            have = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "means over seeds only: omit the seed"
             raise RequestError(f"table {self.name} has no seed {seed!r}; it has {have}")
         return self.values[f"seed{seed}"][i]
 
@@ -135,25 +135,27 @@ def load(name: str | Path) -> Table:
             return _read(text, about, values)
     path = Path(name)
     if os.path.isdir(path):  # also False for a path that is not a valid file name
-        found = sorted(file for file in path.glob("*.json") if file.with_suffix(".csv").exists())
-        if len(found) != 1:
-            held = f"{len(found)} of them, name the file" if found else "none"
-            raise RequestError(f"{path} should hold one table, a .csv and a .json of one name: it holds {held}")
-        path = found[0]
+        candidates = sorted(file for file in path.glob("*.json") if file.with_suffix(".csv").exists())
+        if len(candidates) != 1:
+            content = f"{len(candidates)} of them, use the path of a file" if candidates else "none"
+            raise RequestError(
+                f"{path} must hold one table, a .csv and a .json file of the same name: it holds {content}"
+            )
+        path = candidates[0]
     if path.suffix in (".csv", ".json") and os.path.exists(path):
         return _read(path.stem, path.with_suffix(".json"), path.with_suffix(".csv"))
     raise RequestError(
-        f"unknown table {text!r}{did_you_mean(text, names())}. Known tables: {', '.join(names())}; or give the folder of one"
+        f"unknown table {text!r}{did_you_mean(text, names())}. Known tables: {', '.join(names())}; or use the path of a table"
     )
 
 
 def _read(name: str, about_path: Path, values_path: Path) -> Table:
     about = read_json(about_path)
-    for schema, experiment in ((SpaceOnly, "describes no space"), (TableFile, "is wrong")):
+    for schema, fault in ((SpaceOnly, "does not describe a space"), (TableFile, "is invalid JSON for a table")):
         try:
             described = validate(schema, about, f"{about_path.name}: ")
         except RequestError as error:
-            raise RequestError(f"table {name} is damaged: {about_path.name} {experiment} ({error})") from None
+            raise RequestError(f"table {name} is damaged: {about_path.name} {fault} ({error})") from None
     space = described.space.to_space()
     try:
         rows = list(csv.DictReader(io.StringIO(read_bytes(values_path, TABLE_BYTES).decode()), strict=True))
@@ -166,14 +168,14 @@ def _aligned(name: str, space: PoolingSpace, rows: list[dict[str, Any]]) -> dict
     """Return the columns in the order of the space. Raises RequestError if the rows do not match the space exactly."""
 
     def damaged(what: str) -> RequestError:
-        return RequestError(f"table {name} is damaged or does not fit its space: {what}")
+        return RequestError(f"table {name} is damaged or does not match its space: {what}")
 
     if not rows or "pooling" not in rows[0]:
         raise damaged("it has no column 'pooling' or no rows")
     columns = [column for column in rows[0] if column != "pooling"]
     if not set(columns) & set(_TRUTHS):
         raise damaged(f"no column of mean accuracies ({' or '.join(_TRUTHS)})")
-    found: dict[Pooling, list[float]] = {}
+    values_by_pooling: dict[Pooling, list[float]] = {}
     for line, row in enumerate(rows, 2):
         try:
             pooling = space.parse(row["pooling"] or "")
@@ -181,22 +183,26 @@ def _aligned(name: str, space: PoolingSpace, rows: list[dict[str, Any]]) -> dict
         except RequestError as error:
             raise damaged(f"line {line}: {error}") from None
         except (TypeError, ValueError):
-            raise damaged(f"line {line} has an entry that is no number") from None
+            raise damaged(f"line {line} has an entry that is not a number") from None
         if None in row or not all(map(math.isfinite, values)):
-            raise damaged(f"line {line} has an entry too many or one that is not finite")
-        if pooling in found:
-            raise damaged(f"line {line}: {pooling} comes twice")
-        found[pooling] = values
-    if space.size > len(found):
-        missing = next(pooling for pooling in space if pooling not in found)  # among the first len(found) + 1
-        raise damaged(f"{space.size - len(found)} of {space.size} configurations are missing, among them {missing}")
-    return {column: [found[pooling][i] for pooling in space] for i, column in enumerate(columns)}
+            raise damaged(f"line {line} has too many entries or one that is not finite")
+        if pooling in values_by_pooling:
+            raise damaged(f"line {line}: {pooling} occurs twice")
+        values_by_pooling[pooling] = values
+    if space.size > len(values_by_pooling):
+        missing = next(
+            pooling for pooling in space if pooling not in values_by_pooling
+        )  # among the first len(found) + 1
+        raise damaged(
+            f"{space.size - len(values_by_pooling)} of {space.size} configurations are missing, among them {missing}"
+        )
+    return {column: [values_by_pooling[pooling][i] for pooling in space] for i, column in enumerate(columns)}
 
 
 def check_name(name: str) -> str:
     """Return the name of a table if it is a portable file name. Raises RequestError otherwise."""
     if not re.fullmatch(r"[\w.-]*\w", name, flags=re.ASCII):
-        raise RequestError(f"table name {name!r}: letters, digits, dots, dashes and underscores are allowed")
+        raise RequestError(f"table name {name!r} is invalid: use only letters, digits, dots, dashes and underscores")
     return name
 
 
@@ -215,14 +221,14 @@ def write(directory: str | Path, name: str, measured: dict[str, Any], command: s
     check_name(name)
     if measured["failed"]:
         raise RequestError(
-            f"a table needs every training and {len(measured['failed'])} failed: repeat them with --retry-failed"
+            f"a table needs all trainings, and {len(measured['failed'])} failed: repeat them with --retry-failed"
         )
     space, seeds = read(measured["space"]), measured["seeds"]
     header = [*(f"seed{seed}" for seed in seeds), "mean", *(["std"] if len(seeds) > 1 else [])]
     rows = []
     for result in measured["results"]:
-        own = [*result["accuracies"], result["mean"], *([result["std"]] if len(seeds) > 1 else [])]
-        cells: list[str] = [format_percent(value) for value in own]
+        accuracies = [*result["accuracies"], result["mean"], *([result["std"]] if len(seeds) > 1 else [])]
+        cells: list[str] = [format_percent(value) for value in accuracies]
         rows.append(dict(zip(["pooling", *header], [result["pooling"], *cells], strict=True)))
     _aligned(name, space, list(rows))
     kept = ("space", "seeds", "steps", "data", "precision", "threads", "versions", "hardware")

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 # columns that several results share
 MACS = {
-    "macs": "multiply-adds of an image",
-    "macs_ratio": "times the default's multiply-adds",
+    "macs": "MACs per image",
+    "macs_ratio": "ratio to the default's MACs",
 }
 COST = {
     **MACS,
-    "parameters": "trainable numbers",
-    "activation_bytes": "bytes that a training step holds of an image in float32",
+    "parameters": "trainable parameters",
+    "activation_bytes": "bytes of activations per image in a training step, float32",
 }
 REACH = {
-    "receptive_field": "pixels of the image that a feature before the head sees, along one side",
+    "receptive_field": "receptive field before the head, pixels along one side",
     "productive": "productive convolutions",
 }
-LATENCY = {"latency_ms": "ms of a forward pass, where it was measured"}
+LATENCY = {"latency_ms": "ms of a forward pass, if measured"}
 
 
 class Tabular(ABC):
@@ -46,6 +46,6 @@ class Tabular(ABC):
             import pandas
         except ImportError as error:
             raise RequestError(
-                "a data frame needs the package pandas: pip install 'poolwise[frames]' (to_rows needs nothing)"
+                "a data frame needs the package pandas: pip install 'poolwise[frames]' (to_rows does not need it)"
             ) from error
         return pandas.DataFrame(self.to_rows(), columns=list(self.COLUMNS))

@@ -38,9 +38,9 @@ class Trials:
         self.path, self._run = path, run
         if check:
             with self._connect() as connection:
-                self._begin(connection)
+                self._prepare_tables(connection)
 
-    def _begin(self, connection: sqlite3.Connection) -> None:
+    def _prepare_tables(self, connection: sqlite3.Connection) -> None:
         """Create the tables, or upgrade those of an earlier version. Raises if the file is damaged or too new."""
         check_schema(connection, self.path)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -80,11 +80,13 @@ class Trials:
         run = self.path.parent
         if not run.is_dir():
             return RunFailure(
-                f"{run} is gone: it was deleted or moved while it was worked on; bring it back, then: resume"
+                f"{run} no longer exists: it was deleted or moved while in use; restore it, then resume the run"
             )
         if "locked" in str(error):
             return RunFailure(f"{self.path} is locked by another program: close it, then: poolwise resume {run}")
-        advice = "free some space, then" if "full" in str(error) or "I/O" in str(error) else "to keep what can be read"
+        advice = (
+            "free disk space, then" if "full" in str(error) or "I/O" in str(error) else "to keep the readable trainings"
+        )
         return RunFailure(f"{self.path}: {error}; {advice}: poolwise resume {run}")
 
     def _sum(self, values: tuple[Any, ...]) -> str:
@@ -126,13 +128,13 @@ class Trials:
         """Return all valid trainings, ordered by budget, configuration and seed."""
         names = _COLUMNS.split(", ")
         with self._connect() as connection:
-            found = [dict(zip(names, row, strict=True)) for row in self._rows(connection)]
-        return [self._checked(row) for row in found]
+            rows = [dict(zip(names, row, strict=True)) for row in self._rows(connection)]
+        return [self._checked(row) for row in rows]
 
     def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return one row with its curve parsed. Raises RequestError if a value is invalid."""
         if not isinstance(row["curve"], str):
-            raise RequestError(f"{self.path} is damaged: it holds a curve that is no text")
+            raise RequestError(f"{self.path} is damaged: a curve is not text")
         value = {**row, "curve": parse_json(row["curve"], str(self.path))}
         validate(TrialRow, value, f"{self.path}: ")
         return value
@@ -149,7 +151,7 @@ class Trials:
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_SECONDS)) as connection:
                 with connection:
-                    self._begin(connection)
+                    self._prepare_tables(connection)
                 kept, rows = (
                     list(self._rows(connection)),
                     connection.execute("SELECT count(*) FROM trials").fetchone()[0],
@@ -164,13 +166,13 @@ class Trials:
             return
         if damage:
             kept = self._salvaged()
-        told = damage or f"{rows - len(kept)} of {rows} trainings do not fit their check sums"
-        note(f"{self.path} is damaged ({told}): {len(kept)} trainings are kept, what else is needed is trained again")
+        reason = damage or f"{rows - len(kept)} of {rows} trainings do not match their checksums"
+        note(f"{self.path} is damaged ({reason}): {len(kept)} trainings are kept, missing ones are repeated")
         aside = self.path.with_name(f"{self.path.name}.damaged")
         os.replace(self.path, aside)
         Path(f"{self.path}-journal").unlink(missing_ok=True)
         with self._connect() as connection:
-            self._begin(connection)
+            self._prepare_tables(connection)
         for row in kept:
             self._insert(row)
 

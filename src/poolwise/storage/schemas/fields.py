@@ -50,7 +50,7 @@ def inconsistent(message: str) -> PydanticCustomError:
 def _text(value: Any) -> str:
     # pydantic's str type rejects lone surrogates, which file names and command lines may contain
     if not isinstance(value, str) or len(value) > _MAX_CHARACTERS:
-        raise not_allowed("a text")
+        raise not_allowed("a string")
     return value
 
 
@@ -71,7 +71,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _present(value: Any) -> Any:
     if value is None:
-        raise not_allowed("a value or no such field")
+        raise not_allowed("a value or no field")
     return value
 
 

@@ -105,7 +105,7 @@ class RankingFile(FileSchema, Environment):
                 raise inconsistent(f"ranks {row.pooling} twice")
             seen.add(row.pooling)
         if {len(row.halves or ()) for row in self.ranking} not in ({0}, {2}):
-            raise inconsistent("its rows have halves of the score for some alone")
+            raise inconsistent("has scores of the halves in only some rows")
         check_among(seen, {"default": self.default, **self.picks})
         return self
 

@@ -14,8 +14,8 @@ from poolwise.storage.schemas.fields import INCONSISTENT, NOT_ALLOWED
 M = TypeVar("M", bound=BaseModel)
 
 _ALLOWED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
     "float_type": "a finite number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
@@ -55,15 +55,13 @@ def _message(error: ErrorDetails, value: Any, where: str) -> str:
     if kind == NOT_ALLOWED:
         allowed = context["allowed"]
     elif kind in ("too_long", "too_short"):
-        allowed = f"a list of {context.get('max_length', context.get('min_length'))}"
+        allowed = f"a list of length {context.get('max_length', context.get('min_length'))}"
     elif kind in ("greater_than_equal", "less_than_equal"):
         allowed = f"at least {context['ge']:g}" if "ge" in context else f"at most {context['le']:g}"
     else:
         allowed = _ALLOWED.get(kind) or error["msg"]
-    found = visible(_shown(error["input"]))[:60]
-    return (
-        f"{place if place != where else where.rstrip(': ')} is {found}, and {allowed} is allowed: the file is damaged"
-    )
+    shown = visible(_shown(error["input"]))[:60]
+    return f"{place if place != where else where.rstrip(': ')} is {shown}, expected {allowed}: the file is damaged"
 
 
 def _place(error: ErrorDetails, value: Any, where: str) -> str:
