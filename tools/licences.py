@@ -14,8 +14,8 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs" / "licences.md"
 HEAD = """# Licenses
 
-poolwise has the MIT license. This table lists its dependencies with the licenses in their metadata (`python tools/licences.py` writes
-this page). Packages of an extra are installed only with that extra.
+poolwise has the MIT license. This table lists its dependencies with the licenses in their metadata (`python tools/licences.py`
+writes this page). Packages of an extra are installed only with that extra.
 
 | package | for | license |
 | --- | --- | --- |
