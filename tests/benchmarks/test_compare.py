@@ -22,12 +22,12 @@ def published(tmp_path_factory):
     return out, api.compare(CompareConfig(PUBLISHED, resamples=60), out)
 
 
-def test_the_published_figures(published):
+def test_published_figures_are_reproduced(published):
     _, value = published
     plain = {row["method"]: row for row in value["summary"] if row["treatment"] == "raw"}
-    told = {f"supernets{m}": tau for m, tau in ((1, 0.14), (2, 0.31), (4, 0.60), (8, 0.53))}
-    for method, tau in told.items():
-        assert plain[method]["tau_a"]["mean"] == pytest.approx(tau, abs=0.0065)  # 0.146 is told as 0.14
+    published_tau = {f"supernets{m}": tau for m, tau in ((1, 0.14), (2, 0.31), (4, 0.60), (8, 0.53))}
+    for method, tau in published_tau.items():
+        assert plain[method]["tau_a"]["mean"] == pytest.approx(tau, abs=0.0065)  # 0.146 is published as 0.14
     assert round(plain["macs"]["tau_a"]["mean"], 2) == 0.49
     assert round(plain["productive"]["tau_b"]["mean"], 2) == 0.56
     for method in ("supernets4", "supernets8"):  # both put 5-2-3 first
@@ -37,7 +37,7 @@ def test_the_published_figures(published):
         assert next(row for row in value["rows"] if row["method"] == method)["first"] == "5-2-3"
 
 
-def test_every_measure_with_interval_of_every_treatment(published):
+def test_every_measure_has_an_interval_for_every_treatment(published):
     _, value = published
     assert {(row["method"], row["treatment"]) for row in value["rows"]} == {
         (method, treatment)
@@ -51,7 +51,7 @@ def test_every_measure_with_interval_of_every_treatment(published):
     assert all(row["interval"] == "configurations" and row["n"] == 1 for row in value["summary"])
 
 
-def test_files(published):
+def test_result_files(published):
     out, value = published
     with (out / "compare.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -66,7 +66,7 @@ def test_files(published):
     assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_seeds_and_budgets_and_pairs(tmp_path):
+def test_summary_and_paired_tests_over_seeds_and_budgets(tmp_path):
     table, generator = tables.load(PUBLISHED), np.random.default_rng(0)
     truth = np.array(table.column("standalone_mean"))
     entries = [
@@ -91,7 +91,7 @@ def test_seeds_and_budgets_and_pairs(tmp_path):
     assert "<b>" not in (tmp_path / "compare.html").read_text()
 
 
-def test_a_perfect_and_a_constant_ranking():
+def test_perfect_and_constant_rankings():
     table = tables.load(PUBLISHED)
     truth = np.array(table.column("standalone_mean"))
     rows = judge([Entry("perfect", 0, 0, truth), Entry("constant", 0, 0, np.zeros(36))], table, truth, 20)
@@ -99,7 +99,9 @@ def test_a_perfect_and_a_constant_ranking():
     assert (perfect["tau_b"]["value"], perfect["regret@1"]["value"]) == (pytest.approx(1), 0)
     assert (constant["tau_b"]["value"], constant["spearman"]["value"]) == (0, 0)
     assert constant["regret@1"]["value"] == pytest.approx(truth.max() - truth.mean())
-    assert fallen_back["tau_b"]["value"] == pytest.approx(1), "scores that say nothing leave the order to the count"
+    assert fallen_back["tau_b"]["value"] == pytest.approx(1), (
+        "constant scores leave the order to the productive convolutions"
+    )
     assert pairs(rows) == []
     assert len(summary(rows)) == 6
 
@@ -107,34 +109,34 @@ def test_a_perfect_and_a_constant_ranking():
 def test_wrong_requests(tmp_path):
     table, out = tables.load(PUBLISHED), tmp_path / "out"
     scores = np.arange(36.0)
-    for entries, told in (
+    for entries, message in (
         ([], "nothing to compare"),
-        ([Entry("x", 1, 5, scores), Entry("x", 1, 5, scores)], "x comes twice with seed 1"),
+        ([Entry("x", 1, 5, scores), Entry("x", 1, 5, scores)], "x occurs twice with seed 1"),
         ([Entry("x", 1, 5, scores[1:])], "36 finite scores"),
         ([Entry("x", 1, 5, scores * np.nan)], "36 finite scores"),
     ):
-        with pytest.raises(RequestError, match=told):
+        with pytest.raises(RequestError, match=message):
             judge(entries, table, np.zeros(36))
-    for options, told in (
+    for options, message in (
         ({"columns": [], "controls": []}, "nothing to compare"),
         ({"seeds": [1, 1]}, "each once"),
         ({"seeds": []}, "at least one"),
         ({"controls": ["mac"]}, "did you mean 'macs'"),
-        ({"controls": ["macs", "macs"]}, "macs is given twice"),
+        ({"controls": ["macs", "macs"]}, "macs occurs twice"),
         ({"columns": ["supernets3"]}, "Known: supernets1"),
         ({"model": "resnt20"}, "did you mean 'resnet20'"),
     ):
-        with pytest.raises(RequestError, match=told):
+        with pytest.raises(RequestError, match=message):
             api.compare(CompareConfig(PUBLISHED, **options), out)
     with pytest.raises(RequestError, match="did you mean"):
         api.compare(CompareConfig("resnet20-cifar10"), out)
     assert not out.exists()
     (out / "mine").mkdir(parents=True)
-    with pytest.raises(RequestError, match="no folder of an earlier comparison"):
+    with pytest.raises(RequestError, match="not the folder of an earlier comparison"):
         api.compare(CompareConfig(PUBLISHED), out)
 
 
-def test_a_table_that_does_not_fit(tmp_path):
+def test_table_of_another_space_is_rejected(tmp_path):
     space = poolwise.PoolingSpace(9, 3)
     rows = [{"pooling": str(p), "accuracies": [0.5, 0.6], "mean": 0.55, "std": 0.07} for p in space]
     measured = {
@@ -142,23 +144,23 @@ def test_a_table_that_does_not_fit(tmp_path):
         "settings": {**poolwise.Config().to_flat()},
     }  # fmt: skip
     tables.write(tmp_path / "nine", "nine", measured)
-    with pytest.raises(RequestError, match="table nine does not fit resnet20: it is of 9 layers with 3 poolings"):
+    with pytest.raises(RequestError, match="table nine does not fit resnet20: it has 9 layers and 3 downsamplings"):
         api.compare(CompareConfig(tmp_path / "nine"), tmp_path / "out")
 
 
-def test_own_table_with_zero_cost_scores(tmp_path, tiny_settings, tiny_source):
+def test_table_of_a_run_with_zero_cost_scores(tmp_path, tiny_settings, tiny_source):
     config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "retrain_steps": 1})
     truth = api.exhaustive(config, tmp_path / "run", source=tiny_source, table=tmp_path / "mine")
     config = CompareConfig(tmp_path / "mine", controls=["macs", "naswot"], seeds=[1, 2], resamples=20)
     value = api.compare(config, tmp_path / "out", source=tiny_source)
-    told = {(row["method"], row["treatment"]): row for row in value["summary"]}
-    assert (told["naswot", "raw"]["n"], told["macs", "raw"]["n"]) == (2, 1)
-    assert told["naswot", "fused"]["budget_macs"] > 0
+    summary_of = {(row["method"], row["treatment"]): row for row in value["summary"]}
+    assert (summary_of["naswot", "raw"]["n"], summary_of["macs", "raw"]["n"]) == (2, 1)
+    assert summary_of["naswot", "fused"]["budget_macs"] > 0
     seeds = zip(*(result["accuracies"] for result in truth["results"]), strict=True)
     assert value["ceiling"] == pytest.approx(statistics.kendall_tau_b(*seeds))
 
 
-def test_the_old_keywords_still_compare_and_warn(published, tmp_path):
+def test_deprecated_keywords_work_and_warn(published, tmp_path):
     with pytest.warns(DeprecationWarning, match=r"poolwise\.CompareConfig"):
         old = poolwise.compare(PUBLISHED, tmp_path / "old", columns=["supernets1"], names=["macs"], resamples=20)
     config = CompareConfig(PUBLISHED, columns=["supernets1"], controls=["macs"], resamples=20)
@@ -178,16 +180,16 @@ def test_the_old_keywords_still_compare_and_warn(published, tmp_path):
         ({"budgets": [1.5]}, "whole numbers of at least 1"),
         ({"supernets": 0}, "supernets is 0: a whole number of at least 1"),
         ({"resamples": True}, "resamples is True"),
-        ({"methods": "mixture"}, "methods is 'mixture': a list is allowed"),
+        ({"methods": "mixture"}, "methods is 'mixture': use a list"),
         ({"methods": ["mixtre"]}, "did you mean 'mixture'"),
     ],
 )
-def test_a_config_is_checked_when_it_is_made(fields, message):
+def test_invalid_config_is_rejected(fields, message):
     with pytest.raises(RequestError, match=message):
         CompareConfig(PUBLISHED, **fields)
 
 
-def test_a_config_can_be_compared_and_hashed():
+def test_config_equality_and_hash():
     config = CompareConfig(PUBLISHED, seeds=[1, 2])
     assert config == CompareConfig(PUBLISHED, seeds=(1, 2))
     assert hash(config) == hash(CompareConfig(PUBLISHED, seeds=(1, 2)))

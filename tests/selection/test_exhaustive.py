@@ -18,23 +18,23 @@ def source(tiny_source):
     return tiny_source
 
 
-def test_listed_poolings_stopped_and_begun_again(tmp_path, tiny_settings, source):
-    whole = api.exhaustive(tiny_settings, tmp_path / "whole", configs=FEW, source=source)
-    assert [result["pooling"] for result in whole["results"]] == FEW
-    assert all(len(result["accuracies"]) == 2 for result in whole["results"])
+def test_interrupted_trainings_resume_to_the_same_result(tmp_path, tiny_settings, source):
+    complete = api.exhaustive(tiny_settings, tmp_path / "whole", configs=FEW, source=source)
+    assert [result["pooling"] for result in complete["results"]] == FEW
+    assert all(len(result["accuracies"]) == 2 for result in complete["results"])
     assert len(RunFolder(tmp_path / "whole").trials().all()[0]["curve"]) == 6
     path = tmp_path / "stopped"
     with pytest.raises(Interrupted):
         api.exhaustive(tiny_settings, path, configs=FEW, source=source, listener=After(15))
     assert len(RunFolder(path).trials().all()) == 2
-    assert api.exhaustive(tiny_settings, path, configs=FEW, source=source) == whole
+    assert api.exhaustive(tiny_settings, path, configs=FEW, source=source) == complete
     with pytest.raises(Interrupted):
         api.exhaustive(tiny_settings, tmp_path / "other", configs=FEW, source=source, listener=After(15))
     api.resume(tmp_path / "other", source=source)
-    assert json.loads((tmp_path / "other" / "exhaustive.json").read_text()) == whole
+    assert json.loads((tmp_path / "other" / "exhaustive.json").read_text()) == complete
 
 
-def test_another_request_on_the_same_folder(tmp_path, tiny_settings, source):
+def test_different_request_for_the_same_folder_is_rejected(tmp_path, tiny_settings, source):
     path, plain = tmp_path / "run", tiny_settings.to_flat()
     api.exhaustive(tiny_settings, path, configs=FEW[:1], source=source)
     with pytest.raises(RequestError, match=r"another request \(lr 0.05, now 0.1\)"):
@@ -48,15 +48,19 @@ def test_another_request_on_the_same_folder(tmp_path, tiny_settings, source):
 
 
 def test_wrong_lists(tmp_path, tiny_settings, source):
-    for listed, told in (([], "no configuration is listed"), (FEW + FEW[:1], "twice"), (["5-5-5"], "not in the space")):
-        with pytest.raises(RequestError, match=told):
+    for listed, message in (
+        ([], "no configuration is listed"),
+        (FEW + FEW[:1], "twice"),
+        (["5-5-5"], "not in the space"),
+    ):
+        with pytest.raises(RequestError, match=message):
             api.exhaustive(tiny_settings, tmp_path / "run", configs=listed, source=source)
     with pytest.raises(RequestError, match="needs all 36"):
         api.exhaustive(tiny_settings, tmp_path / "run", configs=FEW, source=source, table=tmp_path / "t")
     assert not (tmp_path / "run").exists()
 
 
-def test_the_old_keyword_still_lists_and_warns(tmp_path, tiny_settings, source):
+def test_deprecated_keyword_works_and_warns(tmp_path, tiny_settings, source):
     new = api.exhaustive(tiny_settings, tmp_path / "new", configs=FEW[:1], source=source)
     with pytest.warns(DeprecationWarning, match="now configs"):
         old = poolwise.exhaustive(tiny_settings, tmp_path / "old", poolings=FEW[:1], source=source)
@@ -68,7 +72,7 @@ def test_the_old_keyword_still_lists_and_warns(tmp_path, tiny_settings, source):
         poolwise.exhaustive(tiny_settings, tmp_path / "both", poolings=FEW[:1], configs=FEW[:1], source=source)
 
 
-def test_failures_are_kept_and_repeated_on_request(tmp_path, tiny_settings, source):
+def test_failures_are_recorded_and_retried_on_request(tmp_path, tiny_settings, source):
     config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "lr": 1e38, "retrain_seeds": 1})
     value = api.exhaustive(config, tmp_path / "run", configs=FEW[:2], source=source)
     assert [failure["pooling"] for failure in value["failed"]] == FEW[:2]
@@ -84,7 +88,7 @@ def test_failures_are_kept_and_repeated_on_request(tmp_path, tiny_settings, sour
     assert len([note for note in notes if note.startswith("failed")]) == 2
 
 
-def test_table_of_all(tmp_path, tiny_settings, source):
+def test_table_of_all_configurations(tmp_path, tiny_settings, source):
     threads = torch.get_num_threads()
     config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "retrain_steps": 2})
     value = api.exhaustive(config, tmp_path / "run", source=source, table=tmp_path / "mine")
@@ -102,7 +106,7 @@ def test_table_of_all(tmp_path, tiny_settings, source):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_numbers(tmp_path, tiny_settings, source):
+def test_two_processes_give_the_same_results(tmp_path, tiny_settings, source):
     config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "threads": 1})
     one = api.exhaustive(config, tmp_path / "one", configs=FEW, source=source)
     parallel = poolwise.Config.from_flat({**config.to_flat(), "workers": 2})

@@ -1,4 +1,4 @@
-"""Successive halving: rungs of equal shares, whatever the compute."""
+"""Successive halving: rungs with equal shares of the compute."""
 
 from collections import Counter
 
@@ -15,21 +15,21 @@ def cost(pooling, steps):
 
 
 def lengths(macs, **more):
-    """How many trainings of each length are asked for; early poolings are the better ones."""
+    """Return the strategy and its requested trainings; early poolings are better."""
     method = create("successive-halving", SPACE, seed=0, macs=macs, steps=STEPS, cost=cost, **more)
-    told = []
+    asks = []
     while (ask := method.ask()) is not None:
-        told.append(ask)
+        asks.append(ask)
         method.tell(*ask, 1 - SPACE.index(ask.pooling) / 100)
-    return method, told
+    return method, asks
 
 
 @pytest.mark.parametrize("full", [3, 6, 12])
-def test_every_rung_has_a_third(full):
+def test_rungs_share_the_compute_equally(full):
     macs = full * cost(None, STEPS)
-    method, told = lengths(macs)
-    falls = [i for i in range(1, len(told)) if told[i].steps < told[i - 1].steps]
-    first = told[: falls[0]] if falls else told  # the first bracket
+    method, asks = lengths(macs)
+    falls = [i for i in range(1, len(asks)) if asks[i].steps < asks[i - 1].steps]
+    first = asks[: falls[0]] if falls else asks  # the first bracket
     spent = Counter()
     for ask in first:
         spent[ask.steps] += cost(ask.pooling, ask.steps)
@@ -38,17 +38,17 @@ def test_every_rung_has_a_third(full):
     assert spent[3] <= macs / 3
     best = min((ask for ask in first if ask.steps == 3), key=lambda ask: SPACE.index(ask.pooling))
     assert best.pooling in [ask.pooling for ask in first if ask.steps == STEPS]
-    assert SPACE[int(method.ranking().argmax())] in [ask.pooling for ask in told if ask.steps == STEPS]
+    assert SPACE[int(method.ranking().argmax())] in [ask.pooling for ask in asks if ask.steps == STEPS]
 
 
-def test_little_compute_makes_rungs_shorter_and_still_trains():
-    method, told = lengths(cost(None, 9) * 2)
-    assert {ask.steps for ask in told} <= {1, 3, 9}
-    assert len(told) >= 3
+def test_small_budget_shortens_the_rungs():
+    method, asks = lengths(cost(None, 9) * 2)
+    assert {ask.steps for ask in asks} <= {1, 3, 9}
+    assert len(asks) >= 3
     assert method.ranking().max() > 0
 
 
-def test_trainings_are_a_limit_as_compute_is():
-    _, told = lengths(10**9, trials=4)
-    assert sum(ask.steps for ask in told) <= 4 * STEPS
-    assert STEPS in {ask.steps for ask in told}
+def test_number_of_trials_limits_the_steps():
+    _, asks = lengths(10**9, trials=4)
+    assert sum(ask.steps for ask in asks) <= 4 * STEPS
+    assert STEPS in {ask.steps for ask in asks}

@@ -25,7 +25,7 @@ def objective(sampler):
     return train
 
 
-def test_a_study_is_driven_by_it():
+def test_sampler_drives_a_study():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     chosen = []
     for _ in range(2):
@@ -49,7 +49,7 @@ def test_running_trials_are_taken_into_account():
     study.optimize(objective(sampler), n_trials=1)
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE", "COMPLETE", "FAIL", "RUNNING", "RUNNING", "COMPLETE"]
-    assert study.trials[-1].params["pooling"] not in names[1:], "what is still training is not asked for again"
+    assert study.trials[-1].params["pooling"] not in names[1:], "a running configuration is not proposed again"
 
 
 def test_without_optuna(monkeypatch):

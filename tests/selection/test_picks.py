@@ -1,4 +1,4 @@
-"""One answer to "what are the picks of this run?", whoever asks."""
+"""All outputs of a run name the same picks."""
 
 import json
 
@@ -45,7 +45,7 @@ def read(path, name):
     return json.loads((path / name).read_text())
 
 
-def test_the_pick_that_was_retrained_is_exported(refined, tmp_path):
+def test_retrained_pick_is_exported(refined, tmp_path):
     best = read(refined, "refine.json")["picks"]["best"]
     assert read(refined, "retrain.json")["results"][0]["pooling"] == best
     to = tmp_path / "model.safetensors"
@@ -55,7 +55,7 @@ def test_the_pick_that_was_retrained_is_exported(refined, tmp_path):
         assert json.loads(file.metadata()["poolwise"])["pooling"] == best
 
 
-def test_everybody_names_the_same_picks(refined, capsys):
+def test_all_outputs_name_the_same_picks(refined, capsys):
     picks = picks_of(RunFolder.open(refined))
     assert picks.to_json() == read(refined, "refine.json")["picks"]
     assert picks.default == "4-3-3"
@@ -66,7 +66,7 @@ def test_everybody_names_the_same_picks(refined, capsys):
     assert f"best {picks.best} (" in " ".join(capsys.readouterr().out.split())
 
 
-def test_limits_of_a_later_request_count_at_once(refined):
+def test_new_limits_apply_to_the_picks(refined):
     folder = RunFolder.open(refined)
     rows = {row["pooling"]: row for row in read(refined, "refine.json")["configurations"]}
     config, first = Config.from_flat(folder.request()["settings"]), picks_of(folder)

@@ -1,4 +1,4 @@
-"""Leader and challenger: what they ask for, when they stop, and that batches look elsewhere."""
+"""The refine strategy: proposals, stopping and batches."""
 
 import numpy as np
 
@@ -16,33 +16,33 @@ def make(name="refine", trials=8, steps=90, **more):
 
 
 def bowl(pooling, steps=90):
-    """Best at 6-2-2."""
+    """Return an accuracy with its maximum at 6-2-2."""
     first, second = pooling.positions
     return 0.7 - 0.01 * (first - 6) ** 2 - 0.01 * (second - 8) ** 2 - 0.3 * (1 - steps / 90)
 
 
 def play(method):
-    asked = []
+    asks = []
     while (ask := method.ask()) is not None:
-        asked.append(ask)
+        asks.append(ask)
         method.tell(*ask, bowl(ask.pooling, ask.steps))
-    return asked
+    return asks
 
 
-def test_the_default_comes_first_and_the_count_is_kept():
+def test_default_is_trained_first_within_the_number_of_trials():
     for name in ("refine", "top"):
-        asked = play(make(name, trials=5))
-        assert asked[0].pooling == DEFAULT
-        assert len(asked) == 5
+        asks = play(make(name, trials=5))
+        assert asks[0].pooling == DEFAULT
+        assert len(asks) == 5
 
 
-def test_it_finds_the_best_of_a_smooth_truth():
+def test_best_configuration_of_a_smooth_function_is_chosen():
     method = make(trials=10)
     play(method)
     assert SPACE[int(method.ranking().argmax())] == Pooling.parse("6-2-2")
 
 
-def test_a_hint_leads_and_a_misleading_one_is_left():
+def test_good_hint_is_used_and_misleading_one_ignored():
     good = make(trials=4, hints={"truth": bowl})
     assert Pooling.parse("6-2-2") in {ask.pooling for ask in play(good)}
     misleading = make(trials=11, hints={"lie": lambda pooling: -bowl(pooling)})
@@ -51,16 +51,16 @@ def test_a_hint_leads_and_a_misleading_one_is_left():
     assert bowl(SPACE[int(misleading.ranking().argmax())]) > 0.67
 
 
-def test_it_stops_when_nothing_better_is_left():
+def test_stops_when_no_better_configuration_is_likely():
     method = make(trials=40, margin=3.0, hints={"truth": bowl})
-    asked = play(method)
-    assert 3 <= len(asked) < 20
+    asks = play(method)
+    assert 3 <= len(asks) < 20
     assert method.sure
     assert method.doubt(3.0) < 0.05
     assert len(play(make(trials=8, margin=None, hints={"truth": bowl}))) == 8
 
 
-def test_a_batch_asks_for_different_ones_and_is_told_in_order():
+def test_batch_proposes_distinct_configurations():
     method = make(trials=9)
     method.tell(*method.ask(), 0.6)
     batch = method.ask_all(3)
@@ -72,29 +72,29 @@ def test_a_batch_asks_for_different_ones_and_is_told_in_order():
     assert len(method.belief) == before + 3
 
 
-def test_shorter_trainings_are_tried_where_there_is_room_and_counted_as_what_they_are():
-    asked = play(make(trials=14))
-    short = [ask for ask in asked if ask.steps < 90]
+def test_large_budget_uses_shorter_trainings_as_fractions():
+    asks = play(make(trials=14))
+    short = [ask for ask in asks if ask.steps < 90]
     assert {ask.steps for ask in short} == {90 // SHORT}
     assert len(short) >= PAIRS
-    assert sum(ask.steps for ask in asked) / 90 <= 14 + 1e-6
+    assert sum(ask.steps for ask in asks) / 90 <= 14 + 1e-6
     assert {ask.steps for ask in play(make(trials=8))} == {90}
 
 
-def test_the_best_is_told_apart_from_its_rival_at_the_end():
+def test_last_trainings_compare_the_best_with_its_rival():
     table, generator = tables.load("resnet20-cifar10-published"), np.random.default_rng(0)
     scores = dict(zip(SPACE, table.column("supernets4_mean"), strict=True))
     method = make(trials=10, hints={"scores": scores.__getitem__})
-    asked = []
+    asks = []
     while (ask := method.ask()) is not None:
-        asked.append(ask)
+        asks.append(ask)
         method.tell(*ask, (table.query(ask.pooling) + generator.normal(0, 0.13)) / 100)
-    twice = [ask for ask in asked if ask.seed > 1]
+    twice = [ask for ask in asks if ask.seed > 1]
     assert twice
     assert all(table.query(ask.pooling) > 91.4 for ask in twice)
 
 
-def test_shuffled_scores_hardly_change_what_is_asked():
+def test_shuffled_hints_get_little_weight():
     scores = {pooling: float(pooling.positions[0]) for pooling in SPACE}
     other = np.random.default_rng(0).permutation(list(scores.values()))
     shuffled = dict(zip(SPACE, other, strict=True))

@@ -1,4 +1,4 @@
-"""Refining a real (tiny) run: what it leaves, that it goes on, and what limits do."""
+"""Refinement of a tiny run: files, resuming and limits."""
 
 import json
 
@@ -24,7 +24,7 @@ def refined(path, source, **changes):
     return api.refine(path, source=source, trials=4, at_once=1, **changes)
 
 
-def test_it_trains_the_default_and_others_and_names_three_picks(ranked, tiny_source):
+def test_refinement_trains_the_default_first_and_names_three_picks(ranked, tiny_source):
     value = refined(ranked, tiny_source, margin=0.0)
     assert len(value["trials"]) == 4
     assert value["trials"][0]["pooling"] == value["default"] == "4-3-3"
@@ -39,9 +39,9 @@ def test_it_trains_the_default_and_others_and_names_three_picks(ranked, tiny_sou
     assert rows[value["picks"]["best_at_default_macs"]]["macs_ratio"] <= 1
     assert all(0 <= row["front"]["macs"] <= 1 for row in rows.values())
     cheapest = min(rows.values(), key=lambda row: row["macs"])
-    assert cheapest["front"]["macs"] == 1  # nothing takes less
+    assert cheapest["front"]["macs"] == 1  # no configuration is cheaper
     assert set(value["hints"]) == {"scores", "productive", "macs", "last_stage"}
-    assert not (ranked / "trials.sqlite").exists()  # the verdict's trainings are others
+    assert not (ranked / "trials.sqlite").exists()  # retraining uses a separate file
     retrain = api.retrain(ranked, source=tiny_source)
     assert {r["pooling"] for r in retrain["results"]} == {*value["picks"].values(), "4-3-3"}
     page = api.report(ranked).read_text()
@@ -51,8 +51,8 @@ def test_it_trains_the_default_and_others_and_names_three_picks(ranked, tiny_sou
     assert str(escape(verdict["sentence"])) in page
 
 
-def test_stopped_and_resumed_and_more_trials_end_in_the_same(ranked, tmp_path, tiny_settings, tiny_source):
-    whole = refined(ranked, tiny_source)
+def test_resumed_refinement_gives_the_same_result(ranked, tmp_path, tiny_settings, tiny_source):
+    complete = refined(ranked, tiny_source)
     again = tmp_path / "again"
     api.search(tiny_settings.replace(retrain_steps=4), again, source=tiny_source)
     api.rank(again, source=tiny_source)
@@ -62,21 +62,21 @@ def test_stopped_and_resumed_and_more_trials_end_in_the_same(ranked, tmp_path, t
     api.resume(again, source=tiny_source)
     assert (again / "refine.json").read_bytes() == (ranked / "refine.json").read_bytes()
     more = api.refine(again, source=tiny_source, trials=6)
-    assert [t["pooling"] for t in more["trials"][:3]] == [t["pooling"] for t in whole["trials"][:3]]
+    assert [t["pooling"] for t in more["trials"][:3]] == [t["pooling"] for t in complete["trials"][:3]]
     assert len(more["trials"]) > 4
 
 
 @pytest.mark.parametrize("method", ["random", "top"])
-def test_other_methods_choose_and_the_same_belief_judges(ranked, tiny_source, method):
+def test_other_strategies_use_the_same_surrogate_for_the_picks(ranked, tiny_source, method):
     value = refined(ranked, tiny_source, refiner=method, margin=0.0)
     assert value["method"] == method
     assert sum(row["trainings"] for row in value["configurations"]) == 4
     with pytest.raises(RequestError, match="did you mean 'random'"):
         refined(ranked, tiny_source, refiner="randm")
-    assert (ranked / "refine.json").exists()  # a wrong request touches nothing
+    assert (ranked / "refine.json").exists()  # a wrong request changes nothing
 
 
-def test_what_is_outside_the_limits_is_not_trained(ranked, tiny_source):
+def test_configurations_outside_the_limits_are_not_trained(ranked, tiny_source):
     value = refined(ranked, tiny_source, max_macs=0.8, margin=0.0)
     names = {row["pooling"]: row["macs_ratio"] for row in value["configurations"]}
     assert all(ratio <= 0.8 for pooling, ratio in names.items() if pooling != "4-3-3")
@@ -91,7 +91,7 @@ def test_what_is_outside_the_limits_is_not_trained(ranked, tiny_source):
     assert all(row["latency_ms"] > 0 for row in timed["configurations"])
 
 
-def test_a_search_within_limits_sees_nothing_else(tmp_path, tiny_settings, tiny_source):
+def test_search_within_limits_excludes_other_configurations(tmp_path, tiny_settings, tiny_source):
     config = tiny_settings.replace(max_macs=0.7)
     value = api.run(config, tmp_path / "run", source=tiny_source)
     ranking = RunFolder(tmp_path / "run").read("ranking.json", "")
@@ -104,7 +104,7 @@ def test_a_search_within_limits_sees_nothing_else(tmp_path, tiny_settings, tiny_
     assert not (tmp_path / "other").exists()
 
 
-def test_limits_can_follow_a_ranking(ranked, tiny_source):
+def test_limits_can_be_set_after_the_ranking(ranked, tiny_source):
     before = RunFolder(ranked).read("ranking.json", "")
     after = api.rank(ranked, source=tiny_source, max_macs=0.7)
     assert len(after["ranking"]) == len(before["ranking"]) == 36
@@ -113,7 +113,7 @@ def test_limits_can_follow_a_ranking(ranked, tiny_source):
     assert ratio[after["picks"]["best"]] <= 0.7
 
 
-def test_seeds_are_added_until_it_is_decided_and_equal_cost_is_told(ranked, tiny_source):
+def test_until_decided_adds_seeds_and_equal_cost_is_compared(ranked, tiny_source):
     value = api.retrain(
         ranked, source=tiny_source, until_decided=True, retrain_seeds=2, max_seeds=4, margin=0.0, equal_cost=True
     )

@@ -1,4 +1,4 @@
-"""The guess without training: its order, its limit, and what is said about how good it was."""
+"""Suggestions without training: order, limits and known quality."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from poolwise.cli.commands import cli
 from poolwise.errors import RequestError
 
 
-def test_most_productive_first_then_dearest_within_the_limit():
+def test_order_by_productive_convolutions_then_macs():
     costs = poolwise.costs("resnet20")
     for limit in (None, 1.0, 0.5):
         guess = poolwise.suggest("resnet20", max_macs=limit)
@@ -24,7 +24,7 @@ def test_most_productive_first_then_dearest_within_the_limit():
     assert poolwise.suggest("resnet20", max_macs=None).best != poolwise.suggest("resnet20").best
 
 
-def test_what_is_known_is_recomputed_from_the_table():
+def test_known_quality_matches_the_table():
     guess = poolwise.suggest("resnet20")
     known = {one.table: one for one in guess.known}["resnet20-cifar10-published"]
     table = tables.load("resnet20-cifar10-published")
@@ -37,14 +37,14 @@ def test_what_is_known_is_recomputed_from_the_table():
     assert known.interval[0] < known.tau_b < known.interval[1]
 
 
-def test_a_family_without_a_table_says_so_and_an_impossible_limit_names_the_smallest():
+def test_family_without_table_and_infeasible_limit():
     assert poolwise.suggest("resnet18").known == ()
     cheapest = min(poolwise.costs("resnet20").items(), key=lambda item: item[1].macs)
     with pytest.raises(RequestError, match=f"smallest is {cheapest[0]} with {cheapest[1].macs_ratio:.4g}"):
         poolwise.suggest("resnet20", max_macs=0.01)
 
 
-def test_a_config_and_keywords_say_the_same():
+def test_config_and_keywords_are_equivalent():
     config = poolwise.SuggestConfig(max_macs=0.8, classes=3)
     assert poolwise.suggest("resnet20", config).costs == poolwise.suggest("resnet20", max_macs=0.8, classes=3).costs
     changed = poolwise.suggest("resnet20", config, max_macs=None)

@@ -28,9 +28,9 @@ rankings = st.integers(2, 12).flatmap(
 @given(rankings)
 def test_agreement_against_scipy(pair):
     x, y = pair
-    told = len(set(x)) > 1 and len(set(y)) > 1
-    assert kendall_tau_b(x, y) == pytest.approx(stats.kendalltau(x, y).statistic if told else 0)
-    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic if told else 0)
+    defined = len(set(x)) > 1 and len(set(y)) > 1
+    assert kendall_tau_b(x, y) == pytest.approx(stats.kendalltau(x, y).statistic if defined else 0)
+    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic if defined else 0)
     assert sparse_tau(x, y, 0) == kendall_tau_b(x, y)
     for measure in (kendall_tau_a, kendall_tau_b, spearman):
         assert measure(x, y) == pytest.approx(measure(y, x))
@@ -39,7 +39,7 @@ def test_agreement_against_scipy(pair):
 
 
 @given(rankings)
-def test_only_the_order_counts(pair):
+def test_measures_depend_only_on_the_order(pair):
     x, y = map(np.array, pair)
     for measure in (kendall_tau_a, kendall_tau_b, spearman):
         assert measure(np.exp(x), 3 * y + 1) == pytest.approx(measure(x, y))
@@ -47,7 +47,7 @@ def test_only_the_order_counts(pair):
         assert regret(np.exp(x), y, k) == pytest.approx(regret(x, y, k))
 
 
-def test_many_configurations_agree_with_few():
+def test_tau_b_of_many_configurations_equals_the_direct_sum():
     generator = np.random.default_rng(0)
     x, y = generator.integers(0, 30, (2, 1000))
     assert kendall_tau_b(x, y) == pytest.approx(sparse_tau(x, y, 0))
@@ -61,12 +61,12 @@ def test_sparse_tau_by_hand():
 
 
 def by_trying(scores, value, k):
-    """Mean of the best value in the top k over every order that ties allow."""
-    found = [
+    """Return the mean of the best value in the top k over every order of ties."""
+    best_values = [
         max(value[i] for i in sorted(order, key=lambda i: -scores[i])[:k])
         for order in itertools.permutations(range(len(scores)))
     ]
-    return np.mean(found)
+    return np.mean(best_values)
 
 
 @settings(max_examples=40, deadline=None)
@@ -76,15 +76,15 @@ def by_trying(scores, value, k):
     ),
     st.integers(1, 6),
 )
-def test_ties_are_an_expectation(pair, k):
+def test_ties_are_averaged_over_all_orders(pair, k):
     scores, truth = pair
     assert regret(scores, truth, k) == pytest.approx(max(truth) - by_trying(scores, truth, k))
-    ranks = [1 + sum(other > own for other in truth) for own in truth]
+    ranks = [1 + sum(other > accuracy for other in truth) for accuracy in truth]
     assert best_rank(scores, truth, k) == pytest.approx(-by_trying(scores, [-r for r in ranks], k))
 
 
 @given(rankings)
-def test_more_picks_never_regret_more(pair):
+def test_regret_does_not_increase_with_more_picks(pair):
     scores, truth = pair
     regrets = [regret(scores, truth, k) for k in range(1, len(scores) + 1)]
     assert all(b <= a + 1e-9 for a, b in itertools.pairwise(regrets))
@@ -93,7 +93,7 @@ def test_more_picks_never_regret_more(pair):
     assert best_rank(truth, truth) == pytest.approx(1)
 
 
-def test_beating_random_picks():
+def test_beats_random():
     truth = np.arange(10.0)
     assert beats_random(truth, truth, 3) == pytest.approx(0.9**3)
     assert beats_random(-truth, truth, 3) == 0
@@ -101,7 +101,7 @@ def test_beating_random_picks():
     assert beats_random([1, 0, 0], [5, 5, 4], 1) == pytest.approx(1 / 3)
 
 
-def test_bootstrap_covers_and_repeats():
+def test_bootstrap_coverage_and_determinism():
     generator = np.random.default_rng(3)
     held, repeats = 0, 60
     for seed in range(repeats):
@@ -125,11 +125,11 @@ def test_intervals_of_means():
 def test_paired_tests():
     state = np.random.get_state()[1].copy()
     first, second = [0.5, 0.6, 0.7, 0.65, 0.72], [0.4, 0.45, 0.6, 0.6, 0.6]
-    found = paired_test(first, second)
+    paired = paired_test(first, second)
     expected = stats.ttest_rel(first, second).confidence_interval(0.95)
-    assert found.interval == pytest.approx((expected.low, expected.high))
-    assert found.permutation == pytest.approx(2 / 2**5)
-    assert found.wilcoxon == pytest.approx(2 / 2**5)
+    assert paired.interval == pytest.approx((expected.low, expected.high))
+    assert paired.permutation == pytest.approx(2 / 2**5)
+    assert paired.wilcoxon == pytest.approx(2 / 2**5)
     same = paired_test(first, first)
     assert (same.difference, same.permutation, same.wilcoxon) == (0, 1, None)
     assert paired_test([1.0], [0.5]).interval is None
@@ -140,5 +140,5 @@ def test_paired_tests():
 
 def test_permutation_test_keeps_its_level():
     generator = np.random.default_rng(5)
-    found = [paired_test(*generator.normal(size=(2, 6))).permutation for _ in range(300)]
-    assert 0.01 <= np.mean(np.array(found) <= 0.05) <= 0.1
+    p_values = [paired_test(*generator.normal(size=(2, 6))).permutation for _ in range(300)]
+    assert 0.01 <= np.mean(np.array(p_values) <= 0.05) <= 0.1

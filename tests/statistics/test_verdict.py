@@ -17,10 +17,10 @@ def test_tau_against_scipy():
 
 def test_paired_interval_equals_scipys():
     a, b = [0.90, 0.92, 0.915, 0.93], [0.89, 0.90, 0.91, 0.91]
-    found = compare_paired(a, b)
+    comparison = compare_paired(a, b)
     expected = stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert found.interval == pytest.approx((100 * expected.low, 100 * expected.high))
-    assert found.difference == pytest.approx(100 * (np.mean(a) - np.mean(b)))
+    assert comparison.interval == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert comparison.difference == pytest.approx(100 * (np.mean(a) - np.mean(b)))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_paired_interval_equals_scipys():
         ([0.8, 0.81, 0.82], [0.9, 0.91, 0.92001], "worse"),
         ([0.9, 0.8, 0.7], [0.8, 0.81, 0.82], "not shown"),
         ([0.8000, 0.81001, 0.8199], [0.8, 0.81, 0.82], "no worse"),
-        ([0.7995, 0.80951, 0.8195], [0.8, 0.81, 0.82], "no worse"),  # surely below, by what does not matter
+        ([0.7995, 0.80951, 0.8195], [0.8, 0.81, 0.82], "no worse"),  # below 0, but within the margin
         ([0.99], [0.1], "not shown"),
         ([0.52, 0.54], [0.5, 0.52], "not shown"),
     ],
@@ -39,7 +39,7 @@ def test_verdicts(candidate, default, verdict):
     assert compare_paired(candidate, default, margin=0.2).verdict == verdict
 
 
-def test_more_seeds_are_asked_for_while_they_can_change_the_word():
+def test_more_seeds_are_recommended_until_decided():
     better = compare_paired([0.9, 0.91, 0.92], [0.8, 0.81, 0.82001])
     assert better.decided
     assert better.more == 0
@@ -53,7 +53,7 @@ def test_more_seeds_are_asked_for_while_they_can_change_the_word():
     assert compare_paired([0.8], [0.7]).more is None
 
 
-def test_one_look_is_the_plain_interval_and_several_are_wider():
+def test_several_looks_use_a_wider_interval():
     assert level(5, 5) == 0.95
     assert 0.95 < level(3, 4) < level(3, 10) < level(2, 20) < 0.999
     a, b = [0.90, 0.92, 0.915], [0.89, 0.90, 0.91]
@@ -63,38 +63,38 @@ def test_one_look_is_the_plain_interval_and_several_are_wider():
 
 
 def studied(gain, noise, looks, runs, seed):
-    """Words of simulated runs that add seeds until it is decided; accuracies with ``noise`` points between seeds."""
+    """Return verdicts of simulated runs that add seeds until decided; ``noise`` is the deviation between seeds in points."""
     generator, words = np.random.default_rng(seed), []
     for _ in range(runs):
         pairs = generator.normal(0, noise / 100, (2, looks[1])) + np.array([[0.9 + gain / 100], [0.9]])
         for n in range(looks[0], looks[1] + 1):
-            found = compare_paired(pairs[0, :n], pairs[1, :n], 0.2, looks)
-            if found.decided:
+            comparison = compare_paired(pairs[0, :n], pairs[1, :n], 0.2, looks)
+            if comparison.decided:
                 break
-        words.append(found.verdict)
+        words.append(comparison.verdict)
     return words
 
 
-def test_equal_accuracies_are_seldom_called_better():
+def test_equal_accuracies_are_rarely_called_better():
     generator = np.random.default_rng(1)
     pairs = generator.normal(0.9, 0.01, (2000, 2, 3))
     assert 20 <= sum(compare_paired(a, b).verdict == "better" for a, b in pairs) <= 80  # 2.5 % of 2000 is 50
 
 
 @pytest.mark.slow
-def test_equal_accuracies_are_seldom_called_better_however_many_seeds_are_added():
+def test_equal_accuracies_are_rarely_called_better_when_seeds_are_added():
     words = studied(0.0, 1.0, (3, 10), 1000, seed=2)
     assert words.count("better") <= 50
     assert words.count("worse") <= 50
     assert studied(3.0, 1.0, (3, 10), 200, seed=3).count("better") > 160
 
 
-def test_sentences_tell_the_cost():
-    told = sentence("5-3-2", "4-3-3", compare_paired([0.9, 0.91, 0.92], [0.8, 0.81, 0.82001]), 1.54)
-    assert "3 paired seeds): better." in told
-    assert "1.54 times the default's MACs, and the cost grew with it" in told
+def test_sentences_state_the_cost():
+    text = sentence("5-3-2", "4-3-3", compare_paired([0.9, 0.91, 0.92], [0.8, 0.81, 0.82001]), 1.54)
+    assert "3 paired seeds): better." in text
+    assert "1.54 times the MACs of the default, so the gain has a cost" in text
     assert "cheaper" in cost_words(0.8)
-    assert "one seed, which shows nothing" in sentence("5-3-2", "4-3-3", compare_paired([0.9], [0.8]), 1.0)
+    assert "one seed, which is no evidence" in sentence("5-3-2", "4-3-3", compare_paired([0.9], [0.8]), 1.0)
     open_ = sentence("5-3-2", "4-3-3", compare_paired([0.82, 0.80, 0.825], [0.8, 0.81, 0.82]), 1.0)
     assert "no difference shown" in open_
-    assert "more seeds would settle it" in open_
+    assert "more seeds would decide it" in open_

@@ -57,41 +57,41 @@ def parse(words: Sequence[str], table: Table, model: str) -> list[Player]:
     Raises:
         RequestError: A method or hint is unknown, a method or hint occurs twice, or there are no methods.
     """
-    known, found = strategies.available(), list[Player]()
+    known, players = strategies.available(), list[Player]()
     for word in words:
-        name, at, told = word.partition("@")
+        name, at, hint_names = word.partition("@")
         strategies.STRATEGIES.get(name)
-        if word in words[: len(found)]:
-            raise RequestError(f"method {word} is given twice")
+        if word in words[: len(players)]:
+            raise RequestError(f"method {word} occurs twice: use each method once")
         hints, macs = dict[str, np.ndarray](), 0
-        for hint in told.split("+") if at and told != "none" else ():
+        for hint in hint_names.split("+") if at and hint_names != "none" else ():
             if hint in hints:
-                raise RequestError(f"{word}: hint {hint} is given twice")
-            hints[hint], own = _hint(word, hint, table, model)
-            macs += own
-        found.append(Player(word, name, hints, macs))
-    if not found:
-        raise RequestError(f"nothing to simulate: name --methods, of {', '.join(known)}")
-    return found
+                raise RequestError(f"{word}: hint {hint} occurs twice: use each hint once")
+            hints[hint], search_macs = _hint(word, hint, table, model)
+            macs += search_macs
+        players.append(Player(word, name, hints, macs))
+    if not players:
+        raise RequestError(f"nothing to simulate: use --methods with at least one of {', '.join(known)}")
+    return players
 
 
 def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, int]:
     """Return hint_VP for a name, and the MACs spent on it."""
-    plain = name.removeprefix(SHUFFLED)
-    if plain in baselines.HINTS:
-        priced = table_costs(table, model)
-        return np.array([[baselines.HINTS[plain](pooling, cost) for pooling, cost in priced.items()]]), 0
+    bare = name.removeprefix(SHUFFLED)
+    if bare in baselines.HINTS:
+        costs = table_costs(table, model)
+        return np.array([[baselines.HINTS[bare](pooling, cost) for pooling, cost in costs.items()]]), 0
     columns = {column.removesuffix("_mean"): column for column in table.columns if column != table.truth}
-    if plain in columns:
-        return np.array([table.column(columns[plain])]), 0
-    folders = sorted(Path(found) for found in _matching(plain) if (Path(found) / "ranking.json").is_file())
+    if bare in columns:
+        return np.array([table.column(columns[bare])]), 0
+    folders = sorted(Path(path) for path in _matching(bare) if (Path(path) / "ranking.json").is_file())
     if folders:
         ranked = [_ranked(word, folder, table) for folder in folders]
-        return np.array([own_P for own_P, _ in ranked]), round(sum(macs for _, macs in ranked) / len(ranked))
+        return np.array([hint_P for hint_P, _ in ranked]), round(sum(macs for _, macs in ranked) / len(ranked))
     allowed = [*baselines.HINTS, *columns]
     raise RequestError(
-        f"{word}: unknown hint {plain[:60]!r}{did_you_mean(plain, allowed)}. Known: {', '.join(allowed)}, the folder of a ranked"
-        f" run (or a pattern of several, which repetitions take in turn), each also with {SHUFFLED} before it; or none"
+        f"{word}: unknown hint {bare[:60]!r}{did_you_mean(bare, allowed)}. Known: {', '.join(allowed)}, none,"
+        f" or the folder of a ranked run (or a pattern of several). The prefix {SHUFFLED} permutes the values of a hint"
     )
 
 
@@ -106,7 +106,9 @@ def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:
     ranking = validate(HintRanking, read_json(path), f"{path}: ")
     smoothed = {row.pooling: row.smoothed for row in ranking.ranking}
     if set(smoothed) != {str(pooling) for pooling in table.space}:
-        raise RequestError(f"{word}: {folder} ranks other configurations than table {table.name}")
+        raise RequestError(
+            f"{word}: {folder} does not rank the configurations of table {table.name}: use a run with the same space"
+        )
     return np.array([smoothed[str(pooling)] for pooling in table.space]), sum(ranking.spent.values())
 
 
@@ -122,20 +124,20 @@ class Answers:
 
     def __init__(self, table: Table, steps: int, agreement: float, generator: np.random.Generator):
         self.truth_P = np.array(table.column(table.truth))
-        own = next((table.values[name] for name in ("std", "standalone_std") if name in table.values), None)
+        stds = next((table.values[name] for name in ("std", "standalone_std") if name in table.values), None)
         pooled = table.noise()
-        if own is None or pooled is None:
-            raise RequestError(f"table {table.name} has no noise between seeds: simulate needs one of several seeds")
-        self.noise_P = np.full(len(self.truth_P), pooled) if table.seeds else np.array(own)
+        if stds is None or pooled is None:
+            raise RequestError(f"table {table.name} has no noise between seeds: use a table with several seeds")
+        self.noise_P = np.full(len(self.truth_P), pooled) if table.seeds else np.array(stds)
         self.steps, self.agreement = steps, agreement
         self._other_P = self.truth_P.mean() + self.truth_P.std() * generator.standard_normal(len(self.truth_P))
         self._noise_NP = self.noise_P * generator.standard_normal((64, len(self.truth_P)))
-        self._given: dict[tuple[int, int], int] = {}
+        self._counts: dict[tuple[int, int], int] = {}
 
     def __call__(self, place: int, steps: int) -> float:
         """Return the accuracy in percent of the next training of this configuration."""
-        turn = self._given.get((place, steps), 0)
-        self._given[place, steps] = turn + 1
+        turn = self._counts.get((place, steps), 0)
+        self._counts[place, steps] = turn + 1
         truth, mean = self.truth_P[place], self.truth_P.mean()
         if steps < self.steps:
             share = self.agreement ** (np.log(self.steps / steps) / np.log(3))
@@ -166,7 +168,7 @@ def simulate(
         players: Strategies with their hints.
         runs: Number of repetitions.
         trials: Full trainings per method, including that of the default.
-        tolerance: Points of regret that count as found; by default the table's noise between seeds.
+        tolerance: Regret in points up to which a choice counts as found; by default the table's noise between seeds.
         agreement: Correlation between full trainings and trainings of a third of the steps.
         seed: Seed of noise and strategies.
         listener: Receives progress.
@@ -175,15 +177,15 @@ def simulate(
         RequestError: ``runs`` or ``trials`` is below 1, or the table has no noise between seeds.
     """
     if runs < 1 or trials < 1:
-        raise RequestError(f"{runs} runs of {trials} trials: at least one of each is needed")
+        raise RequestError(f"runs is {runs} and trials is {trials}: use integers of at least 1")
     listener = listener or Listener()
     default, steps = family(model).default, int(table.about.get("steps", 81))
     tolerance = tolerance if tolerance is not None else table.noise() or 0.0
-    every = _exhaustive_macs(table, model, steps)
+    exhaustive_macs = _exhaustive_macs(table, model, steps)
     listener.start("simulate", runs * len(players))
     rows = []
     for player in players:
-        begin, regret_RT, least_RT = time.perf_counter(), np.empty((runs, trials)), np.empty((runs, trials))
+        started, regret_RT, least_RT = time.perf_counter(), np.empty((runs, trials)), np.empty((runs, trials))
         for run in range(runs):
             listener.check()
             regret_RT[run], least_RT[run] = _once(table, default, player, trials, steps, agreement, (seed, run))
@@ -197,8 +199,10 @@ def simulate(
                 "found": (regret_RT <= tolerance + 1e-9).mean(0).tolist(),
                 "reached": (least_RT <= tolerance + 1e-9).mean(0).tolist(),
                 # relative to training all configurations once; includes the search
-                "compute": [player.search_macs / every + count / table.space.size for count in range(1, trials + 1)],
-                "seconds": time.perf_counter() - begin,
+                "compute": [
+                    player.search_macs / exhaustive_macs + count / table.space.size for count in range(1, trials + 1)
+                ],
+                "seconds": time.perf_counter() - started,
             }
         )
     listener.finish()
@@ -244,8 +248,8 @@ def _once(
         trials=trials,
         default=default,
         hints={
-            name: _lookup(space, _shuffled(name, own_VP[entropy[1] % len(own_VP)], generator))
-            for name, own_VP in player.hints.items()
+            name: _lookup(space, _shuffled(name, hint_VP[entropy[1] % len(hint_VP)], generator))
+            for name, hint_VP in player.hints.items()
         },
     )
     best = answers.truth_P.max()
@@ -261,12 +265,12 @@ def _once(
     return regret_T, least_T
 
 
-def _shuffled(name: str, own_P: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    return generator.permutation(own_P) if name.startswith(SHUFFLED) else own_P
+def _shuffled(name: str, hint_P: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return generator.permutation(hint_P) if name.startswith(SHUFFLED) else hint_P
 
 
-def _lookup(space: PoolingSpace, own_P: np.ndarray) -> Callable[[Pooling], float]:
-    return lambda pooling: float(own_P[space.index(pooling)])
+def _lookup(space: PoolingSpace, hint_P: np.ndarray) -> Callable[[Pooling], float]:
+    return lambda pooling: float(hint_P[space.index(pooling)])
 
 
 def write(value: dict[str, Any], out: Path) -> None:
@@ -289,4 +293,4 @@ def check_out(out: Path) -> None:
     if (out / OUTPUT).exists():
         read_json(out / OUTPUT)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RequestError(f"{out} exists and is no folder of an earlier simulation: give another --out")
+        raise RequestError(f"{out} is not the folder of an earlier simulation: use another --out")

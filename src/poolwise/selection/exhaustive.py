@@ -41,12 +41,12 @@ def exhaustive(
     rows = runner.run(requested, "exhaustive")
     results = []
     for name in names:
-        own = [rows[Request(name, seed, steps)]["accuracy"] for seed in seeds]
-        done = [value for value in own if value is not None]
+        accuracies = [rows[Request(name, seed, steps)]["accuracy"] for seed in seeds]
+        done = [value for value in accuracies if value is not None]
         results.append(
             {
                 "pooling": name,
-                "accuracies": own,
+                "accuracies": accuracies,
                 "mean": float(np.mean(done)) if done else None,
                 "std": float(np.std(done, ddof=1)) if len(done) > 1 else None,
             }
@@ -79,5 +79,5 @@ def _noise(results: list[dict[str, Any]]) -> float | None:
 
 def _complete(results: list[dict[str, Any]]) -> list[list[float]]:
     """Return one list of accuracies per seed, for the configurations that have a result for every seed."""
-    whole = [result["accuracies"] for result in results if None not in result["accuracies"]]
-    return [list(column) for column in zip(*whole, strict=True)] if len(whole) > 1 else []
+    complete = [result["accuracies"] for result in results if None not in result["accuracies"]]
+    return [list(column) for column in zip(*complete, strict=True)] if len(complete) > 1 else []

@@ -79,8 +79,8 @@ def optuna_sampler(
                     method.observe(pooling, 1, earlier.value)
                 else:
                     method.open.append(Ask(pooling, 1, 0))
-            asked = method.ask_all(len(method.open) + 1)
-            return {PARAMETER: str(asked[-1].pooling)}
+            pending = method.ask_all(len(method.open) + 1)
+            return {PARAMETER: str(pending[-1].pooling)}
 
         def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
             return self._others.sample_independent(study, trial, name, distribution)

@@ -57,7 +57,7 @@ def picks_of(folder: RunFolder, config: Config | None = None) -> Picks:
         RequestError: There is no ranking yet, or a file is damaged.
     """
     config = config or Config.from_flat(folder.request()["settings"])
-    ranking = folder.read(RANKING, f"rank it first, poolwise rank {folder.path}")
+    ranking = folder.read(RANKING, f"rank it first: poolwise rank {folder.path}")
     validate(CompleteRanking, ranking, f"{folder.path / RANKING}: ")
     refinement = folder.read(REFINEMENT, "") if folder.has(REFINEMENT) else None
     return choose(ranking, refinement, config)

@@ -35,8 +35,8 @@ _ANY = 2**62  # unlimited MACs: refinement is limited by the number of trainings
 def hints_of(experiment: Experiment, ranking: Mapping[str, Any]) -> dict[str, Callable[[Pooling], float]]:
     """Return the hints: the smoothed score of each configuration, and scores that need no training."""
     smoothed = {row["pooling"]: float(row["smoothed"]) for row in ranking["ranking"]}
-    priced = {pooling: experiment.cost(pooling) for pooling in map(Pooling.parse, smoothed)}
-    return {"scores": lambda pooling: smoothed[str(pooling)], **baselines.hints(priced)}
+    costs = {pooling: experiment.cost(pooling) for pooling in map(Pooling.parse, smoothed)}
+    return {"scores": lambda pooling: smoothed[str(pooling)], **baselines.hints(costs)}
 
 
 def _chosen_from(experiment: Experiment, ranking: Mapping[str, Any]) -> PoolingSpace:
@@ -87,7 +87,7 @@ def method_of(experiment: Experiment, ranking: Mapping[str, Any], name: str) -> 
 def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Run the trainings that the strategy requests until it stops, and write ``refine.json``."""
     config = experiment.config
-    ranking = folder.read("ranking.json", f"rank it first, poolwise rank {folder.path}")
+    ranking = folder.read("ranking.json", f"rank it first: poolwise rank {folder.path}")
     method = method_of(experiment, ranking, config.refine.refiner)
     runner = TrialRunner(
         experiment,
@@ -115,7 +115,7 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
 
 def _worst(method: strategies.Method) -> float:
     """Return the accuracy recorded for a failed training: the lowest accuracy of the successful ones, or 0."""
-    return min((accuracy for own in method.observed.values() for accuracy in own), default=0.0)
+    return min((accuracy for accuracies in method.observed.values() for accuracy in accuracies), default=0.0)
 
 
 def _belief(experiment: Experiment, ranking: Mapping[str, Any], method: strategies.Method) -> Refine:
@@ -136,24 +136,26 @@ def _describe(
     ranking: Mapping[str, Any],
     method: strategies.Method,
     order: list[strategies.Ask],
-    known: Mapping[Request, Mapping[str, Any]],
+    results: Mapping[Request, Mapping[str, Any]],
 ) -> dict[str, Any]:
     config, model = experiment.config, _belief(experiment, ranking, method)
     latency: dict[str, float] = folder.request().get("limits", {}).get("latency_ms", {})
     belief, doubt = model.belief, model.doubt(config.retrain.margin)
     best_P = belief.best(np.random.Generator(np.random.PCG64(config.seed)))
-    foretold_N, error_N = belief.left_out()
+    predicted_N, error_N = belief.left_out()
     rows: list[dict[str, Any]] = []
     for place, pooling in enumerate(model.candidates):
         mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, experiment.cost(pooling)
-        own = [known[Request(str(pooling), a.seed, a.steps)]["accuracy"] for a in order if a.pooling == pooling]
+        accuracies = [
+            results[Request(str(pooling), a.seed, a.steps)]["accuracy"] for a in order if a.pooling == pooling
+        ]
         rows.append(
             {
                 "pooling": str(pooling),
                 "expected": float(mean),
                 "interval": [float(mean - NORMAL_95 * deviation), float(mean + NORMAL_95 * deviation)],
                 "best": float(best_P[place]),
-                "trainings": len(own),
+                "trainings": len(accuracies),
                 "macs": cost.macs,
                 "macs_ratio": cost.macs_ratio,
                 "parameters": cost.parameters,
@@ -175,13 +177,13 @@ def _describe(
                 "pooling": str(ask.pooling),
                 "seed": ask.seed,
                 "steps": ask.steps,
-                "accuracy": known[Request(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
-                "foretold": foretold_N[i] / 100 if model is method else None,
+                "accuracy": results[Request(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
+                "foretold": predicted_N[i] / 100 if model is method else None,
                 "error": error_N[i] / 100 if model is method else None,
             }
             for i, ask in enumerate(order)
         ],
-        "left_out": _left_out(belief, foretold_N, error_N),
+        "left_out": _left_out(belief, predicted_N, error_N),
         "hints": {
             name: {"ignored": hint.ignored, "weight": hint.weight}
             for name, hint in zip(model.task.hints, belief.hints(), strict=True)
@@ -191,9 +193,9 @@ def _describe(
         "margin": config.retrain.margin,
         "doubt": doubt,
         "stopped": (
-            f"nothing is left that is better by more than {config.retrain.margin:g} points with a probability of {DOUBT:.0%}"
+            f"the probability that a configuration is better by more than {config.retrain.margin:g} points is below {DOUBT:.0%}"
             if sure
-            else f"{config.refine.trials} trainings are done; the probability that something is better by more than"
+            else f"{config.refine.trials} trainings are done; the probability that a configuration is better by more than"
             f" {config.retrain.margin:g} points is {doubt:.0%}"
         ),
         "picks": among_refined(rows, str(experiment.default), config).to_json(),
@@ -204,9 +206,9 @@ def _describe(
     }
 
 
-def _left_out(belief: Surrogate, foretold_N: np.ndarray, error_N: np.ndarray) -> dict[str, float]:
+def _left_out(belief: Surrogate, predicted_N: np.ndarray, error_N: np.ndarray) -> dict[str, float]:
     """Return the leave-one-out error (root mean square, in points) and the coverage of the 95 % intervals."""
-    gap_N = np.array(belief.values) - foretold_N
+    gap_N = np.array(belief.values) - predicted_N
     return {
         "error": float(np.sqrt(np.mean(gap_N**2))),
         "within": float(np.mean(np.abs(gap_N) <= NORMAL_95 * error_N)),

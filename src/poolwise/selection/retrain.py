@@ -37,8 +37,8 @@ def retrain(experiment: Experiment, folder: RunFolder, listener: Listener) -> di
     )
     pair = list(seeds)
     while looks and len(pair) < config.retrain.max_seeds:
-        told = [_accuracies(experiment, folder, pooling, pair) for pooling in (pick, default)]
-        if statistics.compare_paired(told[0], told[1], config.retrain.margin, looks).decided:
+        pair_accuracies = [_accuracies(experiment, folder, pooling, pair) for pooling in (pick, default)]
+        if statistics.compare_paired(pair_accuracies[0], pair_accuracies[1], config.retrain.margin, looks).decided:
             break
         pair.append(len(pair) + 1)
         _train(experiment, folder, [(p, pair[-1]) for p in (pick, default)], listener)
@@ -71,7 +71,7 @@ def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str,
     errors = [row["error"] for row in rows.values() if row["state"] == "failed"]
     if errors:
         raise RunFailure(
-            f"{errors[-1]}; all others are finished and kept: poolwise resume {folder.path} tries it again"
+            f"{errors[-1]}; all other trainings are finished and saved: run poolwise resume {folder.path} to retry"
         )
 
 
@@ -93,13 +93,15 @@ def _train_rival(experiment: Experiment, trials: Trials, seeds: Iterable[int], l
 def _accuracies(
     experiment: Experiment, folder: RunFolder, pooling: str, seeds: Sequence[int], file: str = "trials.sqlite"
 ) -> list[float]:
-    trials, found = folder.trials(file), []
+    trials, accuracies = folder.trials(file), []
     for seed in seeds:
         accuracy = trials.accuracy(pooling, seed, experiment.retrain_steps)
         if accuracy is None:
-            raise RunFailure(f"{trials.path} has no training of {pooling}, seed {seed}: poolwise resume {folder.path}")
-        found.append(accuracy)
-    return found
+            raise RunFailure(
+                f"{trials.path} has no training of {pooling}, seed {seed}: run poolwise resume {folder.path}"
+            )
+        accuracies.append(accuracy)
+    return accuracies
 
 
 def fits(folder: RunFolder) -> bool:
@@ -119,11 +121,11 @@ def _describe(
 ) -> dict[str, Any]:
     default, pick, margin = str(experiment.default), next(iter(roles)), experiment.config.retrain.margin
     results = []
-    for pooling, own in roles.items():
+    for pooling, pooling_roles in roles.items():
         values, cost = np.array(accuracies[pooling]), experiment.cost(Pooling.parse(pooling))
         result: dict[str, Any] = {
             "pooling": pooling,
-            "roles": own,
+            "roles": pooling_roles,
             "accuracies": values.tolist(),
             "mean": float(values.mean()),
             "std": float(values.std(ddof=1)) if len(values) > 1 else None,
@@ -133,8 +135,8 @@ def _describe(
         if pooling != default:
             base = accuracies[default][: len(values)]
             comparison = statistics.compare_paired(values.tolist(), base, margin, looks if pooling == pick else None)
-            told = statistics.sentence(pooling, default, comparison, cost.macs_ratio)
-            result["comparison"] = {**comparison.to_json(), "sentence": told}
+            sentence = statistics.sentence(pooling, default, comparison, cost.macs_ratio)
+            result["comparison"] = {**comparison.to_json(), "sentence": sentence}
         results.append(result)
     return {
         "format": FORMAT,
@@ -153,7 +155,7 @@ def _describe(
 
 
 def _itself(default: str) -> str:
-    return f"The search picks the default {default} itself: nothing is gained and nothing is lost."
+    return f"The pick is the default {default}, so there is no difference to test."
 
 
 def _equal_cost(
@@ -168,44 +170,44 @@ def _equal_cost(
         return []
     longer = round(experiment.retrain_steps * ratio)
     rivals = [
-        (f"default trained {longer} steps", "default-longer.sqlite", experiment.with_settings(retrain_steps=longer))
+        (f"default trained for {longer} steps", "default-longer.sqlite", experiment.with_settings(retrain_steps=longer))
     ]
     # otherwise there is no wider network of this family, or none with these pretrained weights
     if experiment.width is not None and not experiment.config.starts_from_weights("retrain"):
         rivals.append(_widened(experiment, ratio))
-    found = []
+    comparisons = []
     for name, file, varied in rivals:
         seeds = range(1, len(accuracies) + 1)
         _train_rival(varied, folder.trials(file), seeds, listener)
-        own = _accuracies(varied, folder, default, seeds, file)
-        comparison = statistics.compare_paired(accuracies, own, experiment.config.retrain.margin)
+        rival_accuracies = _accuracies(varied, folder, default, seeds, file)
+        comparison = statistics.compare_paired(accuracies, rival_accuracies, experiment.config.retrain.margin)
         macs = varied.cost(experiment.default).macs * varied.retrain_steps
         spent = macs / (experiment.cost(experiment.default).macs * experiment.retrain_steps)
-        told = f"{pick} against the {name}: {comparison.difference:+.2f} points"
+        sentence = f"{pick} against the {name}: {comparison.difference:+.2f} points"
         if comparison.interval is not None:
-            told += " ({:+.2f} to {:+.2f})".format(*comparison.interval)
-        found.append(
+            sentence += " ({:+.2f} to {:+.2f})".format(*comparison.interval)
+        comparisons.append(
             {
                 "name": name,
                 "width": varied.width,
                 "steps": varied.retrain_steps,
                 "training_macs_ratio": spent,
-                "accuracies": own,
-                "mean": float(np.mean(own)),
-                "comparison": {**comparison.to_json(), "sentence": f"{told}: {comparison.verdict}."},
+                "accuracies": rival_accuracies,
+                "mean": float(np.mean(rival_accuracies)),
+                "comparison": {**comparison.to_json(), "sentence": f"{sentence}: {comparison.verdict}."},
             }
         )
-    return found
+    return comparisons
 
 
 def _widened(experiment: Experiment, ratio: float) -> tuple[str, str, Experiment]:
     """Return the default at the width whose MACs are closest to ``ratio`` times the MACs of the default."""
     assert experiment.width is not None
-    wanted, guess = ratio * experiment.cost(experiment.default).macs, experiment.width * ratio**0.5
+    target_macs, guess = ratio * experiment.cost(experiment.default).macs, experiment.width * ratio**0.5
     widths = range(max(int(guess) - 2, experiment.width), int(guess) + 4)
     candidates = [experiment.with_settings(width=width) for width in widths]
-    best = min(candidates, key=lambda varied: abs(varied.cost(experiment.default).macs - wanted))
-    return f"default with {best.width} channels at first", f"default-width{best.width}.sqlite", best
+    best = min(candidates, key=lambda varied: abs(varied.cost(experiment.default).macs - target_macs))
+    return f"default with width {best.width}", f"default-width{best.width}.sqlite", best
 
 
 def _verdict(experiment: Experiment, value: dict[str, Any]) -> dict[str, Any]:

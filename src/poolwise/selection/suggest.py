@@ -55,7 +55,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Guess(Tabular):
-    """Configurations within the limit, best guess first, with their costs; and what such guesses were worth before.
+    """Configurations within the limit, best guess first, with their costs; and the quality of such guesses on known tables.
 
     ``size`` is the number of configurations in the space, ``priced`` the number whose cost was computed.
     """
@@ -184,9 +184,9 @@ def suggest(model: str = "resnet20", config: SuggestConfig | None = None, **fiel
     space = requested_space(request)
     if space.size > LISTED:
         space = requested_space(request.replace(max_configs=DRAWN))
-    priced = family_costs(model, config.width, image_size, config.classes, space)
-    allowed = request.pickable(map(str, priced))
-    choices = {p: cost for p, cost in priced.items() if allowed is None or str(p) in allowed}
+    costs = family_costs(model, config.width, image_size, config.classes, space)
+    allowed = request.pickable(map(str, costs))
+    choices = {p: cost for p, cost in costs.items() if allowed is None or str(p) in allowed}
 
     def measure(poolings: list[Pooling]) -> dict[Pooling, float]:
         images_BCHW = torch.zeros(config.latency_batch, 3, image_size, image_size)
@@ -196,7 +196,7 @@ def suggest(model: str = "resnet20", config: SuggestConfig | None = None, **fiel
         return constraints.latencies(partial(plain_model, chain), poolings, images_BCHW, float32, device)
 
     within = constraints.within(choices, config.limits, config.batch_size, measure, config.latency_batch)
-    order = _guessed({pooling: priced[pooling] for pooling in within.members})
+    order = _guessed({pooling: costs[pooling] for pooling in within.members})
     known = _known_tables(model, family.default, config)
     latency_ms, size = within.latency_ms, space.full.size
     return Guess(model, family.default, config.limits, latency_ms, order, known, size, space.size)
@@ -217,12 +217,12 @@ def _guessed(within: Mapping[Pooling, Cost]) -> dict[Pooling, Cost]:
 
 
 def _known(table: tables.Table, default: Pooling, limits: dict[str, float | None], batch_size: int) -> Known:
-    priced, truth_P = table_costs(table), np.array(table.column(table.truth))
+    costs, truth_P = table_costs(table), np.array(table.column(table.truth))
     try:
-        members = constraints.within(priced, limits, batch_size, lambda _: {}).members
+        members = constraints.within(costs, limits, batch_size, lambda _: {}).members
     except RequestError:  # the network of the table has another size: none of its configurations satisfies the limits
-        members = tuple(priced)
-    within = _guessed({pooling: priced[pooling] for pooling in members})
+        members = tuple(costs)
+    within = _guessed({pooling: costs[pooling] for pooling in members})
     order = {pooling: place for place, pooling in enumerate(within)}
     feasible = [i for i, pooling in enumerate(table.space) if pooling in order]
     scores_P = np.array([-order[table.space[i]] for i in feasible], float)

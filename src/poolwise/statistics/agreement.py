@@ -58,19 +58,19 @@ def sparse_tau(
         bin_width: Bin of ``truth_P``, in its unit: the standard deviation between seeds.
         score_bin: Bin of ``scores_P``; 0 if scores have another unit.
     """
-    assert bin_width >= 0, "a bin cannot be narrower than nothing"
-    assert score_bin >= 0, "a bin cannot be narrower than nothing"
+    assert bin_width >= 0, "a bin width must not be negative"
+    assert score_bin >= 0, "a bin width must not be negative"
     return _correlation(np.asarray(scores_P, float), np.asarray(truth_P, float), score_bin, bin_width)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray, x_bin: float, y_bin: float) -> float:
-    both, own, other = _pairs(x, y, x_bin, y_bin)
-    return both / float(own * other) ** 0.5 if own > 0 and other > 0 else 0.0
+    products, x_squares, y_squares = _pairs(x, y, x_bin, y_bin)
+    return products / float(x_squares * y_squares) ** 0.5 if x_squares > 0 and y_squares > 0 else 0.0
 
 
 def _pairs(x: np.ndarray, y: np.ndarray, x_bin: float, y_bin: float) -> tuple[float, float, float]:
     """Sum sign(x) sign(y), sign(x)^2 and sign(y)^2 over ordered pairs; differences below a bin have sign 0."""
-    assert len(x) == len(y), "two rankings of the same configurations are needed"
+    assert len(x) == len(y), "both rankings must cover the same configurations"
     sums = np.zeros(3)
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)

@@ -73,7 +73,7 @@ def _expected_best(scores: np.ndarray, value: np.ndarray, k: int) -> float:
 
     The j-th largest value of the tied (from 0) is the largest drawn with probability C(g - 1 - j, t - 1) / C(g, t).
     """
-    assert k >= 1, "the top holds at least one"
+    assert k >= 1, "k must be at least 1"
     k = min(k, len(scores))
     edge = np.partition(scores, len(scores) - k)[len(scores) - k]
     sure = value[scores > edge]

@@ -44,18 +44,20 @@ class Draws:
         function, arguments = statistic, {}
         if isinstance(statistic, partial) and not statistic.args:
             function, arguments = statistic.func, statistic.keywords
-        together = _TOGETHER.get(function)
-        if together is not None:
-            return together(self, **arguments)
+        vectorized = _VECTORIZED.get(function)
+        if vectorized is not None:
+            return vectorized(self, **arguments)
         return np.array([statistic(self.scores_P[drawn], self.truth_P[drawn]) for drawn in self.drawn_RP])
 
     def tau_a(self) -> np.ndarray:
         return self._pairs(0.0, 0.0)[0] / (self.size * (self.size - 1))
 
     def sparse_tau(self, bin_width: float = 0.0, score_bin: float = 0.0) -> np.ndarray:
-        both_R, own_R, other_R = self._pairs(score_bin, bin_width)
-        told_R = (own_R > 0) & (other_R > 0)
-        return np.divide(both_R, np.sqrt(own_R * other_R), out=np.zeros(len(both_R)), where=told_R)
+        products_R, score_squares_R, truth_squares_R = self._pairs(score_bin, bin_width)
+        defined_R = (score_squares_R > 0) & (truth_squares_R > 0)
+        return np.divide(
+            products_R, np.sqrt(score_squares_R * truth_squares_R), out=np.zeros(len(products_R)), where=defined_R
+        )
 
     def _pairs(self, score_bin: float, truth_bin: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute ``agreement._pairs`` per draw: a pair is weighted by the counts of its members. Sums are exact."""
@@ -74,10 +76,12 @@ class Draws:
 
     def spearman(self) -> np.ndarray:
         ranks_RP = [(sum(self._below(side)) - self.size) / 2 for side in (self.scores_P, self.truth_P)]
-        weighted_RP = [self.counts_RP * own for own in ranks_RP]
-        both_R, own_R, other_R = ((weighted_RP[i] * ranks_RP[j]).sum(1) for i, j in ((0, 1), (0, 0), (1, 1)))
-        spread_R = np.sqrt(own_R * other_R)
-        return np.divide(both_R, spread_R, out=np.zeros(len(both_R)), where=spread_R > 0)
+        weighted_RP = [self.counts_RP * ranks for ranks in ranks_RP]
+        products_R, score_squares_R, truth_squares_R = (
+            (weighted_RP[i] * ranks_RP[j]).sum(1) for i, j in ((0, 1), (0, 0), (1, 1))
+        )
+        spread_R = np.sqrt(score_squares_R * truth_squares_R)
+        return np.divide(products_R, spread_R, out=np.zeros(len(products_R)), where=spread_R > 0)
 
     def _below(self, side_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return how many members of each draw are below, and not above, each configuration; two arrays [R, P]."""
@@ -112,7 +116,7 @@ class Draws:
         ``loss_RP`` is in the order of ``drawn_RP``, so among ties in score the smallest loss comes first. The
         probability for the j-th smallest of g tied losses, t of them drawn, is computed from the previous one.
         """
-        assert k >= 1, "the top holds at least one"
+        assert k >= 1, "k must be at least 1"
         k, rows = min(k, self.size), np.arange(len(loss_RP))
         scores_RP = self.scores_P[self.drawn_RP]
         edge_R1 = scores_RP[:, k - 1 : k]
@@ -128,7 +132,7 @@ class Draws:
         return expected_R
 
 
-_TOGETHER: dict[Any, Callable[..., np.ndarray]] = {
+_VECTORIZED: dict[Any, Callable[..., np.ndarray]] = {
     agreement.kendall_tau_a: Draws.tau_a,
     agreement.kendall_tau_b: Draws.sparse_tau,
     agreement.sparse_tau: Draws.sparse_tau,

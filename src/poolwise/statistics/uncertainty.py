@@ -46,14 +46,14 @@ def bootstrap_interval(
     """
     scores, truth = np.asarray(scores_P, float), np.asarray(truth_P, float)
     generator, size = np.random.default_rng(seed), len(scores)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
+    values_by_name: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
     at_once = max(_AT_ONCE // size, _FEWEST)
     for done in range(0, resamples, at_once):
         count = min(at_once, resamples - done)
         draws = Draws(scores, truth, generator.integers(size, size=(count, size)))
         for name, statistic in statistics.items():
-            found[name].append(draws.values(statistic))
-    return {name: _percentiles(np.concatenate(values)) for name, values in found.items()}
+            values_by_name[name].append(draws.values(statistic))
+    return {name: _percentiles(np.concatenate(values)) for name, values in values_by_name.items()}
 
 
 def mean_interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
@@ -62,7 +62,7 @@ def mean_interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: 
         return None
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (np.asarray(values, float),),
         np.mean,
         n_resamples=resamples,
@@ -70,7 +70,7 @@ def mean_interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: 
         method="percentile",
         random_state=np.random.default_rng(seed),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 def _percentiles(values: np.ndarray) -> Interval:
@@ -102,15 +102,15 @@ class Paired:
 
 def paired_test(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Paired:
     """Compare ``first`` with ``second``; both must have the same seeds in the same order."""
-    assert len(first) == len(second) > 0, "paired values of one length are needed"
+    assert len(first) == len(second) > 0, "paired values must have the same length"
     differences = np.asarray(first, float) - np.asarray(second, float)
     n, mean = len(differences), float(differences.mean())
     interval = None
     if n > 1:
         half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * differences.std(ddof=1) / n**0.5)
         interval = (mean - half, mean + half)
-    told = differences[differences != 0]
-    wilcoxon = float(stats.wilcoxon(told).pvalue) if len(told) else None
+    nonzero = differences[differences != 0]
+    wilcoxon = float(stats.wilcoxon(nonzero).pvalue) if len(nonzero) else None
     return Paired(n, mean, interval, _sign_flips(differences, seed), wilcoxon)
 
 

@@ -75,7 +75,7 @@ def compare_paired(
         margin: Points below which a difference does not matter.
         looks: First and last number of seeds, if the comparison is repeated after every seed; None for a single look.
     """
-    assert len(candidate) == len(default) > 0, "paired accuracies of one length are needed"
+    assert len(candidate) == len(default) > 0, "paired accuracies must have the same length"
     points = 100 * (np.asarray(candidate, float) - np.asarray(default, float))
     n, mean = len(points), float(points.mean())
     confidence = CONFIDENCE if looks is None else level(*looks)
@@ -120,7 +120,7 @@ def level(first: int, last: int) -> float:
     With normally distributed differences of mean 0, at least one interval excludes 0 in 5 % of all cases, accurate to
     0.1 %. It is computed as the 5 % quantile of the smallest p-value over 200,000 simulated paths.
     """
-    assert 2 <= first <= last, "a look needs two seeds"
+    assert 2 <= first <= last, "each look needs at least two seeds"
     if first == last:
         return CONFIDENCE
     generator = np.random.default_rng(0)
@@ -139,25 +139,25 @@ def sentence(pooling: str, default: str, comparison: Comparison, macs_ratio: flo
     """Return the verdict as one sentence that does not overstate it."""
     head = f"{pooling} against the default {default}: {comparison.difference:+.2f} points"
     if comparison.interval is None:
-        return f"{head} on one seed, which shows nothing; retrain with more seeds. {cost_words(macs_ratio)}."
+        return f"{head} with one seed, which is no evidence; retrain with more seeds. {cost_words(macs_ratio)}."
     low, high = comparison.interval
     words = {
         "better": "better",
-        "no worse": f"no worse than by {comparison.margin:g} points, a gain not shown",
+        "no worse": f"at most {comparison.margin:g} points worse, no gain shown",
         "worse": "worse",
         "not shown": "no difference shown",
     }[comparison.verdict]
     between = f"({100 * comparison.confidence:.3g} % interval {low:+.2f} to {high:+.2f}, {comparison.n} paired seeds)"
-    told = f"{head} {between}: {words}"
+    text = f"{head} {between}: {words}"
     if not comparison.decided:
         more = "thousands" if comparison.more is None else f"about {comparison.more}"
-        told += f"; {more} more seeds would settle it, if difference and noise stay as they are"
-    return f"{told}. {cost_words(macs_ratio, better=comparison.verdict == 'better')}."
+        text += f"; {more} more seeds would decide it if difference and noise stay the same"
+    return f"{text}. {cost_words(macs_ratio, better=comparison.verdict == 'better')}."
 
 
 def cost_words(macs_ratio: float, better: bool = False) -> str:
     """Describe the MACs of the configuration relative to the default."""
     if abs(macs_ratio - 1) < 0.005:
-        return "It costs the same number of MACs"
-    change = "so it is cheaper" if macs_ratio < 1 else "and the cost grew with it" if better else "so it costs more"
-    return f"It takes {macs_ratio:.2f} times the default's MACs, {change}"
+        return "It needs the same number of MACs"
+    change = "so it is cheaper" if macs_ratio < 1 else "so the gain has a cost" if better else "so it is more expensive"
+    return f"It needs {macs_ratio:.2f} times the MACs of the default, {change}"

@@ -59,7 +59,7 @@ class CompareConfig:
         for name in _LISTS:
             value = getattr(self, name)
             if isinstance(value, str):
-                raise RequestError(f"{name} is {value!r}: a list is allowed")
+                raise RequestError(f"{name} is {value!r}: use a list")
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
         check_distinct("budgets", self.budgets, 1)

@@ -57,21 +57,21 @@ class Work:
 
     def request(self) -> dict[str, Any]:
         """Return the request that the folder must match."""
-        own: dict[str, Any] = {"settings": self.config.to_flat()}
-        return {**own, "method": self.spec.method, "macs": self.macs} if self.spec.standalone else own
+        request: dict[str, Any] = {"settings": self.config.to_flat()}
+        return {**request, "method": self.spec.method, "macs": self.macs} if self.spec.standalone else request
 
     def check(self) -> None:
         """Raise RequestError if the folder holds a different request."""
         if not (self.folder / "run.json").exists():
             return
-        had = RunFolder.open(self.folder).request()
-        config = Config.from_flat(had["settings"])  # settings added since then have their defaults
+        recorded = RunFolder.open(self.folder).request()
+        config = Config.from_flat(recorded["settings"])  # settings added since then have their defaults
         if config.search.proxy is None:  # studies of earlier versions stored it unresolved
             config = config.replace(short=self.config.search.proxy)
-        had["settings"] = config.to_flat()
+        recorded["settings"] = config.to_flat()
         for name, value in self.request().items():
-            if had.get(name) != value:
-                raise RequestError(f"{self.folder} holds another request (its {name} differs): give another --out")
+            if recorded.get(name) != value:
+                raise RequestError(f"{self.folder} holds a different request ({name} differs): use another --out")
 
 
 class Share(Listener):
@@ -80,7 +80,7 @@ class Share(Listener):
     def __init__(self, listener: Listener, units: int, steps: int | None):
         self.listener, self.units, self.steps = listener, units, steps
         self.rate = 0.0  # units per step
-        self._gone, self._told = 0.0, 0
+        self._units_done, self._reported = 0.0, 0
 
     def start(self, stage: str, total: int, done: int = 0) -> None:
         self.rate = self.units / (self.steps or total) if stage in ("search", "short") else 0.0
@@ -91,11 +91,11 @@ class Share(Listener):
 
     def add(self, units: float) -> None:
         """Report that another ``units`` of the total are done."""
-        self._gone += units
-        whole = min(int(self._gone), self.units) - self._told
-        if whole > 0:
-            self._told += whole
-            self.listener.advance(whole)
+        self._units_done += units
+        increase = min(int(self._units_done), self.units) - self._reported
+        if increase > 0:
+            self._reported += increase
+            self.listener.advance(increase)
 
     def check(self) -> None:
         self.listener.check()
@@ -115,12 +115,12 @@ def carry_out(experiment: Experiment, listener: Listener, _hold: None, work: Wor
 
 
 def _search(work: Work, source: Source, share: Share) -> None:
-    asked, made, planned = ["search", "rank"], None, None
+    commands, experiment, planned = ["search", "rank"], None, None
     if (work.folder / "run.json").exists():
         folder = RunFolder.open(work.folder)
     else:
-        folder, made, planned = runner.create(work.config, work.folder, asked, source)
-    runner.carry_out(folder, asked, source, share, made, planned=planned)
+        folder, experiment, planned = runner.create(work.config, work.folder, commands, source)
+    runner.carry_out(folder, commands, source, share, experiment, planned=planned)
 
 
 def method_of(work: Work, compute: Compute) -> strategies.Method:
@@ -130,7 +130,7 @@ def method_of(work: Work, compute: Compute) -> strategies.Method:
         RequestError: A package that it needs is missing.
     """
     space, steps = compute.experiment.space, compute.full_steps
-    priced = {pooling: compute.experiment.cost(pooling) for pooling in space}
+    costs = {pooling: compute.experiment.cost(pooling) for pooling in space}
     return strategies.create(
         work.spec.method,
         space,
@@ -139,7 +139,7 @@ def method_of(work: Work, compute: Compute) -> strategies.Method:
         steps=steps,
         cost=compute.trial,
         default=compute.experiment.default,
-        hints=baselines.hints(priced),
+        hints=baselines.hints(costs),
     )
 
 
@@ -154,15 +154,15 @@ def _trials(work: Work, source: Source, share: Share) -> None:
     method = method_of(work, compute)
     runner = TrialRunner(experiment, folder.trials(), PURPOSE, share, parallel=Parallel(1, cpu_threads()))
     points: list[dict[str, Any]] = []
-    while (asked := method.ask()) is not None:
-        request = Request(str(asked.pooling), asked.seed, asked.steps)
-        share.rate = work.budget / work.macs * compute.trial(asked.pooling, asked.steps) / asked.steps
+    while (ask := method.ask()) is not None:
+        request = Request(str(ask.pooling), ask.seed, ask.steps)
+        share.rate = work.budget / work.macs * compute.trial(ask.pooling, ask.steps) / ask.steps
         if not runner.is_recorded(request) and (earlier := _elsewhere(work, request)) is not None:
             runner.record(request, earlier)
         row = runner.run([request])[request]
-        method.tell(*asked, row["accuracy"] or 0.0)
+        method.tell(*ask, row["accuracy"] or 0.0)
         points.append({"spent_macs": method.spent, "scores": method.ranking().tolist()})
-    assert method.spent <= work.macs, "a method of trials spent more than it was given"
+    assert method.spent <= work.macs, "a strategy spent more than its budget"
     value = {
         "format": FORMAT,
         "poolings": [str(pooling) for pooling in experiment.space],
@@ -192,17 +192,17 @@ def read(work: Work, space: PoolingSpace) -> Entry:
     """Return the ranking of a finished entry: scores (accuracies in percent), spent MACs, and intermediate points."""
     folder, label, parts_2P = RunFolder.open(work.folder), work.spec.label, None
     if work.spec.standalone:
-        trials = folder.load(TrialsFile, "go on with the same command")
+        trials = folder.load(TrialsFile, "run the same command again")
         unit = 100.0 if trials.accuracies else 1.0
         points = tuple((point.spent_macs, unit * np.array(point.scores)) for point in trials.points)
         scores_P, spent, percent = unit * np.array(trials.scores), trials.spent_macs, trials.accuracies
     else:
-        value = folder.read("ranking.json", "go on with the same command")
+        value = folder.read("ranking.json", "run the same command again")
         rows = {row["pooling"]: row for row in value["ranking"]}
         ordered = [rows[str(pooling)] for pooling in space]
         scores_P, points, percent = np.array([100 * row["score"] for row in ordered]), (), True
         if value.get("short", {}).get("used"):
-            shared_P, own_P = parts(ordered)
-            parts_2P = np.stack([100 * shared_P, own_P])
+            shared_P, proxy_P = parts(ordered)
+            parts_2P = np.stack([100 * shared_P, proxy_P])
         spent = sum(value["spent"].values())
     return Entry(label, work.seed, work.macs, scores_P, percent, work.budget, spent, points, parts_2P)

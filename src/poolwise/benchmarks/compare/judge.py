@@ -57,16 +57,16 @@ class Entry:
 
 def measures(noise: float | None, score_bin: float = 0.0) -> dict[str, Measure]:
     """Return name -> measure(scores_P, truth_P). Regret is in points, tau and rho are in [-1, 1], ranks start at 1."""
-    found: dict[str, Measure] = {
+    measures_by_name: dict[str, Measure] = {
         "tau_a": statistics.kendall_tau_a,
         "tau_b": statistics.kendall_tau_b,
         "spearman": statistics.spearman,
         "sparse_tau": partial(statistics.sparse_tau, bin_width=noise or 0.0, score_bin=score_bin),
     }
-    found.update({f"regret@{k}": partial(statistics.regret, k=k) for k in TOPS})
-    found.update({f"best_rank@{k}": partial(statistics.best_rank, k=k) for k in TOPS})
-    found.update({f"beats_random@{n}": partial(statistics.beats_random, n=n) for n in RANDOM_PICKS})
-    return found
+    measures_by_name.update({f"regret@{k}": partial(statistics.regret, k=k) for k in TOPS})
+    measures_by_name.update({f"best_rank@{k}": partial(statistics.best_rank, k=k) for k in TOPS})
+    measures_by_name.update({f"beats_random@{n}": partial(statistics.beats_random, n=n) for n in RANDOM_PICKS})
+    return measures_by_name
 
 
 def judge(
@@ -91,7 +91,7 @@ def judge(
         RequestError: There are no entries, scores do not fit the table, or a method, budget and seed occur twice.
     """
     if not entries:
-        raise RequestError("nothing to compare: name at least one control, column or method")
+        raise RequestError("nothing to compare: use at least one control, column or method")
     for entry in entries:
         if np.shape(entry.scores_P) != (len(table.space),) or not np.isfinite(entry.scores_P).all():
             raise RequestError(
@@ -99,7 +99,7 @@ def judge(
             )
     for first, second in itertools.pairwise(sorted(entries, key=lambda entry: entry.key)):
         if first.key == second.key:
-            raise RequestError(f"{first.method} comes twice with seed {first.seed}: give each seed once")
+            raise RequestError(f"{first.method} occurs twice with seed {first.seed}: use each seed once")
     return [row for entry in entries for row in _judged(entry, table, count_P, resamples)]
 
 
@@ -107,7 +107,7 @@ def _judged(
     entry: Entry, table: Table, count_P: Sequence[float] | np.ndarray, resamples: int
 ) -> Iterator[dict[str, Any]]:
     truth_P, noise = np.asarray(table.column(table.truth)), table.noise()
-    told = measures(noise, (noise or 0.0) if entry.percent else 0.0)
+    functions = measures(noise, (noise or 0.0) if entry.percent else 0.0)
     scores_P = np.asarray(entry.scores_P, float)
     if entry.parts_2P is None:
         estimate = combine(table.space, scores_P, count_P)
@@ -115,7 +115,7 @@ def _judged(
         estimate = combine(table.space, with_proxy_trainings(table.space, *entry.parts_2P), count_P)
     treated = (scores_P, estimate.smoothed_P, estimate.estimate_P)
     for treatment, scores_P in zip(TREATMENTS, treated, strict=True):
-        intervals = statistics.bootstrap_interval(told, scores_P, truth_P, resamples=resamples)
+        intervals = statistics.bootstrap_interval(functions, scores_P, truth_P, resamples=resamples)
         yield {
             "method": entry.method,
             "seed": entry.seed,
@@ -126,7 +126,7 @@ def _judged(
             "first": str(table.space[int(np.argmax(scores_P))]),
             **{
                 name: {"value": measure(scores_P, truth_P), "low": intervals[name][0], "high": intervals[name][1]}
-                for name, measure in told.items()
+                for name, measure in functions.items()
             },
         }
 
@@ -137,60 +137,60 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     The interval is a bootstrap interval of the mean over seeds, or for a single seed the one over configurations;
     ``interval`` names which.
     """
-    told = []
-    for (method, budget, treatment), own in _groups(rows).items():
-        figures = {}
+    summaries = []
+    for (method, budget, treatment), members in _groups(rows).items():
+        aggregates = {}
         for name in measures(None):
-            values = [row[name]["value"] for row in own]
-            interval = statistics.mean_interval(values) or (own[0][name]["low"], own[0][name]["high"])
+            values = [row[name]["value"] for row in members]
+            interval = statistics.mean_interval(values) or (members[0][name]["low"], members[0][name]["high"])
             std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            figures[name] = {"mean": float(np.mean(values)), "std": std, "low": interval[0], "high": interval[1]}
-        spent = [row["spent_macs"] for row in own]
-        about = {
+            aggregates[name] = {"mean": float(np.mean(values)), "std": std, "low": interval[0], "high": interval[1]}
+        spent = [row["spent_macs"] for row in members]
+        description = {
             "method": method,
-            "budget": own[0]["budget"],
+            "budget": members[0]["budget"],
             "budget_macs": budget,
             "spent_macs": None if None in spent else float(np.mean(spent)),
             "treatment": treatment,
-            "n": len(own),
+            "n": len(members),
         }
-        told.append({**about, "interval": "seeds" if len(own) > 1 else "configurations", **figures})
-    return told
+        summaries.append({**description, "interval": "seeds" if len(members) > 1 else "configurations", **aggregates})
+    return summaries
 
 
 def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return paired tests of every two methods at equal budget and treatment, over at least two common seeds."""
-    told = []
-    for (one, own), (two, other) in itertools.combinations(_groups(rows).items(), 2):
-        mine, theirs = ({row["seed"]: row for row in group} for group in (own, other))
-        seeds = sorted(set(mine) & set(theirs))
-        if one[1:] != two[1:] or len(seeds) < 2:
+    tests = []
+    for (first_key, first_rows), (second_key, second_rows) in itertools.combinations(_groups(rows).items(), 2):
+        first_by_seed, second_by_seed = ({row["seed"]: row for row in group} for group in (first_rows, second_rows))
+        seeds = sorted(set(first_by_seed) & set(second_by_seed))
+        if first_key[1:] != second_key[1:] or len(seeds) < 2:
             continue
         for name in TESTED:
-            first, second = ([side[seed][name]["value"] for seed in seeds] for side in (mine, theirs))
+            first, second = ([side[seed][name]["value"] for seed in seeds] for side in (first_by_seed, second_by_seed))
             test = statistics.paired_test(first, second)
-            budget = own[0]["budget"]
-            about = {
-                "first": one[0],
-                "second": two[0],
+            budget = first_rows[0]["budget"]
+            description = {
+                "first": first_key[0],
+                "second": second_key[0],
                 "budget": budget,
-                "budget_macs": one[1],
-                "treatment": one[2],
+                "budget_macs": first_key[1],
+                "treatment": first_key[2],
                 "measure": name,
             }
-            told.append({**about, **test.to_json()})
-    return told
+            tests.append({**description, **test.to_json()})
+    return tests
 
 
 def anytime(entries: Sequence[Entry], table: Table) -> list[dict[str, Any]]:
     """Return tau-b and regret@1 against spent MACs: one row per intermediate point, or one for the final ranking."""
-    truth_P, told = np.asarray(table.column(table.truth)), measures(None)
+    truth_P, functions = np.asarray(table.column(table.truth)), measures(None)
     rows = []
     for entry in entries:
         spent = entry.budget_macs if entry.spent_macs is None else entry.spent_macs
         for macs, scores_P in entry.points or ([(spent, entry.scores_P)] if spent else []):
-            about = {"method": entry.method, "seed": entry.seed, "budget": entry.budget, "spent_macs": macs}
-            rows.append({**about, **{name: float(told[name](scores_P, truth_P)) for name in TESTED}})
+            description = {"method": entry.method, "seed": entry.seed, "budget": entry.budget, "spent_macs": macs}
+            rows.append({**description, **{name: float(functions[name](scores_P, truth_P)) for name in TESTED}})
     return rows
 
 

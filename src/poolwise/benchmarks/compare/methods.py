@@ -73,11 +73,11 @@ def parse_methods(texts: Sequence[str], supernets: int) -> list[MethodSpec]:
         if name in known_samplers:
             spec = _sampler_spec(text, known_samplers[name], variant if at else None, supernets)
         elif at:
-            raise RequestError(f"{text}: variants are of samplers, and {name} trains stand-alone: write {name}")
+            raise RequestError(f"{text}: {name} is not a sampler and has no variants: use {name}")
         else:
             spec = MethodSpec(name, name, True)
         if spec in specs:
-            raise RequestError(f"method {spec.label} is given twice")
+            raise RequestError(f"method {spec.label} occurs twice: use each method once")
         specs.append(spec)
     return specs
 
@@ -103,17 +103,17 @@ def _parse_variant(text: str, sampler: type[samplers.Sampler], variant: str) -> 
         field, equals, value = (piece.strip() for piece in part.partition("="))
         if field in settings_names - set(VARIANT_FIELDS):
             raise RequestError(
-                f"{text}: {field} is the same for all methods and cannot be varied. Allowed are {', '.join(VARIANT_FIELDS)}"
+                f"{text}: {field} is the same for all methods and cannot be varied. Allowed: {', '.join(VARIANT_FIELDS)}"
             )
         if field not in VARIANT_FIELDS or not equals:
             raise RequestError(
-                f"{text}: no variant {part!r}{did_you_mean(field, VARIANT_FIELDS)}. After @ stands field=value, several"
-                f" separated by ; of {', '.join(VARIANT_FIELDS)}"
+                f"{text}: invalid variant {part!r}{did_you_mean(field, VARIANT_FIELDS)}. Write field=value after @, separated"
+                f" by ;. Fields: {', '.join(VARIANT_FIELDS)}"
             )
         if field in values:
-            raise RequestError(f"{text}: {field} is given twice")
+            raise RequestError(f"{text}: {field} occurs twice: set each field once")
         if field == "supernets" and sampler.single:
-            raise RequestError(f"{text}: {sampler.name} trains one SuperNet, leave supernets out")
+            raise RequestError(f"{text}: {sampler.name} trains one SuperNet: omit supernets")
         values[field] = _parse_value(text, field, value)
     return values
 

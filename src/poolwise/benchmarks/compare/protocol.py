@@ -39,24 +39,24 @@ from poolwise.training.workers import run_jobs
 REQUEST = "study.json"
 
 
-def recipe_of(table: Table, model: str, named: str | None = None) -> Config:
+def recipe_of(table: Table, model: str, name: str | None = None) -> Config:
     """Return the config that a table was made with, from its JSON or, if it has none, from the preset ``named``.
 
     Raises:
         RequestError: Neither is available, or both are.
     """
-    held = table.about.get("recipe")
-    if held is None and named is None:
+    stored = table.about.get("recipe")
+    if stored is None and name is None:
         raise RequestError(
-            f"table {table.name} does not say how its networks were trained (images, epochs, batch size, learning rate), so"
-            " nothing can be trained against it: say it with --recipe paper, or make a table with poolwise exhaustive --table"
+            f"table {table.name} does not state how its networks were trained (images, epochs, batch size, learning"
+            " rate): use --recipe paper, or make a table with poolwise exhaustive --table"
         )
-    if held is not None and named is not None:
-        raise RequestError(f"table {table.name} holds the recipe that it was trained with: leave --recipe out")
-    if held is not None:
+    if stored is not None and name is not None:
+        raise RequestError(f"table {table.name} stores its own recipe: omit --recipe")
+    if stored is not None:
         return runner.rooted(settings_of(table, model))
-    assert named is not None
-    return preset(named, model=model, width=table.about.get("width"))
+    assert name is not None
+    return preset(name, model=model, width=table.about.get("width"))
 
 
 class Protocol:
@@ -93,7 +93,9 @@ class Protocol:
         self.experiment = autotuning.tune(resolve(recipe, source, listener=listener), steps, listener)
         self._check_images()
         if len(table.space) > RANKED_CONFIGURATIONS:
-            raise RequestError(f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations")
+            raise RequestError(
+                f"table {table.name} has more than {RANKED_CONFIGURATIONS} configurations: use a smaller one"
+            )
         self.compute = Compute(self.experiment)
         self.parallel = parallelism.for_trainings(self.experiment)
         threads = hardware.get("threads") or earlier.get("threads") or self.parallel.threads
@@ -116,19 +118,19 @@ class Protocol:
         return recipe.replace(**{**chosen, **hardware})
 
     def _check_images(self) -> None:
-        expected, found = self.table.about.get("data", {}).get("fingerprint"), self.experiment.source.fingerprint()
-        if expected not in (None, found):
+        expected, actual = self.table.about.get("data", {}).get("fingerprint"), self.experiment.source.fingerprint()
+        if expected not in (None, actual):
             raise RequestError(
                 f"the images of {self.experiment.source.name} are not those that table {self.table.name} was made with"
-                f" (fingerprint {found[:12]}, was {expected[:12]})"
+                f" (fingerprint {actual[:12]}, expected {expected[:12]}): use the original images"
             )
 
     def _request(self) -> dict[str, Any]:
-        told = json.dumps(self.table.column(self.table.truth)).encode()
+        truth = json.dumps(self.table.column(self.table.truth)).encode()
         return {
             "format": FORMAT,
             "table": self.table.name,
-            "truth": hashlib.sha256(told).hexdigest(),
+            "truth": hashlib.sha256(truth).hexdigest(),
             "recipe": self.config.to_flat(),
             "precision": self.config.hardware.precision,
             "threads": self.config.hardware.threads,
@@ -151,7 +153,7 @@ class Protocol:
         steps = self.compute.search_steps(macs, config)
         if steps < 1:
             raise RequestError(
-                f"budget {budget} is too small for {spec.label}: ranking the configurations alone takes more; give more"
+                f"budget {budget} is too small for {spec.label}: the ranking needs more compute; increase the budget"
             )
         config = config.replace(short=share_of(steps, config.search.proxy, len(self.table.space)))
         length: dict[str, Any] = {"steps": steps}
@@ -220,15 +222,15 @@ class Protocol:
         self._save()
         left = self.left
         total = sum(work.budget for work in self.works)
-        listener.note(f"{len(left)} of {len(self.works)} entries to do")
+        listener.note(f"{len(left)} of {len(self.works)} entries left to train")
         listener.start("compare", total, total - sum(work.budget for work in left))
         failed = []
         with_images = self._images()
         jobs = [(work,) for work in left]
-        found = run_jobs(
+        outcomes = run_jobs(
             with_images, entries.carry_out, jobs, listener, self.parallel.workers, self.config.hardware.threads or 1
         )
-        for (work,), error in found:
+        for (work,), error in outcomes:
             name = f"{work.spec.label}, budget {work.budget}, seed {work.seed}"
             if isinstance(error, PoolwiseError):
                 failed.append(f"{name}: {error}")
@@ -263,18 +265,18 @@ def _check_same(out: Path, earlier: dict[str, Any], request: dict[str, Any]) -> 
         if earlier and earlier.get(name) != value:
             detail = ""
             if isinstance(value, dict):
-                had = earlier.get(name, {})
-                name = next(field for field in value if value[field] != had.get(field))
+                recorded = earlier.get(name, {})
+                name = next(field for field in value if value[field] != recorded.get(field))
                 value, detail = value[name], " of the recipe"
-                earlier = {name: had.get(name)}
+                earlier = {name: recorded.get(name)}
             raise RequestError(
-                f"{out} holds a study with another {name}{detail} ({earlier.get(name)}, now {value}): give another --out"
+                f"{out} holds a comparison with another {name}{detail} ({earlier.get(name)}, now {value}): use another --out"
             )
 
 
 def check_out(out: Path, table: Table) -> None:
     """Raise RequestError if the folder holds a study on another table."""
     if (out / REQUEST).exists():
-        held = read_checked(out / REQUEST).get("table")
-        if held != table.name:
-            raise RequestError(f"{out} holds a study against table {held}: give another --out")
+        name = read_checked(out / REQUEST).get("table")
+        if name != table.name:
+            raise RequestError(f"{out} holds a comparison with table {name}: use another --out")

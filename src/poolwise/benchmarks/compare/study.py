@@ -32,13 +32,13 @@ def check_model(table: Table, model: str | None) -> str:
     """
     name = model or table.about.get("model")
     if name is None:
-        raise RequestError(f"table {table.name} does not say which network it is of: give --model")
+        raise RequestError(f"table {table.name} does not state its network: use --model")
     name = networks.rooted(name)
     space = family(name).space
     if space != table.space:
         raise RequestError(
-            f"table {table.name} does not fit {name}: it is of {table.space.layers} layers with {table.space.poolings}"
-            f" poolings, the network has {space.layers} with {space.poolings}"
+            f"table {table.name} does not fit {name}: it has {table.space.layers} layers and {table.space.poolings}"
+            f" downsamplings, the network has {space.layers} and {space.poolings}: use another table or --model"
         )
     return name
 
@@ -95,14 +95,14 @@ def _known(names: Sequence[str], allowed: Any, what: str) -> None:
                 f"unknown {what} {name!r}{did_you_mean(name, allowed)}. Known: {', '.join(allowed) or 'none'}"
             )
         if name in names[:i]:
-            raise RequestError(f"{what} {name} is given twice")
+            raise RequestError(f"{what} {name} occurs twice: use each once")
 
 
 def check_out(out: Path) -> None:
     """Raise RequestError if the folder holds anything other than an earlier comparison, finished or not."""
     ours = any((out / name).exists() for name in (OUTPUT, "study.json"))
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not ours)):
-        raise RequestError(f"{out} exists and is no folder of an earlier comparison: give another --out")
+        raise RequestError(f"{out} is not the folder of an earlier comparison: use another --out")
 
 
 def study(

@@ -86,7 +86,7 @@ class Method(ABC):
         self.streams = Streams(task.seed).child(self.stream)
         self.spent, self.count = 0, 0.0
         self.observed: dict[tuple[Pooling, int], list[float]] = {}
-        self.open: deque[Ask] = deque()  # pending: asked, but not told yet
+        self.open: deque[Ask] = deque()  # pending: requested, but without a result yet
         self._over = False
 
     def ask(self) -> Ask | None:
@@ -94,13 +94,13 @@ class Method(ABC):
 
         Repeated calls before ``tell`` return the same training.
         """
-        asked = self.ask_all(1)
-        return asked[0] if asked else None
+        pending = self.ask_all(1)
+        return pending[0] if pending else None
 
     def ask_all(self, count: int) -> list[Ask]:
         """Return up to ``count`` trainings to run in parallel, including pending ones; at most one without ``batches``.
 
-        Their results must be told in this order.
+        Their results must be passed to ``tell`` in this order.
         """
         count = count if self.batches else 1
         while len(self.open) < count and not self._over:
@@ -125,11 +125,11 @@ class Method(ABC):
         Raises:
             RequestError: The arguments do not match the oldest pending training.
         """
-        given, first = Ask(pooling, steps, seed), self.open[0] if self.open else None
-        if given != first:
-            waiting = f"{first.pooling}, seed {first.seed}" if first else "nothing"
+        received, expected = Ask(pooling, steps, seed), self.open[0] if self.open else None
+        if received != expected:
+            oldest = f"{expected.pooling}, seed {expected.seed}" if expected else "none"
             raise RequestError(
-                f"told of {pooling}, seed {seed}, while {waiting} was asked for: tell what was asked, once"
+                f"tell got {pooling}, seed {seed}, but the oldest pending training is {oldest}: report each one once, in order"
             )
         self.open.popleft()
         self.observed.setdefault((pooling, steps), []).append(float(accuracy))
@@ -158,7 +158,9 @@ class Method(ABC):
     def means(self, steps: int) -> dict[int, float]:
         """Return index in the space -> mean accuracy of the trainings with this number of steps."""
         return {
-            self.space.index(p): float(np.mean(own)) for (p, length), own in self.observed.items() if length == steps
+            self.space.index(p): float(np.mean(accuracies))
+            for (p, length), accuracies in self.observed.items()
+            if length == steps
         }
 
     def unseen(self, pooling: Pooling) -> bool:
@@ -178,7 +180,7 @@ class Method(ABC):
     def _next(self) -> tuple[Pooling, int] | None:
         """Return configuration and steps of the next training, regardless of the remaining compute."""
 
-    def _learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:  # noqa: B027 (most have nothing to learn)
+    def _learn(self, pooling: Pooling, steps: int, accuracy: float) -> None:  # noqa: B027 (most strategies keep no further state)
         """Update internal state; called with every recorded result."""
 
 

@@ -29,11 +29,9 @@ class _Optuna(Method):
             raise RequestError("this method needs optuna: pip install 'poolwise[compare]'") from None
         self.optuna = optuna
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        whole = self.space.full
-        spaces = {
-            count: PoolingSpace(whole.layers, count, whole.min_stage, whole.shared_slots) for count in whole.counts
-        }
-        self._offsets = list(spaces[whole.poolings][0].positions)
+        full = self.space.full
+        spaces = {count: PoolingSpace(full.layers, count, full.min_stage, full.shared_slots) for count in full.counts}
+        self._offsets = list(spaces[full.poolings][0].positions)
         free = [_free(space) for space in spaces.values()]
         self._none = max(free) + 1  # code of a missing pooling, where the number of poolings varies
         self._free = self._none if len(free) > 1 else max(free)

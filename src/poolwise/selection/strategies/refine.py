@@ -60,12 +60,12 @@ class Refine(Method):
         return sorted({**first, **drawn})
 
     def _next(self) -> tuple[Pooling, int] | None:
-        begin = self.task.default
-        if begin is not None and not self._trainings(begin):
-            return begin, self.steps
+        default = self.task.default
+        if default is not None and not self._trainings(default):
+            return default, self.steps
         if not len(self.belief):
             return self.candidates[self._hinted()], self.steps
-        with self._pretended():
+        with self._assumed_results():
             if self.sure:
                 return None
             leader = self.leader
@@ -77,18 +77,18 @@ class Refine(Method):
             return self.candidates[fewer], self.steps
 
     def _exploring(self, better_P: np.ndarray) -> tuple[Pooling, int]:
-        whole = np.array([self._trainings(pooling) for pooling in self.candidates])
+        full_counts = np.array([self._trainings(pooling) for pooling in self.candidates])
         if not self._room:
-            return self._promising(better_P, whole == 0), self.steps
-        short = np.array([self._trainings(pooling, self._short) for pooling in self.candidates])
-        pairs = int(((whole > 0) & (short > 0)).sum())
+            return self._promising(better_P, full_counts == 0), self.steps
+        short_counts = np.array([self._trainings(pooling, self._short) for pooling in self.candidates])
+        pairs = int(((full_counts > 0) & (short_counts > 0)).sum())
         if pairs < PAIRS:  # first add a shorter training to every full one
-            lacking = (whole > 0) & (short == 0)
-            if lacking.any():
-                return self.candidates[int(np.flatnonzero(lacking)[0])], self._short
-            return self._promising(better_P, whole == 0), self.steps
-        new = self._promising(better_P, whole == 0)
-        if self.belief.agreement >= AGREE and not short[self._place[new]]:
+            missing = (full_counts > 0) & (short_counts == 0)
+            if missing.any():
+                return self.candidates[int(np.flatnonzero(missing)[0])], self._short
+            return self._promising(better_P, full_counts == 0), self.steps
+        new = self._promising(better_P, full_counts == 0)
+        if self.belief.agreement >= AGREE and not short_counts[self._place[new]]:
             return new, self._short
         return new, self.steps
 
@@ -97,7 +97,7 @@ class Refine(Method):
         return self.candidates[int(np.where(allowed, better_P, -1.0).argmax() if allowed.any() else better_P.argmax())]
 
     def _hinted(self) -> int:
-        """Return the candidate that the hints alone rank first, or a uniform sample without hints."""
+        """Return the candidate that the hints rank first, or a uniform sample without hints."""
         hinted_P = self.belief.hints_JP.sum(0)
         return int(hinted_P.argmax()) if hinted_P.any() else int(self.streams["first"].integers(len(self.candidates)))
 
@@ -119,12 +119,12 @@ class Refine(Method):
         )
 
     def _trainings(self, pooling: Pooling, steps: int | None = None) -> int:
-        """Return how many trainings of this length (by default the full one) were asked for."""
-        wanted = (pooling, steps or self.steps)
-        return len(self.observed.get(wanted, ())) + sum(ask[:2] == wanted for ask in self.open)
+        """Return how many trainings of this length (by default the full one) were requested."""
+        training = (pooling, steps or self.steps)
+        return len(self.observed.get(training, ())) + sum(ask[:2] == training for ask in self.open)
 
     @contextlib.contextmanager
-    def _pretended(self) -> Iterator[None]:
+    def _assumed_results(self) -> Iterator[None]:
         """Assume that pending trainings yield their expected accuracy, so that the next proposal differs."""
         for ask in self.open:
             place = self._place[ask.pooling]

@@ -5,10 +5,10 @@ Accuracy of a configuration x, in points:  f(x) = m + t (sum_j b_j h_j(x) + r g(
 - h_j are standardized hints: scores of a search, productive convolutions, log MACs, or anything else known before
   training. b_j >= 0 is the trust in hint j; the prior gives positive probability to exactly 0.
 - g is a Gaussian process over pooling positions with kernel exp(-|dx|^2 / 2 l^2), plus an independent part for each
-  configuration (the own share).
+  configuration (the independent share).
 - A shorter training measures  m' + rho (f(x) - m) + an independent part.  rho in [0, 1] is its correlation with full
   trainings; the prior favors large values.
-- m has a flat prior. t, r, l, rho, the own share, the noise and all b_j are unknown: DRAWS points of a Sobol sequence
+- m has a flat prior. t, r, l, rho, the independent share, the noise and all b_j are unknown: DRAWS points of a Sobol sequence
   over their prior are weighted by marginal likelihood. A hint that the trainings contradict thus loses its weight.
 
 For given constants this is standard Gaussian conditioning (Rasmussen and Williams, 2006, algorithm 2.1); the tests
@@ -32,7 +32,7 @@ DRAWS = 2048
 KEPT = 128  # draws resampled by weight, used to predict every configuration
 _FLAT = 400.0  # variance of m in points squared: nearly flat
 _SPREAD, _NOISE, _LENGTH = (0.15, 6.0), (0.05, 1.5), (1.5, 8.0)  # t and noise in points, l in layers; log-uniform
-_OWN = 0.5  # maximum of the own share: variance of g that is independent for each configuration
+_INDEPENDENT = 0.5  # maximum of the independent share: variance of g that is independent for each configuration
 _LEAST = 0.15  # minimum of r
 _DISTRUST = 0.4  # prior probability that a hint is useless (b_j = 0)
 _JOINT = 600  # maximum number of configurations sampled jointly
@@ -75,7 +75,11 @@ class Surrogate:
             self.hints_JP *= np.sqrt(np.asarray(reliability_J, float))[:, None]
         u_H = qmc.Sobol(6 + len(hints_JP), scramble=True, seed=seed).random(DRAWS).T
         self.spread_H, self.noise_H, self.length_H = map(_log_uniform, u_H, (_SPREAD, _NOISE, _LENGTH))
-        self.rest_H, self.own_H, self.agreement_H = _LEAST + (1 - _LEAST) * u_H[3], _OWN * u_H[4] ** 2, np.sqrt(u_H[5])
+        self.rest_H, self.independent_H, self.agreement_H = (
+            _LEAST + (1 - _LEAST) * u_H[3],
+            _INDEPENDENT * u_H[4] ** 2,
+            np.sqrt(u_H[5]),
+        )
         self.trust_HJ = np.clip((u_H[6:] - _DISTRUST) / (1 - _DISTRUST), 0, None).T
         self._prior_HP = self.spread_H[:, None] * (self.trust_HJ @ self.hints_JP)
         self._scale_H = (self.spread_H * self.rest_H) ** 2
@@ -95,20 +99,20 @@ class Surrogate:
 
     def without_last(self) -> None:
         """Undo the last ``tell``."""
-        for told in (self.places, self.values, self.short):
-            told.pop()
+        for values in (self.places, self.values, self.short):
+            values.pop()
         self._forget()
 
     def _forget(self) -> None:
-        for name in ("weight_H", "_told", "mean_P", "deviation_P"):
+        for name in ("weight_H", "_posterior", "mean_P", "deviation_P"):
             self.__dict__.pop(name, None)
 
     def _kernel(self, rows: np.ndarray, columns: np.ndarray, picked: np.ndarray) -> np.ndarray:
         """Return the covariance of the true accuracies without m, [picked draws, rows, columns]."""
         squared = ((self.positions_PS[rows][:, None] - self.positions_PS[columns]) ** 2).sum(-1)
-        own_H, same = self.own_H[picked, None, None], rows[:, None] == columns
+        independent_H, same = self.independent_H[picked, None, None], rows[:, None] == columns
         smooth = np.exp(-squared / (2 * self.length_H[picked, None, None] ** 2))
-        return self._scale_H[picked, None, None] * ((1 - own_H) * smooth + own_H * same)
+        return self._scale_H[picked, None, None] * ((1 - independent_H) * smooth + independent_H * same)
 
     def _whitened(self, picked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return, for each picked draw, Cholesky factor [H, N, N], whitened residuals [H, N] and log likelihood [H]."""
@@ -135,7 +139,7 @@ class Surrogate:
         weight_H = np.exp(log_H - log_H.max())
         return weight_H / weight_H.sum()
 
-    def conditioned(self, picked: np.ndarray, weight_H: np.ndarray) -> _Told:
+    def conditioned(self, picked: np.ndarray, weight_H: np.ndarray) -> _Posterior:
         """Return the posterior of every configuration under the picked draws, with weights ``weight_H``."""
         every, short_N = np.arange(len(self.positions_PS)), np.array(self.short, bool)
         factor_HNN, rest_HN, _ = self._whitened(picked)
@@ -144,10 +148,10 @@ class Surrogate:
         cross_HNP = np.linalg.solve(factor_HNN, cross_HNP + _FLAT * ~short_N[:, None])
         mean_HP = self._centre + self._prior_HP[picked] + np.einsum("hn,hnp->hp", rest_HN, cross_HNP)
         variance_HP = self._scale_H[picked, None] + _FLAT - (cross_HNP**2).sum(1)
-        return _Told(picked, weight_H, mean_HP, np.maximum(variance_HP, 1e-12), cross_HNP, factor_HNN, rest_HN)
+        return _Posterior(picked, weight_H, mean_HP, np.maximum(variance_HP, 1e-12), cross_HNP, factor_HNN, rest_HN)
 
     @cached_property
-    def _told(self) -> _Told:
+    def _posterior(self) -> _Posterior:
         """Posterior under KEPT draws, resampled systematically by weight."""
         cumulated = np.cumsum(self.weight_H)
         drawn = np.searchsorted(cumulated, (np.arange(KEPT) + 0.5) / KEPT * cumulated[-1])
@@ -157,13 +161,13 @@ class Surrogate:
     @cached_property
     def mean_P(self) -> np.ndarray:
         """Expected accuracy in percent."""
-        return self._told.weight_H @ self._told.mean_HP
+        return self._posterior.weight_H @ self._posterior.mean_HP
 
     @cached_property
     def deviation_P(self) -> np.ndarray:
         """Posterior standard deviation of the true accuracy, in points."""
-        told = self._told
-        second_P = told.weight_H @ (told.variance_HP + (told.mean_HP - self.mean_P) ** 2)
+        posterior = self._posterior
+        second_P = posterior.weight_H @ (posterior.variance_HP + (posterior.mean_HP - self.mean_P) ** 2)
         return np.sqrt(second_P)
 
     @property
@@ -185,26 +189,26 @@ class Surrogate:
 
     def better(self, place: int) -> np.ndarray:
         """Return the probability [P] that each configuration is better than the one at ``place``; 0 for itself."""
-        told = self._told
-        here = self._kernel(np.array([place]), np.arange(len(self.positions_PS)), told.picked)[:, 0] + _FLAT
-        joint_HP = here - np.einsum("hn,hnp->hp", told.cross_HNP[:, :, place], told.cross_HNP)
-        variance_HP = told.variance_HP + told.variance_HP[:, place, None] - 2 * joint_HP
-        gap_HP = told.mean_HP - told.mean_HP[:, place, None]
-        chance_P = told.weight_H @ ndtr(gap_HP / np.sqrt(np.maximum(variance_HP, 1e-12)))
+        posterior = self._posterior
+        here = self._kernel(np.array([place]), np.arange(len(self.positions_PS)), posterior.picked)[:, 0] + _FLAT
+        joint_HP = here - np.einsum("hn,hnp->hp", posterior.cross_HNP[:, :, place], posterior.cross_HNP)
+        variance_HP = posterior.variance_HP + posterior.variance_HP[:, place, None] - 2 * joint_HP
+        gap_HP = posterior.mean_HP - posterior.mean_HP[:, place, None]
+        chance_P = posterior.weight_H @ ndtr(gap_HP / np.sqrt(np.maximum(variance_HP, 1e-12)))
         chance_P[place] = 0.0
         return chance_P
 
     def draws(self, places: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Sample true accuracies jointly, [n, places], each under constants sampled by weight."""
-        told, found = self._told, []
-        picked = generator.choice(len(told.picked), _SAMPLED, p=told.weight_H)
+        posterior, samples = self._posterior, []
+        picked = generator.choice(len(posterior.picked), _SAMPLED, p=posterior.weight_H)
         for h in picked:
-            cross_NP = told.cross_HNP[h][:, places]
-            covariance = self._kernel(places, places, told.picked[h : h + 1])[0] + _FLAT - cross_NP.T @ cross_NP
+            cross_NP = posterior.cross_HNP[h][:, places]
+            covariance = self._kernel(places, places, posterior.picked[h : h + 1])[0] + _FLAT - cross_NP.T @ cross_NP
             values, vectors = np.linalg.eigh(covariance)
             root = vectors * np.sqrt(np.maximum(values, 0))
-            found.append(told.mean_HP[h, places] + generator.standard_normal((_EACH, len(places))) @ root.T)
-        return np.concatenate(found)
+            samples.append(posterior.mean_HP[h, places] + generator.standard_normal((_EACH, len(places))) @ root.T)
+        return np.concatenate(samples)
 
     def best(self, generator: np.random.Generator) -> np.ndarray:
         """Return the probability [P] of being the best, estimated by sampling the most promising configurations."""
@@ -216,18 +220,18 @@ class Surrogate:
 
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the leave-one-out prediction of each training: mean [N] and standard deviation [N]."""
-        told = self._told
-        inverse_HNN = np.linalg.inv(told.factor_HNN)
+        posterior = self._posterior
+        inverse_HNN = np.linalg.inv(posterior.factor_HNN)
         precision_HNN = inverse_HNN.transpose(0, 2, 1) @ inverse_HNN
-        whitened_HN = np.einsum("hnm,hn->hm", inverse_HNN, told.rest_HN)
+        whitened_HN = np.einsum("hnm,hn->hm", inverse_HNN, posterior.rest_HN)
         variance_HN = 1 / np.diagonal(precision_HNN, axis1=1, axis2=2)
         mean_HN = np.array(self.values) - whitened_HN * variance_HN
-        mean_N = told.weight_H @ mean_HN
-        return mean_N, np.sqrt(told.weight_H @ (variance_HN + (mean_HN - mean_N) ** 2))
+        mean_N = posterior.weight_H @ mean_HN
+        return mean_N, np.sqrt(posterior.weight_H @ (variance_HN + (mean_HN - mean_N) ** 2))
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Posterior:
     picked: np.ndarray
     weight_H: np.ndarray
     mean_HP: np.ndarray
