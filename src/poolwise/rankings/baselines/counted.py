@@ -13,7 +13,7 @@ COUNTED: dict[str, Callable[[Cost], float]] = {
     "productive": lambda cost: cost.productive,
     "receptive_field": lambda cost: -cost.receptive_field,
 }
-"""What each control counts.
+"""What each baseline counts.
 
 macs: multiply-adds; the more are done, the better. productive: convolutions whose input receptive field is smaller than
 the image; the more, the better (Richter et al., "Should You Go Deeper?", ICMLA 2021). receptive_field: negated, since by
