@@ -132,12 +132,12 @@ class ProxyScores:
         return {"short": 0.5, "shared": 0.5} if self.shared.significant else {"short": 1.0}
 
     def __str__(self) -> str:
-        verdict = "proxy trainings are noise, so only shared weights count"
+        verdict = "proxy trainings are noise and have no share"
         if self.used:
             verdict = (
-                "proxy trainings and shared weights count half each"
+                "proxy trainings have a share of one half"
                 if self.shared.significant
-                else "shared weights are noise, so only proxy trainings count"
+                else "shared weights are noise and have no share"
             )
         return f"{self.proxy}; {verdict}"
 

@@ -94,7 +94,7 @@ class Sampler:
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
         """Return the default number of SuperNets for a search of ``steps`` steps, at most ``most``, and the reason."""
         count = max(min(steps // STEPS_PER_SUPERNET, _USUAL, most, configurations // 2), 1)
-        return cls.supernets_used(count), f"each SuperNet needs {STEPS_PER_SUPERNET} steps, and {steps} are available"
+        return cls.supernets_used(count), f"each needs {STEPS_PER_SUPERNET} steps, and {steps} are available"
 
     @property
     def temperature(self) -> float:

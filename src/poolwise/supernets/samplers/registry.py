@@ -91,5 +91,5 @@ def left_open(config: Config, steps: int, configurations: int, most: int) -> tup
         message = f"{count} SuperNet{'' if count == 1 else 's'}: {reason}"
         return config.replace(supernets=count), message
     count = 4 if count >= 4 else 2  # SuperNets are doubled
-    message = f"1 SuperNet at the start, doubled up to {count} where this lowers the loss at equal compute: {reason}"
+    message = f"1 SuperNet at the start, up to {count} if that lowers the loss: {reason}"
     return config.replace(supernets=count, branching="measured"), message
