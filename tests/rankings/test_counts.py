@@ -85,7 +85,7 @@ def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
 
 
 @pytest.mark.parametrize(
-    ("poolings", "told"),
+    ("poolings", "message"),
     [((), "none"), ((2, 2), "each once"), ((-1,), "at least 0"), (("2",), "whole number"), ((2.0,), "whole number")],
 )
 def test_wrong_numbers_are_rejected(poolings, message):
