@@ -143,7 +143,7 @@ def test_infinite_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_settings, t
         api.search(config, tmp_path / "run", source=tiny_source)
     folder = RunFolder.open(tmp_path / "run")
     assert SearchState(resolve(config, tiny_source)).restore(folder)
-    with pytest.raises(RequestError, match="finish it first"):
+    with pytest.raises(RequestError, match="run poolwise resume"):
         api.rank(tmp_path / "run", source=tiny_source)
 
 

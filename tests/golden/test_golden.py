@@ -1,7 +1,7 @@
-"""A tiny seeded search, stored and replayed: draws, scores and assignment must not change by accident.
+"""Replay a tiny seeded search: draws, scores and assignment must not change by accident.
 
-After a change that is meant to alter them: ``python tests/golden/test_golden.py`` writes the file anew; say why in the
-CHANGELOG. Accuracies of other processors may differ by an image, hence the tolerance on scores.
+After an intended change, rewrite the file with ``python tests/golden/test_golden.py`` and give the reason in the CHANGELOG.
+Accuracies may differ by one image between processors, hence the tolerance on scores.
 """
 
 import json
@@ -26,7 +26,7 @@ FILE = Path(__file__).with_name("search.json")
 
 
 def tiny_search() -> dict:
-    """54 steps of ResNet20 of width 2 on tiny images, M = 3."""
+    """Run 54 steps of ResNet20 of width 2 on tiny images, M = 3."""
     source = Source("tiny", draw_images(120, 8, 1), draw_images(30, 8, 2), ("red", "green", "blue"))
     config = Config.from_flat(
         width=2, supernets=3, steps=54, batch_size=20, lr=0.02, temperature=20, draw="rounds", block=1,
@@ -43,8 +43,8 @@ def numbers(one) -> dict:
     return {"scores": one.scores_of(everything).tolist(), "assignment": one.assignment_of(everything).tolist()}
 
 
-def sampler_alone() -> dict:
-    """300 asks answered by seeded accuracies: no network, no rounding of convolutions."""
+def sampler_draws() -> dict:
+    """Answer 300 asks with seeded accuracies: no network, no rounding of convolutions."""
     streams, accuracies = Streams(5), np.random.default_rng(5)
     task = Task(PoolingSpace(10, 2), 4, 300, (1, 100), "rounds", streams["draw"], streams["assign"])
     one, asks = sampler("mixture")(task), []
@@ -56,18 +56,18 @@ def sampler_alone() -> dict:
 
 
 def test_sampler_replays():
-    stored, found = json.loads(FILE.read_text())["sampler"], sampler_alone()
-    assert found["asks"] == stored["asks"]
-    assert np.allclose(found["scores"], stored["scores"], atol=1e-12)
-    assert np.allclose(found["assignment"], stored["assignment"], atol=1e-6)
+    stored, replayed = json.loads(FILE.read_text())["sampler"], sampler_draws()
+    assert replayed["asks"] == stored["asks"]
+    assert np.allclose(replayed["scores"], stored["scores"], atol=1e-12)
+    assert np.allclose(replayed["assignment"], stored["assignment"], atol=1e-6)
 
 
 def test_search_replays():
-    stored, found = json.loads(FILE.read_text())["search"], tiny_search()
-    assert np.allclose(found["scores"], stored["scores"], atol=0.012)  # two images of twenty, in a moving average
-    assert np.allclose(found["assignment"], stored["assignment"], atol=0.1)
+    stored, replayed = json.loads(FILE.read_text())["search"], tiny_search()
+    assert np.allclose(replayed["scores"], stored["scores"], atol=0.012)  # two images of twenty, in a moving average
+    assert np.allclose(replayed["assignment"], stored["assignment"], atol=0.1)
 
 
 if __name__ == "__main__":
-    FILE.write_text(json.dumps({"search": tiny_search(), "sampler": sampler_alone()}) + "\n")
+    FILE.write_text(json.dumps({"search": tiny_search(), "sampler": sampler_draws()}) + "\n")
     Listener().note(f"wrote {FILE}")

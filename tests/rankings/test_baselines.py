@@ -13,7 +13,7 @@ from poolwise.rng import Streams
 from poolwise.spaces import Pooling
 
 
-def test_counted_controls():
+def test_counted_baselines():
     priced = api.costs("resnet20")
     named = list(map(str, priced))
     for name in COUNTED:

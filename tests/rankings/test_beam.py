@@ -1,4 +1,4 @@
-"""The beam: as wide as the space it scores everything, narrow it finds the top of what changes slowly, and says what it saw."""
+"""Beam search: as wide as the space, it scores everything; narrow, it finds the best configurations of a smooth score."""
 
 import numpy as np
 import pytest
@@ -18,48 +18,48 @@ SPACES = [
 
 
 class Truth:
-    """Accuracy that changes slowly with the positions, and how often it was asked for."""
+    """Accuracy that changes slowly with the positions, and the configurations for which it was requested."""
 
     def __init__(self, layers):
-        self.layers, self.asked = layers, []
+        self.layers, self.requested = layers, []
 
     def of(self, pooling):
         wanted = np.linspace(0.5, 0.8, max(pooling.poolings, 1)) * self.layers
         return -float(((np.array(pooling.positions, float) - wanted[: pooling.poolings]) ** 2).sum())
 
     def __call__(self, poolings):
-        self.asked += poolings
+        self.requested += poolings
         return np.array([self.of(pooling) for pooling in poolings])
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_as_wide_as_the_space_it_scores_everything_once(space):
+def test_beam_as_wide_as_the_space_scores_everything_once(space):
     truth = Truth(space.layers)
-    told = beam(space, space.size, truth, Streams(0)["beam"])
-    assert list(told) == sorted(space)
-    assert sorted(truth.asked) == sorted(space)
-    assert all(value == truth.of(pooling) for pooling, value in told.items())
+    scores = beam(space, space.size, truth, Streams(0)["beam"])
+    assert list(scores) == sorted(space)
+    assert sorted(truth.requested) == sorted(space)
+    assert all(value == truth.of(pooling) for pooling, value in scores.items())
 
 
-def test_a_chosen_part_of_a_space_is_gone_through_too():
+def test_subspace_is_searched():
     space = PoolingSpace(10, 2)
     chosen = Subspace.of(space, [space[i] for i in range(0, 36, 5)])
     assert list(beam(chosen, 36, Truth(10), Streams(0)["beam"])) == list(chosen)
 
 
-def test_a_narrow_one_finds_the_top_of_a_large_space():
-    """How often, by width: benchmarks/beam_recall.py."""
-    space, found = PoolingSpace(20, 4), 0
+def test_narrow_beam_finds_the_best_of_a_large_space():
+    """The recall by width is measured in benchmarks/beam_recall.py."""
+    space, hits = PoolingSpace(20, 4), 0
     best = sorted(space, key=Truth(20).of)[-10:]
     for seed in range(10):
         truth = Truth(20)
-        told = beam(space, 30, truth, Streams(seed)["beam"])
-        assert len(told) == len(truth.asked) < space.size / 4
-        found += max(told, key=told.get) in best
-    assert found >= 9
+        scores = beam(space, 30, truth, Streams(seed)["beam"])
+        assert len(scores) == len(truth.requested) < space.size / 4
+        hits += max(scores, key=scores.get) in best
+    assert hits >= 9
 
 
-def test_what_must_be_scored_is_and_draws_repeat():
+def test_required_configurations_are_scored_and_draws_are_reproducible():
     space = PoolingSpace(30, 5)
     first = [space[7], space[70_000]]
     one, again, other = (beam(space, 2, Truth(30), Streams(seed)["beam"], first) for seed in (0, 0, 1))
@@ -67,13 +67,13 @@ def test_what_must_be_scored_is_and_draws_repeat():
     assert set(first) <= set(one)
 
 
-def test_a_run_ranked_by_a_wide_beam_is_ranked_as_without(tmp_path, tiny_settings, tiny_source):
-    told = []
+def test_wide_beam_ranks_like_full_scoring(tmp_path, tiny_settings, tiny_source):
+    rankings = []
     for name, width in (("plain", None), ("wide", 36), ("narrow", 1)):
         config = tiny_settings.replace(rank_beam=width)
         folder = poolwise.search(config, tmp_path / name, source=tiny_source)
-        told.append(poolwise.rank(folder.path, source=tiny_source))
-    plain, wide, narrow = told
+        rankings.append(poolwise.rank(folder.path, source=tiny_source))
+    plain, wide, narrow = rankings
     assert [(row["pooling"], row["score"]) for row in wide["ranking"]] == [
         (row["pooling"], row["score"]) for row in plain["ranking"]
     ]
@@ -84,8 +84,8 @@ def test_a_run_ranked_by_a_wide_beam_is_ranked_as_without(tmp_path, tiny_setting
     assert "beam of width 1" in narrow["coverage"]
 
 
-def test_a_run_that_ranks_by_a_beam_has_a_report(tmp_path, tiny_settings, tiny_source):
-    """Its assignment through time is of the whole space, its ranking of what the beam came by."""
+def test_beam_ranking_has_a_report(tmp_path, tiny_settings, tiny_source):
+    """The assignment over time covers the entire space, the ranking only the configurations that the beam search scored."""
     config = tiny_settings.replace(rank_beam=1)
     poolwise.run(config, tmp_path / "run", source=tiny_source)
     assert 0 < len(RunFolder.open(tmp_path / "run").read("ranking.json", "")["ranking"]) < 36

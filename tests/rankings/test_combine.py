@@ -1,4 +1,4 @@
-"""Fixed shares of scores, proxy trainings and the count: what they gain, what noise costs, and when a part has no share."""
+"""Fixed shares of scores, proxy trainings and the count: their gain, the cost of noise, and parts without a share."""
 
 import numpy as np
 import pytest
@@ -30,18 +30,18 @@ def standard(values):
     return (values - values.mean()) / values.std()
 
 
-# signs that scores are more than noise
+# tests of whether scores are more than noise
 
 
-def test_noise_is_taken_for_more_in_5_percent():
+def test_noise_is_significant_in_5_percent():
     draws = np.random.default_rng(1)
-    found = [signal(SPACE, draws.standard_normal(36), draws.standard_normal(36)) for _ in range(150)]
-    assert 0.01 < np.mean([one.agreement > one.chance for one in found]) < 0.10  # 5 %, each
-    assert 0.01 < np.mean([one.reliability > one.noise for one in found]) < 0.10
-    assert found[0].chance == pytest.approx(np.tanh(1.6449 / np.sqrt(33)), abs=1e-4)
+    signals = [signal(SPACE, draws.standard_normal(36), draws.standard_normal(36)) for _ in range(150)]
+    assert 0.01 < np.mean([one.agreement > one.chance for one in signals]) < 0.10  # 5 %, each
+    assert 0.01 < np.mean([one.reliability > one.noise for one in signals]) < 0.10
+    assert signals[0].chance == pytest.approx(np.tanh(1.6449 / np.sqrt(33)), abs=1e-4)
 
 
-def test_either_sign_is_enough():
+def test_either_test_is_sufficient():
     draws = np.random.default_rng(2)
     rough = draws.standard_normal(36)
     agreeing = signal(SPACE, rough + 0.5 * draws.standard_normal(36), rough)
@@ -50,43 +50,43 @@ def test_either_sign_is_enough():
     assert agreeing.significant
     places = np.arange(36.0)  # the space is in order, so neighbors are alike
     centred = places - places.mean()
-    other = rough - centred * (rough @ centred) / (centred @ centred)  # agrees with places neither way
+    other = rough - centred * (rough @ centred) / (centred @ centred)  # uncorrelated with places
     apart = signal(SPACE, places, other + 0.01 * places)
     assert 0 < apart.agreement < apart.chance
     assert apart.reliability > 0.8
     assert apart.significant
-    assert signal(SPACE, places, other - 0.01 * places).significant  # against, but by chance
+    assert signal(SPACE, places, other - 0.01 * places).significant  # negative, but within chance
 
 
-def test_scores_that_contradict_the_others_are_no_sign():
+def test_scores_that_contradict_the_others_are_not_significant():
     places = np.arange(36.0)
     against = signal(SPACE, places, -places)
     assert against.reliability > against.noise
     assert against.contradicts
     assert not against.significant
-    assert "agree with scores on shared weights by -1.00" in str(against)
+    assert "have correlation -1.00 with accuracy on shared weights" in str(against)
 
 
-def test_constant_scores_are_no_sign():
+def test_constant_scores_are_not_significant():
     assert not signal(SPACE, np.ones(36), np.arange(36.0)).significant
 
 
 # scores and the count
 
 
-def test_the_estimate_is_two_parts_of_scores_and_one_of_the_count():
+def test_estimate_is_two_thirds_scores_and_one_third_count():
     scores, count = noisy(TRUTH, 0.3, 1), noisy(TRUTH, 0.3, 2)
-    found = combine(SPACE, scores, count)
-    assert found.shares == {"scores": pytest.approx(2 / 3), "productive": pytest.approx(1 / 3)}
+    estimate = combine(SPACE, scores, count)
+    assert estimate.shares == {"scores": pytest.approx(2 / 3), "productive": pytest.approx(1 / 3)}
     expected = smooth(SPACE, 2 / 3 * standard(scores) + 1 / 3 * standard(count)).scores
-    assert found.estimate_P == pytest.approx(scores.mean() + scores.std() * expected)
-    assert found.smoothed_P == pytest.approx(smooth(SPACE, scores).scores)
+    assert estimate.estimate_P == pytest.approx(scores.mean() + scores.std() * expected)
+    assert estimate.smoothed_P == pytest.approx(smooth(SPACE, scores).scores)
     again = combine(SPACE, scores / 50 + 0.3, 7 * count - 4)
-    assert 50 * (again.estimate_P - 0.3) == pytest.approx(found.estimate_P), "units do not matter"
-    assert again.error == pytest.approx(found.error / 50)
+    assert 50 * (again.estimate_P - 0.3) == pytest.approx(estimate.estimate_P), "units do not matter"
+    assert again.error == pytest.approx(estimate.error / 50)
 
 
-def test_two_that_agree_are_better_than_either():
+def test_scores_and_count_are_better_than_either():
     wrong_each = 0.8 * TRUTH.std() * (POSITIONS - POSITIONS.mean(0)) / POSITIONS.std(0)
     count = TRUTH + wrong_each[:, 0]
 
@@ -103,21 +103,21 @@ def test_a_useless_part_costs_little():
     count = np.array([cost.productive for cost in family_costs("resnet20", None, 32, 10).values()], float)
     for column in ("supernets4_mean", "supernets8_mean"):
         scores = np.array(table.column(column))
-        alone, counted = (kendall_tau_b(values, truth) for values in (scores, count))
+        scores_tau, count_tau = (kendall_tau_b(values, truth) for values in (scores, count))
         useless_scores = [combine(table.space, shuffled(scores, seed), count) for seed in range(20)]
         useless_count = [combine(table.space, scores, shuffled(count, seed)) for seed in range(20)]
-        assert np.mean([found.shares == {"productive": 1.0} for found in useless_scores]) >= 0.6
-        assert np.mean([found.shares == {"scores": 1.0} for found in useless_count]) >= 0.8
-        assert np.mean([kendall_tau_b(found.estimate_P, truth) for found in useless_scores]) >= counted - 0.08
-        assert np.mean([kendall_tau_b(found.estimate_P, truth) for found in useless_count]) >= alone - 0.05
+        assert np.mean([estimate.shares == {"productive": 1.0} for estimate in useless_scores]) >= 0.6
+        assert np.mean([estimate.shares == {"scores": 1.0} for estimate in useless_count]) >= 0.8
+        assert np.mean([kendall_tau_b(estimate.estimate_P, truth) for estimate in useless_scores]) >= count_tau - 0.08
+        assert np.mean([kendall_tau_b(estimate.estimate_P, truth) for estimate in useless_count]) >= scores_tau - 0.05
 
 
-def test_scores_alone_are_kept_as_they_are():
+def test_scores_without_a_count_are_unchanged():
     scores = noisy(TRUTH, 0.5, 1)
-    found = combine(SPACE, scores)
-    assert (found.count_reliability, found.agreement, found.shares) == (None, None, {"scores": 1.0})
-    assert (found.estimate_P == scores).all()
-    assert kendall_tau_b(found.smoothed_P, TRUTH) >= kendall_tau_b(scores, TRUTH)
+    estimate = combine(SPACE, scores)
+    assert (estimate.count_reliability, estimate.agreement, estimate.shares) == (None, None, {"scores": 1.0})
+    assert (estimate.estimate_P == scores).all()
+    assert kendall_tau_b(estimate.smoothed_P, TRUTH) >= kendall_tau_b(scores, TRUTH)
 
 
 def test_halves_that_disagree_are_not_trusted():
@@ -128,21 +128,21 @@ def test_halves_that_disagree_are_not_trusted():
     assert doubted.error > trusted.error
 
 
-def test_the_error_is_how_far_neighbors_are_off():
+def test_error_is_the_prediction_error_of_neighbors():
     scores = noisy(TRUTH, 0.3, 3)
-    found = combine(SPACE, scores)
-    assert found.error == pytest.approx(min(smooth(SPACE, scores).errors.values()) ** 0.5)
-    assert combine(SPACE, TRUTH).error < found.error
+    estimate = combine(SPACE, scores)
+    assert estimate.error == pytest.approx(min(smooth(SPACE, scores).errors.values()) ** 0.5)
+    assert combine(SPACE, TRUTH).error < estimate.error
     assert combine(SPACE, np.full(36, 0.4)).error == 0
 
 
 def test_a_count_that_contradicts_the_scores_has_no_share():
-    found = combine(SPACE, TRUTH, -TRUTH)
-    assert found.shares == {"scores": 1.0}
-    assert found.agreement < -0.9
+    estimate = combine(SPACE, TRUTH, -TRUTH)
+    assert estimate.shares == {"scores": 1.0}
+    assert estimate.agreement < -0.9
 
 
-def test_trainings_decide_between_two_that_disagree():
+def test_trainings_decide_between_contradicting_parts():
     trained = {place: float(TRUTH[place]) for place in range(0, len(SPACE), 3)}
     for right, other in ((TRUTH, -TRUTH), (noisy(TRUTH, 0.1, 1), noisy(-TRUTH, 0.1, 2))):
         assert combine(SPACE, right, other, trained=trained).shares == {"scores": 1.0}
@@ -154,42 +154,42 @@ def test_trainings_decide_between_two_that_disagree():
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(3, 12), st.integers(1, 3), st.integers(0, 10**6))
-def test_whatever_comes_in_is_finite(layers, poolings, seed):
+def test_estimates_of_arbitrary_scores_are_finite(layers, poolings, seed):
     space, generator = PoolingSpace(layers, min(poolings, layers - 1)), np.random.default_rng(seed)
     scores, count = generator.integers(0, 3, (2, len(space))).astype(float)
-    found = combine(space, scores, count, halves_2P=generator.random((2, len(space))))
-    assert np.isfinite(found.estimate_P).all()
-    assert 0 <= found.reliability <= 1
-    assert 0 <= found.count_reliability <= 1
-    assert 0 <= found.error <= max(np.std(scores), 1)
-    assert sum(found.shares.values()) == pytest.approx(1)
+    estimate = combine(space, scores, count, halves_2P=generator.random((2, len(space))))
+    assert np.isfinite(estimate.estimate_P).all()
+    assert 0 <= estimate.reliability <= 1
+    assert 0 <= estimate.count_reliability <= 1
+    assert 0 <= estimate.error <= max(np.std(scores), 1)
+    assert sum(estimate.shares.values()) == pytest.approx(1)
 
 
-def test_chances_of_the_top_add_up():
-    found = combine(SPACE, noisy(TRUTH, 0.2, 4), TRUTH)
-    chances = found.top(3)
+def test_top_probabilities_add_up():
+    estimate = combine(SPACE, noisy(TRUTH, 0.2, 4), TRUTH)
+    chances = estimate.top(3)
     assert chances.sum() == pytest.approx(3)
-    assert np.argmax(chances) == np.argmax(found.estimate_P)
+    assert np.argmax(chances) == np.argmax(estimate.estimate_P)
     assert combine(PoolingSpace(3, 2), [1.0], [2.0]).top(3).tolist() == [1.0]
 
 
-def test_ties_are_groups_that_the_best_does_not_clearly_lead():
-    found = combine(SPACE, noisy(TRUTH, 0.2, 4), TRUTH)
-    groups, edge = found.ties(), 1.2816 * 2**0.5 * found.error
-    assert groups[np.argmax(found.estimate_P)] == 1
+def test_ties_are_groups_without_a_clear_leader():
+    estimate = combine(SPACE, noisy(TRUTH, 0.2, 4), TRUTH)
+    groups, edge = estimate.ties(), 1.2816 * 2**0.5 * estimate.error
+    assert groups[np.argmax(estimate.estimate_P)] == 1
     assert set(groups) == set(range(1, groups.max() + 1))
     for group in range(1, groups.max() + 1):
-        own = found.estimate_P[groups == group]
-        assert own.max() - own.min() <= edge * (1 + 1e-4)
+        group_P = estimate.estimate_P[groups == group]
+        assert group_P.max() - group_P.min() <= edge * (1 + 1e-4)
         if group > 1:
-            assert found.estimate_P[groups == group - 1].max() - own.max() > edge * (1 - 1e-4)
+            assert estimate.estimate_P[groups == group - 1].max() - group_P.max() > edge * (1 - 1e-4)
 
 
 # shared weights and proxy trainings
 
 
-def test_both_are_better_than_either():
-    """Errors of the shared ones are smooth; those of the proxy trainings are noise."""
+def test_shared_weights_and_proxy_trainings_are_better_than_either():
+    """Errors of shared weights are smooth; errors of proxy trainings are noise."""
     taus = []
     for seed in range(12):
         bias = smooth(SPACE, np.random.default_rng(seed).normal(size=len(SPACE)), [2.0]).scores
@@ -200,42 +200,42 @@ def test_both_are_better_than_either():
     assert both > max(shared, proxy) + 0.04
 
 
-def test_parts_weigh_the_same_whatever_their_units():
+def test_shares_do_not_depend_on_units():
     shared, proxy = noisy(TRUTH, 0.3, 1), noisy(TRUTH, 0.3, 2)
-    found = with_proxy_trainings(SPACE, shared, proxy)
-    assert found.used
+    both = with_proxy_trainings(SPACE, shared, proxy)
+    assert both.used
     parts = [standard(part) for part in (shared, proxy)]
-    assert found.scores_P == pytest.approx(shared.mean() + shared.std() * (parts[0] + parts[1]) / 2)
+    assert both.scores_P == pytest.approx(shared.mean() + shared.std() * (parts[0] + parts[1]) / 2)
     again = with_proxy_trainings(SPACE, shared / 50 + 0.3, 7 * proxy - 4)
-    assert 50 * (again.scores_P - 0.3) == pytest.approx(found.scores_P)
-    assert str(found).endswith("they count half")
+    assert 50 * (again.scores_P - 0.3) == pytest.approx(both.scores_P)
+    assert str(both).endswith("proxy trainings have a share of one half")
 
 
 def test_noise_has_no_share():
     draws, useful = np.random.default_rng(3), noisy(TRUTH, 0.3, 1)
     noise = [draws.standard_normal(36) for _ in range(20)]
     kept = [with_proxy_trainings(SPACE, useful, one) for one in noise]
-    assert np.mean([not one.used for one in kept]) >= 0.75  # two signs, 5 % each
+    assert np.mean([not one.used for one in kept]) >= 0.75  # two tests, 5 % each
     assert all((one.scores_P == useful).all() for one in kept if not one.used)
     turned = [with_proxy_trainings(SPACE, one, useful) for one in noise]
-    alone = [one for one in turned if one.used and not one.shared.significant]
-    assert len(alone) >= 12
-    for one in alone:
+    proxy_only = [one for one in turned if one.used and not one.shared.significant]
+    assert len(proxy_only) >= 12
+    for one in proxy_only:
         assert np.corrcoef(one.scores_P, useful)[0, 1] == pytest.approx(1)
-        assert "they alone count" in str(one)
+        assert "shared weights are noise" in str(one)
 
 
 def test_proxy_trainings_that_contradict_the_shared_weights_have_no_share():
-    found = with_proxy_trainings(SPACE, TRUTH, -TRUTH)
-    assert not found.used
-    assert found.scores_P == pytest.approx(TRUTH)
-    assert "they are noise" in str(found)
+    both = with_proxy_trainings(SPACE, TRUTH, -TRUTH)
+    assert not both.used
+    assert both.scores_P == pytest.approx(TRUTH)
+    assert "proxy trainings are noise" in str(both)
 
 
 def test_constant_shared_scores_leave_the_proxy_trainings():
-    found = with_proxy_trainings(SPACE, np.full(36, 0.1), TRUTH)
-    assert kendall_tau_b(found.scores_P, TRUTH) == pytest.approx(1)
-    assert np.isfinite(found.scores_P).all()
+    both = with_proxy_trainings(SPACE, np.full(36, 0.1), TRUTH)
+    assert kendall_tau_b(both.scores_P, TRUTH) == pytest.approx(1)
+    assert np.isfinite(both.scores_P).all()
 
 
 def parts(seed):
@@ -245,25 +245,25 @@ def parts(seed):
     return shared, noisy(TRUTH, 1.0, 100 + seed), TRUTH + TRUTH.std() * first
 
 
-def test_with_the_count_half_the_share_is_of_proxy_trainings():
+def test_proxy_trainings_have_half_the_share_with_a_count():
     shared, proxy, count = parts(1)
     both = with_proxy_trainings(SPACE, shared, proxy)
-    found = combine(SPACE, both, count)
-    assert found.shares == {"short": 0.5, "shared": 0.25, "productive": 0.25}
+    estimate = combine(SPACE, both, count)
+    assert estimate.shares == {"short": 0.5, "shared": 0.25, "productive": 0.25}
     z = [standard(part) for part in (proxy, shared, count)]
     expected = smooth(SPACE, 0.5 * z[0] + 0.25 * z[1] + 0.25 * z[2]).scores
-    assert found.estimate_P == pytest.approx(shared.mean() + shared.std() * expected)
-    assert found.smoothed_P == pytest.approx(smooth(SPACE, both.scores_P).scores)
+    assert estimate.estimate_P == pytest.approx(shared.mean() + shared.std() * expected)
+    assert estimate.smoothed_P == pytest.approx(smooth(SPACE, both.scores_P).scores)
     without = combine(SPACE, both)
     assert without.shares == {"short": 0.5, "shared": 0.5}
-    assert (without.estimate_P == found.smoothed_P).all(), "without the count the estimate is the smoothed score"
+    assert (without.estimate_P == estimate.smoothed_P).all(), "without the count the estimate is the smoothed score"
 
 
 def test_shared_weights_that_are_noise_leave_their_share_to_the_count():
     _, proxy, count = parts(1)
     draws = np.random.default_rng(8)
-    found = [with_proxy_trainings(SPACE, draws.standard_normal(36), proxy) for _ in range(6)]
-    noise = next(one for one in found if one.used and not one.shared.significant)
+    combined = [with_proxy_trainings(SPACE, draws.standard_normal(36), proxy) for _ in range(6)]
+    noise = next(one for one in combined if one.used and not one.shared.significant)
     assert combine(SPACE, noise, count).shares == {"short": 0.5, "productive": 0.5}
     assert combine(SPACE, noise).shares == {"short": 1.0}
 
@@ -283,11 +283,13 @@ def test_a_useless_count_or_useless_scores_have_no_share():
     both, draws = with_proxy_trainings(SPACE, shared, proxy), np.random.default_rng(4)
     orders = [draws.permutation(36) for _ in range(40)]
     useless_count = [combine(SPACE, both, count[order]) for order in orders]
-    assert np.mean(["productive" not in found.shares for found in useless_count]) >= 0.8
-    assert np.mean([kendall_tau_b(found.estimate_P, TRUTH) for found in useless_count]) >= tau(both.scores_P) - 0.05
+    assert np.mean(["productive" not in estimate.shares for estimate in useless_count]) >= 0.8
+    assert (
+        np.mean([kendall_tau_b(estimate.estimate_P, TRUTH) for estimate in useless_count]) >= tau(both.scores_P) - 0.05
+    )
     useless_scores = [with_proxy_trainings(SPACE, shared[order], proxy[order]) for order in orders]
     doubted = [combine(SPACE, one, count) for one in useless_scores]
-    assert np.mean([found.shares == {"productive": 1.0} for found in doubted]) >= 0.7
+    assert np.mean([estimate.shares == {"productive": 1.0} for estimate in doubted]) >= 0.7
     assert np.mean([kendall_tau_b(one.estimate_P, TRUTH) for one in doubted]) >= kendall_tau_b(count, TRUTH) - 0.1
 
 
@@ -298,9 +300,9 @@ def test_proxy_trainings_that_are_noise_have_no_share():
         for seed in range(20)
         if not (both := with_proxy_trainings(SPACE, shared, np.random.default_rng(seed).normal(size=36))).used
     )
-    found, alone = combine(SPACE, noise, count), combine(SPACE, shared, count)
-    assert found.shares == alone.shares
-    assert (found.estimate_P == alone.estimate_P).all()
+    with_noise, without = combine(SPACE, noise, count), combine(SPACE, shared, count)
+    assert with_noise.shares == without.shares
+    assert (with_noise.estimate_P == without.estimate_P).all()
 
 
 def test_a_count_that_trainings_contradict_has_no_share():
@@ -310,6 +312,6 @@ def test_a_count_that_trainings_contradict_has_no_share():
     agreeing = {a: float(TRUTH[a]) for a in some}
     contradicting = {a: float(TRUTH[a] - 3 * count[a]) for a in some}
     assert combine(SPACE, both, count, trained=agreeing).shares["productive"] == 0.25
-    found = combine(SPACE, both, count, trained=contradicting)
-    assert "productive" not in found.shares
-    assert (found.estimate_P == combine(SPACE, both).estimate_P).all()
+    estimate = combine(SPACE, both, count, trained=contradicting)
+    assert "productive" not in estimate.shares
+    assert (estimate.estimate_P == combine(SPACE, both).estimate_P).all()

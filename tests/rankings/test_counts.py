@@ -1,4 +1,4 @@
-"""Several numbers of poolings and spaces too large to be listed, through searching, ranking, refining and export."""
+"""Several numbers of poolings, and spaces that are too large to list, in all stages from search to export."""
 
 import json
 
@@ -25,7 +25,7 @@ def counted(tiny_settings):
     return tiny_settings.replace(poolings=(3, 1), steps=24, retrain_seeds=1, retrain_steps=3, trials=3)
 
 
-def test_the_whole_way(tmp_path, counted, tiny_source):
+def test_all_stages(tmp_path, counted, tiny_source):
     assert counted.model.poolings == (1, 3)
     poolwise.run(counted, tmp_path / "run", source=tiny_source)
     folder = RunFolder.open(tmp_path / "run")
@@ -33,27 +33,27 @@ def test_the_whole_way(tmp_path, counted, tiny_source):
     names = [row["pooling"] for row in ranking["ranking"]]
     assert len(names) == ranking["covered"] == ranking["configurations"] == 9 + 84 + 1
     assert ranking["default"] == "4-3-3"
-    assert names.count("4-3-3") == 1, "it is ranked beside them"
+    assert names.count("4-3-3") == 1, "the default is ranked too"
     assert "4-3-3" not in ranking["picks"].values() or ranking["picks"]["best_for_cost"] == "4-3-3"
     assert ranking["picks"]["best"] == next(name for name in names if name != "4-3-3")
     assert read(ranking["space"]) == requested_space(counted)
-    told = folder.read("retrain.json", "")
-    assert told["results"][0]["pooling"] == ranking["picks"]["best"]
-    assert told["results"][-1]["roles"][-1] == "default"
-    assert "comparison" in told["results"][0]
+    retrained = folder.read("retrain.json", "")
+    assert retrained["results"][0]["pooling"] == ranking["picks"]["best"]
+    assert retrained["results"][-1]["roles"][-1] == "default"
+    assert "comparison" in retrained["results"][0]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "4-3-3" in page
     assert not (tmp_path / "run" / "figures" / "positions.svg").exists()
     refined = poolwise.refine(tmp_path / "run", source=tiny_source)
-    assert refined["trials"][0]["pooling"] == "4-3-3", "what all are compared with is trained first"
+    assert refined["trials"][0]["pooling"] == "4-3-3", "the default is trained first"
     assert refined["picks"]["best"] != "4-3-3"
-    told = poolwise.retrain(tmp_path / "run", source=tiny_source)
-    pick = told["results"][0]["pooling"]
+    retrained = poolwise.retrain(tmp_path / "run", source=tiny_source)
+    pick = retrained["results"][0]["pooling"]
     poolwise.export(tmp_path / "run", tmp_path / "model.safetensors", pooling=pick)
     assert (tmp_path / "model.safetensors").exists()
 
 
-def test_one_other_number_with_copies_by_depth_and_all_supernets(tmp_path, counted, tiny_source):
+def test_another_number_of_poolings_with_norms_by_depth_and_all_supernets(tmp_path, counted, tiny_source):
     config = counted.replace(
         poolings=(3,), norm="affine", sharing="resolution", rank_on="all", fusion=True, method="mcts", steps=12
     )
@@ -63,7 +63,7 @@ def test_one_other_number_with_copies_by_depth_and_all_supernets(tmp_path, count
     assert all(name.count("-") == 3 for name in value["picks"].values())
 
 
-def test_the_default_is_a_member_where_its_number_is_asked_for(tiny_settings, tiny_source):
+def test_default_is_a_member_if_its_number_is_requested(tiny_settings, tiny_source):
     experiment = resolve(tiny_settings.replace(poolings=(2, 3)), tiny_source)
     assert experiment.space.size == 36 + 84
     assert resolve(tiny_settings.replace(poolings=(2,)), tiny_source).space == models.family("resnet20").space
@@ -80,22 +80,22 @@ def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
     assert experiment.default in experiment.space
     assert resolve(config, tiny_source).space == experiment.space
     assert resolve(config.replace(seed=1), tiny_source).space != experiment.space
-    limited, found = constraints.limited(resolve(config.replace(max_macs=1.0), tiny_source))
-    assert 0 < len(found.members) < 20
-    assert set(limited.space) == {*found.members, experiment.default}
+    limited, limits = constraints.limited(resolve(config.replace(max_macs=1.0), tiny_source))
+    assert 0 < len(limits.members) < 20
+    assert set(limited.space) == {*limits.members, experiment.default}
     assert isinstance(limited.space, Subspace)
 
 
 @pytest.mark.parametrize(
-    ("poolings", "told"),
+    ("poolings", "message"),
     [((), "none"), ((2, 2), "each once"), ((-1,), "at least 0"), (("2",), "whole number"), ((2.0,), "whole number")],
 )
-def test_wrong_numbers_are_refused(poolings, told):
-    with pytest.raises(RequestError, match=told):
+def test_wrong_numbers_are_rejected(poolings, message):
+    with pytest.raises(RequestError, match=message):
         Config.from_flat(poolings=poolings)
 
 
-def test_exhaustive_of_several_numbers_makes_a_table(tmp_path, counted, tiny_source):
+def test_exhaustive_with_several_numbers_writes_a_table(tmp_path, counted, tiny_source):
     config = counted.replace(poolings=(0, 1), retrain_steps=1)
     value = poolwise.exhaustive(config, tmp_path / "run", table=tmp_path / "mine", source=tiny_source)
     assert len(value["results"]) == 1 + 9 + 1
@@ -120,13 +120,13 @@ def deep(monkeypatch):
     known = registry.Family("deep", Pooling((15, 15, 14)), 2, build, "for this test")
     monkeypatch.setitem(registry.FAMILIES._entries, "deep", known)
     monkeypatch.setattr(estimates, "_SAMPLE", 50)
-    for method in ("__iter__", "__len__"):  # nothing goes through it
-        monkeypatch.setattr(UnionSpace, method, lambda space: pytest.fail("the whole space was gone through"))
+    for method in ("__iter__", "__len__"):  # the space must not be enumerated
+        monkeypatch.setattr(UnionSpace, method, lambda space: pytest.fail("the entire space was enumerated"))
     return "deep"
 
 
 @pytest.mark.slow
-def test_a_million_are_searched_by_what_is_drawn(tmp_path, deep, tiny_settings, tiny_source, monkeypatch):
+def test_search_in_a_million_configurations(tmp_path, deep, tiny_settings, tiny_source, monkeypatch):
     notes = []
 
     class Notes(Listener):
@@ -142,7 +142,7 @@ def test_a_million_are_searched_by_what_is_drawn(tmp_path, deep, tiny_settings, 
     assert value["configurations"] == 1_086_009
     assert value["covered"] == len(value["ranking"]) in (8, 9)
     assert value["coverage"].startswith(
-        f"{value['covered']} of 1,086,009 configurations are ranked: those that the search visited"
+        f"{value['covered']} of 1,086,009 configurations are ranked: the default and those that the search visited"
     )
     assert value["coverage"] in notes
     assert value["coverage"] in poolwise.report(folder.path).read_text()
@@ -153,14 +153,14 @@ def test_a_million_are_searched_by_what_is_drawn(tmp_path, deep, tiny_settings, 
         poolwise.rank(folder.path, source=source, max_macs=1.0)
 
 
-def test_a_million_are_refused_where_all_would_be_trained(tmp_path, deep, tiny_settings, tiny_source):
+def test_exhaustive_rejects_a_million_configurations(tmp_path, deep, tiny_settings, tiny_source):
     config = tiny_settings.replace(model=deep, poolings=(4, 5))
     with pytest.raises(RequestError, match="there are 1,086,009, above 20,000: draw some with --max-configs"):
         poolwise.exhaustive(config, tmp_path / "run", source=tiny_source)
     assert not (tmp_path / "run").exists()
 
 
-def test_of_a_million_some_are_priced_and_guessed(deep):
+def test_costs_and_suggest_sample_a_million_configurations(deep):
     priced = poolwise.costs(deep, poolings=(4, 5), max_configs=50)
     assert len(priced) == 50
     assert Pooling((15, 15, 14)) in priced
@@ -169,11 +169,11 @@ def test_of_a_million_some_are_priced_and_guessed(deep):
     assert all(pooling.poolings in (4, 5) for pooling in guess.costs)
 
 
-def test_a_plan_of_a_million_takes_no_time(deep, tiny_settings):
+def test_plan_for_a_million_configurations_is_fast(deep, tiny_settings):
     source = Source("tiny", draw_images(24, 32, 1), draw_images(12, 32, 2), ("red", "green", "blue"))
     config = tiny_settings.replace(model=deep, poolings=(4, 5), threads=1, workers=1, steps=40)
     experiment = resolve(config, source)
     rank = estimates.plan(experiment, ["rank"]).stages[0]
-    assert rank.steps == 41 * 12, "no more than the search can visit"
+    assert rank.steps == 41 * 12, "at most as many configurations as the search visits"
     wider = resolve(config.replace(rank_beam=3), source)
     assert estimates.plan(wider, ["rank"]).stages[0].macs > rank.macs

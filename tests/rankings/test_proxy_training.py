@@ -1,4 +1,4 @@
-"""Short trainings of every configuration: how long, what they are, what they say, and going on with them."""
+"""Proxy trainings: length, restated training, use in the ranking, interruption and failures."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ from poolwise.training import LossNotFinite, standalone, trials
 
 
 @given(st.integers(1, 10**6), st.floats(0, 0.99), st.integers(1, 5000))
-def test_no_more_than_their_share_is_spent(steps, share, configurations):
+def test_proxy_trainings_spend_at_most_their_share(steps, share, configurations):
     each, seeds = budget.short_of(steps, share, configurations)
     assert (each == 0) == (seeds == 0)
     assert each * seeds * configurations <= steps * share
@@ -39,7 +39,7 @@ def test_no_more_than_their_share_is_spent(steps, share, configurations):
         assert configurations < budget.FEWEST_CONFIGURATIONS or steps * share < budget.FEWEST_STEPS * configurations + 1
 
 
-def test_both_their_length_and_their_number_grow():
+def test_length_and_number_of_proxy_trainings_grow():
     assert [tuple(budget.short_of(steps, 0.67, 36)) for steps in (500, 933, 1866, 5616, 39000)] == [
         (0, 0), (17, 1), (34, 1), (52, 2), (145, 5)
     ]  # fmt: skip
@@ -47,21 +47,21 @@ def test_both_their_length_and_their_number_grow():
 
 @pytest.fixture
 def two(monkeypatch, tiny_settings):
-    """Settings of a search with two short trainings of ten steps of every configuration."""
+    """Settings of a search with two proxy trainings of ten steps per configuration."""
     monkeypatch.setattr(budget, "_BALANCED", 5)
     return tiny_settings.replace(method="fairnas", supernets=1, steps=800, short=0.9, fusion=None)
 
 
-def asked(folder, source):
+def resolved(folder, source):
     request = RunFolder.open(folder).request()
     return resolve(Config.from_flat(request["settings"]), source, request["calibration"])
 
 
-def test_what_they_are_restated(tmp_path, two, tiny_source):
+def test_proxy_training_restated(tmp_path, two, tiny_source):
     poolwise.search(two, tmp_path / "run", source=tiny_source)
-    experiment, folder = asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run")
-    told, pooling = proxy_training.scores(experiment, folder), experiment.space[7]
-    assert list(told) == [str(p) for p in experiment.space]
+    experiment, folder = resolved(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run")
+    scores, pooling = proxy_training.scores(experiment, folder), experiment.space[7]
+    assert list(scores) == [str(p) for p in experiment.space]
     for seed in (1, 2):
         streams = Streams(0).child(f"short{seed}")
         model = plain_model(experiment.build(running_norm, "init", streams), pooling).train()
@@ -76,12 +76,12 @@ def test_what_they_are_restated(tmp_path, two, tiny_source):
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        assert told[str(pooling)][seed - 1] == pytest.approx(-np.mean(losses[5:]), abs=1e-5)
+        assert scores[str(pooling)][seed - 1] == pytest.approx(-np.mean(losses[5:]), abs=1e-5)
 
 
-def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, tiny_source):
+def test_search_has_the_requested_length_and_counts_all_macs(tmp_path, two, tiny_source):
     poolwise.search(two, tmp_path / "run", source=tiny_source)
-    value, experiment = poolwise.rank(tmp_path / "run", source=tiny_source), asked(tmp_path / "run", tiny_source)
+    value, experiment = poolwise.rank(tmp_path / "run", source=tiny_source), resolved(tmp_path / "run", tiny_source)
     state = SearchState(experiment)
     assert state.restore(RunFolder.open(tmp_path / "run"))
     assert state.step == 800 - 2 * 10 * 36
@@ -91,8 +91,8 @@ def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, ti
     macs = sum(experiment.cost(pooling).macs for pooling in experiment.space)
     assert value["spent"]["search_macs"] == state.macs + 2 * 10 * 3 * 16 * macs
     assert (value["short"]["seeds"], value["short"]["length"]) == (2, 10)
-    shared, own = ranking.parts(sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"])))
-    assert own == pytest.approx(
+    shared, proxy = ranking.parts(sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"])))
+    assert proxy == pytest.approx(
         [np.mean(scores) for scores in proxy_training.scores(experiment, RunFolder.open(tmp_path / "run")).values()]
     )
     right = np.zeros(36)
@@ -103,48 +103,50 @@ def test_the_search_is_as_long_as_was_asked_and_all_is_counted(tmp_path, two, ti
     assert shared == pytest.approx(right / len(experiment.halves[1]))
 
 
-def test_what_they_say_counts_where_it_is_more_than_noise(tmp_path, two, tiny_source):
+def test_proxy_trainings_are_used_if_they_are_more_than_noise(tmp_path, two, tiny_source):
     poolwise.search(two, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(tmp_path / "run", source=tiny_source)
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
     place = np.array([int(str(pooling).split("-")[0]) for pooling in poolings]) / 20
     noise = np.random.default_rng(0).random(36)
-    for own, used in ((place, True), (1 - place, False), (noise, False)):
-        told = [
-            {**row, "shared": float(a), "short": [float(b)] * 2} for row, a, b in zip(rows, place, own, strict=True)
+    for proxy, used in ((place, True), (1 - place, False), (noise, False)):
+        changed = [
+            {**row, "shared": float(a), "short": [float(b)] * 2} for row, a, b in zip(rows, place, proxy, strict=True)
         ]
-        found = ranking.arrange({**value, "ranking": told}, None)
-        assert found["short"]["used"] == used
-        assert found["ranked_by"] == ("estimate" if used else "score")
-        scores = {row["pooling"]: row["score"] for row in found["ranking"]}
-        expected = smooth(poolings, with_proxy_trainings(poolings, place, own).scores_P).scores if used else place
+        arranged = ranking.arrange({**value, "ranking": changed}, None)
+        assert arranged["short"]["used"] == used
+        assert arranged["ranked_by"] == ("estimate" if used else "score")
+        scores = {row["pooling"]: row["score"] for row in arranged["ranking"]}
+        expected = smooth(poolings, with_proxy_trainings(poolings, place, proxy).scores_P).scores if used else place
         assert [scores[str(pooling)] for pooling in poolings] == pytest.approx(np.clip(expected, 0, 1))
-        assert ("they count half" if used else "they are noise") in found["short"]["said"]
-    assert ranking.arrange({**value, "ranking": told}, True)["ranked_by"] == "estimate"
-    for row, found in zip(value["ranking"], value.to_rows(), strict=True):
-        assert (found["shared"], found["short"]) == (row["shared"], np.mean(row["short"]))
+        assert ("a share of one half" if used else "proxy trainings are noise") in arranged["short"]["said"]
+    assert ranking.arrange({**value, "ranking": changed}, True)["ranked_by"] == "estimate"
+    for row, flat in zip(value["ranking"], value.to_rows(), strict=True):
+        assert (flat["shared"], flat["short"]) == (row["shared"], np.mean(row["short"]))
 
 
-def test_what_they_say_is_told_and_reported(tmp_path, two, tiny_source):
+def test_message_is_noted_and_reported(tmp_path, two, tiny_source):
     class Notes(Listener):
-        told = ()
+        messages = ()
 
         def note(self, text):
-            self.told = (*self.told, text)
+            self.messages = (*self.messages, text)
 
     listener = Notes()
     poolwise.search(two, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(tmp_path / "run", source=tiny_source, listener=listener)
-    assert value["short"]["said"] in listener.told
-    assert value["short"]["said"].startswith("2 short trainings of 10 steps of every configuration: their losses agree")
+    assert value["short"]["said"] in listener.messages
+    assert value["short"]["said"].startswith(
+        "2 proxy trainings of 10 steps per configuration: their scores have correlation"
+    )
     page = poolwise.report(tmp_path / "run").read_text()
     assert value["short"]["said"] in page
     assert "how it trains on its own" in page
 
 
 class After(Listener):
-    """Asks to stop once so many steps of short trainings are done."""
+    """Requests a stop after a number of steps of proxy trainings."""
 
     def __init__(self, steps):
         self.left, self.stage = steps, ""
@@ -160,14 +162,14 @@ class After(Listener):
             raise Interrupted
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes_in_workers_too(tmp_path, two, tiny_source):
-    whole = poolwise.search(two, tmp_path / "whole", source=tiny_source)
-    value = poolwise.rank(whole.path, source=tiny_source)
+def test_interrupted_run_resumes_to_the_same_result_also_in_workers(tmp_path, two, tiny_source):
+    complete = poolwise.search(two, tmp_path / "whole", source=tiny_source)
+    value = poolwise.rank(complete.path, source=tiny_source)
     with pytest.raises(Interrupted):
         poolwise.search(two, tmp_path / "part", source=tiny_source, listener=After(95))
     done = RunFolder.open(tmp_path / "part").trials(proxy_training.FILE).all()
     assert len(done) == 9
-    with pytest.raises(RequestError, match="are not done: finish the search first"):
+    with pytest.raises(RequestError, match="are not finished: run poolwise resume"):
         poolwise.rank(tmp_path / "part", source=tiny_source)
     poolwise.resume(tmp_path / "part", source=tiny_source)
     assert poolwise.rank(tmp_path / "part", source=tiny_source)["ranking"] == value["ranking"]
@@ -175,7 +177,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes_in_workers_too(tmp_path, two, t
     assert poolwise.rank(tmp_path / "two", source=tiny_source)["ranking"] == value["ranking"]
 
 
-def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, two, tiny_source):
+def test_failed_training_gets_the_worst_score_of_its_seed(monkeypatch, tmp_path, two, tiny_source):
     train, bad = trials.train_standalone, Pooling.parse("3-4-3")
 
     def failing(experiment, pooling, seed, steps, purpose, listener):
@@ -185,8 +187,8 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
 
     monkeypatch.setattr(trials, "train_standalone", failing)
     poolwise.search(two, tmp_path / "run", source=tiny_source)
-    told = proxy_training.scores(asked(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run"))
-    assert told[str(bad)][0] == min(first for first, _ in told.values())
+    scores = proxy_training.scores(resolved(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run"))
+    assert scores[str(bad)][0] == min(first for first, _ in scores.values())
     assert [
         t["error"] for t in RunFolder.open(tmp_path / "run").trials(proxy_training.FILE).all() if t["state"] == "failed"
     ] == ["the loss is nan"]
@@ -196,11 +198,11 @@ def test_a_training_that_fails_is_the_worst_of_its_seed(monkeypatch, tmp_path, t
         trials, "train_standalone", lambda *inputs: (_ for _ in ()).throw(LossNotFinite("the loss is nan"))
     )
     poolwise.search(two, tmp_path / "all", source=tiny_source)
-    with pytest.raises(RunFailure, match="all short trainings with seed 1 failed"):
+    with pytest.raises(RunFailure, match="all proxy trainings with seed 1 failed"):
         poolwise.rank(tmp_path / "all", source=tiny_source)
 
 
-def test_a_length_in_multiply_adds_is_kept(tmp_path, two, tiny_source):
+def test_length_in_macs_is_kept(tmp_path, two, tiny_source):
     experiment = resolve(two, tiny_source)
     allowed = 800 * budget.step_macs(
         experiment, sum(experiment.cost(p).macs for p in experiment.space) // 36, 1 - two.search.proxy
@@ -213,29 +215,29 @@ def test_a_length_in_multiply_adds_is_kept(tmp_path, two, tiny_source):
     assert value["short"]["seeds"] == 2
 
 
-@pytest.mark.parametrize(("steps", "found"), [(1611, (0, 0)), (1612, (30, 1)), (4680, (43, 2))])
-def test_left_open_they_begin_at_30_steps_of_each_configuration(steps, found):
-    assert budget.short_of(steps, None, 36) == found
-    assert budget.share_of(steps, None, 36) == (0.67 if found[1] else 0)
+@pytest.mark.parametrize(("steps", "expected"), [(1611, (0, 0)), (1612, (30, 1)), (4680, (43, 2))])
+def test_default_has_proxy_trainings_from_30_steps_per_configuration(steps, expected):
+    assert budget.short_of(steps, None, 36) == expected
+    assert budget.share_of(steps, None, 36) == (0.67 if expected[1] else 0)
     assert budget.share_of(steps, 0.0, 36) == 0
-    assert budget.short_of(steps, 0.3, 36).seeds == 1  # what is asked for is done
+    assert budget.short_of(steps, 0.3, 36).seeds == 1  # a requested share is used
 
 
 @pytest.mark.parametrize("steps", [300, 1200, 1700, 5000])
-def test_left_open_a_length_in_multiply_adds_is_kept_by_what_is_trained(steps, two, tiny_source):
+def test_length_in_macs_is_kept_with_the_default_share(steps, two, tiny_source):
     experiment = resolve(two.replace(short=0.0), tiny_source)
     allowed = steps * budget.step_macs(experiment, sum(experiment.cost(p).macs for p in experiment.space) // 36)
     experiment = resolve(two.replace(short=None, steps=None, search_macs=allowed), tiny_source)
     mean = sum(experiment.cost(p).macs for p in experiment.space) // 36
     on_supernets = allowed - budget.short_macs(experiment)
     assert on_supernets > 0
-    # short trainings are not scored after each step, so the same multiply-adds are more steps
+    # proxy trainings have no scoring batches, so the same MACs allow more steps
     assert bool(budget.short_trainings(experiment).seeds) == (steps > 1200)
     spent = budget.search_steps(experiment) * budget.step_macs(experiment, mean) + budget.short_macs(experiment)
     assert abs(spent - allowed) < 0.02 * allowed
 
 
-def test_spaces_that_are_too_large_to_be_listed_have_none(monkeypatch, two, tiny_source):
+def test_spaces_that_are_too_large_to_list_have_no_proxy_trainings(monkeypatch, two, tiny_source):
     experiment = resolve(two, tiny_source)
     assert budget.short_trainings(experiment).seeds == 2
     monkeypatch.setattr(budget, "LISTED", 35)
@@ -243,15 +245,15 @@ def test_spaces_that_are_too_large_to_be_listed_have_none(monkeypatch, two, tiny
     assert budget.search_steps(experiment) == 800
 
 
-@pytest.mark.parametrize(("what", "begun"), [("search", True), ("retrain", False)])
-def test_given_weights_are_those_of_the_search(what, begun, monkeypatch, tmp_path, two, tiny_source):
+@pytest.mark.parametrize(("what", "loaded"), [("search", True), ("retrain", False)])
+def test_initial_weights_for_the_search_start_proxy_trainings(what, loaded, monkeypatch, tmp_path, two, tiny_source):
     seen = []
-    monkeypatch.setattr(standalone, "train_step", lambda model, *given: seen.append(model) or torch.zeros(()))
+    monkeypatch.setattr(standalone, "train_step", lambda model, *_: seen.append(model) or torch.zeros(()))
     chain = resolve(two, tiny_source).build(running_norm, "mine", Streams(9))
     save_file(plain_model(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
     config = two.replace(norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
     experiment = resolve(config, tiny_source)
     standalone.train_standalone(experiment, Pooling.parse("4-3-3"), 1, 1, proxy_training.PURPOSE, Listener())
-    given = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
+    weights = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
     used = [parameter for parameter in seen[0].parameters() if parameter.dim() == 4]
-    assert all(torch.equal(a, b) for a, b in zip(given, used, strict=True)) == begun
+    assert all(torch.equal(a, b) for a, b in zip(weights, used, strict=True)) == loaded

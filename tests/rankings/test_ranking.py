@@ -26,7 +26,7 @@ def read(path):
     return json.loads((path / "ranking.json").read_text())
 
 
-def test_every_part_is_kept(finished):
+def test_ranking_has_all_parts(finished):
     value = read(finished)
     for row in value["ranking"]:
         low, high = row["interval"]
@@ -39,7 +39,7 @@ def test_every_part_is_kept(finished):
     assert value["fusion"]["productive"] is None
 
 
-def test_fusion_on_request_and_back(finished, tiny_source):
+def test_fusion_on_and_off(finished, tiny_source):
     before = read(finished)
     fused = api.rank(finished, fusion=True, source=tiny_source)
     estimates = [row["estimate"] for row in fused["ranking"]]
@@ -54,10 +54,10 @@ def test_fusion_on_request_and_back(finished, tiny_source):
     assert RunFolder.open(finished).request()["settings"]["fusion"] is False
 
 
-def test_what_followed_from_another_order_is_dropped_and_no_training(finished, tiny_source):
+def test_new_order_deletes_later_results_but_no_trainings(finished, tiny_source):
     before = read(finished)["picks"]
     after = api.rank(finished, fusion=True, source=tiny_source)["picks"]
-    assert after != before, "this run is one where fusion picks another"
+    assert after != before, "in this run, fusion has another pick"
     assert (finished / "trials.sqlite").exists()
     assert not (finished / "retrain.json").exists()
     assert not (finished / "report.html").exists()
@@ -75,62 +75,62 @@ def test_trainings_of_the_run_are_used(finished, tiny_source):
     contradicting = {row["pooling"]: -float(row["productive"]) for row in value["ranking"]}
     doubted = arrange(value, True, contradicting)
     assert doubted["fusion"]["trainings"] == len(contradicting)
-    assert "productive" not in doubted["fusion"]["shares"], "trainings that contradict the count take its share"
+    assert "productive" not in doubted["fusion"]["shares"], "trainings that contradict the count remove its share"
     assert doubted["fusion"]["productive"]["weight"] == 0
 
 
-def test_ties_are_shown_as_ties(finished):
+def test_equal_scores_are_ties(finished):
     value = read(finished)
     for row in value["ranking"]:
         row["score"], row["halves"] = 0.5, [0.5, 0.5]
     flat = arrange(value, False)
     assert {row["tie"] for row in flat["ranking"]} == {1}
     macs = [row["macs"] for row in flat["ranking"]]
-    assert macs == sorted(macs), "of equal ones the cheapest comes first"
+    assert macs == sorted(macs), "ties go to fewer MACs"
 
 
-def test_the_shares_of_an_estimate_with_short_trainings_are_told(finished, tiny_source, capsys):
+def test_shares_of_an_estimate_with_proxy_trainings_are_reported(finished, tiny_source, capsys):
     value, generator = read(finished), np.random.default_rng(1)
     for row in value["ranking"]:
         row["shared"], noise = 0.2 + row["productive"] / 100, 0.1 * generator.standard_normal(2)
         row["short"] = [row["productive"] + noise[0], row["productive"] + noise[1]]
-    found = arrange({**value, "short": {"length": 10, "seeds": 2}}, None)
-    assert found["fusion"]["shares"] == {"short": 0.5, "shared": 0.25, "productive": 0.25}
-    said = "short trainings (50 %), accuracy on shared weights (25 %), productive convolutions (25 %)"
-    assert found["fusion"]["said"] == said
-    estimates = [row["estimate"] for row in found["ranking"]]
+    arranged = arrange({**value, "short": {"length": 10, "seeds": 2}}, None)
+    assert arranged["fusion"]["shares"] == {"short": 0.5, "shared": 0.25, "productive": 0.25}
+    message = "proxy trainings (50 %), accuracy on shared weights (25 %), productive convolutions (25 %)"
+    assert arranged["fusion"]["said"] == message
+    estimates = [row["estimate"] for row in arranged["ranking"]]
     assert estimates == sorted(estimates, reverse=True)
-    RunFolder.open(finished).write_json("ranking.json", found)
-    assert f"Ranked by an estimate from {said}." in api.report(finished).read_text()
-    show.ranking(found, False, None)
-    assert f"ranked by the estimate from {said} (reliability" in capsys.readouterr().out.replace("\n", " ")
-    assert "shares" not in arrange(found, False)["fusion"]
+    RunFolder.open(finished).write_json("ranking.json", arranged)
+    assert f"Ranked by an estimate from {message}." in api.report(finished).read_text()
+    show.ranking(arranged, False, None)
+    assert f"ranked by the estimate from {message} (reliability" in capsys.readouterr().out.replace("\n", " ")
+    assert "shares" not in arrange(arranged, False)["fusion"]
 
 
-def test_scores_alone_keep_their_order(finished):
+def test_estimate_without_fusion_keeps_the_order_of_the_scores(finished):
     value = read(finished)
     rows = value["ranking"]
     assert kendall_tau_b([row["estimate"] for row in rows], [row["score"] for row in rows]) in (0, pytest.approx(1))
 
 
-def test_gains_are_pooled_and_not_how_good_a_supernet_is():
+def test_pooling_of_turns_ignores_the_mean_accuracy_of_a_supernet():
     generator = np.random.default_rng(0)
     accuracy_TP, weight_TP = generator.random((3, 7)), generator.dirichlet(np.ones(3), 7).T
-    found = pooled(accuracy_TP, weight_TP)
+    score_P = pooled(accuracy_TP, weight_TP)
     better = accuracy_TP + np.array([[0.2], [0.0], [-0.1]])
-    assert pooled(better, weight_TP) - pooled(better, weight_TP).mean() == pytest.approx(found - found.mean())
+    assert pooled(better, weight_TP) - pooled(better, weight_TP).mean() == pytest.approx(score_P - score_P.mean())
     assert pooled(accuracy_TP[:1], np.ones((1, 7))) == pytest.approx(accuracy_TP[0])
     alike = np.tile(accuracy_TP[0], (3, 1))
     assert pooled(alike, weight_TP) == pytest.approx(accuracy_TP[0])
 
 
-def test_passes_may_end_in_any_order(monkeypatch, tmp_path, tiny_settings, tiny_source):
+def test_passes_may_finish_in_any_order(monkeypatch, tmp_path, tiny_settings, tiny_source):
     config = tiny_settings.replace(eval_batch_size=8, rank_on="all")
     api.search(config, tmp_path / "run", source=tiny_source)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     in_order = api.rank(tmp_path / "run", source=tiny_source)
     run_jobs = scoring.run_jobs
-    monkeypatch.setattr(scoring, "run_jobs", lambda *given: reversed(list(run_jobs(*given))))
+    monkeypatch.setattr(scoring, "run_jobs", lambda *arguments: reversed(list(run_jobs(*arguments))))
     assert api.rank(tmp_path / "copy", source=tiny_source)["ranking"] == in_order["ranking"]
 
 
@@ -154,10 +154,10 @@ def test_ranked_on_all_supernets_restated(tmp_path, tiny_settings, tiny_source):
     gain = accuracy - accuracy.mean(1, keepdims=True)
     assignment = state.sampler.assignment_of(poolings)
     expected = accuracy.mean() + (assignment * gain.T).sum(1)
-    told = {row["pooling"]: row["score"] for row in value["ranking"]}
-    assert [told[str(pooling)] for pooling in poolings] == pytest.approx(expected)
+    scores = {row["pooling"]: row["score"] for row in value["ranking"]}
+    assert [scores[str(pooling)] for pooling in poolings] == pytest.approx(expected)
     assert value["spent"]["rank_macs"] == 48 * experiment.cost.prefix_macs(poolings), (
-        "every image is seen by one SuperNet"
+        "every image is evaluated by one SuperNet"
     )
     assert len(value["ranking"][0]["halves"]) == 2
 

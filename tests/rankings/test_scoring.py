@@ -1,4 +1,4 @@
-"""The walk over shared prefixes: the same bits as one forward pass a configuration, each prefix once, little memory."""
+"""The walk over common prefixes: same bits as one forward pass per configuration, each prefix once, little memory."""
 
 import weakref
 
@@ -36,13 +36,13 @@ def size_of(name):
 
 
 def members_of(name):
-    """The whole space of the families that the method was published with, up to 60 of the others'."""
+    """Return the entire space of the families in the paper, and about 60 configurations of all others."""
     space = family(name).space
     return list(space)[:: 1 if name in ("resnet20", "resnet18", "resnet50") else max(len(space) // 60, 1)]
 
 
 def nodes(poolings):
-    """Prefixes of all configurations: what has to be computed at least."""
+    """Return the distinct prefixes of all configurations, which must be computed at least."""
     return {tuple(pooling.depths()[: i + 1]) for pooling in poolings for i in range(pooling.layers)}
 
 
@@ -64,7 +64,7 @@ class Watched(SwitchableNet):
 @pytest.mark.parametrize("text", ["float32", "float32+channels_last"])
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_logits_of_the_whole_space_equal_plain_forwards_to_the_bit(name, text):
+def test_logits_of_the_space_equal_single_forward_passes_to_the_bit(name, text):
     precision, network = Precision.parse(text), make(name)
     precision.place(network, CPU)
     batch, poolings = precision.images(images(size=size_of(name))), members_of(name)[::-1]
@@ -77,7 +77,7 @@ def test_logits_of_the_whole_space_equal_plain_forwards_to_the_bit(name, text):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("name", families([name for name in NAMES if name != "vgg16"]))  # whose layers take no stride
+@pytest.mark.parametrize("name", families([name for name in NAMES if name != "vgg16"]))  # its layers have no stride
 @torch.no_grad()
 def test_either_operator_and_shared_slots(name, operator):
     network = make(name, operator=operator)
@@ -88,17 +88,17 @@ def test_either_operator_and_shared_slots(name, operator):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_prefix_once_and_one_activation_a_pooling(name):
+def test_each_prefix_once_and_one_activation_per_pooling(name):
     network, poolings = Watched(make(name)), members_of(name)
     right = count_correct(network, poolings, images(size=size_of(name)), torch.arange(6) % 3, Precision())
     assert network.calls == len(nodes(poolings))
-    assert network.most <= family(name).space.poolings + 2  # one a number of poolings so far, and the new one
+    assert network.most <= family(name).space.poolings + 2  # one per number of poolings so far, and the new one
     assert not network.alive
     assert len(set(right)) > 1
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_counts_are_those_of_one_by_one(name):
+def test_counts_equal_those_of_single_forward_passes(name):
     network, labels = make(name), torch.arange(6) % 3
     poolings = members_of(name)[::7]
     plain = [int((network(images(size=size_of(name)), pooling).argmax(1) == labels).sum()) for pooling in poolings]
@@ -120,14 +120,14 @@ def test_bfloat16_runs(name, text):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_over_batches_and_supernets_each_prefix_once_where_it_is_needed(name):
+def test_each_prefix_once_per_batch_and_supernet(name):
     poolings = members_of(name)[::5]
-    supernet_P = np.arange(len(poolings)) % 3  # the fourth SuperNet has nothing to do
+    supernet_P = np.arange(len(poolings)) % 3  # the fourth SuperNet has no configurations
     networks = [Watched(make(name, seed)) for seed in range(4)]
     batches = [(images(seed, size=size_of(name)), torch.arange(6) % 3) for seed in (1, 2)]
     right_P = sum(count_all(networks, poolings, supernet_P, *batch, Precision()) for batch in batches)
-    own = [[p for p, m in zip(poolings, supernet_P, strict=True) if m == n] for n in range(4)]
-    assert [network.calls for network in networks] == [2 * len(nodes(poolings)) for poolings in own]
+    members = [[p for p, m in zip(poolings, supernet_P, strict=True) if m == n] for n in range(4)]
+    assert [network.calls for network in networks] == [2 * len(nodes(poolings)) for poolings in members]
     for a in (0, len(poolings) // 2, len(poolings) - 1):
         network = networks[supernet_P[a]]
         right = sum(int((network(batch, poolings[a]).argmax(1) == labels).sum()) for batch, labels in batches)
@@ -136,7 +136,7 @@ def test_over_batches_and_supernets_each_prefix_once_where_it_is_needed(name):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize(("name", "ratio"), [("resnet20", 2.0), ("resnet18", 1.9), ("resnet50", 4.3)])
-def test_what_sharing_saves(name, ratio, operator):
+def test_macs_saved_by_common_prefixes(name, ratio, operator):
     known = family(name)
     chain = create(known.build, torch.Generator().manual_seed(0), classes=10, width=16, norm=batch_norm)
     price, poolings = CostModel(chain, 32, known.default, operator), list(known.space)
@@ -145,7 +145,7 @@ def test_what_sharing_saves(name, ratio, operator):
     assert price.prefix_macs(poolings[:1] * 3) == price(poolings[0]).macs
 
 
-def test_prefix_macs_are_what_the_walk_computes():
+def test_prefix_macs_equal_the_macs_of_the_walk():
     from torch.utils.flop_counter import FlopCounterMode
 
     for name in set(NAMES) - KINDRED:
@@ -157,6 +157,6 @@ def test_prefix_macs_are_what_the_walk_computes():
         assert price.prefix_macs(poolings) * 2 * 6 == counter.get_total_flops()
 
 
-def test_other_lengths_are_refused():
+def test_other_lengths_are_rejected():
     with pytest.raises(RequestError, match="add up to"):
         list(walk(make("resnet20"), [Pooling((4, 3, 3)), Pooling((4, 3))], images()))

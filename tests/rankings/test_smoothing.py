@@ -25,28 +25,28 @@ def slowly(space, scores, width):
 def test_smoothing_is_the_kernel_mean(layers, poolings, seed):
     space = PoolingSpace(layers, poolings)
     scores = np.random.default_rng(seed).normal(size=len(space)) + 80
-    found = smooth(space, scores)
+    smoothed = smooth(space, scores)
     if len(space) < 3:
         return
-    expected, error = slowly(space, scores, found.width)
-    assert found.scores == pytest.approx(expected, abs=1e-3)
-    assert found.errors[found.width] == pytest.approx(error, rel=1e-3)
-    assert found.errors[found.width] == min(found.errors.values())
-    assert scores.min() - 1e-9 <= found.scores.min() <= found.scores.max() <= scores.max() + 1e-9
+    expected, error = slowly(space, scores, smoothed.width)
+    assert smoothed.scores == pytest.approx(expected, abs=1e-3)
+    assert smoothed.errors[smoothed.width] == pytest.approx(error, rel=1e-3)
+    assert smoothed.errors[smoothed.width] == min(smoothed.errors.values())
+    assert scores.min() - 1e-9 <= smoothed.scores.min() <= smoothed.scores.max() <= scores.max() + 1e-9
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(2, 12), st.integers(1, 3), st.integers(0, 10**6))
-def test_reliabilities_are_those_of_smoothing(layers, poolings, seed):
+def test_reliabilities_equal_those_of_smoothing(layers, poolings, seed):
     space, generator = PoolingSpace(layers, min(poolings, layers - 1)), np.random.default_rng(seed)
     scores_PN = generator.integers(0, 9, (len(space), 4)) + np.arange(len(space))[:, None] * np.array([0.0, 0.3, 3, 0])
     scores_PN[:, 3] = 0.1
-    found = reliabilities(space, scores_PN)
-    assert found == pytest.approx([smooth(space, scores_P).reliability for scores_P in scores_PN.T], abs=1e-9)
-    assert found[3] == 0
+    reliability_N = reliabilities(space, scores_PN)
+    assert reliability_N == pytest.approx([smooth(space, scores_P).reliability for scores_P in scores_PN.T], abs=1e-9)
+    assert reliability_N[3] == 0
 
 
-def test_smoothing_helps_where_the_truth_is_smooth_and_keeps_constants():
+def test_smoothing_helps_for_a_smooth_truth_and_keeps_constants():
     space, generator = PoolingSpace(17, 3), np.random.default_rng(2)
     truth = np.array([-((p.positions[0] - 8) ** 2) - 0.5 * (p.positions[2] - 12) ** 2 for p in space], float)
     noisy = truth + generator.normal(0, truth.std(), len(truth))
@@ -57,7 +57,7 @@ def test_smoothing_helps_where_the_truth_is_smooth_and_keeps_constants():
 @pytest.mark.slow
 def test_smoothing_of_thousands():
     space = PoolingSpace(46, 3)
-    begin = time.perf_counter()
+    started = time.perf_counter()
     smooth(space, np.arange(float(len(space))))
     assert len(space) > 14_000
-    assert time.perf_counter() - begin < 90
+    assert time.perf_counter() - started < 90

@@ -91,7 +91,7 @@ def test_schedules_and_averages():
 
 @settings(deadline=None)
 @given(scores(), temperatures, st.data())
-def test_a_weight_is_as_good_as_repeated_rows(scores_RM, temperature, data):
+def test_weights_equal_repeated_rows(scores_RM, temperature, data):
     repeats_R = data.draw(st.lists(st.integers(1, 5), min_size=len(scores_RM), max_size=len(scores_RM)))
     weighted_RM = balanced(scores_RM, temperature, np.array(repeats_R, np.float64))
     repeated_PM = balanced(np.repeat(scores_RM, repeats_R, axis=0), temperature)
@@ -111,7 +111,7 @@ def test_a_row_of_weight_zero_changes_nothing(scores_RM, temperature):
 
 @settings(max_examples=300, deadline=None)
 @given(scores(), temperatures, st.integers(0, 2**32 - 1), st.sampled_from([0.01, 1.0, 50.0]))
-def test_from_near_potentials_as_from_none(scores_RM, temperature, seed, how_far):
+def test_result_does_not_depend_on_initial_potentials(scores_RM, temperature, seed, how_far):
     cold_M = soft.balance(scores_RM, temperature).potentials_M
     start_M = cold_M + how_far * np.random.default_rng(seed).normal(size=len(cold_M))
     warm_RM = soft.balance(scores_RM, temperature, start_M=start_M).probabilities_RM
@@ -119,7 +119,7 @@ def test_from_near_potentials_as_from_none(scores_RM, temperature, seed, how_far
     assert np.allclose(warm_RM, soft.softmax(temperature * scores_RM + cold_M), atol=2e-3)
 
 
-def test_one_row_may_stand_for_a_million():
+def test_one_row_for_a_million_configurations():
     scores_RM = np.vstack([np.ones((1, 4)), np.random.default_rng(0).random((50, 4))])
     weights_R = np.array([1e6] + [1.0] * 50)
     assignment_RM = balanced(scores_RM, 300, weights_R)
@@ -127,7 +127,7 @@ def test_one_row_may_stand_for_a_million():
     assert np.allclose(assignment_RM[0], 0.25, atol=1e-4)
 
 
-def test_following_a_search_step_by_step_stays_balanced_and_warm(monkeypatch):
+def test_warm_start_balances_every_step_of_a_search(monkeypatch):
     """One score of 36 x 4 changes a step while T rises to 300, as in a search."""
     generator, scores_RM, potentials_M, warm = np.random.default_rng(0), np.ones((36, 4)), np.zeros(4), []
     original = soft._warm
@@ -139,4 +139,4 @@ def test_following_a_search_step_by_step_stays_balanced_and_warm(monkeypatch):
         a, m = generator.integers(36), generator.integers(4)
         scores_RM[a, m] = soft.moving_average(scores_RM[a, m], generator.random())
     assert len(warm) == 1000
-    assert sum(found_M is None for found_M in warm) < 20
+    assert sum(warm_M is None for warm_M in warm) < 20

@@ -1,4 +1,4 @@
-"""Measured branching: what is tried out, and what the search makes of it."""
+"""Measured branching: the trials, and their effect on the search."""
 
 import copy
 
@@ -30,13 +30,13 @@ def measured_settings(tiny_settings):
 
 @pytest.fixture
 def always(monkeypatch):
-    """Have every measurement come out as given, in turn; the last one for all that follow."""
+    """Make measurements return the given results in turn, and the last one from then on."""
 
-    def told(*found):
-        left = list(found)
+    def return_in_turn(*results):
+        left = list(results)
         monkeypatch.setattr(branching, "measure_gain", lambda *_: (left.pop(0) if len(left) > 1 else left[0], 0))
 
-    return told
+    return return_in_turn
 
 
 def _state(config, source, steps=5):
@@ -55,12 +55,12 @@ def _tensors(state):
 
 
 def test_a_trial_restated(measured_settings, tiny_source):
-    """Together and apart, with copies, the textbook's SGD and one forward pass a configuration."""
+    """Repeat a trial with copies of the SuperNet, plain SGD and one forward pass per configuration."""
     state = _state(measured_settings, tiny_source)
     experiment, steps, lr = state.experiment, 7, 0.04
     before, members = _tensors(state), list(experiment.space)
-    found = branching._Trial(experiment, state.mixture, 0, members, Streams(3), lambda: None)
-    gain = found.gain(steps, lr, 0.001)
+    trial = branching._Trial(experiment, state.mixture, 0, members, Streams(3), lambda: None)
+    gain = trial.gain(steps, lr, 0.001)
     assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
 
     again = branching._Trial(experiment, state.mixture, 0, members, Streams(3), lambda: None)
@@ -81,38 +81,38 @@ def test_a_trial_restated(measured_settings, tiny_source):
                     p.sub_(rate * momentum)
         images_BCHW, labels_B = again.scoring_batch
         with torch.no_grad():
-            told = [float(F.cross_entropy(network(images_BCHW, p), labels_B)) for p in again.scored[half]]
-        return np.mean(told)
+            loss_P = [float(F.cross_entropy(network(images_BCHW, p), labels_B)) for p in again.scored[half]]
+        return np.mean(loss_P)
 
     expected = np.mean([losses(taken, half) - losses(taken[half::2], half) for half in (0, 1)])
     assert gain == pytest.approx(expected, abs=2e-5)
     assert abs(gain) > 1e-3
 
 
-def test_the_gain_is_a_mean_over_trials_and_its_noise_student_s(measured_settings, tiny_source, monkeypatch):
-    state, told = _state(measured_settings, tiny_source), iter([0.01, 0.03, 0.02, 0.05, 0.04])
-    monkeypatch.setattr(branching._Trial, "gain", lambda *_: next(told))
-    found, _ = branching.measure_gain(
+def test_gain_is_the_mean_over_trials_and_noise_is_from_student_t(measured_settings, tiny_source, monkeypatch):
+    state, gains = _state(measured_settings, tiny_source), iter([0.01, 0.03, 0.02, 0.05, 0.04])
+    monkeypatch.setattr(branching._Trial, "gain", lambda *_: next(gains))
+    result, _ = branching.measure_gain(
         state.experiment, state.mixture, [list(state.experiment.space)], Streams(0), 7, 0.04
     )
     assert TRIALS == 5
-    assert found.gain == pytest.approx(0.03)
-    assert found.noise == pytest.approx(
+    assert result.gain == pytest.approx(0.03)
+    assert result.noise == pytest.approx(
         2.1318 * np.sqrt(0.00025 / 5), rel=1e-3
     )  # t of 4 degrees of freedom, one-sided 95 %
-    assert found.pays
+    assert result.pays
 
 
-def test_early_on_configurations_are_better_off_together(measured_settings, tiny_source):
+def test_one_supernet_is_better_early_in_the_search(measured_settings, tiny_source):
     config = measured_settings.replace(steps=600, batch_size=48, lr=0.1)
     state = _state(config, tiny_source, 2)
-    found, _ = branching.measure_gain(
+    result, _ = branching.measure_gain(
         state.experiment, state.mixture, [list(state.experiment.space)], Streams(0), 10, 0.1
     )
-    assert found.gain < -found.noise
+    assert result.gain < -result.noise
 
 
-def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monkeypatch):
+def test_check_does_not_affect_the_search(measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(BranchingResult, "pays", property(lambda _: False))
     experiment = resolve(measured_settings, tiny_source)
     plain = resolve(measured_settings.replace(supernets=1, branching="fixed"), tiny_source)
@@ -120,7 +120,7 @@ def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monk
     assert (experiment.block, plain.block) == (1, 1)
     while state.step < state.steps:
         assert train_block(looked) == train_block(state)
-    assert [check["step"] for check in looked.checks] == [12]  # what did not pay is not tried again
+    assert [check["step"] for check in looked.checks] == [12]  # no further check after one that did not pay
     pairs = zip(state.mixture.networks[0].parameters(), looked.mixture.networks[0].parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     dearest = max(experiment.cost(pooling).macs for pooling in experiment.space)
@@ -128,50 +128,54 @@ def test_looking_leaves_the_search_as_it_is(measured_settings, tiny_source, monk
     assert tried_steps(24) == 10
 
 
-def test_words():
+def test_messages():
     assert not COSTS.pays
-    assert str(COSTS) == "two SuperNets reach a loss 0.050 nats higher than one at equal compute (noise 0.020)"
+    assert str(COSTS) == "two SuperNets reach a loss 0.050 nats higher than one at equal compute (noise: up to 0.020)"
     assert PAYS.pays
-    assert str(PAYS) == "two SuperNets reach a loss 0.050 nats lower than one at equal compute (noise 0.020)"
+    assert str(PAYS) == "two SuperNets reach a loss 0.050 nats lower than one at equal compute (noise: up to 0.020)"
     assert not BranchingResult(0.01, 0.02, 10).pays  # within noise
 
 
-def test_supernets_double_where_it_pays(measured_settings, tiny_source, always):
+def test_supernets_double_if_it_pays(measured_settings, tiny_source, always):
     always(PAYS)
     state = SearchState(resolve(measured_settings, tiny_source))
     counts = []
     while state.step < state.steps:
         used = {job["supernet"] for job in train_block(state)}
         assert used <= set(range(state.sampler.supernets))
-        if state.step in (13, 19):  # all but the one that was just trained are as their sources
+        if state.step in (13, 19):  # all copies but the one that was just trained equal their sources
             half = state.sampler.supernets // 2
-            own = [[*n.parameters(), *m] for n, m in zip(state.mixture.networks, state.mixture.momenta(), strict=True)]
-            same = [all(torch.equal(a, b) for a, b in zip(own[m], own[m + half], strict=True)) for m in range(half)]
+            tensors = [
+                [*n.parameters(), *m] for n, m in zip(state.mixture.networks, state.mixture.momenta(), strict=True)
+            ]
+            same = [
+                all(torch.equal(a, b) for a, b in zip(tensors[m], tensors[m + half], strict=True)) for m in range(half)
+            ]
             assert same.count(False) == 1
         counts.append(state.sampler.supernets)
     assert counts == [1] * 12 + [2] * 6 + [4] * 6
     assert [(check["step"], check["supernets"]) for check in state.checks] == [(12, 2), (18, 4)]
 
 
-def test_stopped_at_any_step_it_ends_in_the_same_bytes(tmp_path, measured_settings, tiny_source, monkeypatch):
+def test_interruption_at_any_step_gives_the_same_bytes(tmp_path, measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(BranchingResult, "pays", property(lambda _: True))
 
-    whole = poolwise.search(measured_settings, tmp_path / "whole", source=tiny_source)
-    expected, meta = whole.load_checkpoint(CHECKPOINT)
+    complete = poolwise.search(measured_settings, tmp_path / "whole", source=tiny_source)
+    expected, meta = complete.load_checkpoint(CHECKPOINT)
     assert meta["sampler"]["supernets"] == 4
     for after in (11, 12, 13, 18, 20):
         with pytest.raises(Interrupted):
             poolwise.search(measured_settings, tmp_path / str(after), source=tiny_source, listener=After(after))
         poolwise.resume(tmp_path / str(after), source=tiny_source)
         folder = RunFolder.open(tmp_path / str(after))
-        found, again = folder.load_checkpoint(CHECKPOINT)
-        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+        tensors, again = folder.load_checkpoint(CHECKPOINT)
+        assert all(torch.equal(tensors[key], tensor) for key, tensor in expected.items())
         assert again["checks"] == meta["checks"]
         assert [event["step"] for event in folder.events("branching")] == [12, 18]
 
 
-def test_stopped_within_a_trial_nothing_has_changed(measured_settings, tiny_source):
-    state, whole = (_state(measured_settings, tiny_source, 12) for _ in range(2))
+def test_interruption_within_a_trial_changes_nothing(measured_settings, tiny_source):
+    state, complete = (_state(measured_settings, tiny_source, 12) for _ in range(2))
     before, calls = _tensors(state), []
 
     def stop():
@@ -183,12 +187,12 @@ def test_stopped_within_a_trial_nothing_has_changed(measured_settings, tiny_sour
         train_block(state, stop=stop)
     assert (state.step, state.checks) == (12, [])
     assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
-    assert train_block(state) == train_block(whole)
-    assert state.checks == whole.checks
+    assert train_block(state) == train_block(complete)
+    assert state.checks == complete.checks
     assert len(state.checks) == 1
 
 
-def test_a_trial_that_diverges_decides_nothing(measured_settings, tiny_source, monkeypatch):
+def test_diverged_trial_does_not_branch(measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(branching, "_loss", lambda *_: float("nan"))
     state = _state(measured_settings, tiny_source, 13)
     assert [(c["diverged"], c["pays"], c["gain"]) for c in state.checks] == [(True, False, 0.0)]
@@ -196,26 +200,26 @@ def test_a_trial_that_diverges_decides_nothing(measured_settings, tiny_source, m
 
 
 @pytest.mark.parametrize(("only", "checks"), [(("4-3-3", "8-1-1"), 1), (("4-3-3", "5-2-3", "8-1-1"), 2)])
-def test_few_configurations_part_as_far_as_they_can(measured_settings, tiny_source, monkeypatch, only, checks):
+def test_few_configurations_limit_the_number_of_checks(measured_settings, tiny_source, monkeypatch, only, checks):
     monkeypatch.setattr(BranchingResult, "pays", property(lambda _: True))
     state = _state(measured_settings.replace(only=only), tiny_source, 24)
     assert len(state.checks) == checks
 
 
-def test_spaces_too_large_to_be_listed_are_sampled(measured_settings, tiny_source, monkeypatch):
+def test_spaces_that_are_too_large_to_list_are_sampled(measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(branching, "LISTED", 30)
     monkeypatch.setattr(branching, "_SAMPLED", 10)
     seen = []
     real = branching.measure_gain
     monkeypatch.setattr(branching, "measure_gain", lambda *a: seen.extend(a[2][0]) or real(*a))
     state = _state(measured_settings, tiny_source, 12)
-    monkeypatch.setattr(type(state.experiment.space), "__iter__", None)  # listing it would never end
+    monkeypatch.setattr(type(state.experiment.space), "__iter__", None)  # a large space must not be listed
     train_block(state)
     assert 2 <= len(seen) <= 10
     assert seen == sorted(seen)
 
 
-def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_source):
+def test_macs_of_checks_are_reserved(measured_settings, tiny_source):
     plain = measured_settings.replace(supernets=1, branching="fixed")
     experiment = resolve(plain, tiny_source)
     mean = sum(experiment.cost(pooling).macs for pooling in experiment.space) // 36
@@ -223,13 +227,13 @@ def test_in_multiply_adds_what_is_measured_is_set_apart(measured_settings, tiny_
     config = measured_settings.replace(steps=None, search_macs=allowed)
     state = SearchState(resolve(config, tiny_source))
     assert 0.5 * 2000 < state.steps < 2000
-    whole = SearchState(resolve(plain.replace(steps=None, search_macs=allowed), tiny_source))
-    assert whole.steps in (1999, 2000)
+    fixed = SearchState(resolve(plain.replace(steps=None, search_macs=allowed), tiny_source))
+    assert fixed.steps in (1999, 2000)
 
 
-@pytest.mark.parametrize(("found", "count"), [(COSTS, 1), (PAYS, 4)])
-def test_the_ranking_is_of_the_supernets_that_there_are(tmp_path, measured_settings, tiny_source, always, found, count):
-    always(found)
+@pytest.mark.parametrize(("branching_result", "count"), [(COSTS, 1), (PAYS, 4)])
+def test_ranking_uses_the_current_supernets(tmp_path, measured_settings, tiny_source, always, branching_result, count):
+    always(branching_result)
     retraining = poolwise.run(measured_settings, tmp_path / "run", source=tiny_source)
     ranking = RunFolder.open(tmp_path / "run").read("ranking.json", "")
     trained = {role for result in retraining["results"] for role in result["roles"]}

@@ -1,4 +1,4 @@
-"""Data sets that list their images class by class, as folders do: batch statistics need batches of all classes."""
+"""Data sets sorted by class, as image folders are: batch statistics need batches of all classes."""
 
 import numpy as np
 import pytest
@@ -24,17 +24,17 @@ def test_every_batch_holds_all_classes(tiny_settings, sorted_source, norm):
     passes = [experiment.ranking_batches()] + ([experiment.calibration_batches] if norm == "recalibrated" else [])
     for batches in passes:
         labels = [labels.tolist() for _, labels in batches.ordered()]
-        assert all(set(own) == {0, 1, 2} for own in labels)
+        assert all(set(present) == {0, 1, 2} for present in labels)
     assert sorted(experiment.ranking_batches().indices) == experiment.halves[1].tolist()
     again = resolve(experiment.config, sorted_source).ranking_batches()
     assert (again.indices == experiment.ranking_batches().indices).all()
 
 
-def test_it_is_ranked_as_well_as_it_was_scored_while_training(tmp_path, tiny_settings, sorted_source):
+def test_ranking_accuracy_is_close_to_accuracy_during_search(tmp_path, tiny_settings, sorted_source):
     config = tiny_settings.replace(supernets=1, method="fairnas", norm="affine", steps=180, width=4)
     run = poolwise.search(config, tmp_path / "run", source=sorted_source)
     ranking = poolwise.rank(tmp_path / "run", source=sorted_source)
     scored = np.mean([row["accuracy"] for row in run.to_rows()[-40:]])
     ranked = np.mean([row["score"] for row in ranking["ranking"]])
-    assert scored > 0.6, "it learnt something"
+    assert scored > 0.6, "the SuperNet learned"
     assert ranked > scored - 0.1

@@ -1,8 +1,7 @@
-"""The loop against a slow re-statement of the six steps (docs/algorithm.md) written only with numpy.
+"""Compare the loop with a slow implementation of the six steps (docs/algorithm.md) in numpy only.
 
-The network is small enough to be differentiated by hand: layers of a 1x1 convolution and a ReLU, a 2x2 max-pool
-before the layer where the configuration says so, an average and a linear head. Initial weights and the streams of
-random numbers are shared; everything that is done with them is done twice.
+The network is small enough to differentiate by hand: layers of a 1x1 convolution and a ReLU, 2x2 max pooling at the
+positions of the configuration, average pooling and a linear head. Both share only initial weights and random streams.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def pointwise(monkeypatch):
 
 
 def forward(weights, images_BCHW, positions):
-    """logits_BK and what the backward pass needs."""
+    """Return logits_BK and the values that the backward pass needs."""
     *convolutions, linear, bias = weights
     x, tape = images_BCHW, []
     for i, weight in enumerate(convolutions):
@@ -57,7 +56,7 @@ def forward(weights, images_BCHW, positions):
 
 
 def gradients(weights, images_BCHW, labels_B, positions):
-    """Loss in nats and the gradient of every weight."""
+    """Return the loss in nats and the gradient of every weight."""
     logits_BK, (tape, mean_BC, shape) = forward(weights, images_BCHW, positions)
     chances_BK = np.exp(logits_BK - logits_BK.max(axis=1, keepdims=True))
     chances_BK /= chances_BK.sum(axis=1, keepdims=True)
@@ -66,21 +65,21 @@ def gradients(weights, images_BCHW, labels_B, positions):
     chances_BK[batch, labels_B] -= 1
     d_logits = chances_BK / len(labels_B)
     linear = weights[-2]
-    found = [d_logits.T @ mean_BC, d_logits.sum(axis=0)]
+    weight_gradients = [d_logits.T @ mean_BC, d_logits.sum(axis=0)]
     dx = np.broadcast_to((d_logits @ linear)[:, :, None, None], shape) / (shape[2] * shape[3])
     i = LAYERS
     for kind, first, second in reversed(tape):
         if kind == "conv":
             i -= 1
             dy = dx * second
-            found.insert(0, np.einsum("bohw,bchw->oc", dy, first))
+            weight_gradients.insert(0, np.einsum("bohw,bchw->oc", dy, first))
             dx = np.einsum("oc,bohw->bchw", weights[i], dy)
         else:
             b, c, h, w = first
             spread = np.zeros((b, c, h // 2, w // 2, 4))
             np.put_along_axis(spread, second[..., None], dx[..., None], axis=4)
             dx = spread.reshape(b, c, h // 2, w // 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(b, c, h, w)
-    return loss, found
+    return loss, weight_gradients
 
 
 def balanced(scores_PM, temperature):
@@ -119,7 +118,7 @@ def augment(images, generator, pad=1):
 
 
 def restated(experiment: Experiment, initial: list[list[np.ndarray]]):
-    """Steps 1 to 6. Returns draws, scores_PM, assignment_PM and the ranking's accuracy_P."""
+    """Run steps 1 to 6. Return draws, scores_PM, assignment_PM and accuracy_P of the ranking."""
     s, streams = experiment.config, Streams(experiment.config.seed).child("search")
     training, scoring = (experiment.training_images.subset(half) for half in experiment.halves)
     everything = experiment.training_images.images.astype(float)
@@ -172,7 +171,7 @@ def restated(experiment: Experiment, initial: list[list[np.ndarray]]):
 
 
 @pytest.mark.parametrize(("supernets", "draw"), [(1, "rounds"), (3, "rounds"), (2, "iid")])
-def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supernets, draw):
+def test_loop_equals_the_restated_steps(pointwise, tiny_source, tmp_path, supernets, draw):
     config = Config.from_flat(
         model="pointwise", supernets=supernets, steps=60, batch_size=12, eval_batch_size=48, lr=0.1, temperature=40.0,
         draw=draw, block=1, precision="float32", device="cpu", seed=20 + supernets,
@@ -185,22 +184,22 @@ def test_loop_does_what_the_six_steps_say(pointwise, tiny_source, tmp_path, supe
         arrays = [layer[0].weight.detach().numpy()[:, :, 0, 0] for layer in chain.layers]
         linear = chain.head.linear
         initial.append([*arrays, linear.weight.detach().numpy(), linear.bias.detach().numpy()])
-    asked = []
+    trained = []
 
     class Recorder(Listener):
         def advance(self, units=1, **info):
-            asked.append(info["supernet"])  # one step a block here
+            trained.append(info["supernet"])  # each block has one step
 
     folder = RunFolder.create(tmp_path / "run", config.to_flat())
     state = SearchState.open(experiment, folder)
     train(state, folder, Recorder())
     draws, scores_PM, assignment_PM, accuracy_P = restated(experiment, initial)
 
-    assert asked == [m for _, m in draws]
+    assert trained == [m for _, m in draws]
     everything = list(experiment.space)
     assert np.allclose(state.sampler.scores_of(everything), scores_PM, atol=1e-12)
     assert np.allclose(state.sampler.assignment_of(everything), assignment_PM, atol=1e-3)
     rows = {row["pooling"]: row for row in rank(experiment, folder, Listener())["ranking"]}
-    found_P = [rows[str(pooling)]["score"] for pooling in experiment.space]
-    assert np.allclose(found_P, accuracy_P, atol=1e-12)
-    assert len(set(found_P)) > 1
+    score_P = [rows[str(pooling)]["score"] for pooling in experiment.space]
+    assert np.allclose(score_P, accuracy_P, atol=1e-12)
+    assert len(set(score_P)) > 1

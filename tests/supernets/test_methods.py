@@ -1,4 +1,4 @@
-"""Every sampler in the loop: search, ranking and report; and spaces that are too large to be ranked whole."""
+"""Every sampler in search, ranking and report, and spaces that are too large to rank completely."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_search_rank_and_report(method, tmp_path, tiny_settings, tiny_source):
     assert ("a balanced mixture of 2" if method == "mixture" else f"method {method} with {used}") in page
 
 
-def test_of_a_large_space_what_was_visited_is_ranked(tmp_path, tiny_settings, tiny_source, monkeypatch):
+def test_visited_configurations_of_a_large_space_are_ranked(tmp_path, tiny_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(scoring, "RANKED_CONFIGURATIONS", 10)
     monkeypatch.setattr(log, "SNAPSHOT_CONFIGURATIONS", 10)
     notes = []
@@ -50,23 +50,23 @@ def test_of_a_large_space_what_was_visited_is_ranked(tmp_path, tiny_settings, ti
     config = tiny_settings.replace(steps=12)
     folder = poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(folder.path, source=tiny_source, listener=Notes())
-    found = {row["pooling"] for row in value["ranking"]}
-    assert len(found) == value["covered"] in (12, 13)  # the default may be among the visited
-    assert value["default"] in found
+    ranked = {row["pooling"] for row in value["ranking"]}
+    assert len(ranked) == value["covered"] in (12, 13)  # the default may be among the visited
+    assert value["default"] in ranked
     assert value["configurations"] == 36
-    assert f"{len(found)} of 36 configurations are ranked: those that the search visited, and the default" in notes
+    assert f"{len(ranked)} of 36 configurations are ranked: the default and those that the search visited" in notes
     assert folder.events("assignment") == []
     assert poolwise.report(folder.path).exists()
 
 
-def test_a_wrong_method_is_told_before_there_is_a_folder(tmp_path, tiny_settings, tiny_source):
+def test_wrong_method_is_rejected_before_a_folder_exists(tmp_path, tiny_settings, tiny_source):
     config = tiny_settings.replace(method="mctss")
     with pytest.raises(RequestError, match="did you mean 'mcts'"):
         poolwise.search(config, tmp_path / "run", source=tiny_source)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path, tiny_settings, tiny_source):
+def test_checkpoint_of_an_earlier_version_is_rejected(tmp_path, tiny_settings, tiny_source):
     folder = poolwise.search(tiny_settings.replace(steps=4), tmp_path / "run", source=tiny_source)
     tensors, meta = folder.load_checkpoint(CHECKPOINT)
     meta["sampler"] = {"scores": [[1.0, 1.0]] * 36, "round": [], "step": 4}
@@ -76,12 +76,12 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path, tiny_settings, 
 
 
 def _trained(state):
-    """Weights and momenta of every SuperNet."""
+    """Return weights and momenta of every SuperNet."""
     pairs = zip(state.mixture.networks, state.mixture.momenta(), strict=True)
     return [[tensor.clone() for tensor in (*network.parameters(), *momenta)] for network, momenta in pairs]
 
 
-def test_a_branch_copies_the_first_supernet_between_two_blocks(tiny_settings, tiny_source):
+def test_branching_copies_the_first_supernet_between_two_blocks(tiny_settings, tiny_source):
     config = tiny_settings.replace(supernets=3, steps=20, warm_up=0.35, block=4)
     state = SearchState(resolve(config, tiny_source))
     sizes = []
@@ -89,47 +89,47 @@ def test_a_branch_copies_the_first_supernet_between_two_blocks(tiny_settings, ti
         first = _trained(state)
         sizes.append(len(train_block(state)))
     assert sizes == [4, 3]
-    own = _trained(state)
-    for others in own[1:]:
-        assert all(torch.equal(one, other) for one, other in zip(own[0], others, strict=True))
-    assert not all(torch.equal(one, other) for one, other in zip(own[0], first[0], strict=True))
+    trained = _trained(state)
+    for others in trained[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(trained[0], others, strict=True))
+    assert not all(torch.equal(one, other) for one, other in zip(trained[0], first[0], strict=True))
     assert [len(train_block(state)) for _ in range(4)] == [4, 4, 4, 1]
-    own = _trained(state)
-    assert not all(torch.equal(one, other) for one, other in zip(own[0], own[1], strict=True))
+    trained = _trained(state)
+    assert not all(torch.equal(one, other) for one, other in zip(trained[0], trained[1], strict=True))
 
 
 @pytest.mark.parametrize("method", ["mixture", "partition-first"])
-def test_a_branched_search_ends_in_the_same_bytes_stopped_or_in_two_workers(
+def test_branched_search_gives_the_same_bytes_after_interruption_and_in_two_workers(
     method, tmp_path, tiny_settings, tiny_source
 ):
     config = tiny_settings.replace(method=method, supernets=2, steps=20, warm_up=0.35, block=4, threads=1)
 
-    whole = poolwise.search(config.replace(workers=1), tmp_path / "whole", source=tiny_source)
+    complete = poolwise.search(config.replace(workers=1), tmp_path / "whole", source=tiny_source)
     poolwise.search(config.replace(workers=2), tmp_path / "two", source=tiny_source)
     with pytest.raises(Interrupted):
         poolwise.search(config.replace(workers=1), tmp_path / "cut", source=tiny_source, listener=After(7))
     poolwise.resume(tmp_path / "cut", source=tiny_source)
-    expected = whole.load_checkpoint(CHECKPOINT)[0]
+    expected = complete.load_checkpoint(CHECKPOINT)[0]
     for name in ("two", "cut"):
-        found = RunFolder.open(tmp_path / name).load_checkpoint(CHECKPOINT)[0]
-        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+        tensors = RunFolder.open(tmp_path / name).load_checkpoint(CHECKPOINT)[0]
+        assert all(torch.equal(tensors[key], tensor) for key, tensor in expected.items())
 
 
 @pytest.mark.parametrize("method", ["mcts", "boltzmann", "fairnas"])
-def test_a_search_in_multiply_adds_ends_where_they_are_spent(method, tmp_path, tiny_settings, tiny_source):
+def test_search_in_macs_ends_when_they_are_spent(method, tmp_path, tiny_settings, tiny_source):
     mean = resolve(tiny_settings, tiny_source)
     prices = [step_macs(mean, mean.cost(pooling).macs) for pooling in mean.space]
     allowed = 150 * sum(prices) // len(prices)
     config = tiny_settings.replace(method=method, steps=None, search_macs=allowed, block=8, threads=1)
-    whole = poolwise.search(config, tmp_path / "whole", source=tiny_source)
-    tensors, meta = whole.load_checkpoint(CHECKPOINT)
+    complete = poolwise.search(config, tmp_path / "whole", source=tiny_source)
+    tensors, meta = complete.load_checkpoint(CHECKPOINT)
     assert allowed - max(prices) < meta["macs"] < allowed + 8 * max(prices)
-    last = whole.events("search")[-1]
+    last = complete.events("search")[-1]
     assert last["step"] == meta["step"] != 150
-    assert last["lr"] == pytest.approx(config.training.lr_end, rel=0.5)  # the schedule came to its end
+    assert last["lr"] == pytest.approx(config.training.lr_end, rel=0.5)  # the schedule reached its end
     with pytest.raises(Interrupted):
         poolwise.search(config, tmp_path / "part", source=tiny_source, listener=After(60))
     part = poolwise.resume(tmp_path / "part", source=tiny_source)
-    again, told = RunFolder.open(part.path).load_checkpoint(CHECKPOINT)
-    assert told == meta
+    again, meta_again = RunFolder.open(part.path).load_checkpoint(CHECKPOINT)
+    assert meta_again == meta
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)

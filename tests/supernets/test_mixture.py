@@ -10,7 +10,7 @@ from poolwise.supernets.mixture import Job, Mixture
 
 def test_a_block_equals_its_jobs_one_by_one(tiny_source):
     config = Config.from_flat(width=4, supernets=3, steps=8, batch_size=16, device="cpu", precision="float32")
-    experiment, found = resolve(config, tiny_source), []
+    experiment, runs = resolve(config, tiny_source), []
     for block in (8, 3, 1):
         mixture = Mixture(experiment, Streams(0))
         jobs = [Job(experiment.space[i], i % 3, 0.1, mixture.training.draw(), mixture.scoring.draw()) for i in range(8)]
@@ -19,8 +19,8 @@ def test_a_block_equals_its_jobs_one_by_one(tiny_source):
             *(p.detach() for net in mixture.networks for p in net.parameters()),
             *(buffer for buffers in mixture.momenta() for buffer in buffers),
         ]
-        found.append((results, tensors))
-    for results, tensors in found[1:]:
-        assert results == found[0][0]
-        assert all(torch.equal(one, other) for one, other in zip(found[0][1], tensors, strict=True))
-    assert all(0 <= result.accuracy <= 1 < 1 + result.loss for result in found[0][0])
+        runs.append((results, tensors))
+    for results, tensors in runs[1:]:
+        assert results == runs[0][0]
+        assert all(torch.equal(one, other) for one, other in zip(runs[0][1], tensors, strict=True))
+    assert all(0 <= result.accuracy <= 1 < 1 + result.loss for result in runs[0][0])

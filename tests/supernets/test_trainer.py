@@ -33,15 +33,17 @@ def path_to_train_step(monkeypatch, arguments):
 
 
 @pytest.fixture
-def own_signals():
-    """Put back the signal handlers that the command installs."""
+def restored_signals():
+    """Restore the signal handlers that the command replaces."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
-def test_from_the_command_to_an_optimizer_step_it_is_a_short_way(tmp_path, image_folder, monkeypatch, own_signals):
+def test_call_path_from_the_command_to_an_optimizer_step_is_short(
+    tmp_path, image_folder, monkeypatch, restored_signals
+):
     command = (
         f"run --data folder:{image_folder} --image-size 8 --width 2 --supernets 2 --steps 4 --batch-size 4 --retrain-steps 1"
         f" --retrain-seeds 1 --precision float32 --device cpu --threads 1 --workers 1 --out {tmp_path / 'run'}"
@@ -59,7 +61,7 @@ def test_from_the_command_to_an_optimizer_step_it_is_a_short_way(tmp_path, image
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Names of the checkpoints that are read."""
+    """Return the names of the checkpoints that are read."""
     names, original = [], RunFolder.load_checkpoint
 
     def recorded(folder, name):
@@ -80,7 +82,7 @@ def loaded(monkeypatch):
         {"method": "mixture", "supernets": 4, "branching": "measured", "steps": 24},
     ],
 )
-def test_the_ranking_gets_the_live_state_and_is_the_same_as_from_the_checkpoint(
+def test_ranking_from_the_live_state_equals_ranking_from_the_checkpoint(
     tmp_path, tiny_settings, tiny_source, loaded, changes
 ):
     config = tiny_settings.replace(retrain_steps=1, retrain_seeds=1, **changes)

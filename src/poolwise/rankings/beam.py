@@ -33,22 +33,22 @@ def beam(
         generator: Draws the members that represent a node.
         first: Configurations that are always scored.
     """
-    told: dict[Pooling, float] = {}
+    scores: dict[Pooling, float] = {}
 
-    def learn(poolings: Sequence[Pooling]) -> None:
-        new = sorted(set(poolings) - set(told))
+    def score_new(poolings: Sequence[Pooling]) -> None:
+        new = sorted(set(poolings) - set(scores))
         if new:
-            told.update(zip(new, map(float, score(new)), strict=True))
+            scores.update(zip(new, map(float, score(new)), strict=True))
 
-    learn(list(first))
+    score_new(list(first))
     nodes: list[_Stages] = [()]
     while nodes:
         opened = [(*node, stage) for node in nodes for stage in space.next_stages(node)]
-        learn([pooling for node in opened for pooling in _members(space, node, generator)])
-        best = _best(told, opened)
+        score_new([pooling for node in opened for pooling in _members(space, node, generator)])
+        best = _best(scores, opened)
         inner = [node for node in opened if space.completions(node) > 1]
         nodes = sorted(inner, key=lambda node: (-best[node], node))[:width]
-    return {pooling: told[pooling] for pooling in sorted(told)}
+    return {pooling: scores[pooling] for pooling in sorted(scores)}
 
 
 def _members(space: PoolingSpace, node: _Stages, generator: np.random.Generator) -> list[Pooling]:
@@ -59,11 +59,11 @@ def _members(space: PoolingSpace, node: _Stages, generator: np.random.Generator)
     return [space[first + uniform_below(generator, count)] for _ in range(MEMBERS_PER_NODE)]
 
 
-def _best(told: dict[Pooling, float], nodes: Sequence[_Stages]) -> dict[_Stages, float]:
+def _best(scores: dict[Pooling, float], nodes: Sequence[_Stages]) -> dict[_Stages, float]:
     """Return the best score among the scored members of each node. All ``nodes`` are of one level."""
     best = dict.fromkeys(nodes, -np.inf)
     level = len(nodes[0]) if nodes else 0
-    for pooling, value in told.items():
+    for pooling, value in scores.items():
         node = pooling.stages[:level]
         if node in best:
             best[node] = max(best[node], value)

@@ -73,8 +73,8 @@ class Signal:
 
     def __str__(self) -> str:
         return (
-            f"agree with scores on shared weights by {self.agreement:.2f} (chance up to {self.chance:.2f}), and neighbors"
-            f" predict {100 * self.reliability:.0f} % of their variance (chance up to {100 * self.noise:.0f} %)"
+            f"have correlation {self.agreement:.2f} with accuracy on shared weights (noise: up to {self.chance:.2f}),"
+            f" and neighbors predict {100 * self.reliability:.0f} % of their variance (noise: up to {100 * self.noise:.0f} %)"
         )
 
 
@@ -132,14 +132,18 @@ class ProxyScores:
         return {"short": 0.5, "shared": 0.5} if self.shared.significant else {"short": 1.0}
 
     def __str__(self) -> str:
-        verdict = "they are noise, and shared weights alone count"
+        verdict = "proxy trainings are noise and have no share"
         if self.used:
-            verdict = "they count half" if self.shared.significant else "they alone count, shared weights are noise"
+            verdict = (
+                "proxy trainings have a share of one half"
+                if self.shared.significant
+                else "shared weights are noise and have no share"
+            )
         return f"{self.proxy}; {verdict}"
 
 
 def with_proxy_trainings(poolings: Collection[Pooling], shared_P: Scores, proxy_P: Scores) -> ProxyScores:
-    """Combine both parts in equal shares. A part that is noise is dropped; if both are, shared weights alone count."""
+    """Combine both parts in equal shares. A part that is noise is dropped; if both are, only shared weights count."""
     shared_P, proxy_P = np.asarray(shared_P, float), np.asarray(proxy_P, float)
     both = ProxyScores(
         shared_P, shared_P, proxy_P, signal(poolings, shared_P, proxy_P), signal(poolings, proxy_P, shared_P)

@@ -57,20 +57,20 @@ def scores(experiment: Experiment, folder: RunFolder) -> dict[str, list[float]]:
         RunFailure: If all trainings of a seed failed.
     """
     length, seeds = short_trainings(experiment)
-    found: dict[str, list[float]] = {}
+    scores_by_name: dict[str, list[float]] = {}
     rows = {(t["pooling"], t["seed"]): t for t in folder.trials(FILE).all() if t["budget"] == length} if seeds else {}
     for seed in range(1, seeds + 1):
-        own = {str(p): rows.get((str(p), seed)) for p in experiment.space}
-        if None in own.values():
+        trials = {str(p): rows.get((str(p), seed)) for p in experiment.space}
+        if None in trials.values():
             raise RequestError(
-                f"short trainings of {folder.path} are not done: finish the search first, poolwise resume {folder.path}"
+                f"the proxy trainings in {folder.path} are not finished: run poolwise resume {folder.path} first"
             )
-        told = {name: _score(row) for name, row in own.items() if row and row["state"] == "done"}
-        if not told:
-            raise RunFailure(f"all short trainings with seed {seed} failed: start anew with a smaller --lr")
-        for name in own:
-            found.setdefault(name, []).append(told.get(name, min(told.values())))
-    return found
+        seed_scores = {name: _score(row) for name, row in trials.items() if row and row["state"] == "done"}
+        if not seed_scores:
+            raise RunFailure(f"all proxy trainings with seed {seed} failed: start a new run with a smaller --lr")
+        for name in trials:
+            scores_by_name.setdefault(name, []).append(seed_scores.get(name, min(seed_scores.values())))
+    return scores_by_name
 
 
 def _score(trial: dict[str, Any]) -> float:

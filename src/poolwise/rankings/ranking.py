@@ -32,11 +32,11 @@ def trained(folder: RunFolder) -> dict[str, float]:
         return {}
     done = [trial for trial in folder.trials().all() if trial["state"] == "done"]
     longest = max((trial["budget"] for trial in done), default=0)
-    found: dict[str, list[float]] = {}
+    accuracies: dict[str, list[float]] = {}
     for trial in done:
         if trial["budget"] == longest:
-            found.setdefault(trial["pooling"], []).append(trial["accuracy"])
-    return {pooling: float(np.mean(own)) for pooling, own in found.items()}
+            accuracies.setdefault(trial["pooling"], []).append(trial["accuracy"])
+    return {pooling: float(np.mean(values)) for pooling, values in accuracies.items()}
 
 
 def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
 
 
 def parts(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return shared_P, the accuracies on shared weights, and own_P, the mean scores of proxy trainings."""
+    """Return shared_P, the accuracies on shared weights, and proxy_P, the mean scores of proxy trainings."""
     return np.array([row["shared"] for row in rows]), np.array([np.mean(row["short"]) for row in rows])
 
 
@@ -96,8 +96,8 @@ def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> ProxyScores | No
     if "short" not in value:
         return None
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
-    shared_P, own_P = parts(rows)
-    both = with_proxy_trainings(poolings, shared_P, own_P)
+    shared_P, proxy_P = parts(rows)
+    both = with_proxy_trainings(poolings, shared_P, proxy_P)
     score_P = np.clip(smooth(poolings, both.scores_P).scores, 0, 1) if both.used else shared_P
     for row, score in zip(rows, score_P, strict=True):
         row["score"] = float(score)
@@ -106,13 +106,13 @@ def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> ProxyScores | No
 
 def _message(short: dict[str, Any], both: ProxyScores) -> dict[str, Any]:
     """Return the summary of the proxy trainings: length, seeds, whether they are used, and a sentence."""
-    trainings = f"{short['seeds']} short training{'' if short['seeds'] == 1 else 's'} of {short['length']} steps"
-    said = f"{trainings} of every configuration: their losses {both}"
-    return {"length": short["length"], "seeds": short["seeds"], "used": both.used, "said": said}
+    trainings = f"{short['seeds']} proxy training{'' if short['seeds'] == 1 else 's'} of {short['length']} steps"
+    message = f"{trainings} per configuration: their scores {both}"
+    return {"length": short["length"], "seeds": short["seeds"], "used": both.used, "said": message}
 
 
 _PARTS = {
-    "short": "short trainings",
+    "short": "proxy trainings",
     "shared": "accuracy on shared weights",
     "scores": "accuracy on shared weights",
     "productive": "productive convolutions",

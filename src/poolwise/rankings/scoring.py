@@ -67,8 +67,8 @@ def score_all(experiment: Experiment, networks: list[SwitchableNet], panel: Pane
     for network in networks if parallel.workers > 1 else ():
         network.share_memory()
     results = run_jobs(experiment, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
-    found = {job[0]: _from_worker(result) for job, result in results}  # workers finish in any order
-    return np.stack([found[place] for place in range(len(jobs))])
+    right = {job[0]: _from_worker(result) for job, result in results}  # workers finish in any order
+    return np.stack([right[place] for place in range(len(jobs))])
 
 
 class Panel:
@@ -106,9 +106,9 @@ class Panel:
 
     def accuracies(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
         """Return accuracy_TP, the accuracy in every turn, from all passes or one half of them."""
-        kept_B = np.ones(len(right_BP), bool) if half is None else self._half_B == half
-        turn_TB = (np.arange(self.turns)[:, None] == self.turn_B) & kept_B
-        return np.stack([right_BP[own_B].sum(0) / self.images_B[own_B].sum() for own_B in turn_TB])
+        half_B = np.ones(len(right_BP), bool) if half is None else self._half_B == half
+        turn_TB = (np.arange(self.turns)[:, None] == self.turn_B) & half_B
+        return np.stack([right_BP[kept_B].sum(0) / self.images_B[kept_B].sum() for kept_B in turn_TB])
 
     def halves(self, right_BP: np.ndarray) -> np.ndarray:
         """Return score_2P from two disjoint halves of the images, or an empty [0, P] if there are too few passes."""
@@ -146,10 +146,10 @@ def recalibrate(
     members = [[p for p, owner in zip(poolings, supernet_P, strict=True) if owner == m] for m in range(len(views))]
     with threads_here(for_ranking(experiment).threads):
         for images_BCHW, _ in batches.ordered():
-            for view, own in zip(views, members, strict=True):
+            for view, assigned in zip(views, members, strict=True):
                 listener.check()
                 with view.collecting(), experiment.precision.active(images_BCHW.device):
-                    deque(walk(view, own, experiment.precision.images(images_BCHW)), maxlen=0)
+                    deque(walk(view, assigned, experiment.precision.images(images_BCHW)), maxlen=0)
             listener.advance()
     return list(views)
 
@@ -163,8 +163,8 @@ def finished_search(experiment: Experiment, folder: RunFolder) -> SearchState:
     state = SearchState(experiment)
     if not state.restore(folder) or not state.finished:
         raise RequestError(
-            f"the search in {folder.path} is at step {state.step} of {state.steps}: finish it first,"
-            f" poolwise resume {folder.path}"
+            f"the search in {folder.path} is at step {state.step} of {state.steps}:"
+            f" run poolwise resume {folder.path} first"
         )
     return state
 
@@ -283,18 +283,18 @@ def _covered(experiment: Experiment, state: SearchState) -> list[Pooling]:
 def coverage(experiment: Experiment, scored: int) -> str:
     """Return a sentence that says which configurations are ranked."""
     config, size = experiment.config, experiment.space.size
-    how = "those that the search visited, and the default"
+    how = "the default and those that the search visited"
     if config.ranking.beam:
-        how = f"what a beam of width {config.ranking.beam} over pooling positions scored, the default among it"
+        how = f"the default and those that a beam search of width {config.ranking.beam} reached"
     return f"{scored:,} of {size:,} configurations are ranked: {how}"
 
 
 def describe(
-    experiment: Experiment, state: SearchState, scored: Scored, alone: dict[str, list[float]] | None = None
+    experiment: Experiment, state: SearchState, scored: Scored, proxy_scores: dict[str, list[float]] | None = None
 ) -> dict[str, Any]:
     """Return the content of ``ranking.json`` in the order of the space, for ``ranking.arrange`` to put in ranked order.
 
-    ``alone`` holds the scores of proxy trainings by configuration, if there are any.
+    ``proxy_scores`` holds the scores of proxy trainings by configuration, if there are any.
     """
     poolings, panel, right_BP = scored.poolings, scored.panel, scored.right_BP
     supernet_P, assignment_PM = state.sampler.supernet_of(poolings), state.sampler.assignment_of(poolings)
@@ -306,7 +306,7 @@ def describe(
             "score": float(score_P[a]),
             "halves": halves_2P[:, a].tolist(),
             "accuracies": accuracy_TP[:, a].tolist(),
-            **({"shared": float(score_P[a]), "short": alone[str(pooling)]} if alone else {}),
+            **({"shared": float(score_P[a]), "short": proxy_scores[str(pooling)]} if proxy_scores else {}),
             "supernet": int(supernet_P[a]),
             "assignment": assignment_PM[a].tolist(),
             "scores": scores_PM[a].tolist(),
@@ -325,7 +325,7 @@ def describe(
         "ranking": rows,
         "settings": experiment.config.to_flat(),
         "precision": str(state.mixture.precision),
-        **({"short": short_trainings(experiment)._asdict()} if alone else {}),
+        **({"short": short_trainings(experiment)._asdict()} if proxy_scores else {}),
         "spent": {"search_macs": state.macs + short_macs(experiment), "rank_macs": _macs(experiment, state, scored)},
         "supernets": state.sampler.supernets,
         **({"branching": state.checks} if state.checks else {}),

@@ -54,7 +54,7 @@ def smooth(
     """
     scores = np.asarray(scores_P, float)
     count = len(poolings)
-    assert len(scores) == count, "one score a configuration is needed"
+    assert len(scores) == count, "one score per configuration is needed"
     assert np.isfinite(scores).all(), "scores are finite"
     if count < 3:
         return Smoothed(scores.copy(), 0.0, {}, float(count), 0.0)
@@ -68,7 +68,7 @@ def smooth(
 def reliabilities(poolings: Collection[Pooling], scores_PN: np.ndarray, widths: Sequence[float] = WIDTHS) -> np.ndarray:
     """Return reliability_N, as ``smooth`` computes it, of N sets of scores of the same configurations at low cost."""
     count, sets = scores_PN.shape
-    assert len(poolings) == count, "one score a configuration is needed"
+    assert len(poolings) == count, "one score per configuration is needed"
     if count < 3:
         return np.zeros(sets)
     kernel_DW, centred_PN = _kernel(np.asarray(widths, float)), scores_PN - scores_PN.mean(0)
@@ -76,8 +76,8 @@ def reliabilities(poolings: Collection[Pooling], scores_PN: np.ndarray, widths: 
     for rows, squared_BP in _blocks(poolings, len(kernel_DW)):
         for w, kernel_D in enumerate(np.ascontiguousarray(kernel_DW.T)):
             kernel_BP = kernel_D[squared_BP]
-            mass_B1, own_BN = kernel_BP.sum(1, keepdims=True), centred_PN[rows]
-            error_WN[w] += ((own_BN - _left_out(mass_B1, kernel_BP @ centred_PN, own_BN)) ** 2).sum(0)
+            mass_B1, block_BN = kernel_BP.sum(1, keepdims=True), centred_PN[rows]
+            error_WN[w] += ((block_BN - _left_out(mass_B1, kernel_BP @ centred_PN, block_BN)) ** 2).sum(0)
     equal_N = np.array([equal(scores_P) for scores_P in scores_PN.T])
     variance_N = np.where(equal_N, 1.0, centred_PN.var(0))
     return np.where(equal_N, 0.0, np.clip(1 - error_WN.min(0) / count / variance_N, 0, 1))
@@ -107,11 +107,11 @@ def _blocks(poolings: Collection[Pooling], length: int) -> Iterator[tuple[slice,
         yield slice(start, start + len(block)), np.minimum(np.rint(squared).astype(np.int64), length - 1)
 
 
-def _left_out(mass: np.ndarray, sums: np.ndarray, own: np.ndarray) -> np.ndarray:
+def _left_out(mass: np.ndarray, sums: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return leave-one-out predictions of centered scores; 0, the mean of all, without a neighbor within reach."""
     others = mass - 1
-    alone = others < 1e-9
-    return np.where(alone, 0.0, (sums - own) / np.where(alone, 1.0, others))
+    isolated = others < 1e-9
+    return np.where(isolated, 0.0, (sums - scores) / np.where(isolated, 1.0, others))
 
 
 def _every_width(
@@ -129,11 +129,11 @@ def _every_width(
         count_BD = np.bincount(squared.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
         weights = np.broadcast_to(scores - centre, squared.shape).ravel()
         total_BD = np.bincount(squared.ravel(), weights, shape[0] * shape[1]).reshape(shape)
-        own = scores[rows, None] - centre
+        block_B1 = scores[rows, None] - centre
         mass_BW, sum_BW = count_BD @ kernel_DW, total_BD @ kernel_DW
         smoothed_WP[:, rows] = (centre + sum_BW / mass_BW).T
         freedom_W += (1 / mass_BW).sum(0)
-        error_W += ((own - _left_out(mass_BW, sum_BW, own)) ** 2).sum(0)
+        error_W += ((block_B1 - _left_out(mass_BW, sum_BW, block_B1)) ** 2).sum(0)
     return smoothed_WP, error_W / P, freedom_W
 
 

@@ -175,5 +175,5 @@ def imbalance(assignment_RM: np.ndarray, weights_R: np.ndarray | None = None) ->
 def entropy(assignment_RM: np.ndarray, weights_R: np.ndarray | None = None) -> float:
     """Return the mean entropy of the rows in nats: ln M for a uniform assignment, 0 for a hard one."""
     filled_RM = np.where(assignment_RM > 0, assignment_RM, 1.0)
-    own_R = -(assignment_RM * np.log(filled_RM)).sum(axis=1)
-    return max(float(_shares(weights_R, len(own_R)) @ own_R), 0.0)
+    entropy_R = -(assignment_RM * np.log(filled_RM)).sum(axis=1)
+    return max(float(_shares(weights_R, len(entropy_R)) @ entropy_R), 0.0)

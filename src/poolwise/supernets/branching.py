@@ -67,7 +67,7 @@ class BranchingResult:
         direction = "lower" if self.gain > 0 else "higher"
         return (
             f"two SuperNets reach a loss {abs(self.gain):.3f} nats {direction} than one at equal compute"
-            f" (noise {self.noise:.3f})"
+            f" (noise: up to {self.noise:.3f})"
         )
 
 
@@ -107,7 +107,7 @@ def check_branching(state: SearchState, stop: Callable[[], None] = lambda: None)
                 **result.to_json(),
                 "macs": macs,
                 "supernets": count,
-                "said": f"after {state.step:,} steps: {result}; {count} SuperNet{plural} from here on",
+                "said": f"after {state.step:,} steps: {result}; the search continues with {count} SuperNet{plural}",
             }
         )
 

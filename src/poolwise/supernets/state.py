@@ -136,7 +136,7 @@ class SearchState:
     def _load(self, saved: dict[str, Tensor], meta: dict[str, Any]) -> None:
         for name, tensor in self._tensors().items():
             if saved[name].shape != tensor.shape:
-                raise ValueError(f"{name} has another shape")
+                raise ValueError(f"{name} has an unexpected shape")
             tensor.copy_(saved[name])
         self.step, self.macs, self.checks = int(meta["step"]), int(meta["macs"]), list(meta.get("checks", []))
         self.sampler.restore(meta["sampler"])

@@ -13,9 +13,9 @@ COUNTED: dict[str, Callable[[Cost], float]] = {
     "productive": lambda cost: cost.productive,
     "receptive_field": lambda cost: -cost.receptive_field,
 }
-"""What each control counts.
+"""What each baseline counts.
 
-macs: multiply-adds; the more are done, the better. productive: convolutions whose input receptive field is smaller than
+macs: MACs; the more, the better. productive: convolutions whose input receptive field is smaller than
 the image; the more, the better (Richter et al., "Should You Go Deeper?", ICMLA 2021). receptive_field: negated, since by
 the same argument layers that see beyond the image add nothing.
 """

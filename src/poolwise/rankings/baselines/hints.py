@@ -14,9 +14,9 @@ HINTS: dict[str, Callable[[Pooling, Cost], float]] = {
     "macs": lambda _, cost: float(np.log(cost.macs)),
     "last_stage": lambda pooling, _: float(np.log(pooling.stages[-1])),
 }
-"""productive and macs are the controls of these names, MACs as their logarithm. last_stage: logarithm of the number of
-layers at the last resolution, since what is late pooled gains by productive convolutions until the last stage starves; it
-was added after looking at both tables of the package, so what they say of it is no test."""
+"""productive and macs are the baselines of these names, MACs as their logarithm. last_stage: logarithm of the number of
+layers at the last resolution. Late pooling adds productive convolutions, but leaves fewer layers to the last stage. This
+feature was added after looking at both tables of the package, so they are not an independent test of it."""
 
 
 def hints(costs: Mapping[Pooling, Cost]) -> dict[str, Callable[[Pooling], float]]:

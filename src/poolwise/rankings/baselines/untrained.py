@@ -46,7 +46,7 @@ def naswot(network: SwitchableNet, pooling: Pooling, images_BCHW: Tensor, labels
         for handle in handles:
             handle.remove()
     if not codes:
-        raise RequestError("naswot counts ReLUs and this network has none: use grad_norm")
+        raise RequestError("naswot needs a network with ReLUs and this one has none: use grad_norm")
     kernel_BB = sum((code @ code.T + (1 - code) @ (1 - code).T).double().cpu() for code in codes)
     assert isinstance(kernel_BB, Tensor)
     return float(torch.linalg.slogdet(kernel_BB).logabsdet)

@@ -58,7 +58,7 @@ class Sampler:
 
     Scores are moving averages of scoring accuracy that start at 1. They are stored for visited configurations only, so
     memory does not grow with the size of the space. A subclass implements ``_draw_configuration``; with several SuperNets
-    also ``_draw_supernet`` and ``_assignment``; and, if needed, ``_learn``, ``_own_state`` and ``_restore_own``.
+    also ``_draw_supernet`` and ``_assignment``; and, if needed, ``_learn``, ``_extra_state`` and ``_restore_extra``.
 
     Attributes:
         name, about: Value of ``--method`` and a one-line description. Both are set by the registry.
@@ -86,15 +86,15 @@ class Sampler:
         self._pending: deque[tuple[int, int]] = deque()  # pending asks
 
     @classmethod
-    def supernets_used(cls, asked: int) -> int:
-        """Return how many SuperNets the method trains if ``asked`` are requested."""
-        return 1 if cls.single else asked
+    def supernets_used(cls, requested: int) -> int:
+        """Return how many SuperNets the method trains if ``requested`` are requested."""
+        return 1 if cls.single else requested
 
     @classmethod
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
         """Return the default number of SuperNets for a search of ``steps`` steps, at most ``most``, and the reason."""
         count = max(min(steps // STEPS_PER_SUPERNET, _USUAL, most, configurations // 2), 1)
-        return cls.supernets_used(count), f"{steps} steps, and a SuperNet should have {STEPS_PER_SUPERNET}"
+        return cls.supernets_used(count), f"each needs {STEPS_PER_SUPERNET} steps, and {steps} are available"
 
     @property
     def temperature(self) -> float:
@@ -152,7 +152,9 @@ class Sampler:
             OutOfTurn: If ``pooling`` and ``supernet`` do not match the oldest pending ``ask``.
         """
         if not self._pending or (self.space[self._pending[0][0]], self._pending[0][1]) != (pooling, supernet):
-            raise OutOfTurn(f"tell: {pooling} on SuperNet {supernet} is not what the earliest open ask returned")
+            raise OutOfTurn(
+                f"tell({pooling}, {supernet}) does not match the oldest pending ask: call tell in the order of ask"
+            )
         a, m = self._pending.popleft()
         self.table.update(a, m, accuracy)
         self._learn(a, m, accuracy)
@@ -190,9 +192,9 @@ class Sampler:
     def leaders(self, count: int) -> list[tuple[Pooling, float]]:
         """Return the ``count`` visited configurations that score highest on their most probable SuperNet, best first."""
         indices = self.table.visited()
-        own_N = self.table.of(indices)[range(len(indices)), self._present(indices).argmax(axis=1)]
-        top = np.lexsort((np.arange(len(own_N)), -own_N))[:count]
-        return [(self.space[indices[i]], float(own_N[i])) for i in top]
+        score_N = self.table.of(indices)[range(len(indices)), self._present(indices).argmax(axis=1)]
+        top = np.lexsort((np.arange(len(score_N)), -score_N))[:count]
+        return [(self.space[indices[i]], float(score_N[i])) for i in top]
 
     def summary(self) -> dict[str, float]:
         """Return the named values that the method adds to the log."""
@@ -218,8 +220,8 @@ class Sampler:
         """
         if state.get("method") != self.name:
             raise RequestError(
-                f"the search was saved by {state.get('method', 'an earlier version of poolwise')} and cannot go on with method"
-                f" {self.name}: start it anew"
+                f"the search was saved by {state.get('method', 'an earlier version of poolwise')} and cannot continue with method"
+                f" {self.name}: start a new run"
             )
         self._step = int(state["step"])
         self._pending = deque((int(a), int(m)) for a, m in state["asked"])
@@ -254,4 +256,4 @@ class Sampler:
         return {}
 
     def _restore_extra(self, state: dict[str, Any]) -> None:
-        """Restore the result of ``_own_state``."""
+        """Restore the result of ``_extra_state``."""

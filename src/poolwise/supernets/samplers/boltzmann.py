@@ -13,7 +13,7 @@ from poolwise.supernets.samplers.base import Sampler, Task
 from poolwise.supernets.samplers.registry import register
 
 
-@register("boltzmann", summary="Boltzmann exploration: one SuperNet, configurations drawn by softmax of T times score")
+@register("boltzmann", summary="Boltzmann exploration: one SuperNet, configurations drawn from softmax(T * score)")
 class Boltzmann(Sampler):
     """Draw a configuration with ``p(a) ~ exp(T scores[a])``; the first ``warm_up`` share of the steps is uniform.
 
@@ -48,8 +48,8 @@ class Boltzmann(Sampler):
 
     def _unvisited(self, k: int) -> int:
         """Return the index of the k-th unvisited configuration, counted from 0."""
-        found = self._sorted
-        return k + bisect_right(range(len(found)), k, key=lambda i: found[i] - i)
+        visited = self._sorted
+        return k + bisect_right(range(len(visited)), k, key=lambda i: visited[i] - i)
 
     def _learn(self, a: int, m: int, accuracy: float) -> None:
         if len(self._sorted) < len(self.table):

@@ -9,7 +9,7 @@ from poolwise.supernets.samplers.draws import Rounds
 from poolwise.supernets.samplers.registry import register
 
 
-@register("fairnas", summary="strict fairness: one SuperNet, every configuration once a round")
+@register("fairnas", summary="strict fairness: one SuperNet, every configuration once per round")
 class StrictFairness(Sampler):
     """Train every configuration once before any is repeated. ``Task.draw`` is ignored.
 

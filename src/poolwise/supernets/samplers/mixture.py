@@ -13,7 +13,7 @@ from poolwise.supernets.samplers.draws import DRAWS
 from poolwise.supernets.samplers.registry import register
 
 
-@register("mixture", summary="balanced mixture of SuperNets: soft assignment, every SuperNet equally likely over all")
+@register("mixture", summary="balanced mixture of SuperNets: soft assignment, every SuperNet equally likely on average")
 class BalancedMixture(Sampler):
     """Draw configurations as ``Task.draw`` specifies and SuperNets from ``p(m|a) = softmax_m(T scores[a,m] + v_m)``.
 

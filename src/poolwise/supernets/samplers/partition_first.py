@@ -7,7 +7,7 @@ from poolwise.supernets.samplers.registry import register
 
 
 @register(
-    "partition-first", summary="few-shot NAS: SuperNets share the configurations out by the first pooling position"
+    "partition-first", summary="few-shot NAS: configurations are divided among SuperNets by the first pooling position"
 )
 class FirstPartition(Partition):
     """Partition the space, which is ordered by the first pooling position, into M contiguous parts of equal size.

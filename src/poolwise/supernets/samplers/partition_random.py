@@ -44,7 +44,7 @@ class Partition(Sampler):
         self._draw.restore(state["draw"])
 
 
-@register("partition-random", summary="each SuperNet trains a fixed random share of the configurations, equally many")
+@register("partition-random", summary="configurations are divided among SuperNets at random, in equal numbers")
 class RandomPartition(Partition):
     """Assign configuration a to SuperNet ``shuffle(a) mod M``, so group sizes differ by at most 1.
 

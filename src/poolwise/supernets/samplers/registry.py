@@ -48,32 +48,29 @@ def settled(config: Config) -> Config:
     """
     method = sampler(config.search.method)
     if config.search.warm_up and not method.warms_up:
-        knowing = ", ".join(other.name for other in available() if other.warms_up)
+        supporting = ", ".join(other.name for other in available() if other.warms_up)
         raise RequestError(
-            f"warm_up is {config.search.warm_up} and method {method.name} has no warm-up: leave it at 0, or use {knowing}"
+            f"warm_up is {config.search.warm_up} and method {method.name} has no warm-up: set it to 0, or use {supporting}"
         )
     if config.search.warm_up and not method.single and config.search.supernets == 1:
         raise RequestError(
-            f"warm_up is {config.search.warm_up} and supernets is 1: one SuperNet has none to branch into; give 2 or more"
+            f"warm_up is {config.search.warm_up} and supernets is 1: use 2 or more SuperNets with a warm-up"
         )
     if config.search.branching == "measured" and not method.doubles:
-        knowing = ", ".join(other.name for other in available() if other.doubles)
+        supporting = ", ".join(other.name for other in available() if other.doubles)
         raise RequestError(
-            f"branching is measured and method {method.name} has as many SuperNets from start to end: use {knowing}"
+            f"branching is measured and method {method.name} has a fixed number of SuperNets: use {supporting}"
         )
     if config.search.branching == "measured" and config.search.warm_up:
         raise RequestError(
-            f"branching is measured and warm_up is {config.search.warm_up}: SuperNets begin where it pays, or"
-            " after a warm-up; leave one of them out"
+            f"branching is measured and warm_up is {config.search.warm_up}: they cannot be combined; omit one of them"
         )
     if config.search.branching == "measured" and config.search.supernets not in (None, 1, 2, 4):
-        raise RequestError(
-            f"branching is measured and supernets is {config.search.supernets}: 1, 2, 4 or auto are allowed"
-        )
-    asked = config.search.supernets
-    if asked is not None or method.single:
-        asked = method.supernets_used(asked or 1)
-    return config.replace(supernets=asked)
+        raise RequestError(f"branching is measured and supernets is {config.search.supernets}: use 1, 2, 4 or auto")
+    supernets = config.search.supernets
+    if supernets is not None or method.single:
+        supernets = method.supernets_used(supernets or 1)
+    return config.replace(supernets=supernets)
 
 
 def left_open(config: Config, steps: int, configurations: int, most: int) -> tuple[Config, str]:
@@ -89,10 +86,10 @@ def left_open(config: Config, steps: int, configurations: int, most: int) -> tup
         The completed config, and the reason for the choice in a sentence.
     """
     method = sampler(config.search.method)
-    count, why = method.supernets_for(steps, configurations, most)
+    count, reason = method.supernets_for(steps, configurations, most)
     if count == 1 or not method.doubles or config.search.warm_up or config.search.branching == "fixed":
-        told = f"{count} SuperNet{'' if count == 1 else 's'}: {why}"
-        return config.replace(supernets=count), told
+        message = f"{count} SuperNet{'' if count == 1 else 's'}: {reason}"
+        return config.replace(supernets=count), message
     count = 4 if count >= 4 else 2  # SuperNets are doubled
-    told = f"1 SuperNet at first, up to {count} where configurations are better off apart: {why}"
-    return config.replace(supernets=count, branching="measured"), told
+    message = f"1 SuperNet at the start, up to {count} if that lowers the loss: {reason}"
+    return config.replace(supernets=count, branching="measured"), message

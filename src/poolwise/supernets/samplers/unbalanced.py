@@ -9,7 +9,7 @@ from poolwise.supernets.samplers.mixture import BalancedMixture
 from poolwise.supernets.samplers.registry import register
 
 
-@register("unbalanced", summary="mixture without balancing: a SuperNet that is ahead everywhere takes everything")
+@register("unbalanced", summary="mixture without balancing: one SuperNet may get all configurations")
 class UnbalancedMixture(BalancedMixture):
     """Draw SuperNets from ``p(m|a) = softmax_m(T scores[a,m])``, the mixture with all potentials at 0.
 
