@@ -20,7 +20,7 @@ torch.set_num_threads(1)  # the networks of the fast tests are so small that a s
 
 
 @pytest.fixture(autouse=True)
-def own_cache(request, tmp_path_factory, monkeypatch):
+def temporary_cache(request, tmp_path_factory, monkeypatch):
     """Fast tests share nothing with the user's cache; slow ones use it for CIFAR-10."""
     if "slow" not in request.keywords:
         monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
@@ -30,7 +30,7 @@ KINDRED = {"resnet32", "resnet34", "resnet56", "resnet18-imagenet", "resnet34-im
 
 
 def families(names):
-    """Parameters of a test of every family; those that are others of the same kind, only deeper, run with the slow tests."""
+    """Parameters of a test of every family; deeper families of a kind that is already tested run with the slow tests."""
     return [pytest.param(name, marks=pytest.mark.slow if name in KINDRED else ()) for name in names]
 
 
@@ -69,7 +69,7 @@ def image_folder(tmp_path: Path) -> Path:
 
 
 class After(Listener):
-    """Asks to stop once so many steps are done."""
+    """Stop after so many steps."""
 
     def __init__(self, steps):
         self.left, self.stopping = steps, steps <= 0
@@ -85,7 +85,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def results(path):
-    """Everything that a run has computed, without times."""
+    """Return everything that a run has computed, without times."""
     checkpoints = {file.name: file.read_bytes() for file in sorted((path / "checkpoints").iterdir())}
     with sqlite3.connect(path / "trials.sqlite") as connection:
         trials = connection.execute("SELECT pooling, seed, accuracy, curve FROM trials ORDER BY 1, 2").fetchall()

@@ -317,7 +317,7 @@ def test_a_pipe_that_closes_while_training_stops_with_a_checkpoint(tmp_path, ima
         running.stdout.close()
         errors = running.stderr.read()
     assert running.returncode == 141, errors
-    assert errors.strip() == f"poolwise: stopped; go on with: poolwise resume {out}"
+    assert errors.strip() == f"poolwise: stopped; continue with: poolwise resume {out}"
     assert command("resume", out).returncode == 0
     assert (out / "report.html").exists()
 

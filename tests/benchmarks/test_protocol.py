@@ -295,7 +295,7 @@ def test_recalibration_is_paid_for(tmp_path, table, source):
         (["--methods", "mixture"], "does not say how its networks were trained"),
         (["--methods", "mixtre", "--recipe", "paper"], "did you mean 'mixture'"),
         (["--methods", "spos", "--recipe", "paper", "--budgets", "0"], "at least 1"),
-        (["--methods", "spos", "--budgets", "many"], "whole numbers like"),
+        (["--methods", "spos", "--budgets", "many"], "use integers like"),
         (["--methods", "spos", "--seeds", "1,1", "--recipe", "paper"], "each once"),
         (["--methods", "spos", "--recipe", "papers"], "did you mean 'paper'"),
         (["--plan"], "nothing to plan"),

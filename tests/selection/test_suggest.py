@@ -56,9 +56,9 @@ def test_a_config_and_keywords_say_the_same():
     ("fields", "message"),
     [
         ({"max_mac": 1.0}, "unknown argument 'max_mac'; did you mean 'max_macs'"),
-        ({"max_macs": -1}, "max_macs is -1: a finite number above 0"),
+        ({"max_macs": -1}, "max_macs is -1: use a finite number above 0"),
         ({"max_memory": "much"}, "max_memory is 'much'"),
-        ({"classes": 1}, "classes is 1: a whole number of at least 2"),
+        ({"classes": 1}, "classes is 1: use an integer of at least 2"),
         ({"latency_batch": 0}, "latency_batch is 0"),
         ({"image_size": 2.5}, "image_size is 2.5"),
         ({"poolings": [2, 2]}, "each once"),
