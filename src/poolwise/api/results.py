@@ -59,7 +59,7 @@ class Ranking(Result):
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "rank": "position in the ranking, from 1",
-        "pooling": "configuration: layers at each resolution",
+        "pooling": "layers at each resolution",
         "score": "accuracy on the scoring half, 0 to 1; with proxy trainings, combined with their training loss",
         "shared": "the accuracy only, if there are proxy trainings",
         "short": "negative mean training loss of its proxy trainings, in nats",
@@ -89,7 +89,7 @@ class Refinement(Result):
     """``refine.json``: one row per configuration with its expected accuracy after the trainings, best first."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
-        "pooling": "configuration: layers at each resolution",
+        "pooling": "layers at each resolution",
         "expected": "expected accuracy on the scoring half after training on the training half, 0 to 1",
         "low": "lower end of the 95 % interval of that accuracy",
         "high": "upper end of the 95 % interval of that accuracy",
@@ -112,7 +112,7 @@ class Retraining(Result):
     """``retrain.json``: one row per stand-alone training, with statistics of its configuration."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
-        "pooling": "configuration: layers at each resolution",
+        "pooling": "layers at each resolution",
         "roles": "roles in the comparison, such as pick or default, separated by commas",
         "seed": "seed of the training",
         "accuracy": "accuracy on the test set, 0 to 1",
@@ -146,7 +146,7 @@ class Exhaustive(Result):
     """``exhaustive.json``: one row per stand-alone training."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
-        "pooling": "configuration: layers at each resolution",
+        "pooling": "layers at each resolution",
         "seed": "seed of the training",
         "accuracy": "accuracy on the test set, 0 to 1; None if the training failed",
         "steps": "optimizer steps of the training",

@@ -216,7 +216,9 @@ def compare(
     "--trials", type=click.IntRange(min=1), default=10, show_default=True, help="Full-length trainings of each method."
 )
 @click.option(
-    "--tolerance", type=click.FloatRange(min=0), help="Regret in points that counts as success; by default the noise."
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="Regret in points that counts as success; by default the noise between seeds.",
 )
 @click.option(
     "--agreement",

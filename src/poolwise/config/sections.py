@@ -74,7 +74,7 @@ class Model(Section):
         None, "Numbers of downsamplings, like 2,3; by default as many as the network has."
     )
     max_configs: Annotated[int, Field(ge=2, le=_LARGEST)] | None = setting(
-        None, "Search a uniform sample of this many configurations, including the default, if the space is larger."
+        None, "Use a uniform sample of this many configurations, including the default, if the space is larger."
     )
     weights: Text | None = setting(
         None,
@@ -227,7 +227,7 @@ class Limits(Section):
     max_params: Positive | None = setting(None, "At most this many trainable parameters.")
     max_memory: Positive | None = setting(None, "At most this many MiB of float32 activations in a training step.")
     max_latency_ms: Positive | None = setting(None, "At most this many ms per forward pass, measured on this device.")
-    latency_batch: Count = setting(1, "Images in the forward pass that --max-latency-ms measures.")
+    latency_batch: Count = setting(1, "Batch size of the forward pass that --max-latency-ms limits.")
     only: Configurations | None = setting(None, "Pick only from these configurations, like 5-3-2,4-3-3.")
 
     def active(self) -> dict[str, float | None]:
