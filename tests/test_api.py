@@ -27,7 +27,7 @@ def finished(tmp_path, tiny_settings, tiny_source):
     return tmp_path / "run"
 
 
-def test_run_leaves_everything(finished, tiny_source):
+def test_run_writes_all_files(finished, tiny_source):
     for name in ("run.json", "events.jsonl", "ranking.json", "retrain.json", "report.html", "trials.sqlite"):
         assert (finished / name).stat().st_size > 0
     ranking = json.loads(ranking_bytes(finished))
@@ -50,7 +50,7 @@ def test_run_leaves_everything(finished, tiny_source):
     assert all(len(result["accuracies"]) == 2 for result in retrain["results"])
 
 
-def test_same_seed_same_bytes_other_seed_others(finished, tmp_path, tiny_settings, tiny_source):
+def test_same_seed_same_bytes_other_seed_other_bytes(finished, tmp_path, tiny_settings, tiny_source):
     state = torch.get_rng_state()
     api.run(tiny_settings, tmp_path / "again", source=tiny_source)
     assert ranking_bytes(tmp_path / "again") == ranking_bytes(finished)
@@ -61,7 +61,7 @@ def test_same_seed_same_bytes_other_seed_others(finished, tmp_path, tiny_setting
 
 
 @pytest.mark.parametrize("units", [1, 13, 30, 33, 40])
-def test_stopped_and_resumed_ends_in_the_same_bytes(finished, tmp_path, tiny_settings, tiny_source, units):
+def test_stopped_and_resumed_run_writes_the_same_bytes(finished, tmp_path, tiny_settings, tiny_source, units):
     path = tmp_path / "stopped"
     with pytest.raises(Interrupted):
         api.run(tiny_settings, path, source=tiny_source, listener=After(units))
@@ -112,7 +112,7 @@ def test_model_is_plain_and_has_the_recorded_accuracy(finished, tiny_source, tin
     right = (model(images).argmax(1).numpy() == tiny_source.test.labels).mean()
     assert right == pytest.approx(result["accuracies"][1], abs=0.021)
     assert not any(type(part).__module__.startswith("poolwise.models.supernet") for part in model.modules())
-    with pytest.raises(RequestError, match="there are"):
+    with pytest.raises(RequestError, match="available are"):
         poolwise.model(finished, "1-1-8", seed=9)
 
 
@@ -147,7 +147,7 @@ def test_infinite_loss_stops_and_keeps_the_checkpoint(tmp_path, tiny_settings, t
         api.rank(tmp_path / "run", source=tiny_source)
 
 
-def test_report_escapes_what_users_name(tmp_path, tiny_settings, image_folder):
+def test_report_escapes_names_from_users(tmp_path, tiny_settings, image_folder):
     config = poolwise.Config.from_flat({**tiny_settings.to_flat(), "data": f"folder:{image_folder}", "image_size": 12})
     poolwise.run(config, tmp_path / "<script>alert(1)<")
     page = (tmp_path / "<script>alert(1)<" / "report.html").read_text()

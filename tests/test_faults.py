@@ -309,7 +309,7 @@ def test_a_closed_pipe_stops_the_run_with_a_checkpoint(tmp_path, image_folder):
         running.stdout.close()
         errors = running.stderr.read()
     assert running.returncode == 141, errors
-    assert errors.strip() == f"poolwise: stopped; go on with: poolwise resume {out}"
+    assert errors.strip() == f"poolwise: stopped; continue with: poolwise resume {out}"
     assert command("resume", out).returncode == 0
     assert (out / "report.html").exists()
 

@@ -1,4 +1,4 @@
-"""Errors. Each message is one line: what was given, what is allowed, and what to do."""
+"""Errors. Each message is one line: what is wrong, what is allowed, and what to do."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class WorkerDied(RunFailure):
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out, on the host or the device."""
-    told = any(word in str(error) for word in ("allocate memory", "out of memory"))
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
+    reported = any(word in str(error) for word in ("allocate memory", "out of memory"))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and reported)
 
 
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'`` if an allowed name is similar to the given one, otherwise an empty string."""
-    close = difflib.get_close_matches(given.lower(), list(allowed), n=1, cutoff=0.5)
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'`` if an allowed name is similar to ``name``, otherwise an empty string."""
+    close = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'" if close else ""

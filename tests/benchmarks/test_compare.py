@@ -176,9 +176,9 @@ def test_deprecated_keywords_work_and_warn(published, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"seeds": [0, "1"]}, "whole numbers of at least 0"),
-        ({"budgets": [1.5]}, "whole numbers of at least 1"),
-        ({"supernets": 0}, "supernets is 0: a whole number of at least 1"),
+        ({"seeds": [0, "1"]}, "integers of at least 0"),
+        ({"budgets": [1.5]}, "integers of at least 1"),
+        ({"supernets": 0}, "supernets is 0: use an integer of at least 1"),
         ({"resamples": True}, "resamples is True"),
         ({"methods": "mixture"}, "methods is 'mixture': use a list"),
         ({"methods": ["mixtre"]}, "did you mean 'mixture'"),

@@ -33,7 +33,7 @@ def table(tmp_path_factory, source):
         (["--methods", "mixture"], "does not state how its networks were trained"),
         (["--methods", "mixtre", "--recipe", "paper"], "did you mean 'mixture'"),
         (["--methods", "spos", "--recipe", "paper", "--budgets", "0"], "at least 1"),
-        (["--methods", "spos", "--budgets", "many"], "whole numbers like"),
+        (["--methods", "spos", "--budgets", "many"], "use integers like"),
         (["--methods", "spos", "--seeds", "1,1", "--recipe", "paper"], "each once"),
         (["--methods", "spos", "--recipe", "papers"], "did you mean 'paper'"),
         (["--plan"], "nothing to plan"),

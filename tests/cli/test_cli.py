@@ -1,4 +1,4 @@
-"""The installed command, as a user types it: exit codes and the one line that tells what was wrong."""
+"""The installed command: exit codes, and one line on standard error for each mistake."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def poolwise(*arguments, cwd=None, **options):
 
 @pytest.fixture
 def here(monkeypatch, capsys, tmp_path):
-    """The same command inside this process, which spares seconds of starting: for requests that end before any work."""
+    """The command inside this process, which saves the start of a new one: for requests that end before any work."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.chdir(tmp_path)
 
@@ -40,8 +40,8 @@ def here(monkeypatch, capsys, tmp_path):
             main(list(map(str, arguments)))
         except SystemExit as end:
             code = end.code
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, told.out, told.err)
+        captured = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, captured.out, captured.err)
 
     yield call
     for number, handler in handlers.items():
@@ -52,10 +52,10 @@ def one_line(done, code):
     """The run ended with ``code`` and one line on standard error, without a traceback."""
     assert done.returncode == code, done.stderr
     lines = done.stderr.strip().splitlines()
-    told = [line for line in lines if line.startswith("poolwise: ")]
-    assert len(told) == 1, done.stderr
+    errors = [line for line in lines if line.startswith("poolwise: ")]
+    assert len(errors) == 1, done.stderr
     assert "Traceback" not in done.stderr
-    return told[0]
+    return errors[0]
 
 
 def test_help_has_the_commands_under_headings():
@@ -85,7 +85,7 @@ def test_space_as_table_and_json(here):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["space", "--model", "resnt20"], "did you mean 'resnet20'"),
         (["space", "--image-size", "2"], "too small"),
@@ -98,12 +98,12 @@ def test_space_as_table_and_json(here):
         (["run", "--steps", "-5"], "steps is -5"),
         (["run", "--lr", "-1"], "lr is -1"),
         (["run", "--lr", "nan"], "lr is nan"),
-        (["run", "--supernets", "x"], "auto or a whole number"),
+        (["run", "--supernets", "x"], "auto or an integer"),
         (["run", "--draw", "rnds"], "did you mean 'rounds'"),
         (["run", "--norm", "afine"], "did you mean 'affine'"),
         (["search", "--sharing", "none"], "unknown sharing 'none'"),
         (["run", "--method", "mixtur"], "did you mean 'mixture'"),
-        (["run", "--method", "spos", "--supernets", "3"], "--supernets is 3: leave it out"),
+        (["run", "--method", "spos", "--supernets", "3"], "--supernets is 3: omit it"),
         (["search", "--method", "fairnas", "--warm-up", "0.5"], "method fairnas has no warm-up"),
         (["search", "--method", "mcts", "--warm-up", "1"], "warm_up is 1.0"),
         (["rank", "nowhere"], "not a run folder"),
@@ -120,13 +120,13 @@ def test_space_as_table_and_json(here):
         (["data", "cifar10", "--archive", "nowhere.tgz"], "nowhere.tgz"),
     ],
 )
-def test_wrong_requests(arguments, told, tmp_path, here):
-    assert told in one_line(here(*arguments), 2)
+def test_wrong_requests(arguments, message, tmp_path, here):
+    assert message in one_line(here(*arguments), 2)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--device", "cuda:7"], "this machine has"),
         (["--device", "gpu"], "unknown device"),
@@ -136,31 +136,31 @@ def test_wrong_requests(arguments, told, tmp_path, here):
         (["--max-macs", "0.01"], "use a larger --max-macs"),
     ],
 )
-def test_wrong_requests_that_need_the_images(arguments, told, tmp_path, image_folder, here):
+def test_wrong_requests_that_need_the_images(arguments, message, tmp_path, image_folder, here):
     options = [*TINY, "--data", f"folder:{image_folder}", *arguments]
-    assert told in one_line(here("run", *options, "--out", tmp_path / "run"), 2)
+    assert message in one_line(here("run", *options, "--out", tmp_path / "run"), 2)
     assert not (tmp_path / "run").exists()
 
 
 def test_broken_image_is_named(tmp_path, image_folder):
     (image_folder / "dogs" / "evil\nname.png").write_bytes(b"nothing")
-    told = one_line(poolwise("run", *TINY, "--data", f"folder:{image_folder}", "--out", tmp_path / "run"), 2)
-    assert "name.png" in told
+    message = one_line(poolwise("run", *TINY, "--data", f"folder:{image_folder}", "--out", tmp_path / "run"), 2)
+    assert "name.png" in message
     assert not (tmp_path / "run").exists()
 
 
 def test_no_network_fails_fast_and_clearly(tmp_path):
-    begin = time.monotonic()
+    started = time.monotonic()
     nowhere = {
         "POOLWISE_CACHE": str(tmp_path),
         "PATH": "",
         "https_proxy": "http://127.0.0.1:9",
         "HTTPS_PROXY": "http://127.0.0.1:9",
     }
-    told = one_line(poolwise("data", "cifar10", env=nowhere), 1)
-    assert "cannot load cifar10" in told
-    assert "--archive" in told
-    assert time.monotonic() - begin < 60
+    message = one_line(poolwise("data", "cifar10", env=nowhere), 1)
+    assert "cannot load cifar10" in message
+    assert "--archive" in message
+    assert time.monotonic() - started < 60
 
 
 def test_stages_by_hand_and_quiet_json(tmp_path, image_folder):
@@ -196,7 +196,7 @@ def test_plan_writes_nothing(tmp_path, image_folder):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_with_its_code_and_resume_goes_on(tmp_path, image_folder, number, code):
+def test_a_signal_ends_with_its_code_and_resume_continues(tmp_path, image_folder, number, code):
     out = tmp_path / "run"
     options = [*TINY, "--steps", "900", "--data", f"folder:{image_folder}", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -206,12 +206,12 @@ def test_a_signal_ends_with_its_code_and_resume_goes_on(tmp_path, image_folder, 
         until = time.monotonic() + 60
         while not (out / "events.jsonl").exists() and time.monotonic() < until:
             time.sleep(0.1)
-        told = one_line(poolwise("resume", out), 2)
-        assert f"in use by process {running.pid}" in told
+        message = one_line(poolwise("resume", out), 2)
+        assert f"in use by process {running.pid}" in message
         running.send_signal(number)
         _, errors = running.communicate(timeout=60)
     assert running.returncode == code
-    assert f"go on with: poolwise resume {out}" in errors
+    assert f"continue with: poolwise resume {out}" in errors
     assert not (out / "ranking.json").exists()
     if code != 130:
         return  # what follows is the same for all
@@ -228,15 +228,15 @@ def test_full_disk_is_one_line_and_resumable(tmp_path, image_folder):
 
     out = tmp_path / "run"
     options = [*TINY, "--data", f"folder:{image_folder}", "--out", out]
-    told = one_line(poolwise("run", *options, preexec_fn=small_files), 1)
-    assert "cannot write" in told
-    assert "poolwise resume" in told
+    message = one_line(poolwise("run", *options, preexec_fn=small_files), 1)
+    assert "cannot write" in message
+    assert "poolwise resume" in message
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     assert poolwise("resume", out).returncode == 0
     assert (out / "report.html").exists()
 
 
-def test_pipe_that_closes_is_no_traceback():
+def test_closed_pipe_leaves_no_traceback():
     done = subprocess.run(f"{POOLWISE} space | head -1", shell=True, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr
 
@@ -244,8 +244,8 @@ def test_pipe_that_closes_is_no_traceback():
 def test_a_folder_of_one_class(tmp_path):
     (tmp_path / "data" / "only").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "only" / "a.png")
-    told = one_line(poolwise("run", *TINY, "--data", f"folder:{tmp_path / 'data'}", "--out", tmp_path / "run"), 2)
-    assert "one class 'only'" in told
+    message = one_line(poolwise("run", *TINY, "--data", f"folder:{tmp_path / 'data'}", "--out", tmp_path / "run"), 2)
+    assert "one class 'only'" in message
 
 
 def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
@@ -264,10 +264,10 @@ def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
     assert "--poolings is now --configs" in old.stderr
     assert "5-3-2" in poolwise("resume", out).stdout
     assert "another request" in one_line(poolwise("exhaustive", *few, "--retrain-seeds", "3"), 2)
-    assert "give one" in one_line(poolwise("exhaustive", *few, "--configs-file", "x"), 2)
+    assert "use only one" in one_line(poolwise("exhaustive", *few, "--configs-file", "x"), 2)
 
 
-def test_exhaustive_takes_the_names_of_run():
+def test_exhaustive_has_the_flag_names_of_run():
     shown = poolwise("exhaustive", "--help").stdout
     for flag in ("--retrain-epochs", "--retrain-steps", "--retrain-seeds", "--poolings", "--configs", "--configs-file"):
         assert f"  {flag} " in shown
@@ -276,17 +276,17 @@ def test_exhaustive_takes_the_names_of_run():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--table", "resnet20-cifar10-publish"], "did you mean 'resnet20-cifar10-published'"),
         (["--table", "resnet20-cifar10-published", "--model", "resnt20"], "did you mean 'resnet20'"),
         (["--table", "resnet20-cifar10-published", "--seeds", "1,1"], "each once"),
-        (["--table", "resnet20-cifar10-published", "--seeds", "one"], "whole numbers"),
+        (["--table", "resnet20-cifar10-published", "--seeds", "one"], "use integers"),
         (["--table", "resnet20-cifar10-published", "--controls", "none", "--columns", "none"], "nothing to compare"),
     ],
 )
-def test_wrong_comparisons(arguments, told, tmp_path, here):
-    assert told in one_line(here("compare", *arguments), 2)
+def test_wrong_comparisons(arguments, message, tmp_path, here):
+    assert message in one_line(here("compare", *arguments), 2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -294,6 +294,6 @@ def test_compare_with_the_published_table(tmp_path):
     out = tmp_path / "out"
     done = poolwise("compare", "--table", "resnet20-cifar10-published", "--resamples", "20", "--out", out)
     assert done.returncode == 0, done.stderr
-    for told in ("0.15", "0.31", "0.60", "0.53", "0.49", "0.56"):
-        assert told in done.stdout
+    for value in ("0.15", "0.31", "0.60", "0.53", "0.49", "0.56"):
+        assert value in done.stdout
     assert (out / "compare.html").exists()

@@ -1,4 +1,4 @@
-"""The first line comes before anything slow, and the time left follows the pace of the run."""
+"""The first line is printed before anything slow, and the time left follows the pace of the run."""
 
 import subprocess
 import sys

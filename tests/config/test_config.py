@@ -1,4 +1,4 @@
-"""The request: sections, flat form, presets, files and flags all come from one definition."""
+"""The configuration: sections, flat form, presets, files and flags all come from one definition."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_overrides_win_and_epochs_replace_the_presets_steps():
         {"weights_for": "search"}, {"until_decided": True, "retrain_seeds": 1}, {"norm": "recalibrated", "compile": "default"},
     ],
 )  # fmt: skip
-def test_wrong_values_are_refused_by_name(wrong):
+def test_wrong_values_are_rejected_by_name(wrong):
     with pytest.raises(RequestError) as error:
         preset("demo", **wrong)
     message = str(error.value)
@@ -51,7 +51,7 @@ def test_wrong_values_are_refused_by_name(wrong):
     st.sampled_from(sorted(settings())),
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()),
 )
-def test_any_value_is_taken_or_refused_in_one_line(name, value):
+def test_any_value_is_accepted_or_rejected_in_one_line(name, value):
     message = ""
     try:
         config = Config.from_flat({name: value})
@@ -61,7 +61,7 @@ def test_any_value_is_taken_or_refused_in_one_line(name, value):
     assert message or Config.from_flat(config.to_flat()) == config
 
 
-def test_unknown_names_are_refused_with_the_nearest():
+def test_unknown_names_are_rejected_with_a_suggestion():
     with pytest.raises(RequestError, match="did you mean 'paper'"):
         preset("papers")
     with pytest.raises(RequestError, match="did you mean 'supernets'"):
@@ -69,15 +69,15 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 
 def test_presets_leave_the_number_of_supernets_open():
-    found = preset("demo")
-    assert (found.search.method, found.search.supernets, found.search.norm, found.search.proxy) == (
+    demo = preset("demo")
+    assert (demo.search.method, demo.search.supernets, demo.search.norm, demo.search.proxy) == (
         "mixture",
         None,
         "affine",
         0,
     )
     others = [preset("demo", norm="recalibrated"), preset("demo", method="partition-first")]
-    assert (found.ranking.rank_on, *[other.ranking.rank_on for other in others]) == ("all", "assigned", "assigned")
+    assert (demo.ranking.rank_on, *[other.ranking.rank_on for other in others]) == ("all", "assigned", "assigned")
     assert preset("demo", supernets=AUTO).search.supernets is None
     assert preset("demo", supernets=3).search.supernets == 3
     assert preset("default", supernets=5, method="unbalanced").search.method == "unbalanced"
@@ -114,7 +114,7 @@ def test_a_toml_file_is_read_by_section_and_flags_override_it(tmp_path):
         ('preset = "x"', "unknown preset"),
     ],
 )
-def test_a_wrong_toml_file_is_refused_in_one_line(tmp_path, text, message):
+def test_a_wrong_toml_file_is_rejected_in_one_line(tmp_path, text, message):
     file = tmp_path / "run.toml"
     file.write_text(text)
     with pytest.raises(RequestError, match=message) as error:
@@ -127,7 +127,7 @@ def test_the_request_of_a_run_folder_is_a_config(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"format": 1, "settings": config.to_flat()}))
     assert load_config(tmp_path) == load_config(tmp_path / "run.json") == config
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(RequestError, match="holds no request"):
+    with pytest.raises(RequestError, match="contains no settings"):
         load_config(tmp_path)
 
 
@@ -146,26 +146,28 @@ def call(*arguments):
 
 @pytest.mark.parametrize("name", [name for name in settings() if name not in ("preset", "seed")])
 def test_every_setting_has_a_flag_in_every_form(name):
-    one, base = settings()[name], ["--weights", "x"] if name == "weights_for" else []
+    setting, base = settings()[name], ["--weights", "x"] if name == "weights_for" else []
     flag = f"--{name.replace('_', '-')}"
-    if bool in one.kinds:
-        off = f"--{one.off_flag or 'no-' + name.replace('_', '-')}"
+    if bool in setting.kinds:
+        off = f"--{setting.off_flag or 'no-' + name.replace('_', '-')}"
         assert json.loads(call(flag).output)["config"][name] is True
         assert json.loads(call(off).output)["config"][name] is False
         return
-    value = one.choices[-1] if one.choices else {int: "3", float: "0.02", str: "text"}.get(one.kinds[0], "2,3")
+    value = (
+        setting.choices[-1] if setting.choices else {int: "3", float: "0.02", str: "text"}.get(setting.kinds[0], "2,3")
+    )
     value = "5-3-2,4-3-3" if name == "only" else value
-    found = json.loads(call(flag, value, *base).output)["config"][name]
-    expected = value.split(",") if isinstance(found, list) else type(found)(value)
-    assert [str(part) for part in found] == expected if isinstance(found, list) else found == expected
+    parsed = json.loads(call(flag, value, *base).output)["config"][name]
+    expected = value.split(",") if isinstance(parsed, list) else type(parsed)(value)
+    assert [str(part) for part in parsed] == expected if isinstance(parsed, list) else parsed == expected
 
 
-def test_wrong_flags_are_refused_by_name():
+def test_wrong_flags_are_rejected_by_name():
     for arguments, message in (
-        (["--steps", "x"], "steps 'x': a whole number of at least 1 is allowed"),
-        (["--supernets", "some"], "supernets 'some': auto or a whole number"),
-        (["--poolings", "5-3-2"], "poolings '5-3-2': a list of whole numbers of at least 0 like 2,3 is allowed"),
-        (["--lr", "-1"], "lr is -1.0: a finite number above 0 is allowed"),
+        (["--steps", "x"], "steps 'x': use an integer of at least 1"),
+        (["--supernets", "some"], "supernets 'some': use auto or an integer"),
+        (["--poolings", "5-3-2"], "poolings '5-3-2': use a list of integers of at least 0, like 2,3"),
+        (["--lr", "-1"], "lr is -1.0: use a finite number above 0"),
     ):
         error = call(*arguments)
         assert isinstance(error, RequestError)
@@ -181,7 +183,7 @@ def test_help_lists_every_flag_under_its_section():
 
 
 def test_single_settings_and_sections_can_be_chosen():
-    assert [one.name for one in chosen("refine", "retrain_epochs")] == [
+    assert [setting.name for setting in chosen("refine", "retrain_epochs")] == [
         "trials",
         "refiner",
         "at_once",

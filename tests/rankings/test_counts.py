@@ -88,7 +88,7 @@ def test_limits_and_draws_of_several_numbers(tiny_settings, tiny_source):
 
 @pytest.mark.parametrize(
     ("poolings", "message"),
-    [((), "none"), ((2, 2), "each once"), ((-1,), "at least 0"), (("2",), "whole number"), ((2.0,), "whole number")],
+    [((), "none"), ((2, 2), "each once"), ((-1,), "at least 0"), (("2",), "of integers"), ((2.0,), "of integers")],
 )
 def test_wrong_numbers_are_rejected(poolings, message):
     with pytest.raises(RequestError, match=message):

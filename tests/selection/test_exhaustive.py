@@ -68,7 +68,7 @@ def test_deprecated_keyword_works_and_warns(tmp_path, tiny_settings, source):
     with pytest.warns(DeprecationWarning, match="now configs"):
         planned = poolwise.plan(tiny_settings, ["exhaustive"], poolings=FEW[:1], source=source)
     assert [stage.steps for stage in planned.stages] == [12]
-    with pytest.raises(RequestError, match="give configs alone"):
+    with pytest.raises(RequestError, match="use only configs"):
         poolwise.exhaustive(tiny_settings, tmp_path / "both", poolings=FEW[:1], configs=FEW[:1], source=source)
 
 

@@ -56,9 +56,9 @@ def test_config_and_keywords_are_equivalent():
     ("fields", "message"),
     [
         ({"max_mac": 1.0}, "unknown argument 'max_mac'; did you mean 'max_macs'"),
-        ({"max_macs": -1}, "max_macs is -1: a finite number above 0"),
+        ({"max_macs": -1}, "max_macs is -1: use a finite number above 0"),
         ({"max_memory": "much"}, "max_memory is 'much'"),
-        ({"classes": 1}, "classes is 1: a whole number of at least 2"),
+        ({"classes": 1}, "classes is 1: use an integer of at least 2"),
         ({"latency_batch": 0}, "latency_batch is 0"),
         ({"image_size": 2.5}, "image_size is 2.5"),
         ({"poolings": [2, 2]}, "each once"),
@@ -75,8 +75,8 @@ def test_command():
     assert value["guess"] is True
     assert value["suggestions"][0]["pooling"] == str(poolwise.suggest(max_macs=0.8).best)
     shown = CliRunner().invoke(cli, ["suggest", "--model", "resnet18", "--max-macs", "none"])
-    assert "nothing was trained" in shown.output
-    assert "not known" in shown.output
+    assert "suggestions without training" in shown.output
+    assert "is unknown" in shown.output
     timed = CliRunner().invoke(
         cli, ["suggest", "--width", "2", "--max-macs", "0.5", "--max-latency-ms", "10000", "--json"]
     )

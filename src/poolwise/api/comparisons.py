@@ -87,7 +87,7 @@ def plan_comparison(config: CompareConfig, out: str | Path, *, source: Source | 
     """Return what ``compare`` would train, without training. Arguments and errors are those of ``compare``."""
     _, table, _, trainings = _open(config, out, source)
     if trainings is None:
-        raise RequestError("nothing to train, so nothing to plan: name --methods")
+        raise RequestError("nothing to train, so nothing to plan: add --methods")
     study.column_entries(table, config.columns)
     return trainings.plan()
 
@@ -109,7 +109,7 @@ def _config_of(table: str | Path, fields: dict[str, Any]) -> tuple[CompareConfig
     """Convert the deprecated keyword arguments; the second value is the deprecated flag ``plan``."""
     warnings.warn(
         "poolwise.compare(table, out, ...) is now poolwise.compare(poolwise.CompareConfig(table, ...), out), and"
-        " plan=True is poolwise.plan_comparison; this form goes with the next release",
+        " plan=True is poolwise.plan_comparison; this form will be removed in the next release",
         DeprecationWarning,
         stacklevel=3,
     )

@@ -54,7 +54,7 @@ def exhaustive(
     space = requested_space(config)
     configs = listed_configs(configs, poolings)
     if configs is not None and config.model.max_configs is not None:
-        raise RequestError("configs and max_configs are two ways to choose configurations: give one")
+        raise RequestError("configs and max_configs both choose configurations: use only one")
     listed = None if configs is None else [str(space.full.check(config)) for config in configs]
     if listed is not None and (not listed or len(set(listed)) < len(listed)):
         twice = next((name for name in listed if listed.count(name) > 1), None)
@@ -64,7 +64,9 @@ def exhaustive(
     name = None if table is None else tables.check_name(Path(table).absolute().name)
     count, all_of_them = space.size if listed is None else len(listed), space.full.size
     if name and count < all_of_them:
-        raise RequestError(f"a table needs all {all_of_them} configurations and {count} are listed")
+        raise RequestError(
+            f"a table needs all {all_of_them} configurations and {count} are listed: omit the table or list all"
+        )
     path = Path(out)
     if (path / "run.json").exists():
         folder, experiment, planned = RunFolder.open(path), None, None
@@ -95,7 +97,7 @@ def _check_same_request(folder: RunFolder, config: Config, configs: list[str] | 
         if value != had and name not in ("workers", "checkpoint_minutes"):
             raise RequestError(
                 f"{folder.path} holds another request ({name} {had}, now {value}):"
-                f" go on with it (poolwise resume {folder.path}) or give another --out"
+                f" continue it (poolwise resume {folder.path}) or give another --out"
             )
     if wanted != request["settings"]:
         folder.save_request({**request, "settings": wanted})
@@ -123,7 +125,7 @@ def simulate(
         model: Network family (default: that of the table).
         runs: Number of repetitions.
         trials: Full-length trainings of each method.
-        tolerance: Regret in points that counts as found (default: the noise of the table).
+        tolerance: Regret in points that counts as success (default: the noise of the table).
         agreement: Correlation between full-length trainings and trainings a third as long.
         seed: Seed of the simulation.
         listener: Receives progress, and can stop the work.
@@ -142,8 +144,14 @@ def simulate(
     players = simulating.parse(methods, truth, known)
     if out is not None:
         simulating.check_out(Path(out))
-    asked: dict[str, Any] = {"runs": runs, "trials": trials, "tolerance": tolerance, "seed": seed, "listener": listener}
-    value = simulating.simulate(truth, known, players, agreement=agreement or simulating.AGREEMENT, **asked)
+    arguments: dict[str, Any] = {
+        "runs": runs,
+        "trials": trials,
+        "tolerance": tolerance,
+        "seed": seed,
+        "listener": listener,
+    }
+    value = simulating.simulate(truth, known, players, agreement=agreement or simulating.AGREEMENT, **arguments)
     if out is not None:
         simulating.write(value, Path(out))
     return Simulation(value, None if out is None else Path(out))

@@ -127,7 +127,7 @@ def python_code(run: str | Path, *, pooling: Pooling | str = "best", seed: int =
 
 def hand_over(folder: str | Path, to: str | Path, *, pooling: Pooling | str = "best", seed: int = 1) -> str:
     """Export a retrained configuration (deprecated: call ``export`` or ``python_code``)."""
-    _warn("poolwise.hand_over is now poolwise.export, and poolwise.python_code for the lines of Python")
+    _warn("poolwise.hand_over is now poolwise.export, and poolwise.python_code for Python code")
     if str(to) == "python":
         return python_code(folder, pooling=pooling, seed=seed)
     return str(export(folder, to, pooling=pooling, seed=seed))
@@ -135,7 +135,7 @@ def hand_over(folder: str | Path, to: str | Path, *, pooling: Pooling | str = "b
 
 def _warn(message: str) -> None:
     """Issue a DeprecationWarning to the caller of the public function."""
-    warnings.warn(f"{message}; this form goes with the next release", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"{message}; this form will be removed in the next release", DeprecationWarning, stacklevel=3)
 
 
 def _load_trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -148,15 +148,15 @@ def _load_trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple
     if loaded is None:
         done = sorted({f"{trial['pooling']} (seed {trial['seed']})" for trial in trials})
         raise RequestError(
-            f"{opened.path} has no retrained {pooling}, seed {seed}: there are {', '.join(done) or 'none'}"
+            f"{opened.path} has no retrained {pooling}, seed {seed}: available are {', '.join(done) or 'none'}"
         )
     trial = next((t for t in trials if (t["pooling"], t["seed"], t["budget"]) == (name, seed, steps)), None)
     if trial is None:
         raise RequestError(
-            f"{opened.path}/trials.sqlite no longer holds {name}, seed {seed}: poolwise retrain {opened.path} with another"
-            " number of --retrain-seeds trains it again"
+            f"{opened.path}/trials.sqlite does not contain {name}, seed {seed}: to train it again, use poolwise retrain"
+            f" {opened.path} with another number of --retrain-seeds"
         )
-    with reading(f"what {opened.path} keeps of {name}, seed {seed},", "retrain it"):
+    with reading(f"{opened.path}: the checkpoint of {name}, seed {seed},", "retrain it"):
         plain = network(config.model.name, name, width=config.model.width, classes=len(request["data"]["classes"]))
         plain.load_state_dict(loaded[0])
     return plain.eval(), trial

@@ -58,18 +58,18 @@ class Ranking(Result):
     """``ranking.json``: one row per configuration, best first."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
-        "rank": "from 1",
+        "rank": "position in the ranking, from 1",
         "pooling": "layers at each resolution",
-        "score": "accuracy on the scoring half by its SuperNet, 0 to 1; with short trainings, what both say together",
-        "shared": "that accuracy alone, where there are short trainings",
-        "short": "minus the mean training loss of its short trainings, nats",
+        "score": "accuracy on the scoring half, 0 to 1; with proxy trainings, combined with their training loss",
+        "shared": "the accuracy only, if there are proxy trainings",
+        "short": "negative mean training loss of its proxy trainings, in nats",
         "low": "lower end of the score's 95 % interval",
         "high": "upper end of the score's 95 % interval",
-        "smoothed": "score smoothed over neighbours, 0 to 1",
-        "estimate": "score and productive convolutions by their shares, or the score alone, in the unit of the score",
+        "smoothed": "score smoothed over neighboring configurations, 0 to 1",
+        "estimate": "weighted score and productive convolutions, or the score only; in the unit of the score",
         "top3": "probability of being among the three best, given the noise of the estimates",
-        "tie": "number of a group within which none is better than another with 90 %, given that noise",
-        "supernet": "SuperNet that scored it, from 0",
+        "tie": "number of its group, in which none is better than another with 90 % probability, given that noise",
+        "supernet": "number of its most probable SuperNet, from 0",
         **COST,
         **REACH,
     }
@@ -90,11 +90,11 @@ class Refinement(Result):
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
-        "expected": "accuracy on the scoring half after a training on the training half, 0 to 1",
-        "low": "lower end of its 95 % interval",
-        "high": "upper end of its 95 % interval",
-        "best": "probability that it is the best",
-        "trainings": "stand-alone trainings that it had",
+        "expected": "expected accuracy on the scoring half after training on the training half, 0 to 1",
+        "low": "lower end of the 95 % interval of that accuracy",
+        "high": "upper end of the 95 % interval of that accuracy",
+        "best": "probability that it is the best configuration",
+        "trainings": "number of its stand-alone trainings",
         **COST,
         **LATENCY,
     }
@@ -113,17 +113,17 @@ class Retraining(Result):
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
-        "roles": "what it was trained as, joined by commas",
-        "seed": "of the training",
-        "accuracy": "on the test set, 0 to 1",
+        "roles": "roles in the comparison, such as pick or default, separated by commas",
+        "seed": "seed of the training",
+        "accuracy": "accuracy on the test set, 0 to 1",
         "steps": "optimizer steps of the training",
-        "mean": "of the configuration's accuracies",
-        "std": "of the configuration's accuracies, between seeds",
+        "mean": "mean accuracy of the configuration over seeds",
+        "std": "standard deviation of that accuracy between seeds",
         **MACS,
         "difference": "mean difference from the default over paired seeds, in points (100 times accuracy)",
         "low": "lower end of the difference's 95 % interval, in points",
         "high": "upper end of the difference's 95 % interval, in points",
-        "verdict": "better, worse, no worse or not shown; None for the default",
+        "verdict": "comparison with the default: better, worse, no worse or not shown; None for the default",
     }
 
     @property
@@ -137,9 +137,9 @@ class Retraining(Result):
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for row in self["results"]:
-            told = {**row, **_span(row.get("comparison") or {}), "roles": ", ".join(row["roles"])}
+            shared = {**row, **_span(row.get("comparison") or {}), "roles": ", ".join(row["roles"])}
             for seed, accuracy in enumerate(row["accuracies"], 1):  # with ``until_decided``, more than ``seeds``
-                yield {**told, "seed": seed, "accuracy": accuracy, "steps": self["steps"]}
+                yield {**shared, "seed": seed, "accuracy": accuracy, "steps": self["steps"]}
 
 
 class Exhaustive(Result):
@@ -147,11 +147,11 @@ class Exhaustive(Result):
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
-        "seed": "of the training",
-        "accuracy": "on the test set, 0 to 1; None where the training failed",
+        "seed": "seed of the training",
+        "accuracy": "accuracy on the test set, 0 to 1; None if the training failed",
         "steps": "optimizer steps of the training",
-        "mean": "of the configuration's accuracies",
-        "std": "of the configuration's accuracies, between seeds",
+        "mean": "mean accuracy of the configuration over seeds",
+        "std": "standard deviation of that accuracy between seeds",
     }
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -164,15 +164,15 @@ class Comparison(Result):
     """``compare.json``: one row per entry, treatment of its scores, and measure."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
-        "method": "what gave the ranking",
-        "seed": "of its search or trainings",
-        "budget": "compute that it was allowed, in steps of a single SuperNet",
-        "budget_macs": "the same in multiply-adds",
-        "spent_macs": "multiply-adds that it took",
-        "treatment": "of its scores: raw, smoothed or fused",
-        "first": "configuration that it puts first",
-        "measure": "tau_b, regret@1 and others (docs/comparison.md)",
-        "value": "regret in points; taus and rho from -1 to 1; ranks from 1; beats_random a probability",
+        "method": "method that produced the ranking",
+        "seed": "seed of its search or trainings",
+        "budget": "allowed compute, in steps of a single SuperNet",
+        "budget_macs": "allowed compute, in MACs",
+        "spent_macs": "used compute, in MACs",
+        "treatment": "treatment of the scores: raw, smoothed or fused",
+        "first": "first configuration of the ranking",
+        "measure": "name of the measure, such as tau_b or regret@1 (docs/comparison.md)",
+        "value": "value of the measure: regret in points; taus and rho from -1 to 1; ranks from 1; beats_random a probability",
         "low": "lower end of the 95 % interval over configurations",
         "high": "upper end of the 95 % interval over configurations",
     }
@@ -187,19 +187,21 @@ class Simulation(Result):
     """``simulate.json``: one row per method and number of full-length trainings, aggregated over all runs."""
 
     COLUMNS: ClassVar[dict[str, str]] = {
-        "method": "with its hints",
-        "training": "whole trainings so far",
+        "method": "method and its hints",
+        "training": "number of full-length trainings so far",
         "mean": "regret of the first choice, in points",
-        "q90": "its 90 % quantile over runs, in points",
+        "q90": "90 % quantile of that regret over runs, in points",
         "found": "share of runs whose first choice is within the tolerance",
-        "reached": "share of runs that have trained something within the tolerance",
-        "compute": "share of the compute of training everything",
+        "reached": "share of runs that have trained a configuration within the tolerance",
+        "compute": "compute so far, as a share of training every configuration",
     }
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for row in self["methods"]:
             for i in range(self["trials"]):
-                figures = {name: own[i] for name, own in row.items() if name in self.COLUMNS and isinstance(own, list)}
+                figures = {
+                    name: values[i] for name, values in row.items() if name in self.COLUMNS and isinstance(values, list)
+                }
                 yield {"method": row["method"], "training": i + 1, **figures}
 
 
@@ -211,12 +213,12 @@ class Run(RunFolder, Tabular):
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "step": "optimizer steps so far, over all SuperNets",
-        "loss": "training loss, mean since the row before",
-        "accuracy": "on scoring batches, mean since the row before, 0 to 1; None where there were none",
+        "loss": "mean training loss since the previous row",
+        "accuracy": "mean accuracy on scoring batches since the previous row, 0 to 1; None without such batches",
         "lr": "learning rate",
-        "temperature": "of the assignment",
-        "entropy": "of the assignment, in nats: 0 where each configuration has its SuperNet",
-        "imbalance": "of the assignment between SuperNets, Kullback-Leibler divergence in nats",
+        "temperature": "temperature of the assignment",
+        "entropy": "entropy of the assignment, in nats; 0 if every configuration has one SuperNet",
+        "imbalance": "imbalance of the assignment between SuperNets: Kullback-Leibler divergence, in nats",
     }
 
     @classmethod

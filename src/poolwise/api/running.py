@@ -78,16 +78,16 @@ def rank(
     if fusion is not None:
         config = config.replace(fusion=fusion)
     again = fusion is not None and opened.has(ranking.OUTPUT)
-    limited, found = any(limit is not None for limit in limits.values()), None
+    limited, feasible = any(limit is not None for limit in limits.values()), None
     if limited:
-        experiment, found = constraints.limited(runner.reopened(opened, source, _unlimited(config, limits)))
+        experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, limits)))
         config, source = experiment.config, experiment.source
     if fusion is not None and not again:  # not ranked yet: the first ranking uses it
         known = Config.from_flat(request["settings"])
         request["settings"] = known.replace(fusion=fusion).to_flat()
     if again or limited or reorder.PENDING in request:
         # limits restrict the picks, not the ranking: they are applied once the run is ranked
-        request = reorder.pending(request, config, found.to_json() if found else None)
+        request = reorder.pending(request, config, feasible.to_json() if feasible else None)
     with exclusive(opened.path):
         runner.request_stage(opened, "rank", request)
     runner.carry_out(opened, ["rank"], source, listener)
@@ -134,12 +134,12 @@ def _again(
     request, output = opened.request(), f"{stage}.json"
     config = changed(Config.from_flat(request["settings"]), changes, allowed)
     # reject a wrong request before anything is changed
-    experiment, found = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
+    experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
     config = experiment.config
     if stage == "refine":
         refining.method_of(experiment, opened.read("ranking.json", ""), config.refine.refiner)
     renew = config != Config.from_flat(request["settings"]) or not opened.has(output)
-    limits = {"limits": found.to_json()} if found else {}
+    limits = {"limits": feasible.to_json()} if feasible else {}
     with exclusive(opened.path):
         runner.request_stage(opened, stage, {**request, **limits, "settings": config.to_flat()}, renew=renew)
     names = [name for name in (stage, "report") if name in opened.request()["stages"]]
@@ -148,19 +148,19 @@ def _again(
 
 def _unlimited(config: Config, changes: dict[str, Any]) -> Config:
     """Return the config without the measured ``only`` if a limit is among the changes, so that limits apply again."""
-    limited_anew = any(changes.get(name) is not None for name in (*LIMITS, "latency_batch"))
-    return config.replace(only=None) if limited_anew else config
+    changes_limits = any(changes.get(name) is not None for name in (*LIMITS, "latency_batch"))
+    return config.replace(only=None) if changes_limits else config
 
 
 def changed(config: Config, changes: dict[str, Any], allowed: Sequence[str] = _RETRAIN_SETTINGS) -> Config:
     """Return the config with changes to ``allowed`` settings. Raises RequestError for any other change."""
-    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    unknown = sorted(set(given) - set(allowed))
+    new_values: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    unknown = sorted(set(new_values) - set(allowed))
     if unknown:
-        raise RequestError(f"{unknown[0]!r} cannot be changed here: {', '.join(allowed)} can be changed")
-    if "retrain_epochs" in given and "retrain_steps" not in given:
-        given["retrain_steps"] = None
-    return config.replace(**given)
+        raise RequestError(f"{unknown[0]!r} cannot be changed here: use {', '.join(allowed)}")
+    if "retrain_epochs" in new_values and "retrain_steps" not in new_values:
+        new_values["retrain_steps"] = None
+    return config.replace(**new_values)
 
 
 def report(folder: str | Path) -> Path:
@@ -216,9 +216,9 @@ def listed_configs(
     if poolings is None:
         return configs
     if configs is not None:
-        raise RequestError("poolings is the old name of configs: give configs alone")
+        raise RequestError("poolings is the old name of configs: use only configs")
     warnings.warn(
-        "poolings=[...] with configurations is now configs=[...]; the old name goes with the next release",
+        "poolings=[...] with configurations is now configs=[...]; the old name will be removed in the next release",
         DeprecationWarning,
         stacklevel=3,
     )

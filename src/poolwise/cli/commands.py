@@ -42,7 +42,7 @@ def _limit(_context: click.Context, _parameter: click.Parameter, text: str) -> f
     except ValueError:
         ratio = math.nan
     if not 0 < ratio < math.inf:
-        raise RequestError(f"max-macs {text[:40]!r}: a ratio to the default's MACs like 1.0 or 0.8 is allowed, or none")
+        raise RequestError(f"max-macs {text[:40]!r}: use a ratio to the default's MACs, like 0.8, or none")
     return ratio
 
 
@@ -61,7 +61,7 @@ _MODEL = click.option(
 _SIZE = click.option(
     "--image-size",
     type=click.IntRange(min=1),
-    help="Image height and width in pixels (32; 224 for networks from elsewhere).",
+    help="Image height and width in pixels (32; 224 for networks from other libraries).",
 )
 
 
@@ -71,7 +71,7 @@ _SIZE = click.option(
 @click.option(
     "--slots",
     is_flag=True,
-    help="List the slots where downsamplings can stand instead.",
+    help="List the slots where the network can downsample instead.",
 )
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @_SIZE
@@ -86,7 +86,7 @@ def space(
     image_size: int | None,
     classes: int,
     as_json: bool,
-    **asked: Any,
+    **arguments: Any,
 ) -> None:
     """List the configurations of a network with their costs; a random sample if there are very many."""
     from poolwise import api
@@ -96,8 +96,8 @@ def space(
         return show.families(available(), as_json)
     if slots:
         return show.slots(model, api.named_slots(model, width=width, image_size=image_size, classes=classes), as_json)
-    priced = api.costs(model, width=width, image_size=image_size, classes=classes, **asked)
-    size = api.placements(model, poolings=asked["poolings"]).size
+    priced = api.costs(model, width=width, image_size=image_size, classes=classes, **arguments)
+    size = api.placements(model, poolings=arguments["poolings"]).size
     show.costs(priced, family(model).default, size, as_json)
 
 
@@ -117,7 +117,7 @@ def space(
     type=click.IntRange(min=1),
     default=128,
     show_default=True,
-    help="Images in the training step that --max-memory counts.",
+    help="Batch size of the training step that --max-memory limits.",
 )
 @click.option(
     "--max-latency-ms", type=float, help="At most this many ms per forward pass in float32, measured on this device."
@@ -127,10 +127,10 @@ def space(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Images in the forward pass that --max-latency-ms measures.",
+    help="Batch size of the forward pass that --max-latency-ms limits.",
 )
 @click.option(
-    "--device", default="auto", show_default=True, help="Device that latency is measured on: auto, cpu, cuda or mps."
+    "--device", default="auto", show_default=True, help="Device for measuring latency: auto, cpu, cuda or mps."
 )
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @_SIZE
@@ -138,7 +138,7 @@ def space(
 @space_settings
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def suggest(model: str, as_json: bool, **arguments: Any) -> None:
-    """Suggest pooling configurations without training, and print how accurate such suggestions are."""
+    """Suggest pooling configurations without training, and print the accuracy of such suggestions on known tables."""
     from poolwise import api
 
     show.suggested(api.suggest(model, **arguments), as_json)
@@ -152,8 +152,8 @@ def _request(values: dict[str, Any]) -> Config:
     config = samplers.settled(request)
     if supernets not in (None, AUTO, config.search.supernets):
         raise RequestError(
-            f"method {config.search.method} trains {config.search.supernets} SuperNet and --supernets is {supernets}: leave it"
-            " out"
+            f"method {config.search.method} trains {config.search.supernets} SuperNet and --supernets is {supernets}: omit"
+            " it"
         )
     return config
 
@@ -164,22 +164,22 @@ def _planned(config: Config, stages: Sequence[str], as_json: bool) -> None:
     show.plan(api.plan(config, stages), as_json)
 
 
-def _fitted(config: Config, budget: str | None, stages: Sequence[str], given: dict[str, Any]) -> Config:
-    """Return a config that fits ``--time-budget``; settings given by flags do not change."""
+def _fitted(config: Config, budget: str | None, stages: Sequence[str], values: dict[str, Any]) -> Config:
+    """Return a config that fits ``--time-budget``; settings from flags do not change."""
     if budget is None:
         return config
     from poolwise import api
     from poolwise.pipeline.estimates import parse_time
 
     seconds = parse_time(budget)
-    kept = [name for name, value in given.items() if value is not None]
+    kept = [name for name, value in values.items() if value is not None]
     say("timing steps on this machine to fit the time budget", err=True)
     fitted = api.fit(config, seconds, stages, kept)
     chosen = {"steps": fitted.search.steps, "supernets": fitted.search.supernets, "images": fitted.data.images}
     if "retrain" in stages:
         chosen["retrain-steps"] = fitted.retrain.steps
     flags = " ".join(f"--{name} {value}" for name, value in chosen.items() if value is not None)
-    say(f"time budget {budget}: {flags} (with these flags in its place the same run can be had anywhere)", err=True)
+    say(f"time budget {budget}: {flags} (to repeat this run on another machine, use these flags instead)", err=True)
     return fitted
 
 
@@ -187,7 +187,7 @@ _OUT = click.option("--out", type=PATH, default=None, help="Run folder to create
 _PLAN = click.option("--plan", is_flag=True, help="Dry run: print the estimated steps, MACs, time and memory.")
 _BUDGET = click.option(
     "--time-budget",
-    help="Choose steps, M and images so that the run fits a time, like 30m or 2h; other flags stay as they are.",
+    help="Choose steps, SuperNets and images so that the run takes this long, like 30m or 2h; other flags do not change.",
 )
 _RUN = click.argument("run", type=PATH)
 
@@ -217,7 +217,7 @@ def run(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_j
 @_BUDGET
 @output_options
 def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_json: bool, **values: Any) -> None:
-    """Train the mixture of SuperNets."""
+    """Train the mixture of SuperNets, without ranking."""
     from poolwise import api
 
     config, out = _fitted(_request(values), time_budget, ["search"], values), out or Path("runs/search")
@@ -225,7 +225,7 @@ def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, a
         return _planned(config, ["search"], as_json)
     with interruptible(out, quiet, as_json) as listener:
         api.search(config, out, listener=listener)
-    show.line({"run": str(out), "next": f"poolwise rank {out}"}, as_json, f"searched; next: poolwise rank {out}")
+    show.line({"run": str(out), "next": f"poolwise rank {out}"}, as_json, f"search done; next: poolwise rank {out}")
 
 
 @cli.command()
@@ -255,12 +255,12 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool,
 @_PLAN
 @output_options
 def refine(run: Path, old_method: str | None, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
-    """Train the few most informative configurations stand-alone, and name three picks."""
+    """Train the few most informative configurations stand-alone, and choose three picks."""
     from poolwise import api
     from poolwise.storage import RunFolder
 
     if old_method is not None:
-        say("poolwise: --method is now --refiner; the old form goes with the next release", err=True)
+        say("poolwise: --method is now --refiner; the old form will be removed in the next release", err=True)
         changes["refiner"] = changes["refiner"] or old_method
 
     if plan:
@@ -321,11 +321,14 @@ def report(run: Path, as_json: bool) -> None:
 @cli.command()
 @_RUN
 @click.option(
-    "--pooling", default="best", show_default=True, help="best, cheap, default, or a configuration that was retrained."
+    "--pooling",
+    default="best",
+    show_default=True,
+    help="best, cheap (best with at most the default's MACs), default, or a retrained configuration.",
 )
-@click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True, help="Seed of its training.")
+@click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True, help="Seed of the exported training.")
 @click.option(
-    "--to", required=True, help="A .safetensors or .onnx file, or python to print the lines that build the network."
+    "--to", required=True, help="A .safetensors or .onnx file, or python to print code that builds the network."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def export(run: Path, pooling: str, seed: int, to: str, as_json: bool) -> None:

@@ -27,11 +27,13 @@ _OLD_FLAGS = {
 
 @click.command(cls=SectionedCommand)
 @standalone_settings
-@click.option("--poolings", help="Numbers of downsamplings to place, like 2,3 (as many as the default has).")
+@click.option("--poolings", help="Numbers of downsamplings, like 2,3; by default as many as the network has.")
 @click.option("--configs", help="Train only these configurations, like 5-3-2,4-3-3.")
 @click.option("--configs-file", type=PATH, help="Train only the configurations in this file, one per line.")
-@click.option("--retry-failed", is_flag=True, help="Repeat trainings that failed before.")
-@click.option("--table", type=PATH, help="Folder for a tabular benchmark, named after the folder.")
+@click.option("--retry-failed", is_flag=True, help="Repeat failed trainings.")
+@click.option(
+    "--table", type=PATH, help="Also write a tabular benchmark to this folder; its name is that of the folder."
+)
 @click.option("--out", type=PATH, default=Path("runs/exhaustive"), show_default=True, help="Run folder.")
 @click.option("--plan", is_flag=True, help="Dry run: print the estimated steps, MACs, time and memory.")
 @click.option("--epochs", "old_epochs", type=int, hidden=True)
@@ -80,15 +82,15 @@ def _renamed(values: dict[str, Any]) -> dict[str, Any]:
 def _set_renamed(current: dict[str, Any], old: str, new: str, value: Any) -> None:
     old_flag, new_flag = (f"--{name.replace('_', '-')}" for name in (old, new))
     if current[new] is not None:
-        raise RequestError(f"{old_flag} is the old name of {new_flag}: give {new_flag} alone")
-    say(f"poolwise: {old_flag} is now {new_flag}; the old form goes with the next release", err=True)
+        raise RequestError(f"{old_flag} is the old name of {new_flag}: use only {new_flag}")
+    say(f"poolwise: {old_flag} is now {new_flag}; the old form will be removed in the next release", err=True)
     current[new] = value
 
 
 def _configs(listed: str | None, file: Path | None) -> list[str] | None:
     """Return the names of the listed configurations; None if neither flag is set."""
     if listed is not None and file is not None:
-        raise RequestError("--configs and --configs-file are two ways to list configurations: give one")
+        raise RequestError("--configs and --configs-file both list configurations: use only one")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip()]
     if file is None:
@@ -111,19 +113,19 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
     def parse(_context: click.Context, _parameter: click.Parameter, text: str) -> list[int]:
         parts = [part.strip() for part in text.split(",")]
         if not all(part.isascii() and part.isdecimal() and len(part) < 16 for part in parts):
-            raise RequestError(f"{what} {text!r}: whole numbers like 0,1,2 are allowed")
+            raise RequestError(f"{what} {text!r}: use integers like 0,1,2")
         return [int(part) for part in parts]
 
     return parse
 
 
 @click.command(cls=SectionedCommand)
-@click.option("--table", required=True, help="The truth: a table of the package, or the folder of one.")
-@click.option("--model", help="Network family (the table's).")
+@click.option("--table", required=True, help="Stand-alone accuracies: the name of a table in the package, or a folder.")
+@click.option("--model", help="Network family; by default that of the table.")
 @click.option(
     "--methods",
     default="none",
-    help="What is trained at equal compute: samplers and methods of stand-alone trials, or all. Variants of a sampler:"
+    help="Methods to train at equal compute: samplers and strategies of stand-alone trainings, or all. Variant of a sampler:"
     " mixture@supernets=8;draw=rounds.",
 )
 @click.option(
@@ -131,34 +133,38 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
     callback=_numbers("budgets"),
     default="1500",
     show_default=True,
-    help="Compute of each method: what so many steps of a single SuperNet and its ranking take in MACs.",
+    help="Compute of each method: the MACs of this many steps of a single SuperNet and of its ranking.",
 )
 @click.option(
     "--seeds",
     callback=_numbers("seeds"),
     default="0,1,2",
     show_default=True,
-    help="Each gives its own split, initial weights and draws; paired tests are over them.",
+    help="Seeds of the split, initial weights and draws; paired tests compare methods over these seeds.",
 )
 @click.option(
     "--supernets",
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="M of samplers that train several SuperNets.",
+    help="Number of SuperNets of samplers that train several.",
 )
-@click.option("--columns", help="Rankings that the table holds, like supernets1,supernets4, or none (all).")
+@click.option(
+    "--columns", help="Rankings of the table to evaluate, like supernets1,supernets4, or none; by default all."
+)
 @click.option(
     "--controls",
     default="macs,productive,receptive_field",
     show_default=True,
-    help="Rankings without training, or none; naswot and grad_norm run on training images.",
+    help="Rankings that need no training, or none; naswot and grad_norm use training images.",
 )
-@click.option("--recipe", help="Preset that the table's networks were trained with, for tables that do not say it.")
+@click.option("--recipe", help="Preset that the table's networks were trained with, for tables that do not record it.")
 @machine_settings
-@click.option("--resamples", type=click.IntRange(min=20), default=1000, show_default=True, help="Bootstrap draws.")
-@click.option("--out", type=PATH, default=Path("runs/compare"), show_default=True, help="Folder to make.")
-@click.option("--plan", is_flag=True, help="Dry run: print what would be trained, with MACs and time.")
+@click.option(
+    "--resamples", type=click.IntRange(min=20), default=1000, show_default=True, help="Number of bootstrap samples."
+)
+@click.option("--out", type=PATH, default=Path("runs/compare"), show_default=True, help="Folder to create.")
+@click.option("--plan", is_flag=True, help="Dry run: print the trainings with their estimated MACs and time.")
 @output_options
 def compare(
     table: str,
@@ -195,34 +201,40 @@ def compare(
 
 
 @click.command(cls=SectionedCommand)
-@click.option("--table", required=True, help="The truth: a table of the package, or the folder of one.")
-@click.option("--model", help="Network family (the table's).")
+@click.option("--table", required=True, help="Stand-alone accuracies: the name of a table in the package, or a folder.")
+@click.option("--model", help="Network family; by default that of the table.")
 @click.option(
     "--methods",
     default="refine@productive+macs+last_stage,refine,top@productive,tpe,random",
     show_default=True,
-    help="Methods of stand-alone trials; after @ what they are told before, like refine@supernets4+productive+macs: a"
-    " ranking of the table, productive, macs, last_stage, the folder of a ranked run, each also with shuffled- before it;"
-    " or none.",
+    help="Strategies of stand-alone trainings, with hints after @, like refine@supernets4+productive+macs. A hint is a"
+    " ranking of the table, productive, macs, last_stage or the folder of a ranked run, optionally with the prefix"
+    " shuffled-, or none.",
 )
 @click.option("--runs", type=click.IntRange(min=1), default=1000, show_default=True, help="Repetitions.")
-@click.option("--trials", type=click.IntRange(min=1), default=10, show_default=True, help="Whole trainings of each.")
-@click.option("--tolerance", type=click.FloatRange(min=0), help="Points of regret that count as found (the noise).")
+@click.option(
+    "--trials", type=click.IntRange(min=1), default=10, show_default=True, help="Full-length trainings of each method."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="Regret in points that counts as success; by default the noise between seeds.",
+)
 @click.option(
     "--agreement",
     type=click.FloatRange(min=0, max=1),
     default=0.75,
     show_default=True,
-    help="Correlation of trainings a third as long with whole ones, which no table holds.",
+    help="Assumed correlation between full-length trainings and trainings a third as long.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--out", type=PATH, default=Path("runs/simulate"), show_default=True, help="Folder to make.")
+@click.option("--out", type=PATH, default=Path("runs/simulate"), show_default=True, help="Folder to create.")
 @output_options
 def simulate(table: str, methods: str, out: Path, quiet: bool, as_json: bool, **values: Any) -> None:
     """Simulate methods that choose stand-alone trainings, with accuracies from a table, many times."""
     from poolwise import api
 
-    asked = {"methods": _names(methods), **values}
+    arguments = {"methods": _names(methods), **values}
     with interruptible(out, quiet, as_json) as listener:
-        value = api.simulate(table, out, listener=listener, **asked)
+        value = api.simulate(table, out, listener=listener, **arguments)
     show.simulated(dict(value), out, as_json)

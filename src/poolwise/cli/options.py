@@ -25,8 +25,7 @@ def counts(_context: click.Context, _parameter: click.Parameter | None, text: st
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and len(part) < 5 for part in parts):
         raise RequestError(
-            f"poolings {text[:60]!r}: numbers of downsamplings like 2,3 are allowed; poolwise exhaustive lists single"
-            " configurations with --configs"
+            f"poolings {text[:60]!r}: use numbers of downsamplings like 2,3, or --configs to list single configurations"
         )
     return tuple(int(part) for part in parts)
 
@@ -39,11 +38,11 @@ class FilePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            named = b"\0" not in os.fsencode(value)
+            valid = b"\0" not in os.fsencode(value)
         except UnicodeError:
-            named = False
-        if not named:
-            self.fail(f"{value!r}: no file can have such a name.", param, ctx)
+            valid = False
+        if not valid:
+            self.fail(f"{value!r}: this is not a valid file name.", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -77,7 +77,7 @@ class Bars(Listener):
         left = f"{time_words(seconds)} left" if seconds is not None else ""
         self._bar.update(self._task, advance=units, detail=detail, left=left)
         if self._best and info.get("best"):
-            table = Table("best so far", "moving score", box=None, padding=(0, 2))
+            table = Table("best so far", "moving average", box=None, padding=(0, 2))
             for pooling, score in self._best:
                 table.add_row(pooling, f"{100 * score:.1f} %")
             assert self._live is not None

@@ -44,36 +44,38 @@ def families(known: Sequence[Family], as_json: bool) -> None:
                 for f in known
             ]
         )
-    table = Table("model", "default", "configurations", "downsamples by", "what it is")
+    table = Table("model", "default", "configurations", "downsamples by", "network and layers")
     for f in known:
         table.add_row(f.name, str(f.default), str(len(f.space)), f.operator, f.summary)
     show_table(table)
 
 
-def slots(model: str, found: Slots, as_json: bool) -> None:
+def slots(model: str, network: Slots, as_json: bool) -> None:
     """Print the slots of a network: the layers before which a downsampling can be placed."""
     if as_json:
-        return say_json({"model": model, **found.to_json()})
-    table = Table("layer", "name", title=f"{model}: {found.pooling}, {found.space.size} placements of as many")
+        return say_json({"model": model, **network.to_json()})
+    table = Table(
+        "layer",
+        "name",
+        title=f"{model}: {network.pooling}, {network.space.size} configurations with as many downsamplings",
+    )
     for heading in ("pixels", "channels", "MMACs", "downsamplings now"):
         table.add_column(heading, justify="right")
-    table.add_column("takes one by")
-    for i, slot in enumerate(found.layers):
+    table.add_column("can downsample by")
+    for i, slot in enumerate(network.layers):
         cells = [str(slot.resolution), str(slot.channels), f"{slot.macs / 1e6:.1f}", str(slot.halvings or "")]
         table.add_row(str(i), slot.name, *cells, slot.how, style="bold" if slot.halvings else None)
     show_table(table)
-    for name, reason in found.fixed.items():
+    for name, reason in network.fixed.items():
         say(f"fixed: {name}: {reason}")
 
 
 def costs(priced: dict[Pooling, Cost], default: Pooling, size: int, as_json: bool) -> None:
-    """Print the costs of configurations: all of the space, or some drawn from the ``size`` that it has."""
+    """Print the costs of configurations: all of the space, or a sample of its ``size`` configurations."""
     if as_json:
         rows = [{"pooling": str(p), "default": p == default, **cost.to_json()} for p, cost in priced.items()]
         return say_json({"default": str(default), "size": size, "configurations": rows})
-    table = Table(
-        "pooling", caption=f"default {default}; activation memory is what training holds for an image in float32"
-    )
+    table = Table("pooling", caption=f"default {default}; activations: memory of one image in training, in float32")
     for heading in ("MMACs", "ratio", "parameters", "activations KiB", "receptive field", "productive convolutions"):
         table.add_column(heading, justify="right")
     for pooling, c in priced.items():
@@ -83,7 +85,7 @@ def costs(priced: dict[Pooling, Cost], default: Pooling, size: int, as_json: boo
     show_table(table)
     if len(priced) < size:
         say(
-            f"{len(priced):,} of {size:,} configurations, drawn uniformly, the default among them; --max-configs says how many"
+            f"a uniform sample of {len(priced):,} of {size:,} configurations, including the default; --max-configs sets its size"
         )
 
 
@@ -98,7 +100,7 @@ def suggested(guess: Guess, as_json: bool) -> None:
         "max_latency_ms": "ms",
     }
     limits = ", ".join(f"{limit:g} {units[name]}" for name, limit in guess.limits.items() if limit is not None)
-    title = f"a guess, nothing was trained; at most {limits}" if limits else "a guess, nothing was trained"
+    title = f"suggestions without training; at most {limits}" if limits else "suggestions without training"
     table = Table("guess", "pooling", title=title)
     timed = ["ms"] if guess.latency_ms else []
     for heading in ("productive convolutions", "MACs of default", "activations KiB", *timed):
@@ -110,16 +112,16 @@ def suggested(guess: Guess, as_json: bool) -> None:
     show_table(table)
     if guess.priced < guess.size:
         say(
-            f"guessed among {guess.priced:,} of {guess.size:,} configurations, drawn uniformly; --max-configs says how many"
+            f"suggested from a uniform sample of {guess.priced:,} of {guess.size:,} configurations; --max-configs sets its size"
         )
     for known in guess.known:
         say(
-            f"on table {known.table} this order agrees with the truth by tau-b {known.tau_b:.2f} ({known.interval[0]:.2f} to"
-            f" {known.interval[1]:.2f}); its first choice is {known.gain:+.2f} points from the default and {known.regret:.2f}"
-            " below the best within the limit"
+            f"on table {known.table} this order has Kendall tau-b {known.tau_b:.2f} ({known.interval[0]:.2f} to"
+            f" {known.interval[1]:.2f}) with stand-alone accuracies; its first choice is {known.gain:+.2f} points from the"
+            f" default and {known.regret:.2f} points below the best within the limits"
         )
     if not guess.known:
-        say(f"how good such guesses are for {guess.model} is not known: no table of the package is of it")
+        say(f"the accuracy of suggestions for {guess.model} is unknown: the package has no table of it")
 
 
 def plan(value: Plan, as_json: bool) -> None:
@@ -166,13 +168,15 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[
     _controls(content)
     place = next(row.rank for row in content.ranking if row.pooling == content.default)
     by_name, half = {row.pooling: row for row in content.ranking}, 1.96 * content.fusion.error
-    told = []
+    described = []
     for name, words in PICKS.items():
         row = by_name[(picks or content.picks)[name]]
         expected = f"{100 * row.estimate:.1f} ± {100 * half:.1f}"
-        told.append(f"{words} {row.pooling} ({expected}, {row.macs_ratio:.2f} of the default's MACs)")
-    say(f"picks, with the estimate in the unit of the score and 1.96 times its noise: {'; '.join(told)}")
-    say(f"default {content.default} is rank {place}; what a pick is worth: poolwise refine, poolwise retrain")
+        described.append(f"{words} {row.pooling} ({expected}, {row.macs_ratio:.2f} of the default's MACs)")
+    say(f"picks, with the estimate ± 1.96 standard errors in the unit of the score: {'; '.join(described)}")
+    say(
+        f"the default {content.default} has rank {place}; to measure the gain of a pick: poolwise refine, poolwise retrain"
+    )
 
 
 def _fusion(content: CompleteRanking) -> None:
@@ -183,20 +187,22 @@ def _fusion(content: CompleteRanking) -> None:
     if fusion.said is not None:
         parts = f"{fusion.said} (reliability of the scores {scores.reliability:.2f})"
     elif count and fusion.agreement is not None:
-        parts += f" and productive convolutions (weight {count.weight:.2f}), which agree by {fusion.agreement:.2f}"
+        parts += (
+            f" and productive convolutions (weight {count.weight:.2f}), with an agreement of {fusion.agreement:.2f}"
+        )
     if fusion.trainings:
-        parts += f"; {fusion.trainings} configurations trained stand-alone were taken into account"
+        parts += f"; {fusion.trainings} configurations trained stand-alone are included"
     say(
         f"ranked by {'the estimate from ' if content.ranked_by == 'estimate' else ''}{parts}. Top 3: probability of being"
-        " among the three best; within a tie, none is better than another with 90 %. Both allow for noise, measured by how far"
-        " neighboring poolings are apart, and not for what is wrong with all scores alike"
+        " among the three best. Tie: configurations of which none is better than another with 90 % probability. Both include"
+        " noise, estimated from neighboring configurations, but not errors that all scores share"
     )
 
 
 def _controls(content: CompleteRanking) -> None:
     """Print the agreement of the scores with rankings that need no training, which a search must beat."""
     agreement = [f"{name} {control.tau_with_score:.2f}" for name, control in content.controls.items()]
-    say(f"agreement with the score (Kendall tau-b) of what needs no training: {', '.join(agreement)}")
+    say(f"agreement of the score with rankings that need no training (Kendall tau-b): {', '.join(agreement)}")
 
 
 def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None = None) -> None:
@@ -211,17 +217,17 @@ def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None =
         return say_json(value)
     content = validate(RefineFile, value, "refine.json: ")
     picks = picks or content.picks
-    title = f"{len(content.trials)} trainings on one half of the images, judged by the other"
+    title = f"{len(content.trials)} stand-alone trainings on one half of the images, scored on the other"
     table = Table("pooling", "is", title=title)
-    for heading in ("trained", "accuracy %", "expected % (95 %)", "is the best", "MACs of default"):
+    for heading in ("trained", "accuracy %", "expected % (95 %)", "probability of best", "MACs of default"):
         table.add_column(heading, justify="right")
     for row in content.configurations:
-        own = [t.accuracy for t in content.trials if t.pooling == row.pooling and t.steps == content.steps]
+        measured = [t.accuracy for t in content.trials if t.pooling == row.pooling and t.steps == content.steps]
         roles = [words for name, words in PICKS.items() if picks[name] == row.pooling]
         roles += ["default"] if row.pooling == content.default else []
-        if not own and not roles and row.best < 0.05:
+        if not measured and not roles and row.best < 0.05:
             continue
-        accuracies = ", ".join("failed" if accuracy is None else f"{100 * accuracy:.2f}" for accuracy in own)
+        accuracies = ", ".join("failed" if accuracy is None else f"{100 * accuracy:.2f}" for accuracy in measured)
         low, high = (100 * edge for edge in row.interval)
         cells = [
             str(row.trainings),
@@ -233,8 +239,8 @@ def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None =
         table.add_row(row.pooling, ", ".join(roles), *cells, style="bold" if row.pooling == picks["best"] else None)
     show_table(table)
     hints = ", ".join(f"{name} {hint.weight:.2f}" for name, hint in content.hints.items())
-    say(f"what the trainings say each hint explains of the accuracies: {hints}; noise {content.noise:.2f} points")
-    say(f"{content.stopped}. Expected is of trainings like these; the verdict takes fresh seeds: poolwise retrain")
+    say(f"weight of each hint, learned from the trainings: {hints}; noise {content.noise:.2f} points")
+    say(f"{content.stopped}. Expected: the accuracy of such a training. For a verdict with new seeds: poolwise retrain")
 
 
 def retrained(value: dict[str, Any], as_json: bool) -> None:
@@ -243,7 +249,7 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
         return say_json(value)
     content = validate(RetrainFile, value, "retrain.json: ")
     table = Table(
-        "pooling", "trained as", title=f"stand-alone, {content.steps} steps, {content.test_images} test images"
+        "pooling", "trained as", title=f"stand-alone training, {content.steps} steps, {content.test_images} test images"
     )
     for heading in ("test accuracy %", "seeds", "MACs of default", "difference in points"):
         table.add_column(heading, justify="right")
@@ -272,7 +278,9 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return say_json(value)
     content = validate(ExhaustiveFile, value, "exhaustive.json: ")
-    table = Table("rank", "pooling", title=f"stand-alone, {content.steps} steps, {content.data.test} test images")
+    table = Table(
+        "rank", "pooling", title=f"stand-alone training, {content.steps} steps, {content.data.test} test images"
+    )
     for heading in ("test accuracy %", "seeds"):
         table.add_column(heading, justify="right")
     done = [(result.mean, result) for result in content.results if result.mean is not None]
@@ -284,11 +292,11 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
     if content.noise is not None:
         say(f"noise between seeds: {content.noise:.2f} points (standard deviation, pooled over configurations)")
     if content.ceiling is not None:
-        say(f"agreement between seeds (Kendall tau-b, the ceiling for any method): {content.ceiling:.2f}")
+        say(f"agreement between seeds (Kendall tau-b, the upper limit for any method): {content.ceiling:.2f}")
     for failure in content.failed:
         say(f"failed: {failure.pooling}, seed {failure.seed}: {failure.error}", err=True)
     if content.failed:
-        say(f"{len(content.failed)} trainings failed: the same command with --retry-failed repeats them", err=True)
+        say(f"{len(content.failed)} trainings failed: repeat the command with --retry-failed", err=True)
 
 
 def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
@@ -299,7 +307,9 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
         say(f"failed: {failure}")
     noise = "" if value["noise"] is None else f", noise {value['noise']:.2f} points"
     ceiling = "" if value["ceiling"] is None else f", tau-b between seeds {value['ceiling']:.2f}"
-    table = Table("method", "budget", "scores", title=f"against {value['table']['name']}{noise}{ceiling}")
+    table = Table(
+        "method", "budget", "scores", title=f"rankings against table {value['table']['name']}{noise}{ceiling}"
+    )
     for heading in ("tau-a", "tau-b (95 %)", "Spearman", "sparse tau", "regret@1 (95 %)", "@3", "@5"):
         table.add_column(heading, justify="right")
     for row in value["summary"]:
@@ -318,9 +328,7 @@ def simulated(value: dict[str, Any], out: Path, as_json: bool) -> None:
     """Print the regret of each method by number of trainings, and how often a good enough one was chosen or trained."""
     if as_json:
         return say_json(value)
-    title = (
-        f"{value['table']}: {value['runs']} runs, regret in points; at most {value['tolerance']:.2f}: chosen, trained"
-    )
+    title = f"{value['table']}: {value['runs']} runs, regret in points; share up to {value['tolerance']:.2f}: chosen, trained"
     table = Table("method", "after", title=title)
     counts = sorted({min(count, value["trials"]) for count in (2, 4, 6, 7, 8, 10, 12, 16, 24, value["trials"])})
     for count in counts:
@@ -342,20 +350,20 @@ def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
     """Print the trainings of a comparison and their estimated cost."""
     if as_json:
         return say_json(value)
-    table = Table("method", "budget", "trains", title=f"against {value['table']}")
+    table = Table("method", "budget", "trains", title=f"trainings for table {value['table']}")
     for heading in ("steps", "MACs", "seeds", "done"):
         table.add_column(heading, justify="right")
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for entry in value["entries"]:
         groups.setdefault(tuple(entry[k] for k in ("method", "budget", "trains", "steps", "macs")), []).append(entry)
-    for (method, budget, trains, steps, macs), own in groups.items():
-        seeds = ", ".join(str(entry["seed"]) for entry in own)
-        told = f"up to {steps} each" if trains == "stand-alone" else str(steps)
-        done = sum(entry["done"] for entry in own)
-        table.add_row(method, str(budget), trains, told, f"{macs:.2e}", seeds, f"{done} of {len(own)}")
+    for (method, budget, trains, steps, macs), entries in groups.items():
+        seeds = ", ".join(str(entry["seed"]) for entry in entries)
+        length = f"up to {steps} each" if trains == "stand-alone" else str(steps)
+        done = sum(entry["done"] for entry in entries)
+        table.add_row(method, str(budget), trains, length, f"{macs:.2e}", seeds, f"{done} of {len(entries)}")
     show_table(table)
     say(
-        f"left: {value['macs']:.2e} MACs, about {time_words(value['seconds'])} in {value['workers']} process(es) of"
+        f"remaining: {value['macs']:.2e} MACs, about {time_words(value['seconds'])} in {value['workers']} process(es) of"
         f" {value['threads']} thread(s), {value['precision']}"
     )
 
@@ -383,6 +391,6 @@ def result(path: Path, as_json: bool) -> None:
         exhaustive(values["exhaustive"], False)
     if (path / "report.html").exists():
         say(f"report: {path / 'report.html'}")
-    asked = values.get("ranking", {}).get("settings", {})
-    if asked.get("preset") == "demo" and asked.get("data") == "cifar10":
+    request = values.get("ranking", {}).get("settings", {})
+    if request.get("preset") == "demo" and request.get("data") == "cifar10":
         say(DEMO_NOTICE)

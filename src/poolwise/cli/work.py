@@ -83,16 +83,16 @@ def interruptible(out: Path, quiet: bool, as_json: bool) -> Iterator[Listener]:
 
     stream: Any = _Read(sys.stderr if as_json else sys.stdout, unread)
     listener = make_listener(quiet, Console(file=stream))
-    for one in _SIGNALS:
-        signal.signal(one, stop)
+    for number in _SIGNALS:
+        signal.signal(number, stop)
     try:
         yield listener
     except (Interrupted, KeyboardInterrupt):
-        tell = "nothing had been started"
+        advice = "no run was created"
         if (out / "run.json").exists():
-            tell = f"go on with: poolwise resume {out}"
+            advice = f"continue with: poolwise resume {out}"
         elif (out / "study.json").exists():
-            tell = "what is finished is kept; go on with the same command"
-        raise Stopped(f"stopped; {tell}", 128 + (received[0] if received else _PIPE)) from None
+            advice = "finished work is kept; continue with the same command"
+        raise Stopped(f"stopped; {advice}", 128 + (received[0] if received else _PIPE)) from None
     finally:
         listener.close()

@@ -1,4 +1,4 @@
-"""The request: what a run is asked to do, as nested, validated sections.
+"""The configuration of a run, as nested, validated sections.
 
 ``sections.py`` defines every setting once: type, bounds, default, help text and flag. The command line, the TOML format, the JSON
 schema and the flat ``settings`` of a run folder all come from there.

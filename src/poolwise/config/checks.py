@@ -11,21 +11,21 @@ from poolwise.errors import RequestError
 
 
 def check_integer(name: str, value: Any, least: int) -> None:
-    """Raise RequestError unless ``value`` is a whole number of at least ``least``."""
+    """Raise RequestError unless ``value`` is an integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise RequestError(f"{name} is {short(value)}: a whole number of at least {least} is allowed")
+        raise RequestError(f"{name} is {short(value)}: use an integer of at least {least}")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raise RequestError unless ``value`` is a finite number above 0."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise RequestError(f"{name} is {short(value)}: a finite number above 0 is allowed")
+        raise RequestError(f"{name} is {short(value)}: use a finite number above 0")
 
 
 def check_distinct(name: str, values: Sequence[Any], least: int) -> None:
-    """Raise RequestError unless ``values`` are whole numbers of at least ``least``, one or more, each once."""
+    """Raise RequestError unless ``values`` are integers of at least ``least``, one or more, each once."""
     if not values or len(set(values)) < len(values):
-        raise RequestError(f"{name} {', '.join(map(str, values)) or 'none'}: give at least one, each once")
+        raise RequestError(f"{name} {', '.join(map(str, values)) or 'none'}: list at least one, each once")
     if not all(isinstance(value, int) and not isinstance(value, bool) and value >= least for value in values):
         listed = ", ".join(map(str, values))
-        raise RequestError(f"{name} {listed}: whole numbers of at least {least} are allowed")
+        raise RequestError(f"{name} {listed}: use integers of at least {least}")

@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_BYTES = 2**20  # a longer file is no request
+_BYTES = 2**20  # a longer file is not a configuration
 
 
 def load_config(path: str | Path, *, preset: str | None = None, **overrides: Any) -> Config:
@@ -32,7 +32,7 @@ def load_config(path: str | Path, *, preset: str | None = None, **overrides: Any
         [retrain]
         seeds = 3
 
-    What it leaves out comes from its preset.
+    Omitted settings come from the preset.
 
     Args:
         path: a ``.toml`` file, a run folder, or its ``run.json``.
@@ -58,7 +58,7 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise RequestError(f"config {path} cannot be read: {error.strerror}") from None
     if len(data) > _BYTES:
-        raise RequestError(f"config {path} has {len(data)} bytes: at most {_BYTES} are allowed")
+        raise RequestError(f"config {path} has {len(data)} bytes: use a file of at most {_BYTES} bytes")
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -70,13 +70,13 @@ def _from_run(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(_read(path))
     except (ValueError, RecursionError):
-        raise RequestError(f"config {path} is not JSON: give a .toml file or a run folder") from None
+        raise RequestError(f"config {path} is not JSON: use a .toml file or a run folder") from None
     if not isinstance(value, dict) or not isinstance(value.get("settings"), dict):
-        raise RequestError(f"config {path} holds no request: give a .toml file or a run folder")
-    found = dict(value["settings"])
-    if any(found.get(limit) is not None for limit in LIMITS):
-        found["only"] = None  # what the limits left there; they are applied anew
-    return found
+        raise RequestError(f"config {path} contains no settings: use a .toml file or a run folder")
+    flat = dict(value["settings"])
+    if any(flat.get(limit) is not None for limit in LIMITS):
+        flat["only"] = None  # result of these limits, which are applied again
+    return flat
 
 
 def _from_toml(path: Path) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _from_toml(path: Path) -> dict[str, Any]:
         tables = tomllib.loads(_read(path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RequestError(f"config {path} is not TOML: {error}") from None
-    places = {(one.section, one.field): one.name for one in settings().values()}
+    places = {(setting.section, setting.field): setting.name for setting in settings().values()}
     sections = sorted({section for section, _ in places if section})
     flat: dict[str, Any] = {}
     for key, value in tables.items():
@@ -93,10 +93,10 @@ def _from_toml(path: Path) -> dict[str, Any]:
         section = key if isinstance(value, dict) else ""
         if section and section not in sections:
             raise RequestError(f"config {path}: unknown section [{section}]{did_you_mean(section, sections)}")
-        for field, own in inner.items():
+        for field, entry in inner.items():
             if (section, field) not in places:
                 names = [name for place, name in places if place == section] if section else ["preset", "seed"]
                 where = f" in section [{section}]" if section else " before the first section"
                 raise RequestError(f"config {path}: unknown setting {field!r}{where}{did_you_mean(field, names)}")
-            flat[places[section, field]] = own
+            flat[places[section, field]] = entry
     return flat

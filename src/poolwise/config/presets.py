@@ -8,7 +8,7 @@ from poolwise.config.request import Config
 from poolwise.config.sections import AUTO
 from poolwise.errors import RequestError, did_you_mean
 
-# chosen in the laboratory (docs/results.md)
+# chosen by experiments (docs/results.md)
 _DEFAULT: dict[str, Any] = {
     "method": "mixture",
     "supernets": None,
@@ -31,13 +31,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 0.05,
         "retrain_seeds": 3,
         "retrain_steps": 150,
-        "short": 0.0,  # 40 steps of half a batch for each configuration did not pay (docs/results.md)
+        "short": 0.0,  # 40 steps of half a batch for each configuration did not improve the ranking (docs/results.md)
     },
 }
 
 DEMO_NOTICE = (
     "This was a demonstration: a narrow network, a fifth of the images and minutes of training. It is not the published"
-    " experiment (--preset paper), and its accuracies are far below what these networks reach."
+    " experiment (--preset paper), and its accuracies are far below what these networks can reach."
 )
 
 
@@ -58,7 +58,7 @@ def apply_preset(name: str, changes: dict[str, Any]) -> Config:
     base = dict(PRESETS[name])
     if changes.get("norm") == "recalibrated" or changes.get("method", base.get("method")) != base.get("method"):
         base.pop("rank_on", None)  # other methods and recalibrated norms score on one SuperNet, as published
-    if ":" in str(changes.get("model", "")):  # networks from elsewhere have their own width and norms
+    if ":" in str(changes.get("model", "")):  # networks from other libraries have their own width and norms
         base.pop("width", None)
         base.pop("norm", None)
     if ("epochs" in changes and "steps" not in changes) or "search_macs" in changes:

@@ -1,4 +1,4 @@
-"""``Config``: the sections together, the checks across them, and the flat form that run folders and flags use."""
+"""``Config``: all sections, the checks across them, and the flat form that run folders and flags use."""
 
 from __future__ import annotations
 
@@ -108,23 +108,23 @@ class Config(BaseModel):
     def _check_combinations(self) -> Config:
         if self.training.lr_end > self.training.lr:
             raise ValueError(
-                f"lr_end {self.training.lr_end} is above lr {self.training.lr}: the learning rate must fall; give a smaller"
-                " --lr-end as well"
+                f"lr_end {self.training.lr_end} is above lr {self.training.lr}: the learning rate must fall; use a smaller"
+                " --lr-end"
             )
         if self.data.stream == "on" and self.data.cache_images is False:
-            raise ValueError("stream on keeps images in the cache and cache_images is off: leave one of them out")
+            raise ValueError("stream on needs the image cache and cache_images is off: omit one of them")
         if self.model.weights is None and self.model.weights_for != "both":
-            raise ValueError(f"weights_for is {self.model.weights_for} without weights: give --weights as well")
+            raise ValueError(f"weights_for is {self.model.weights_for} without weights: add --weights")
         retrain = self.retrain
         if retrain.until_decided and not 2 <= retrain.seeds <= retrain.max_seeds:
             raise ValueError(
-                f"retrain_seeds is {retrain.seeds} and max_seeds {retrain.max_seeds}: until_decided needs at least 2 seeds to"
-                " start with and max_seeds no smaller than that"
+                f"retrain_seeds is {retrain.seeds} and max_seeds {retrain.max_seeds}: until_decided needs at least 2"
+                " retrain_seeds and at least as many max_seeds"
             )
         if self.search.norm == "recalibrated" and self.hardware.compile != "off":
             raise ValueError(
-                f"norm recalibrated changes BatchNorm while ranking and compile is {self.hardware.compile}: use --compile off"
-                " or --norm affine"
+                f"norm recalibrated changes BatchNorm during the ranking and compile is {self.hardware.compile}: use"
+                " --compile off or --norm affine"
             )
         if self.search.norm == "recalibrated" and self.ranking.rank_on != "assigned" and self.search.supernets != 1:
             raise ValueError(
@@ -190,20 +190,20 @@ class Config(BaseModel):
 @cache
 def settings() -> dict[str, Setting]:
     """Return every setting by name, in the order of the sections."""
-    found: dict[str, Setting] = {}
+    by_name: dict[str, Setting] = {}
     for name, info in Config.model_fields.items():
         kind = info.annotation
         section = kind if isinstance(kind, type) and issubclass(kind, sections.Section) else None
         fields = section.model_fields if section else {name: info}
-        for field, own in fields.items():
-            extra = own.json_schema_extra if isinstance(own.json_schema_extra, dict) else {}
-            own_name, off = extra.get("name") or field, extra.get("flag")
-            assert own_name not in found, f"two settings are called {own_name}"
-            text = own.description or ""
-            found[str(own_name)] = Setting(
-                str(own_name), name if section else "", field, text, None if off is None else str(off), own
+        for field, field_info in fields.items():
+            extra = field_info.json_schema_extra if isinstance(field_info.json_schema_extra, dict) else {}
+            setting_name, off = extra.get("name") or field, extra.get("flag")
+            assert setting_name not in by_name, f"two settings are called {setting_name}"
+            text = field_info.description or ""
+            by_name[str(setting_name)] = Setting(
+                str(setting_name), name if section else "", field, text, None if off is None else str(off), field_info
             )
-    return found
+    return by_name
 
 
 def _number(kind: type, text: str) -> Any:
@@ -231,9 +231,9 @@ def _metadata(info: FieldInfo) -> list[Any]:
     """Bounds and validators of a field, those inside unions as well."""
 
     def inside(annotation: Any) -> list[Any]:
-        found = list(getattr(annotation, "__metadata__", ()))
-        found += [part for own in found if isinstance(own, FieldInfo) for part in own.metadata]
-        return found + [part for argument in get_args(annotation) for part in inside(argument)]
+        metadata = list(getattr(annotation, "__metadata__", ()))
+        metadata += [part for entry in metadata if isinstance(entry, FieldInfo) for part in entry.metadata]
+        return metadata + [part for argument in get_args(annotation) for part in inside(argument)]
 
     return [*info.metadata, *inside(info.annotation)]
 
@@ -245,25 +245,25 @@ def _bound(info: FieldInfo, name: str) -> Any:
 def _allowed(one: Setting) -> str:
     """The allowed values of a setting, without ``auto``."""
     if one.choices:
-        return ", ".join(one.choices)
+        return " or ".join(one.choices)
     if bool in one.kinds:
         return "true or false"
     least, above, below = (_bound(one.info, name) for name in ("ge", "gt", "lt"))
     if int in one.kinds:
         most = _bound(one.info, "le")
         end = f" and at most {most}" if most is not None and most < 2**53 else ""
-        return f"a whole number of at least {least}{end}"
+        return f"an integer of at least {least}{end}"
     if float in one.kinds:
         if below is not None:
             return f"a number from {least:g} to below {below:g}"
         return f"a finite number above {above:g}" if above is not None else f"a finite number of at least {least:g}"
     if any(get_origin(kind) is tuple for kind in one.kinds):
         return (
-            "a list of whole numbers of at least 0 like 2,3"
+            "a list of integers of at least 0, like 2,3"
             if one.name == "poolings"
-            else "a list of configurations like 5-3-2,4-3-3"
+            else "a list of configurations, like 5-3-2,4-3-3"
         )
-    return "a text of at most 4096 characters"
+    return "text of at most 4096 characters"
 
 
 def short(value: Any) -> str:
@@ -273,24 +273,24 @@ def short(value: Any) -> str:
 
 
 def _message(error: ValidationError) -> str:
-    """The first problem of a ValidationError in one line: what was wrong, and what is allowed."""
-    experiment = error.errors(include_url=False)[0]
-    place, value = [part for part in experiment["loc"] if isinstance(part, str)], experiment["input"]
-    if experiment["type"] == "value_error":
-        return str(experiment["ctx"]["error"])
+    """Return the first error of a ValidationError in one line: what is wrong, and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    place, value = [part for part in first["loc"] if isinstance(part, str)], first["input"]
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
     known = settings()
     section = place[0] if len(place) > 1 and place[0] in Config.model_fields else ""
     one = next(
         (s for s in known.values() if (s.section, s.field) == (section, place[1] if section else place[0])), None
     )
-    if experiment["type"] == "extra_forbidden" or one is None:
+    if first["type"] == "extra_forbidden" or one is None:
         names = [s.field for s in known.values() if s.section == section] or list(Config.model_fields)
         where = f" in section [{section}]" if section else ""
         if not section and place[0] in Config.model_fields:
-            return f"section [{place[0]}] is {short(value)}: a table of settings is allowed"
+            return f"section [{place[0]}] is {short(value)}: use a table of settings"
         return f"unknown setting {place[-1]!r}{where}{did_you_mean(place[-1], names)}"
     if one.choices and isinstance(value, str):
         return (
             f"unknown {one.name} {value!r}{did_you_mean(str(value), one.choices)}. Allowed are {', '.join(one.choices)}"
         )
-    return f"{one.name} is {short(value)}: {one.allowed} is allowed"
+    return f"{one.name} is {short(value)}: use {one.allowed}"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 AUTO = "auto"  # the spelling of None in files and flags, where a setting can be left to poolwise
 LIMITS = ("max_macs", "max_params", "max_memory", "max_latency_ms")
-_LARGEST = 2**53  # the largest whole number that JSON and float64 hold exactly
+_LARGEST = 2**53  # the largest integer that JSON and float64 hold exactly
 
 
 def _open(value: Any) -> Any:
@@ -34,7 +34,7 @@ def _counts(value: Any) -> Any:
         return value
     if not value or len(set(value)) < len(value):
         listed = ", ".join(map(str, value)) or "none"
-        raise ValueError(f"poolings {listed}: give one number or several, each once, like 2,3")
+        raise ValueError(f"poolings {listed}: list one or more numbers, each once, like 2,3")
     return tuple(sorted(value))
 
 
@@ -66,39 +66,41 @@ class Model(Section):
 
     name: Text = setting(
         "resnet20",
-        "Network family (poolwise space --models lists them), torchvision:NAME, timm:NAME or FILE.py:NAME.",
+        "Network family (listed by poolwise space --models), torchvision:NAME, timm:NAME or FILE.py:NAME.",
         "model",
     )
-    width: Count | None = setting(None, "Base number of channels; by default the family's own.")
+    width: Count | None = setting(None, "Base number of channels; by default that of the family.")
     poolings: Poolings | None = setting(
-        None, "Numbers of downsamplings to place, like 2,3; by default as many as the network has."
+        None, "Numbers of downsamplings, like 2,3; by default as many as the network has."
     )
     max_configs: Annotated[int, Field(ge=2, le=_LARGEST)] | None = setting(
-        None, "Search a uniform sample of this many configurations, the default among them, if the space is larger."
+        None, "Use a uniform sample of this many configurations, including the default, if the space is larger."
     )
     weights: Text | None = setting(
         None,
         "Start from these weights instead of random ones: a .safetensors or .pth file, torchvision:NAME or timm:NAME.",
     )
-    weights_for: Literal["search", "retrain", "both"] = setting("both", "Trainings that start from --weights.")
+    weights_for: Literal["search", "retrain", "both"] = setting("both", "Which trainings start from --weights.")
 
 
 class Data(Section):
     """The images."""
 
     source: Text = setting(
-        "cifar10", "cifar10, cifar100, food101, or folder:PATH with one subfolder for each class.", "data"
+        "cifar10", "Data set: cifar10, cifar100, food101, or folder:PATH with one subfolder for each class.", "data"
     )
-    image_size: Count | None = setting(None, "Image height and width in pixels, for folders and food101 (64).")
+    image_size: Count | None = setting(
+        None, "Image height and width in pixels, for folders and food101; by default 64."
+    )
     images: Count | None = setting(None, "Use only this many training images, stratified by class.")
     flip: bool | None = setting(
-        None, "Flip training images horizontally; turn it off where a mirror image changes the class."
+        None, "Flip training images horizontally; turn it off if mirroring can change the class."
     )
     augment: Literal["crop-flip", "cutout", "trivial", "randaugment", "none"] = setting(
         "crop-flip", "Augmentation of training images; crop-flip is the published one."
     )
     stream: Literal["auto", "on", "off"] = setting(
-        "auto", "Read pixels from disk during training (on), keep them in memory (off), or decide by their number."
+        "auto", "Read pixels from disk during training (on), keep them in memory (off), or choose by their size (auto)."
     )
     cache_images: bool | None = setting(None, "Keep decoded images on disk even if they fit in memory.")
     skip_broken: bool = setting(False, "Skip image files that cannot be read; the report lists them.")
@@ -118,9 +120,9 @@ class Training(Section):
 class Search(Section):
     """Training the SuperNets."""
 
-    method: Text = setting("mixture", "Sampler: mixture (the balanced mixture of SuperNets) or one it is compared to.")
+    method: Text = setting("mixture", "Search method: mixture (the balanced mixture of SuperNets) or another sampler.")
     supernets: AutoCount = setting(
-        4, "Number of SuperNets M, or auto: one, and more in a long search where a measurement favors it."
+        4, "Number of SuperNets M. auto: one, or more in a long search if a measurement favors them."
     )
     branching: Literal["fixed", "measured"] | None = setting(
         None,
@@ -137,18 +139,19 @@ class Search(Section):
         "rounds: visit every configuration once per round (strict fairness). iid: draw independently, as published.",
     )
     block: Count | None = setting(
-        None, "Steps drawn from the same scores; 1 as published, by default set by the device."
+        None, "Number of steps whose draws use the same scores; 1 as published, by default chosen for the device."
     )
     norm: Literal["batch", "affine", "recalibrated"] = setting(
-        "batch", "BatchNorm of the SuperNets: batch (as published), affine (scale and shift by depth) or recalibrated."
+        "batch",
+        "BatchNorm of the SuperNets: batch (as published), affine (scale and shift for each resolution) or recalibrated.",
     )
     sharing: Literal["full", "resolution"] = setting(
         "full", "full: one set of weights for all configurations. resolution: one set for each resolution."
     )
     warm_up: Share = setting(
         0.0,
-        "Share of the search before the method's preferences apply: uniform draws (boltzmann, mcts), or one SuperNet that"
-        " the others are copied from (mixture, partitions).",
+        "Share of the search for a warm-up: uniform draws (boltzmann, mcts), or one SuperNet that is then copied to the"
+        " others (mixture, partitions).",
     )
     proxy: AutoShare = setting(
         0.0, "Share of the steps for proxy trainings: a short stand-alone training of every configuration.", "short"
@@ -163,14 +166,14 @@ class Search(Section):
 
     @property
     def parallel_supernets(self) -> int:
-        """SuperNets that can train in processes of their own: M, or one while the number is still open."""
+        """SuperNets that can train in separate processes: M, or one while the number is still open."""
         return 1 if self.branching == "measured" else self.supernets or 1
 
 
 class Ranking(Section):
     """Scoring and ordering the configurations."""
 
-    eval_batch_size: Batch = setting(500, "Images in an evaluation batch; part of the result.")
+    eval_batch_size: Batch = setting(500, "Images in an evaluation batch; it affects the scores.")
     rank_on: Literal["assigned", "all"] = setting(
         "assigned",
         "Score a configuration on its most probable SuperNet (assigned, as published) or on all of them, weighted by the"
@@ -180,7 +183,7 @@ class Ranking(Section):
         None, "Rank only the configurations that a beam search of this width reaches.", "rank_beam"
     )
     fusion: bool | None = setting(
-        False, "Rank by scores combined with productive convolutions, or by scores alone (as published)."
+        False, "Rank by scores combined with productive convolutions, or by scores only (as published)."
     )
 
 
@@ -189,21 +192,21 @@ class Refine(Section):
 
     trials: Count = setting(7, "Stand-alone trainings in total, including one of the default.")
     refiner: Text = setting(
-        "refine", "Strategy that chooses them: refine (a surrogate model), gp, tpe, top, random or others."
+        "refine", "Strategy that chooses the trainings: refine (a surrogate model), gp, tpe, top, random or others."
     )
-    at_once: Count | None = setting(None, "Trainings requested together; by default as many as run in parallel.")
+    at_once: Count | None = setting(None, "Trainings chosen at the same time; by default as many as run in parallel.")
 
 
 class Retrain(Section):
     """Stand-alone training of the picks and the default, and the verdict."""
 
     top: Count = setting(1, "Retrain this many configurations from the top of the ranking.")
-    seeds: Count = setting(5, "Seeds of each retrained configuration.", "retrain_seeds")
+    seeds: Count = setting(5, "Number of seeds for each retrained configuration.", "retrain_seeds")
     epochs: Count = setting(200, "Length of a stand-alone training in passes over all images.", "retrain_epochs")
     steps: Count | None = setting(
         None, "Length of a stand-alone training in steps; overrides --retrain-epochs.", "retrain_steps"
     )
-    margin: Amount = setting(0.2, "Differences of accuracy below this many points do not matter.")
+    margin: Amount = setting(0.2, "Smallest accuracy difference that matters, in percentage points.")
     until_decided: bool = setting(
         False,
         "Add seeds of the pick and the default until further seeds would not change the verdict.",
@@ -212,7 +215,8 @@ class Retrain(Section):
     )
     max_seeds: Count = setting(10, "Largest number of seeds with --until-decided.")
     equal_cost: bool = setting(
-        False, "Also compare a more expensive pick with the default widened, and trained longer, to the same MACs."
+        False,
+        "If the pick has more MACs, also compare it with the default widened, and trained longer, to as many MACs.",
     )
 
 
@@ -223,7 +227,7 @@ class Limits(Section):
     max_params: Positive | None = setting(None, "At most this many trainable parameters.")
     max_memory: Positive | None = setting(None, "At most this many MiB of float32 activations in a training step.")
     max_latency_ms: Positive | None = setting(None, "At most this many ms per forward pass, measured on this device.")
-    latency_batch: Count = setting(1, "Images in the forward pass that --max-latency-ms measures.")
+    latency_batch: Count = setting(1, "Batch size of the forward pass that --max-latency-ms limits.")
     only: Configurations | None = setting(None, "Pick only from these configurations, like 5-3-2,4-3-3.")
 
     def active(self) -> dict[str, float | None]:
@@ -234,24 +238,24 @@ class Limits(Section):
 class Hardware(Section):
     """The device and how it is used."""
 
-    device: Text = setting("auto", "auto, cpu, cuda, cuda:1 or mps.")
+    device: Text = setting("auto", "Device: auto, cpu, cuda, cuda:1 or mps.")
     precision: Text | None = setting(
         None,
-        "Number format: float32, bfloat16 or tf32, each alone or with +channels_last; auto takes the fastest by measurement."
-        " By default it follows from the device.",
+        "Number format: float32, bfloat16 or tf32, optionally with +channels_last. auto: measure and use the fastest."
+        " By default chosen for the device.",
     )
     threads: Count | None = setting(
-        None, "CPU threads of each process; changes the last bits of a result. By default it follows from the cores."
+        None, "CPU threads of each process; changes the last bits of results. By default chosen by the number of cores."
     )
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None = setting(
         None,
-        "Processes at the same time; auto measures how many are fastest. By default it follows from the cores and the length"
-        " of the run. Results do not depend on it.",
+        "Number of parallel processes. auto: measure which number is fastest. By default chosen by the number of cores and the"
+        " length of the run. Results do not depend on it.",
     )
     compile: Literal["off", "default", "cuda-graphs"] = setting(
-        "off", "Apply torch.compile to each layer (default), on CUDA with CUDA graphs (cuda-graphs)."
+        "off", "Apply torch.compile to each layer (default), on CUDA also with CUDA graphs (cuda-graphs)."
     )
-    profile: bool = setting(False, "Measure where the time goes; the report shows it.")
+    profile: bool = setting(False, "Measure the time of each part; the report shows it.")
 
 
 def pickable(limits: Limits, poolings: tuple[int, ...] | None, names: Iterable[str]) -> set[str] | None:
