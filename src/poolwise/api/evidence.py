@@ -88,7 +88,7 @@ def _check_same_request(folder: RunFolder, config: Config, configs: list[str] | 
     request, wanted = folder.request(), samplers.settled(runner.rooted(config)).to_flat()
     kept = Config.from_flat(request["settings"]).to_flat()  # fills settings that are newer than the run with defaults
     if "exhaustive" not in request["stages"]:
-        raise RequestError(f"{folder.path} holds a run of another kind: give another --out")
+        raise RequestError(f"{folder.path} holds a run of another kind: use another --out")
     listed = request.get("poolings")  # the key for configurations in run folders of format 1
     changes = [("configs", listed, configs), *((name, kept.get(name), value) for name, value in wanted.items())]
     for name, had, value in changes:
@@ -97,7 +97,7 @@ def _check_same_request(folder: RunFolder, config: Config, configs: list[str] | 
         if value != had and name not in ("workers", "checkpoint_minutes"):
             raise RequestError(
                 f"{folder.path} holds another request ({name} {had}, now {value}):"
-                f" continue it (poolwise resume {folder.path}) or give another --out"
+                f" continue it (poolwise resume {folder.path}) or use another --out"
             )
     if wanted != request["settings"]:
         folder.save_request({**request, "settings": wanted})
