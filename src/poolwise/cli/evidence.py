@@ -227,7 +227,7 @@ def compare(
     show_default=True,
     help="Assumed correlation between full-length trainings and trainings a third as long.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the simulated runs.")
 @click.option("--out", type=PATH, default=Path("runs/simulate"), show_default=True, help="Folder to create.")
 @output_options
 def simulate(table: str, methods: str, out: Path, quiet: bool, as_json: bool, **values: Any) -> None:

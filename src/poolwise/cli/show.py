@@ -101,7 +101,7 @@ def suggested(guess: Guess, as_json: bool) -> None:
     }
     limits = ", ".join(f"{limit:g} {units[name]}" for name, limit in guess.limits.items() if limit is not None)
     title = f"suggestions without training; at most {limits}" if limits else "suggestions without training"
-    table = Table("guess", "pooling", title=title)
+    table = Table("rank", "pooling", title=title)
     timed = ["ms"] if guess.latency_ms else []
     for heading in ("productive convolutions", "MACs of default", "activations KiB", *timed):
         table.add_column(heading, justify="right")
@@ -218,7 +218,7 @@ def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None =
     content = validate(RefineFile, value, "refine.json: ")
     picks = picks or content.picks
     title = f"{len(content.trials)} stand-alone trainings on one half of the images, scored on the other"
-    table = Table("pooling", "is", title=title)
+    table = Table("pooling", "role", title=title)
     for heading in ("trained", "accuracy %", "expected % (95 %)", "probability of best", "MACs of default"):
         table.add_column(heading, justify="right")
     for row in content.configurations:
@@ -249,7 +249,7 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
         return say_json(value)
     content = validate(RetrainFile, value, "retrain.json: ")
     table = Table(
-        "pooling", "trained as", title=f"stand-alone training, {content.steps} steps, {content.test_images} test images"
+        "pooling", "role", title=f"stand-alone training, {content.steps} steps, {content.test_images} test images"
     )
     for heading in ("test accuracy %", "seeds", "MACs of default", "difference in points"):
         table.add_column(heading, justify="right")
