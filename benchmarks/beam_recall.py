@@ -1,6 +1,8 @@
-"""What a beam over pooling positions finds of a truth that changes slowly with the positions, by its width.
+"""Measure how often a beam search over pooling positions reaches the best configuration, by beam width.
 
-python benchmarks/beam_recall.py
+The true score is synthetic: it falls with the squared distance of the pooling positions from a random optimum.
+
+    python benchmarks/beam_recall.py
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ SPACE = PoolingSpace(30, 5)
 
 @click.command()
 @click.option("--seeds", default=50, show_default=True)
-@click.option("--noise", default=0.0, show_default=True, help="Of a score, in standard deviations of the truth.")
+@click.option(
+    "--noise", default=0.0, show_default=True, help="Noise of a score, in standard deviations of the true score."
+)
 def main(seeds: int, noise: float) -> None:
     positions_PS = np.array([pooling.positions for pooling in SPACE], float)
     rows = []
@@ -38,10 +42,10 @@ def main(seeds: int, noise: float) -> None:
             def score(poolings: list[Pooling], score_P: np.ndarray = score_P) -> np.ndarray:
                 return score_P[[SPACE.index(pooling) for pooling in poolings]]
 
-            told = beam(SPACE, width, score, Streams(seed)["beam"])
-            first = SPACE.index(max(told, key=lambda pooling: told[pooling]))
+            scores = beam(SPACE, width, score, Streams(seed)["beam"])
+            first = SPACE.index(max(scores, key=lambda pooling: scores[pooling]))
             place = int((truth_P > truth_P[first]).sum())
-            hits, tens, counts = hits + (place == 0), tens + (place < 10), [*counts, len(told)]
+            hits, tens, counts = hits + (place == 0), tens + (place < 10), [*counts, len(scores)]
         share = float(np.mean(counts)) / SPACE.size
         rows.append({"width": width, "seeds": seeds, "noise": noise, "best": hits / seeds, "top_10": tens / seeds})
         rows[-1] |= {"scored": round(share, 5), "configurations": SPACE.size}

@@ -1,4 +1,4 @@
-"""What every benchmark shares: where results go, and how repeats are summed up."""
+"""Helpers that all benchmarks share: where results are written, and how repeats are summarized."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def record(what: str, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write ``results/<what>_<hardware>_<torch>_<date>.csv``; every row says hardware, versions and date as well."""
-    found, today = environment(), str(datetime.date.today())
-    hardware = re.sub(r"[^a-z0-9]+", "-", found["hardware"]["processor"].lower()).strip("-")
-    versions = " ".join(f"{name} {version}" for name, version in found["versions"].items())
-    also = {"hardware": found["hardware"]["processor"], "versions": versions, "date": today}
-    path = RESULTS / f"{what}_{hardware}_{found['versions']['torch']}_{today}.csv"
+    """Write ``results/<what>_<hardware>_<torch>_<date>.csv``; every row also has the hardware, versions and date."""
+    info, today = environment(), str(datetime.date.today())
+    hardware = re.sub(r"[^a-z0-9]+", "-", info["hardware"]["processor"].lower()).strip("-")
+    versions = " ".join(f"{name} {version}" for name, version in info["versions"].items())
+    provenance = {"hardware": info["hardware"]["processor"], "versions": versions, "date": today}
+    path = RESULTS / f"{what}_{hardware}_{info['versions']['torch']}_{today}.csv"
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*rows[0], *also])
+        writer = csv.DictWriter(file, [*rows[0], *provenance])
         writer.writeheader()
-        writer.writerows([{**row, **also} for row in rows])
+        writer.writerows([{**row, **provenance} for row in rows])
     print(path)
     return path
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """Minimum, median and maximum."""
+    """Return minimum, median and maximum."""
     return {
         "minimum": round(float(np.min(values)), digits),
         "median": round(float(np.median(values)), digits),

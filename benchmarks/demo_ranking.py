@@ -1,7 +1,7 @@
-"""How well the demonstration ranks: search and rank with the demo preset for several seeds, on real CIFAR-10.
+"""Measure how well the demonstration ranks: search and rank with the demo preset for several seeds, on CIFAR-10.
 
-Truth: the published stand-alone accuracies (full width, all images), so a perfect ranking of the reduced networks need not
-reach 1. Writes ``results/demo-ranking_<hardware>_<torch>_<date>.csv``; runs that are there already are used again.
+The truth is the published stand-alone accuracies (full width, all images), so that even a perfect ranking of the reduced
+networks need not reach 1. Writes ``results/demo-ranking_<hardware>_<torch>_<date>.csv``; reuses existing runs.
 
     python benchmarks/demo_ranking.py --seeds 4 --runs runs/demo-ranking
 """
@@ -26,20 +26,20 @@ from poolwise.storage import environment
 @click.command()
 @click.option("--seeds", default=4, show_default=True)
 @click.option("--runs", default="runs/demo-ranking", show_default=True, type=click.Path(path_type=Path))
-@click.option("--method", default=None, help="Where it is not to be the preset's.")
-@click.option("--norm", default=None, help="Where it is not to be the preset's.")
-@click.option("--supernets", default=None, help="M, where it is not to be the preset's.")
-@click.option("--short", type=float, help="Share of short trainings, where it is not to be the preset's.")
-@click.option("--precision", default=None, help="Where it is not to be measured.")
-def main(seeds: int, runs: Path, supernets: str | None, **given: Any) -> None:
+@click.option("--method", default=None, help="Search method (default: the preset's).")
+@click.option("--norm", default=None, help="Normalization (default: the preset's).")
+@click.option("--supernets", default=None, help="Number of SuperNets M (default: the preset's).")
+@click.option("--short", type=float, help="Share of compute for proxy trainings (default: the preset's).")
+@click.option("--precision", default=None, help="Precision (default: the fastest one, measured).")
+def main(seeds: int, runs: Path, supernets: str | None, **settings: Any) -> None:
     table = poolwise.tables.load("resnet20-cifar10-published")
     truth = table.column("standalone_mean")
     rows = []
     for seed in range(seeds):
         count = int(supernets) if supernets and supernets.isdecimal() else supernets
-        config = poolwise.preset("demo", seed=seed, supernets=count, **given)
+        config = poolwise.preset("demo", seed=seed, supernets=count, **settings)
         variant = f"{config.search.method}-{config.search.norm}-m{config.search.supernets or 'auto'}-short{config.search.proxy}"
-        precision = f"-{given['precision']}" if given["precision"] else ""
+        precision = f"-{settings['precision']}" if settings["precision"] else ""
         out = runs / f"{variant}{precision}-seed{seed}"
         if not (out / "run.json").exists():
             poolwise.search(config, out)
@@ -62,15 +62,15 @@ def main(seeds: int, runs: Path, supernets: str | None, **given: Any) -> None:
             row[f"{name}_tau_b"] = round(kendall_tau_b(values, truth), 4)
         ours = poolwise.tables.load("resnet20w8-cifar10-10k")
         for name in ("score", "estimate"):
-            own = [ranking[str(pooling)][name] for pooling in ours.space]
-            row[f"{name}_tau_b_own_table"] = round(kendall_tau_b(own, ours.column(ours.truth)), 4)
+            values = [ranking[str(pooling)][name] for pooling in ours.space]
+            row[f"{name}_tau_b_own_table"] = round(kendall_tau_b(values, ours.column(ours.truth)), 4)
         rows.append({**row, "precision": json.loads((out / "ranking.json").read_text())["precision"]})
         click.echo(rows[-1])
-    wanted = [(f"{name}_tau_b{end}", name) for end in ("", "_own_table") for name in ("score", "estimate")]
-    for key, name in wanted:
-        taus, words = [row[key] for row in rows], "our own table's" if key.endswith("table") else "the published"
+    columns = [(f"{name}_tau_b{end}", name) for end in ("", "_own_table") for name in ("score", "estimate")]
+    for key, name in columns:
+        taus, truth_name = [row[key] for row in rows], "our table's" if key.endswith("table") else "the published"
         click.echo(
-            f"tau-b of the {name} with {words} accuracies: mean {np.mean(taus):.2f}, standard deviation"
+            f"tau-b between the {name} and {truth_name} accuracies: mean {np.mean(taus):.2f}, standard deviation"
             f" {np.std(taus, ddof=1):.2f}, {len(taus)} seeds"
         )
     hardware = environment()

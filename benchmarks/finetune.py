@@ -1,8 +1,9 @@
-"""What moving the downsamplings of a pretrained network does to its features, and what fine-tuning makes of it.
+"""Measure what moving the downsamplings of a pretrained network does to its features, and what fine-tuning recovers.
 
-ResNet18 for small images, narrow, is trained at its own placement on one half of CIFAR-10. Its strides are then moved with
-``poolwise.apply`` and it goes on with a few images of the other half, beside the same placement from scratch. Accuracy on
-the whole test set: right after the move, with BatchNorm's averages taken anew, and after training. Goes on where it stopped.
+A narrow ResNet18 for small images is trained with its default configuration on one half of CIFAR-10. ``poolwise.apply`` then
+moves its strides, and it is fine-tuned on a few images of the other half; the same configuration is also trained from scratch.
+Accuracy is measured on the full test set: after the move, with re-estimated BatchNorm averages, and after training. An
+interrupted run continues where it stopped.
 
     python benchmarks/finetune.py --work runs/finetune
 """
@@ -34,17 +35,23 @@ from poolwise.training.workers import keep_memory
 
 MODEL, WIDTH, DEFAULT = "resnet18", 8, "3-2-2-2"
 PLACEMENTS = (
-    *(DEFAULT, "3-3-1-2", "3-1-3-2", "5-2-1-1", "1-2-3-3"),  # itself, one stride later, earlier, all later, all earlier
-    *("3-2-4", "3-4-2", "5-2-2"),  # the last, the second, the first stride given up: twice the resolution at the end
+    *(
+        DEFAULT,
+        "3-3-1-2",
+        "3-1-3-2",
+        "5-2-1-1",
+        "1-2-3-3",
+    ),  # default, one stride later, one earlier, all later, all earlier
+    *("3-2-4", "3-4-2", "5-2-2"),  # without the last, second or first stride: twice the final resolution
 )
 IMAGES = 1000
 PRECISION = Precision.parse("bfloat16+channels_last")
-RATES = {"fine-tuned": 0.02, "scratch": 0.1}  # set beforehand, not tuned
+RATES = {"fine-tuned": 0.02, "scratch": 0.1}  # fixed in advance, not tuned
 BATCH, PRETRAIN_STEPS, STEPS = 64, 2000, 200
 
 
 class Data:
-    """CIFAR-10 with the images of pretraining and those of fine-tuning, which have none in common."""
+    """CIFAR-10 with disjoint images for pretraining and for fine-tuning."""
 
     def __init__(self) -> None:
         source = cifar10.load()
@@ -58,12 +65,12 @@ class Data:
         return Batches(*arrays, None, size, self.normalise)
 
     def few(self, count: int, seed: int) -> ImageSet:
-        """So many images of the half that was not pretrained on."""
+        """Return ``count`` images of the half that was not used for pretraining."""
         return self.rest.subset(stratified_subset(self.rest.labels, count, Streams(seed)["few"]))
 
 
 def train(model: nn.Module, data: Data, images: ImageSet, steps: int, lr: float, streams: Streams) -> None:
-    """The recipe of stand-alone training: SGD with momentum, half a cosine, shifts and mirrors."""
+    """Train as in stand-alone training: SGD with momentum, half a cosine, random crops and flips."""
     optimizer = sgd(model, lr, 0.9, 5e-4)
     batches = Shuffled(data.batches(images, BATCH), streams["order"], (CropFlip(pad=4, flip=True), streams["augment"]))
     model.train()
@@ -71,13 +78,13 @@ def train(model: nn.Module, data: Data, images: ImageSet, steps: int, lr: float,
         train_step(model, optimizer, *batches.next(), cosine(step, steps, lr, lr / 100), PRECISION)
 
 
-def tested(model: nn.Module, data: Data) -> float:
+def test_accuracy(model: nn.Module, data: Data) -> float:
     return round(100 * accuracy(model.eval(), data.test.ordered(), PRECISION), 2)
 
 
 @torch.no_grad()
-def averaged_anew(model: nn.Module, data: Data, images: ImageSet) -> nn.Module:
-    """A copy whose BatchNorm averages are those of these images; weights stay."""
+def reestimate_averages(model: nn.Module, data: Data, images: ImageSet) -> nn.Module:
+    """Return a copy whose BatchNorm averages are those of these images, with the same weights."""
     model = copy.deepcopy(model)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -90,13 +97,13 @@ def averaged_anew(model: nn.Module, data: Data, images: ImageSet) -> nn.Module:
     return model
 
 
-def fresh(placement: str, seed: int) -> nn.Module:
+def untrained(placement: str, seed: int) -> nn.Module:
     return PRECISION.place(poolwise.network(MODEL, placement, width=WIDTH, seed=seed), torch.device("cpu"))
 
 
 def pretrained(data: Data, seed: int, work: Path) -> nn.Module:
-    """At the default placement, from ``work`` where it is there."""
-    model, path = fresh(DEFAULT, seed), work / f"pretrained-{seed}.safetensors"
+    """Return the network trained with the default configuration, loaded from ``work`` if it exists there."""
+    model, path = untrained(DEFAULT, seed), work / f"pretrained-{seed}.safetensors"
     if not path.exists():
         train(model, data, data.pretrain, PRETRAIN_STEPS, 0.1, Streams(seed).child("pretrain"))
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
@@ -104,22 +111,35 @@ def pretrained(data: Data, seed: int, work: Path) -> nn.Module:
     return model
 
 
-def row(data: Data, placement: str, begin: str, lr: float, seed: int, work: Path) -> dict[str, Any]:
-    """One training: accuracy before and after it."""
-    few, started = data.few(IMAGES, seed), time.perf_counter()
-    told: dict[str, Any] = {"moved": None, "averaged anew": None}
-    if begin == "fine-tuned":
+def row(data: Data, placement: str, start: str, lr: float, seed: int, work: Path) -> dict[str, Any]:
+    """Return one training: its accuracy before and after."""
+    images, started = data.few(IMAGES, seed), time.perf_counter()
+    accuracies: dict[str, Any] = {"moved": None, "averaged anew": None}
+    if start == "fine-tuned":
         model = poolwise.apply(pretrained(data, seed, work), placement)
-        told = {"moved": tested(model, data), "averaged anew": tested(averaged_anew(model, data, few), data)}
+        accuracies = {
+            "moved": test_accuracy(model, data),
+            "averaged anew": test_accuracy(reestimate_averages(model, data, images), data),
+        }
     else:
-        model = fresh(placement, seed)
-    train(model, data, few, STEPS, lr, Streams(seed).child("few"))
-    what = {"placement": placement, "begin": begin, "images": IMAGES, "seed": seed, "lr": lr, "steps": STEPS}
-    return {**what, **told, "trained": tested(model, data), "seconds": round(time.perf_counter() - started, 1)}
+        model = untrained(placement, seed)
+    train(model, data, images, STEPS, lr, Streams(seed).child("few"))
+    setting = {"placement": placement, "begin": start, "images": IMAGES, "seed": seed, "lr": lr, "steps": STEPS}
+    return {
+        **setting,
+        **accuracies,
+        "trained": test_accuracy(model, data),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
 
 
 @click.command()
-@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of what is finished.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for finished trainings; they are not repeated.",
+)
 @click.option("--seeds", default=3, show_default=True, help="Seeds 1 to N.")
 def main(work: Path, seeds: int) -> None:
     torch.set_num_threads(1)
@@ -130,9 +150,9 @@ def main(work: Path, seeds: int) -> None:
     done = {(one["placement"], one["begin"], one["seed"]) for one in rows}
     for seed in range(1, seeds + 1):
         for placement in PLACEMENTS:
-            for begin, lr in RATES.items():
-                if (placement, begin, seed) not in done:
-                    rows.append(row(data, placement, begin, lr, seed, work))
+            for start, lr in RATES.items():
+                if (placement, start, seed) not in done:
+                    rows.append(row(data, placement, start, lr, seed, work))
                     with path.open("a") as file:
                         file.write(json.dumps(rows[-1]) + "\n")
                     click.echo(rows[-1])

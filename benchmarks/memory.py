@@ -1,8 +1,8 @@
-"""Peak memory of a whole process: M = 8 ResNet20 searched at batch 128, ResNet50's 560 configurations ranked at batch 64.
+"""Measure peak memory of a process: ResNet20 searched with M = 8 at batch 128; ResNet50's 560 configurations ranked at batch 64.
 
-Each case runs in a process of its own; its peak resident memory is what the system reports, beside what the plan says. The
-search runs twice and the second counts: by then the machine is calibrated, whose own peak is another. The ranking is
-measured before the plan is made, for the same reason.
+Each case runs in its own process; the peak resident memory that the system reports is compared with the planned memory. The
+search runs twice and the second run counts, because the first one calibrates the machine and that has a peak of its own. The
+ranking is measured before it is planned, for the same reason.
 
     python benchmarks/memory.py
 """
@@ -37,7 +37,7 @@ CASES = {
 
 
 def measure(case: str, precision: str) -> dict:
-    """Peak and planned bytes of one case, in this process."""
+    """Return peak and planned bytes of one case, measured in this process."""
     from poolwise.models.chain import batch_norm
     from poolwise.models.supernet import SwitchableNet
     from poolwise.rng import Streams
@@ -49,7 +49,7 @@ def measure(case: str, precision: str) -> dict:
     if stages == ["search"]:
         with tempfile.TemporaryDirectory() as folder:
             poolwise.search(config, Path(folder) / "run", source=experiment.source)
-    else:  # one batch of the ranking: every other takes the same
+    else:  # one batch of the ranking; all batches need the same memory
         network = SwitchableNet(experiment.build(batch_norm, "init0", Streams(0)))
         experiment.precision.place(network, experiment.device)
         batches = experiment.batches(experiment.training_images, config.ranking.eval_batch_size, experiment.halves[1])

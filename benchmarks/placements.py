@@ -1,6 +1,6 @@
-"""The question in a picture: stand-alone accuracy of all 36 placements of ResNet20's two poolings on CIFAR-10.
+"""Plot the stand-alone accuracy of all 36 configurations of ResNet20's two poolings on CIFAR-10.
 
-Reads the tables that come with the package, the published one and our own, and writes ``docs/placements.svg``.
+Reads the tables in the package, the published one and our own, and writes ``docs/placements.svg``.
 
     python benchmarks/placements.py
 """
@@ -23,7 +23,7 @@ TITLES = {
 
 
 def draw(axes: Axes, table: Table) -> None:
-    """Accuracy over the two positions, the default and the best framed."""
+    """Draw accuracy over the two positions, with the default and the best configuration framed."""
     accuracy = np.asarray(table.column(table.truth))
     grid = np.full((8, 8), np.nan)
     for pooling, value in zip(table.space, accuracy, strict=True):
@@ -49,9 +49,9 @@ def draw(axes: Axes, table: Table) -> None:
 
 
 def main() -> None:
-    there = [tables.load(name) for name in TITLES if name in tables.names()]
-    figure = Figure(figsize=(6.6 * len(there), 5), layout="constrained")
-    for axes, table in zip(np.atleast_1d(figure.subplots(1, len(there))), there, strict=True):
+    available = [tables.load(name) for name in TITLES if name in tables.names()]
+    figure = Figure(figsize=(6.6 * len(available), 5), layout="constrained")
+    for axes, table in zip(np.atleast_1d(figure.subplots(1, len(available))), available, strict=True):
         draw(axes, table)
     with matplotlib.rc_context({"svg.hashsalt": TARGET.stem}):  # the same picture has the same bytes
         figure.savefig(TARGET, metadata={"Date": None, "Creator": None})

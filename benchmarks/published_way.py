@@ -1,10 +1,10 @@
-"""poolwise against the published way of doing the same search, end to end: so many steps, then all 36 ranked.
+"""Compare poolwise with the published implementation of the same search, end to end: search, then all 36 ranked.
 
 The published way is restated here in plain PyTorch from the paper's description: images through PIL transforms in a
-DataLoader with workers, float32 in contiguous order, the assignment by plain Sinkhorn iteration, the scoring pass with its
-autograd graph, configurations ranked one after the other. Network, images, batch, M and steps are the same. In its favour the
-images that it ranks with are decoded once and kept; a loader in that loop decodes them anew for each configuration. Both
-ways run alone, in turns; start-up of processes and everything else is part of the time, loading CIFAR-10 from disk is not.
+DataLoader with workers, float32 in contiguous order, assignment by plain Sinkhorn iteration, scoring with an autograd graph,
+configurations ranked one after the other. Network, images, batch, M and steps are the same. In its favor, the images that it
+ranks with are decoded only once; a loader in that loop would decode them for each configuration. The two run in turns, never at
+the same time. Times include the start of processes and everything else, except loading CIFAR-10 from disk.
 
     python benchmarks/published_way.py
 """
@@ -36,7 +36,7 @@ from poolwise.training.workers import keep_memory
 
 
 class Pictures(Dataset):
-    """Images as PIL pictures through a transform."""
+    """Images as PIL images through a transform."""
 
     def __init__(self, images_NHWC: np.ndarray, labels_N: np.ndarray, transform: transforms.Compose):
         self.images_NHWC, self.labels_N, self.transform = images_NHWC, labels_N, transform
@@ -49,13 +49,13 @@ class Pictures(Dataset):
 
 
 def endless(loader: DataLoader):
-    """Batches without end."""
+    """Yield batches without end."""
     while True:
         yield from loader
 
 
 def sinkhorn(scores_PM: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Rows and columns normalised in turn until the columns are even, at most 1,000 times."""
+    """Normalize rows and columns in turn until the columns are even, at most 1,000 times."""
     chances_PM = torch.softmax(temperature * scores_PM, dim=1)
     for _ in range(1000):
         columns_M = chances_PM.mean(dim=0) * scores_PM.shape[1]
@@ -67,11 +67,11 @@ def sinkhorn(scores_PM: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def published(experiment: Experiment) -> np.ndarray:
-    """Search and ranking; accuracy_P of every configuration."""
+    """Search and rank; return accuracy_P of every configuration."""
     s, source = experiment.config, experiment.training_images
     normal = transforms.Normalize((experiment.normalise.mean / 255).tolist(), (experiment.normalise.std / 255).tolist())
-    moved = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
-    training = transforms.Compose([*moved, transforms.ToTensor(), normal])
+    augmentations = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    training = transforms.Compose([*augmentations, transforms.ToTensor(), normal])
     plain = transforms.Compose([transforms.ToTensor(), normal])
     first, second = (source.subset(half) for half in experiment.halves)
     loaders = [
@@ -107,13 +107,13 @@ def published(experiment: Experiment) -> np.ndarray:
         accuracy = (logits_BK.argmax(dim=1) == labels_B).float().mean().item()
         scores_PM[a, m] = 0.9 * scores_PM[a, m] + 0.1 * accuracy
     owner_P = sinkhorn(scores_PM, s.search.temperature).argmax(dim=1)
-    found, kept = [], list(loaders[2])
+    accuracies, kept = [], list(loaders[2])
     for a, pooling in enumerate(poolings):
         right = 0
         for images_BCHW, labels_B in kept:
             right += int((networks[int(owner_P[a])](images_BCHW, pooling).argmax(dim=1) == labels_B).sum())
-        found.append(right / len(second))
-    return np.array(found)
+        accuracies.append(right / len(second))
+    return np.array(accuracies)
 
 
 @click.command()
@@ -123,7 +123,7 @@ def published(experiment: Experiment) -> np.ndarray:
 @click.option(
     "--precision",
     default=None,
-    help="Of ours (what the device is made for); float32+channels_last: as without bfloat16 units.",
+    help="Precision of poolwise (default: the fastest for the device); use float32+channels_last for CPUs without bfloat16.",
 )
 def main(repeats: int, steps: int, images: int, precision: str | None) -> None:
     keep_memory()
@@ -133,20 +133,20 @@ def main(repeats: int, steps: int, images: int, precision: str | None) -> None:
     poolwise.plan(config, ["search", "rank"], source=source)  # calibrates: once a machine, not once a run
     ratios, ours, theirs = [], [], []
     for repeat in range(repeats):
-        begin = time.perf_counter()
+        started = time.perf_counter()
         published(experiment)
-        theirs.append(time.perf_counter() - begin)
+        theirs.append(time.perf_counter() - started)
         with tempfile.TemporaryDirectory() as folder:
-            begin = time.perf_counter()
+            started = time.perf_counter()
             poolwise.search(config.replace(seed=repeat), Path(folder) / "run", source=source)
             poolwise.rank(Path(folder) / "run", source=source)
-            ours.append(time.perf_counter() - begin)
+            ours.append(time.perf_counter() - started)
         ratios.append(theirs[-1] / ours[-1])
         click.echo(f"published {theirs[-1]:.1f} s, ours {ours[-1]:.1f} s, {ratios[-1]:.2f} times")
-    told = {"width": 16, "batch": config.training.batch_size, "supernets": 4, "steps": steps, "images": images}
-    told |= {"precision": str(experiment.precision), "repeats": repeats}
+    setting = {"width": 16, "batch": config.training.batch_size, "supernets": 4, "steps": steps, "images": images}
+    setting |= {"precision": str(experiment.precision), "repeats": repeats}
     rows = [
-        {**told, "what": what, **spread(values)}
+        {**setting, "what": what, **spread(values)}
         for what, values in (("published / ours, time", ratios), ("published, s", theirs), ("ours, s", ours))
     ]
     record(f"published-way-{experiment.precision}".replace("+", "-"), rows)

@@ -1,6 +1,6 @@
-"""Ranking by shared prefixes against one configuration after the other, on the three spaces, to the same bits.
+"""Compare ranking by shared prefixes with ranking one configuration after the other, on three spaces, with identical counts.
 
-Each repeat times both on the same batch and network, in turns, in float32 and in what the machine does fastest.
+Each repeat times both on the same batch and network, in turns, in float32 and in the fastest precision of the machine.
 
     python benchmarks/ranking_speed.py --repeats 5
 """
@@ -29,7 +29,7 @@ CASES = (("resnet20", 16, 128), ("resnet18", 16, 64), ("resnet50", 8, 32))  # fa
 def one_by_one(
     network: SwitchableNet, poolings: list[Pooling], images: torch.Tensor, labels: torch.Tensor, precision: Precision
 ) -> list[int]:
-    """One forward pass a configuration."""
+    """Count correct predictions with one forward pass per configuration."""
     passes = [correct(lambda x, p=pooling: network(x, p), images, labels, precision) for pooling in poolings]
     return torch.stack(passes).tolist()
 
@@ -51,23 +51,25 @@ def main(repeats: int, precisions: str) -> None:
             precision, network = Precision.parse(text), SwitchableNet(chain)
             precision.place(network, torch.device("cpu"))
 
-            given = (network, poolings, images, labels, precision)
-            assert count_correct(*given) == one_by_one(*given), "the same counts, whatever the precision"
+            arguments = (network, poolings, images, labels, precision)
+            assert count_correct(*arguments) == one_by_one(*arguments), (
+                "both ways must give the same counts in every precision"
+            )
             ratios, seconds = [], []
             for _ in range(repeats):
                 times = []
                 for call in (one_by_one, count_correct):
-                    begin = time.perf_counter()
-                    call(*given)
-                    times.append(time.perf_counter() - begin)
+                    started = time.perf_counter()
+                    call(*arguments)
+                    times.append(time.perf_counter() - started)
                 ratios.append(times[0] / times[1])
                 seconds.append(times[1])
             row = {"family": name, "configurations": len(poolings), "width": width, "batch": batch, "precision": text}
             row |= {"threads": cpu_threads(), "repeats": repeats, "fewer MACs": round(saved, 3)}
-            found = spread(ratios)
-            row |= {"what": "one by one / shared, time", **found}
+            ratio = spread(ratios)
+            row |= {"what": "one by one / shared, time", **ratio}
             row |= {
-                "share of what MACs promise": round(found["median"] / saved, 3),
+                "share of what MACs promise": round(ratio["median"] / saved, 3),
                 "ms a batch": round(1000 * min(seconds), 1),
             }
             rows.append(row)

@@ -1,7 +1,7 @@
-"""Judge the rankings of committed comparisons anew, where the way that scores and count are fused has changed.
+"""Judge the rankings of committed comparisons again after the way of combining scores and count has changed.
 
-Takes the scores in ``compare.json`` and writes that file and ``compare.csv`` anew. Rows of scores as they are and smoothed must
-come out as they were, and keep their bytes; only fused ones change. Prints how far these moved.
+Takes the scores in ``compare.json`` and rewrites that file and ``compare.csv``. Rows of raw and smoothed scores must
+stay the same, and keep their bytes; only fused ones change. Prints how much these changed.
 
     python benchmarks/rejudge.py benchmarks/results/*/compare.json
 """
@@ -27,28 +27,28 @@ from poolwise.rankings import baselines
 
 
 def _percent(value: dict[str, Any], table: tables.Table, entry: dict[str, Any]) -> bool:
-    """Return whether scores are accuracies, for files that do not say it: by the sparse tau that was judged then."""
+    """Return whether scores are accuracies, for files that do not record it: infer it from the recorded sparse tau."""
     noise, key = table.noise() or 0.0, ("method", "seed", "budget")
-    old = next(r for r in value["rows"] if r["treatment"] == "raw" and all(r[name] == entry[name] for name in key))
-    found = measures(noise, noise)["sparse_tau"](np.array(entry["scores"]), np.array(table.column(table.truth)))
-    return bool(np.isclose(found, old["sparse_tau"]["value"]))
+    recorded = next(r for r in value["rows"] if r["treatment"] == "raw" and all(r[name] == entry[name] for name in key))
+    sparse_tau = measures(noise, noise)["sparse_tau"](np.array(entry["scores"]), np.array(table.column(table.truth)))
+    return bool(np.isclose(sparse_tau, recorded["sparse_tau"]["value"]))
 
 
-def anew(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of ``compare.json`` with new rows for what is fused."""
+def rejudge(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of ``compare.json`` with new rows for fused scores."""
     table = table_of(value["table"]["name"])
     entries = [
         Entry(
-            told["method"],
-            told["seed"],
-            told["budget_macs"],
-            np.array(told["scores"]),
-            told.get("percent", _percent(value, table, told)),
-            told["budget"],
-            told["spent_macs"],
-            parts_2P=np.array(told["parts"]) if "parts" in told else None,
+            entry["method"],
+            entry["seed"],
+            entry["budget_macs"],
+            np.array(entry["scores"]),
+            entry.get("percent", _percent(value, table, entry)),
+            entry["budget"],
+            entry["spent_macs"],
+            parts_2P=np.array(entry["parts"]) if "parts" in entry else None,
         )
-        for told in value["entries"]
+        for entry in value["entries"]
     ]
     counts = baselines.counted("productive", table_costs(table, "resnet20").values())
     rows = []
@@ -65,8 +65,8 @@ def anew(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "rows": rows, "summary": summary(rows), "pairs": pairs(rows)}
 
 
-def moved(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str:
-    """Return the mean of two figures of merit over all fused rows, before and after."""
+def changes(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str:
+    """Return the mean of three figures of merit over all fused rows, before and after."""
     parts = []
     for name in ("tau_b", "regret@1", "regret@3"):
         was, now = (
@@ -84,11 +84,11 @@ def main(files: tuple[Path, ...]) -> None:
         if "entries" not in value:
             continue
         anytime = (path.parent / "anytime.csv").exists()
-        found = anew(value)
-        write(found, path.parent)
+        rejudged = rejudge(value)
+        write(rejudged, path.parent)
         if not anytime:
             (path.parent / "anytime.csv").unlink()
-        click.echo(f"{path.parent.name}: {moved(value['rows'], found['rows'])}")
+        click.echo(f"{path.parent.name}: {changes(value['rows'], rejudged['rows'])}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Write the tables of ``docs/results.md`` and ``docs/decide.md`` from committed results.
 
-Every table stands between ``<!-- KIND: NAME -->`` and ``<!-- end -->``: ``results`` (a folder of ``poolwise compare`` under
-``benchmarks/results/``), ``simulate`` (one of ``poolwise simulate``), ``verdict`` (the csv of ``decide/verdict.py``) or
-``stages`` (a folder of ``ranking/lab.py``).
+Every table stands between ``<!-- KIND: NAME -->`` and ``<!-- end -->``. KIND is ``results`` (a folder of ``poolwise compare``
+under ``benchmarks/results/``), ``simulate`` (a folder of ``poolwise simulate``), ``verdict`` (the CSV of ``decide/verdict.py``)
+or ``stages`` (a folder of ``ranking/lab.py``).
 
     python benchmarks/results_page.py
 """
@@ -26,50 +26,52 @@ HEADER = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
 
 
 def figure(row: dict[str, Any], measure: str, digits: int) -> str:
-    """Mean, standard deviation over seeds where there are several, and the interval."""
-    told = row[measure]
-    spread = "" if told["std"] is None else f" ± {told['std']:.{digits}f}"
-    return f"{told['mean']:.{digits}f}{spread} ({told['low']:.{digits}f} to {told['high']:.{digits}f})"
+    """Return mean, standard deviation over seeds (if there are several) and interval."""
+    statistics = row[measure]
+    spread = "" if statistics["std"] is None else f" ± {statistics['std']:.{digits}f}"
+    return (
+        f"{statistics['mean']:.{digits}f}{spread} ({statistics['low']:.{digits}f} to {statistics['high']:.{digits}f})"
+    )
 
 
 def lines(value: dict[str, Any]) -> list[str]:
-    """One Markdown table a budget, best tau-b first; what needs no training in a table of its own."""
-    told: list[str] = []
+    """Return one Markdown table per budget, best tau-b first; methods without training have their own table."""
+    page: list[str] = []
     plain = [row for row in value["summary"] if row["treatment"] == "raw"]
     treated = {(row["method"], row["budget"], row["treatment"]): row for row in value["summary"]}
     budgets = sorted({row["budget"] for row in plain}, key=lambda budget: budget or 0)
     for budget in budgets:
-        told += [f"**{f'Budget: {budget:,} steps' if budget else 'Not trained here'}**", "", *HEADER]
-        own = sorted((r for r in plain if r["budget"] == budget), key=lambda r: -r["tau_b"]["mean"])
-        for row in own:
+        page += [f"**{f'Budget: {budget:,} steps' if budget else 'Not trained here'}**", "", *HEADER]
+        rows = sorted((r for r in plain if r["budget"] == budget), key=lambda r: -r["tau_b"]["mean"])
+        for row in rows:
             spent = f"{row['spent_macs'] / row['budget_macs']:.2f}" if row["budget_macs"] and row["spent_macs"] else "-"
             cells = [f"`{row['method']}`", str(row["n"]), spent]
-            for one in (treated[row["method"], budget, treatment] for treatment in TREATMENTS):
-                cells += [figure(one, "tau_b", 2), figure(one, "regret@1", 1), figure(one, "regret@3", 1)]
-            told.append(f"| {' | '.join(cells)} |")
-        told.append("")
-    return told
+            for summary in (treated[row["method"], budget, treatment] for treatment in TREATMENTS):
+                cells += [figure(summary, "tau_b", 2), figure(summary, "regret@1", 1), figure(summary, "regret@3", 1)]
+            page.append(f"| {' | '.join(cells)} |")
+        page.append("")
+    return page
 
 
 def simulated(value: dict[str, Any]) -> list[str]:
-    """Mean regret, its 90 % quantile, and how often the best was chosen and was trained, after some numbers of trainings."""
+    """Return a table of mean regret, its 90 % quantile, and how often the best was chosen and trained, by number of trainings."""
     counts = [count for count in COUNTS if count <= value["trials"]]
-    told = [
+    page = [
         f"`{value['command']}`",
         "",
         f"{value['runs']:,} runs; chosen, trained: regret of at most {value['tolerance']:.2f} points.",
         "",
     ]
-    told += [f"| method | after {' | '.join(map(str, counts))} |", f"|{' --- |' * (1 + len(counts))}"]
+    page += [f"| method | after {' | '.join(map(str, counts))} |", f"|{' --- |' * (1 + len(counts))}"]
     for row in value["methods"]:
         cells = [
             f"{row['mean'][i - 1]:.2f}, {row['q90'][i - 1]:.2f}; {100 * row['found'][i - 1]:.0f} %,"
             f" {100 * row['reached'][i - 1]:.0f} %"
             for i in counts
         ]
-        told.append(f"| `{row['method']}` | {' | '.join(cells)} |")
+        page.append(f"| `{row['method']}` | {' | '.join(cells)} |")
     return [
-        *told,
+        *page,
         "",
         "Mean regret in points, its 90 % quantile; share of runs that chose it, and that trained it by then.",
         "",
@@ -77,18 +79,18 @@ def simulated(value: dict[str, Any]) -> list[str]:
 
 
 def judged(rows: list[dict[str, str]]) -> list[str]:
-    """Shares of each word, one line a gain, noise and number of seeds."""
+    """Return a table with the share of each verdict, one line per gain, noise and number of seeds."""
     words = ("better", "no worse", "not shown", "worse", "the default itself")
-    told = [f"| truly better by | noise | seeds | {' | '.join(words)} | seeds used |", f"|{' --- |' * 9}"]
+    table = [f"| truly better by | noise | seeds | {' | '.join(words)} | seeds used |", f"|{' --- |' * 9}"]
     for row in rows:
         gain = "0 (all equal)" if float(row["gain"]) == 0 else row["gain"]
         shares = [f"{100 * float(row[word]):.1f} %" for word in words]
-        told.append(f"| {gain} | {row['noise']} | {row['looks']} | {' | '.join(shares)} | {float(row['seeds']):.1f} |")
-    return [*told, ""]
+        table.append(f"| {gain} | {row['noise']} | {row['looks']} | {' | '.join(shares)} | {float(row['seeds']):.1f} |")
+    return [*table, ""]
 
 
 def staged(folder: Path) -> list[str]:
-    """tau-b, smoothed, of every variant of the laboratory at each stage and budget, best of its last stage first."""
+    """Return smoothed tau-b of every lab variant at each stage and budget, best of its last stage first."""
     stages = json.loads((folder / "stages.json").read_text(encoding="utf-8"))["stages"]
     columns: dict[str, dict[str, str]] = {}
     last: dict[str, tuple[int, float]] = {}
@@ -104,9 +106,11 @@ def staged(folder: Path) -> list[str]:
             }
         last |= {variant: (i, mean) for variant, mean in stage["variants"].items()}
     order = sorted(last, key=lambda variant: last[variant], reverse=True)
-    told = [f"| variant | {' | '.join(columns)} |", f"|{' --- |' * (1 + len(columns))}"]
-    told += [f"| {variant} | {' | '.join(own.get(variant, '') for own in columns.values())} |" for variant in order]
-    return [*told, ""]
+    table = [f"| variant | {' | '.join(columns)} |", f"|{' --- |' * (1 + len(columns))}"]
+    table += [
+        f"| {variant} | {' | '.join(cells.get(variant, '') for cells in columns.values())} |" for variant in order
+    ]
+    return [*table, ""]
 
 
 def content(kind: str, name: str) -> list[str]:
@@ -116,12 +120,12 @@ def content(kind: str, name: str) -> list[str]:
         (path,) = (HERE / "results").glob(f"{name}_*.csv")
         with path.open(encoding="utf-8") as file:
             return judged(list(csv.DictReader(file)))
-    file_name, make = {"results": ("compare.json", lines), "simulate": ("simulate.json", simulated)}[kind]
-    return make(json.loads((HERE / "results" / name / file_name).read_text(encoding="utf-8")))
+    file_name, render_table = {"results": ("compare.json", lines), "simulate": ("simulate.json", simulated)}[kind]
+    return render_table(json.loads((HERE / "results" / name / file_name).read_text(encoding="utf-8")))
 
 
 def render(page: str) -> str:
-    """``page`` with every table made anew."""
+    """Return ``page`` with every table regenerated."""
 
     def block(match: re.Match[str]) -> str:
         return match[1] + "\n" + "\n".join(content(match[2], match[3])) + match[4]

@@ -1,7 +1,7 @@
-"""What a search's drawing and assigning costs by the number of configurations, from 36 to 10^6.
+"""Measure what drawing and assigning cost in a search, by number of configurations, from 36 to 10^6.
 
-The sampler alone, as it runs in every search: ask, tell, balance; accuracies come from a seeded generator. Memory is what
-Python and numpy hold for it beyond what was there before.
+Runs only the sampler, as in every search: ask, tell, balance; accuracies come from a seeded generator. Memory is what Python
+and numpy allocate for it.
 
     python benchmarks/scale.py --steps 2000
 """
@@ -23,17 +23,17 @@ from poolwise.supernets import samplers
 SPACES = ((10, 2), (17, 3), (26, 4), (41, 4), (46, 5))  # layers and poolings: 36, 560, 12,650, 91,390, 1,221,759
 
 
-def searched(space: PoolingSpace, method: str, steps: int) -> tuple[samplers.Sampler, float]:
-    """A sampler after so many steps, and seconds a step."""
+def run_sampler(space: PoolingSpace, method: str, steps: int) -> tuple[samplers.Sampler, float]:
+    """Return a sampler after ``steps`` steps, and seconds per step."""
     streams, accuracies = Streams(1), np.random.default_rng(1)
     task = samplers.Task(space, 4, steps, (1.0, 100.0), "rounds", streams["draw"], streams["assign"])
     sampler = samplers.sampler(method)(task)
-    begin = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(steps // 8):
-        asked = [sampler.ask() for _ in range(8)]
-        for pooling, m in asked:
+        draws = [sampler.ask() for _ in range(8)]
+        for pooling, m in draws:
             sampler.tell(pooling, m, 0.3 + 0.02 * pooling[0] / space.layers + 0.05 * accuracies.random())
-    return sampler, (time.perf_counter() - begin) / (steps // 8 * 8)
+    return sampler, (time.perf_counter() - started) / (steps // 8 * 8)
 
 
 @click.command()
@@ -45,9 +45,9 @@ def main(steps: int, repeats: int, methods: str) -> None:
     for method in methods.split(","):
         for layers, poolings in SPACES:
             space = PoolingSpace(layers, poolings)
-            times = [1000 * searched(space, method, steps)[1] for _ in range(repeats)]
+            times = [1000 * run_sampler(space, method, steps)[1] for _ in range(repeats)]
             tracemalloc.start()
-            sampler, _ = searched(space, method, steps)
+            sampler, _ = run_sampler(space, method, steps)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             row = {"method": method, "configurations": len(space), "supernets": 4, "steps": steps, "repeats": repeats}

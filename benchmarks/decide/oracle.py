@@ -1,7 +1,7 @@
-"""What trainings alone can tell: one who knows the three best of the published table and spends every training on them.
+"""Measure the best that stand-alone trainings can do: an oracle knows the top three configurations of the published table.
 
-All ways to share out six trainings (a seventh is the default's) are tried, with the table's noise, 200,000 times each; the
-highest mean is picked. No method that needs the trainings to tell these three apart can be right more often.
+It spends all six trainings on these three (a seventh is the default's). All ways to divide the trainings are tried, with the
+table's noise, 200,000 times each; the highest mean is printed. No method that relies on these trainings can be right more often.
 
     python benchmarks/decide/oracle.py
 """

@@ -1,7 +1,7 @@
-"""How often the verdict is wrong, and how often it finds a true gain: simulated runs, from the pick to the word.
+"""Measure how often the verdict is wrong, and how often it detects a true gain, in simulated runs.
 
-Two studies, 1,000 runs each. All equal: on a table in which every configuration has the same true accuracy, refining picks
-what looked best among noisy trainings, fresh seeds judge it. Power: the pick is truly better by so many points.
+Two studies, 1,000 runs each. All equal: every configuration has the same true accuracy, refinement picks the one that looks
+best in noisy trainings, and fresh seeds judge it. Power: the pick is truly better by the given number of points.
 
     python benchmarks/decide/verdict.py
 """
@@ -27,8 +27,8 @@ MARGIN, STEPS = 0.2, 90
 LOOKS = {"3 seeds": (3, 3), "5 seeds": (5, 5), "10 seeds": (10, 10), "until decided, 3 to 10 seeds": (3, 10)}
 
 
-def picked(generator: np.random.Generator, noise: float, trials: int) -> Pooling:
-    """What refining picks where all are equal: 60 % and noise."""
+def refined_pick(generator: np.random.Generator, noise: float, trials: int) -> Pooling:
+    """Return the pick of refinement when all configurations have the same accuracy (60 %) plus noise."""
     scores = generator.standard_normal(SPACE.size)
     method = strategies.create(
         "refine",
@@ -46,38 +46,40 @@ def picked(generator: np.random.Generator, noise: float, trials: int) -> Pooling
     return SPACE[int(method.ranking().argmax())]
 
 
-def word(generator: np.random.Generator, gain: float, noise: float, looks: tuple[int, int]) -> tuple[str, int]:
-    """The verdict and how many seeds it took."""
+def judge(generator: np.random.Generator, gain: float, noise: float, looks: tuple[int, int]) -> tuple[str, int]:
+    """Return the verdict and the number of seeds that it used."""
     pick = 0.6 + (gain + noise * generator.standard_normal(looks[1])) / 100
     default = 0.6 + noise / 100 * generator.standard_normal(looks[1])
-    several = looks if looks[0] < looks[1] else None
+    sequential = looks if looks[0] < looks[1] else None
     for count in range(looks[0], looks[1] + 1):
-        found = compare_paired(pick[:count].tolist(), default[:count].tolist(), MARGIN, several)
-        if found.decided:
+        test = compare_paired(pick[:count].tolist(), default[:count].tolist(), MARGIN, sequential)
+        if test.decided:
             break
-    return found.verdict, count
+    return test.verdict, count
 
 
 @click.command()
 @click.option("--runs", default=1000, show_default=True)
 @click.option("--trials", default=7, show_default=True)
-@click.option("--noises", default="0.13,1.04", show_default=True, help="Points between two trainings of the same.")
+@click.option(
+    "--noises", default="0.13,1.04", show_default=True, help="Standard deviations of a training's accuracy, in points."
+)
 def main(runs: int, trials: int, noises: str) -> None:
     rows = []
     for noise in map(float, noises.split(",")):
-        picks = [picked(np.random.default_rng([0, run]), noise, trials) for run in range(runs)]
+        picks = [refined_pick(np.random.default_rng([0, run]), noise, trials) for run in range(runs)]
         for name, looks in LOOKS.items():
             for gain in (0.0, 0.5, 1.0, 2.0):
-                told = []
+                verdicts = []
                 for run, pick in enumerate(picks):
                     if gain == 0 and pick == DEFAULT:
-                        told.append(("the default itself", 0))
+                        verdicts.append(("the default itself", 0))
                     else:
-                        told.append(word(np.random.default_rng([1, run]), gain, noise, looks))
-                counts = Counter(verdict for verdict, _ in told)
-                words = ("better", "no worse", "not shown", "worse", "the default itself")
-                shares = {verdict: counts[verdict] / runs for verdict in words}
-                seeds = float(np.mean([count for _, count in told if count]))
+                        verdicts.append(judge(np.random.default_rng([1, run]), gain, noise, looks))
+                counts = Counter(verdict for verdict, _ in verdicts)
+                names = ("better", "no worse", "not shown", "worse", "the default itself")
+                shares = {verdict: counts[verdict] / runs for verdict in names}
+                seeds = float(np.mean([count for _, count in verdicts if count]))
                 rows.append({"gain": gain, "noise": noise, "looks": name, "runs": runs, **shares, "seeds": seeds})
                 print(rows[-1])
     record("verdict", rows)

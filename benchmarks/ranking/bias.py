@@ -1,7 +1,7 @@
-"""How alike a method is wrong in all seeds, and about which configurations.
+"""Measure how consistent a method's errors are over seeds, and which configurations they concern.
 
-Reads a study. Agreement (tau-b) between every two seeds and with the truth, and the mean over seeds of standardised score minus
-standardised truth for each configuration. Writes a csv under ``benchmarks/results``.
+Reads a study. Reports agreement (tau-b) between every two seeds and with the truth, and for each configuration the mean over
+seeds of standardized score minus standardized truth. Writes a CSV under ``benchmarks/results``.
 
     python benchmarks/ranking/bias.py benchmarks/results/samplers-own-table --methods fairnas,short-all --budget 1560
 """
@@ -24,7 +24,7 @@ from poolwise import tables
 from poolwise.statistics import kendall_tau_b
 
 
-def standard(values_P: np.ndarray) -> np.ndarray:
+def standardized(values_P: np.ndarray) -> np.ndarray:
     return (values_P - values_P.mean()) / values_P.std()
 
 
@@ -40,14 +40,14 @@ def main(study: Path, methods: str, budget: int, seeds: int) -> None:
     for method in methods.split(","):
         scores_SP = [scores_of(study, method, budget, seed, names) for seed in range(seeds)]
         between = [float(kendall_tau_b(one, two)) for one, two in itertools.combinations(scores_SP, 2)]
-        with_truth = [float(kendall_tau_b(own, truth_P)) for own in scores_SP]
-        error_P = np.mean([standard(own) - standard(truth_P) for own in scores_SP], axis=0)
+        with_truth = [float(kendall_tau_b(scores_P, truth_P)) for scores_P in scores_SP]
+        error_P = np.mean([standardized(scores_P) - standardized(truth_P) for scores_P in scores_SP], axis=0)
         for row, error in zip(rows, error_P.tolist(), strict=True):
             row[method] = round(error, 2)
-        most = [f"{names[a]} {error_P[a]:+.1f}" for a in np.argsort(-error_P)[:4]]
+        overrated = [f"{names[a]} {error_P[a]:+.1f}" for a in np.argsort(-error_P)[:4]]
         click.echo(
             f"{method}: between seeds {', '.join(f'{tau:.2f}' for tau in between)}; with the truth"
-            f" {', '.join(f'{tau:.2f}' for tau in with_truth)}; overrated most: {', '.join(most)}"
+            f" {', '.join(f'{tau:.2f}' for tau in with_truth)}; overrated most: {', '.join(overrated)}"
         )
     record(f"bias-{budget}-{table.name}", rows)
 

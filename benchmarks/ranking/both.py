@@ -1,9 +1,8 @@
-"""What shared weights and own ones say together: a search on one SuperNet, and short trainings of all.
+"""Combine shared weights and separate ones: a search on one SuperNet, and proxy trainings of all configurations.
 
-Reads a study that holds both with the same seed. ``together`` are the search's scores and the accuracies of
-the trainings as one (``rankings.combine``), smoothed; ``fused`` has the count of productive convolutions besides;
-``compute`` counts both.
-Writes a csv under ``benchmarks/results``.
+Reads a study that has both with the same seed. ``shared`` are the search's scores, ``own`` the smoothed accuracies of the
+proxy trainings, ``together`` both combined (``rankings.combine``) and smoothed; ``fused`` also has the count of productive
+convolutions. ``compute`` is the sum of both budgets. Writes a CSV under ``benchmarks/results``.
 
     python benchmarks/ranking/both.py benchmarks/results/samplers-own-table --shared fairnas@norm=affine --budget 1560
 """
@@ -35,7 +34,7 @@ def folder_of(study: Path, method: str, budget: int, seed: int) -> RunFolder:
 
 
 def scores_of(study: Path, method: str, budget: int, seed: int, names: list[str]) -> np.ndarray:
-    """scores_P of a search, or the mean accuracies of short trainings of all."""
+    """Return scores_P of a search, or the mean accuracies of proxy trainings of all configurations."""
     folder = folder_of(study, method, budget, seed)
     if folder.has("ranking.json"):
         scored = {row["pooling"]: row["score"] for row in folder.read("ranking.json", "")["ranking"]}
@@ -48,16 +47,18 @@ def scores_of(study: Path, method: str, budget: int, seed: int, names: list[str]
 
 def judged(table: tables.Table, scores: dict[str, np.ndarray]) -> dict[str, float]:
     truth_P = np.array(table.column(table.truth))
-    told = {f"{name}: tau-b": round(float(kendall_tau_b(own_P, truth_P)), 3) for name, own_P in scores.items()}
-    return told | {f"{name}: regret@3": round(float(regret(own_P, truth_P, 3)), 2) for name, own_P in scores.items()}
+    taus = {f"{name}: tau-b": round(float(kendall_tau_b(scores_P, truth_P)), 3) for name, scores_P in scores.items()}
+    return taus | {
+        f"{name}: regret@3": round(float(regret(scores_P, truth_P, 3)), 2) for name, scores_P in scores.items()
+    }
 
 
 @click.command()
 @click.argument("study", type=click.Path(exists=True, path_type=Path))
 @click.option("--shared", default="fairnas@norm=affine", show_default=True)
 @click.option("--own", default="short-all", show_default=True)
-@click.option("--budget", default=1560, show_default=True, help="Of the search.")
-@click.option("--own-budget", type=int, help="Of the trainings; that of the search unless given.")
+@click.option("--budget", default=1560, show_default=True, help="Budget of the search, in steps.")
+@click.option("--own-budget", type=int, help="Budget of the trainings, in steps (default: the same).")
 @click.option("--seeds", default=3, show_default=True)
 def main(study: Path, shared: str, own: str, budget: int, own_budget: int | None, seeds: int) -> None:
     own_budget = own_budget or budget
@@ -67,15 +68,17 @@ def main(study: Path, shared: str, own: str, budget: int, own_budget: int | None
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
         shared_P = scores_of(study, shared, budget, seed, names)
-        own_P = scores_of(study, own, own_budget, seed, names)
-        fused = combine(table.space, with_proxy_trainings(table.space, shared_P, own_P), count_P)
-        told = {
+        proxy_P = scores_of(study, own, own_budget, seed, names)
+        fused = combine(table.space, with_proxy_trainings(table.space, shared_P, proxy_P), count_P)
+        scores = {
             "shared": shared_P,
-            "own": smooth(table.space, own_P).scores,
+            "own": smooth(table.space, proxy_P).scores,
             "together": fused.smoothed_P,
             "fused": fused.estimate_P,
         }
-        rows.append({"shared": shared, "own": own, "compute": budget + own_budget, "seed": seed, **judged(table, told)})
+        rows.append(
+            {"shared": shared, "own": own, "compute": budget + own_budget, "seed": seed, **judged(table, scores)}
+        )
         click.echo(rows[-1])
     for name in list(rows[0])[4:]:
         values = [row[name] for row in rows]

@@ -1,9 +1,9 @@
-"""Compare fixed shares of the count of productive convolutions beside scores without proxy trainings.
+"""Compare fixed shares of the count of productive convolutions in rankings without proxy trainings.
 
-Reads the scores that studies left in ``compare.json``: every sampler, and every column of a table, whose ranking has no proxy
-trainings. Scores and count are standardized, added by their shares, and smoothed over neighboring poolings; ``as the library
-does`` is what ``rankings.combine`` makes of them. Prints means over all rankings of a table, and what each share makes of
-shuffled scores and of a shuffled count; a csv goes under ``benchmarks/results``.
+Reads the scores in the ``compare.json`` of studies: every sampler, and every column of a table, whose ranking has no proxy
+trainings. Scores and count are standardized, added by their shares, and smoothed over neighboring configurations; ``as the
+library does`` is the estimate of ``rankings.combine``. Prints means over all rankings of a table, for the scores as they are, for
+shuffled scores and for a shuffled count; writes a CSV under ``benchmarks/results``.
 
     python benchmarks/ranking/count_shares.py benchmarks/results/*/compare.json
 """
@@ -55,11 +55,11 @@ def rankings(studies: tuple[Path, ...]) -> Iterator[tuple[str, np.ndarray]]:
 def judged(table: tables.Table, scores_P: np.ndarray, count_P: np.ndarray) -> dict[str, tuple[float, float, float]]:
     """Return shares -> agreement with the truth, regret of the first and of the first three."""
     truth_P, parts_KP = np.array(table.column(table.truth)), np.stack([standardize(scores_P), standardize(count_P)])
-    found = {f"{a}:{b}": smooth(table.space, np.array([a, b]) @ parts_KP).scores for a, b in SHARES}
-    found[LIBRARY] = combine(table.space, scores_P, count_P).estimate_P
+    scores_by_share = {f"{a}:{b}": smooth(table.space, np.array([a, b]) @ parts_KP).scores for a, b in SHARES}
+    scores_by_share[LIBRARY] = combine(table.space, scores_P, count_P).estimate_P
     return {
-        shares: (float(kendall_tau_b(own_P, truth_P)), regret(own_P, truth_P, 1), regret(own_P, truth_P, 3))
-        for shares, own_P in found.items()
+        shares: (float(kendall_tau_b(mixed_P, truth_P)), regret(mixed_P, truth_P, 1), regret(mixed_P, truth_P, 3))
+        for shares, mixed_P in scores_by_share.items()
     }
 
 
@@ -79,15 +79,15 @@ def main(studies: tuple[Path, ...]) -> None:
         for case, parts in cases.items():
             groups.setdefault((name, case), []).append(judged(table, *parts))
     rows: list[dict[str, Any]] = []
-    for (name, case), each in sorted(groups.items()):
-        for shares in each[0]:
-            tau, first, three = np.mean([own[shares] for own in each], axis=0)
-            figures = {
+    for (name, case), measured in sorted(groups.items()):
+        for shares in measured[0]:
+            tau, first, three = np.mean([figures[shares] for figures in measured], axis=0)
+            means = {
                 "tau-b": round(float(tau), 3),
                 "regret@1": round(float(first), 2),
                 "regret@3": round(float(three), 2),
             }
-            rows.append({"table": name, "rankings": len(each), "parts": case, "scores:count": shares, **figures})
+            rows.append({"table": name, "rankings": len(measured), "parts": case, "scores:count": shares, **means})
             click.echo(rows[-1])
     record("count-shares", rows)
 

@@ -1,6 +1,6 @@
-"""The laboratory in a picture: which variants went on at each stage, and what those that stayed reach at each budget.
+"""Plot the laboratory: which variants were kept at each stage, and what the remaining ones reach at each budget.
 
-Reads ``stages.json`` and the csv of each stage that ``lab.py`` wrote, and writes ``docs/laboratory.svg``.
+Reads ``stages.json`` and the CSV of each stage that ``lab.py`` wrote, and writes ``docs/laboratory.svg``.
 
     python benchmarks/ranking/lab_figure.py benchmarks/results/lab
 """
@@ -23,20 +23,20 @@ KEPT, DROPPED = "#1d4ed8", "#8a97a5"
 TITLES = {"screen": "screen: {budgets} steps, one seed", "seeds": "seeds: {budgets} steps, {n} seeds"}
 
 
-def told(folder: Path, stage: str) -> dict[tuple[str, int], tuple[float, float]]:
-    """(variant, budget) -> mean and standard deviation over seeds (0 for one) of tau-b, smoothed."""
+def read_taus(folder: Path, stage: str) -> dict[tuple[str, int], tuple[float, float]]:
+    """Return (variant, budget) -> mean and standard deviation over seeds (0 for one) of smoothed tau-b."""
     with (folder / f"lab-{stage}.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if (row["scores"], row["measure"]) == ("smoothed", "tau_b")]
     return {(r["variant"], int(r["budget"])): (float(r["mean"]), float(r["std"] or 0)) for r in rows if r["budget"]}
 
 
-def ranked(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
-    """Variants of a stage, best on top; those that were dropped are pale."""
-    found = told(folder, stage["stage"])
+def draw_ranked(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
+    """Draw the variants of a stage, best on top; the dropped ones are pale."""
+    taus = read_taus(folder, stage["stage"])
     names = sorted(stage["variants"], key=lambda name: stage["variants"][name])
     for place, name in enumerate(names):
         colour = DROPPED if name in stage["dropped"] else KEPT
-        means, stds = zip(*(found[name, budget] for budget in stage["budgets"]), strict=True)
+        means, stds = zip(*(taus[name, budget] for budget in stage["budgets"]), strict=True)
         axes.errorbar(np.mean(means), place, xerr=np.mean(stds) or None, fmt="o", color=colour, markersize=4, capsize=2)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
@@ -47,12 +47,12 @@ def ranked(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
     axes.grid(axis="x", alpha=0.3)
 
 
-def by_budget(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
-    """What is left, at all budgets; a little apart so that bars do not cover each other."""
-    found = told(folder, stage["stage"])
+def draw_by_budget(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
+    """Draw the remaining variants at all budgets, with offsets so that bars do not cover each other."""
+    taus = read_taus(folder, stage["stage"])
     names = sorted(stage["variants"], key=lambda name: -stage["variants"][name])
     for i, name in enumerate(names):
-        means, stds = zip(*(found[name, budget] for budget in stage["budgets"]), strict=True)
+        means, stds = zip(*(taus[name, budget] for budget in stage["budgets"]), strict=True)
         places = np.arange(len(means)) + 0.06 * (i - len(names) / 2)
         axes.errorbar(places, means, yerr=stds, fmt="o-", markersize=4, capsize=2, linewidth=1, label=name)
     axes.set_xticks(range(len(stage["budgets"])), [f"{budget:,} steps" for budget in stage["budgets"]])
@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
     figure = Figure(figsize=(14, 9), layout="constrained")
     panels = figure.subplot_mosaic([["screen", "seeds"], ["screen", "budgets"]], height_ratios=[2, 3])
     for stage in stages:
-        draw = by_budget if stage["stage"] == "budgets" else ranked
+        draw = draw_by_budget if stage["stage"] == "budgets" else draw_ranked
         draw(panels[stage["stage"]], folder, stage)
     with matplotlib.rc_context({"svg.hashsalt": TARGET.stem}):  # the same picture has the same bytes
         figure.savefig(TARGET, metadata={"Date": None, "Creator": None})

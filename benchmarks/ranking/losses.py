@@ -1,8 +1,8 @@
-"""What short trainings say by their accuracy, and what by their training loss.
+"""Compare what proxy trainings tell by their accuracy and by their training loss.
 
-Reads the short trainings of all (``short-all``) of a study. For every budget and seed: agreement with the truth of their
-accuracies, of the mean loss over the second half of their steps, of the mean of both losses of all seeds, and of each
-with a search on one SuperNet (``rankings.combine``, smoothed, without and with the count). Writes a csv under
+Reads the proxy trainings of all configurations (``short-all``) of a study. For every budget and seed: agreement with the truth of
+their accuracies, of the mean loss over the second half of their steps, of the mean of both losses of all seeds, and of each
+combined with a search on one SuperNet (``rankings.combine``, smoothed, without and with the count). Writes a CSV under
 ``benchmarks/results``.
 
     python benchmarks/ranking/losses.py benchmarks/results/samplers-own-table --shared fairnas@norm=affine --shared-budget 1560
@@ -32,12 +32,12 @@ BUDGETS = (780, 1560, 3120, 4680)
 
 
 def trained(study: Path, budget: int, seed: int, names: list[str]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Steps of each training; accuracy_P, and minus the mean loss_P (nats) over the second half of the steps."""
+    """Return the steps of each training, accuracy_P, and minus the mean loss_P (nats) over the second half of the steps."""
     trials = [t for t in folder_of(study, "short-all", budget, seed).trials().all() if t["state"] == "done"]
     length = max(trial["budget"] for trial in trials)
-    own = {trial["pooling"]: trial for trial in trials if trial["budget"] == length}
-    losses = [np.mean([loss for step, loss in own[name]["curve"] if 2 * step > length]) for name in names]
-    return length, np.array([own[name]["accuracy"] for name in names]), -np.array(losses)
+    longest = {trial["pooling"]: trial for trial in trials if trial["budget"] == length}
+    losses = [np.mean([loss for step, loss in longest[name]["curve"] if 2 * step > length]) for name in names]
+    return length, np.array([longest[name]["accuracy"] for name in names]), -np.array(losses)
 
 
 @click.command()
@@ -51,9 +51,9 @@ def main(study: Path, shared: str, shared_budget: int, seeds: int) -> None:
     count_P = np.array([cost.productive for cost in table_costs(table).values()], float)
     rows: list[dict[str, Any]] = []
 
-    def judge(told: np.ndarray, **about: Any) -> None:
-        tau, lost = float(kendall_tau_b(told, truth_P)), float(regret(told, truth_P, 3))
-        rows.append({**about, "tau-b": round(tau, 3), "regret@3": round(lost, 2)})
+    def judge(scores_P: np.ndarray, **setting: Any) -> None:
+        tau, lost = float(kendall_tau_b(scores_P, truth_P)), float(regret(scores_P, truth_P, 3))
+        rows.append({**setting, "tau-b": round(tau, 3), "regret@3": round(lost, 2)})
 
     for budget in BUDGETS:
         losses = []
@@ -61,20 +61,20 @@ def main(study: Path, shared: str, shared_budget: int, seeds: int) -> None:
             length, accuracy_P, loss_P = trained(study, budget, seed, names)
             losses.append(loss_P)
             shared_P = scores_of(study, shared, shared_budget, seed, names)
-            for by, own_P in (("accuracy", accuracy_P), ("loss", loss_P)):
-                about: dict[str, Any] = {"budget": budget, "steps": length, "seed": seed, "by": by}
-                judge(own_P, **about, scores="raw")
-                judge(smooth(table.space, own_P).scores, **about, scores="smoothed")
-                fused = combine(table.space, with_proxy_trainings(table.space, shared_P, own_P), count_P)
-                judge(fused.smoothed_P, **about, scores="with shared")
-                judge(fused.estimate_P, **about, scores="with shared and count")
-        mean_P = np.mean([standardize(own_P) for own_P in losses], axis=0)
-        about = {"budget": budget, "steps": length, "seed": "mean of all", "by": "loss"}
-        judge(mean_P, **about, scores="raw")
-        judge(smooth(table.space, mean_P).scores, **about, scores="smoothed")
+            for criterion, proxy_P in (("accuracy", accuracy_P), ("loss", loss_P)):
+                setting: dict[str, Any] = {"budget": budget, "steps": length, "seed": seed, "by": criterion}
+                judge(proxy_P, **setting, scores="raw")
+                judge(smooth(table.space, proxy_P).scores, **setting, scores="smoothed")
+                fused = combine(table.space, with_proxy_trainings(table.space, shared_P, proxy_P), count_P)
+                judge(fused.smoothed_P, **setting, scores="with shared")
+                judge(fused.estimate_P, **setting, scores="with shared and count")
+        mean_P = np.mean([standardize(proxy_P) for proxy_P in losses], axis=0)
+        setting = {"budget": budget, "steps": length, "seed": "mean of all", "by": "loss"}
+        judge(mean_P, **setting, scores="raw")
+        judge(smooth(table.space, mean_P).scores, **setting, scores="smoothed")
     for key in dict.fromkeys((row["steps"], row["by"], row["scores"]) for row in rows):
-        own = [r for r in rows if (r["steps"], r["by"], r["scores"]) == key and r["seed"] != "mean of all"]
-        taus, lost = [r["tau-b"] for r in own], [r["regret@3"] for r in own]
+        chosen = [r for r in rows if (r["steps"], r["by"], r["scores"]) == key and r["seed"] != "mean of all"]
+        taus, lost = [r["tau-b"] for r in chosen], [r["regret@3"] for r in chosen]
         click.echo(f"{key}: tau-b {np.mean(taus):.2f} ± {np.std(taus, ddof=1):.2f}, regret@3 {np.mean(lost):.1f}")
     for row in rows:
         if row["seed"] == "mean of all":

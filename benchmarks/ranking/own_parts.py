@@ -1,9 +1,9 @@
-"""What one SuperNet gains by parts that configurations do not share: scales and shifts of norms, and the head.
+"""Measure what one SuperNet gains from parts that configurations do not share: scales and shifts of norms, and the head.
 
-Fair rounds on one SuperNet in the setting of a study's entry. ``norm`` says what a configuration shares its scales and shifts
-with: all that have passed as many downsamplings (``depth``, what ``--norm affine`` does), all with the same placement up to
-there (``prefix``), or none (``configuration``); ``head`` says whether the last linear layer is common or its own. Results so
-far lie in ``--out`` and are not made again; a csv goes under ``benchmarks/results``.
+Fair rounds on one SuperNet, in the setting of a study's entry. ``norm`` selects which configurations share scales and shifts:
+all with the same number of downsamplings so far (``depth``, as ``--norm affine`` does), all with the same downsamplings so far
+(``prefix``), or none (``configuration``). ``head`` selects whether the last linear layer is shared (``common``) or not (``own``).
+Existing results in ``--out`` are reused; writes a CSV under ``benchmarks/results``.
 
     python benchmarks/ranking/own_parts.py \
         benchmarks/results/samplers-own-table/runs/fairnas_norm_affine-1560-0 --out runs/own-parts
@@ -42,8 +42,8 @@ from poolwise.training import correct, sgd
 FORMS = ("prefix,common", "configuration,common", "configuration,own")
 
 
-class OwnParts(nn.Module):
-    """A SuperNet with max-pools whose norms, and head, are what ``norm`` and ``head`` say; other weights are common."""
+class PartlySharedNet(nn.Module):
+    """A SuperNet with max-pools that shares norms and head as ``norm`` and ``head`` select, and all other weights."""
 
     def __init__(self, chain: Chain, poolings: list[Pooling], norm: str, head: str):
         super().__init__()
@@ -69,12 +69,12 @@ class OwnParts(nn.Module):
         return self.heads[str(pooling)](images_BCHW)
 
 
-def searched(config: Config, norm: str, head: str) -> list[float]:
-    """score_P in percent on the whole scoring half."""
+def search(config: Config, norm: str, head: str) -> list[float]:
+    """Return score_P in percent on the full scoring half after one search."""
     experiment = resolve(config)
     state, poolings = SearchState(experiment), list(experiment.space)
     nets = state.mixture
-    network = OwnParts(experiment.build(affine_norm, "init0", Streams(config.seed)), poolings, norm, head)
+    network = PartlySharedNet(experiment.build(affine_norm, "init0", Streams(config.seed)), poolings, norm, head)
     nets.precision.place(network, experiment.device)
     network.train()
     nets.networks = [network]
@@ -102,19 +102,19 @@ def searched(config: Config, norm: str, head: str) -> list[float]:
 def main(entry: Path, out: Path, forms: str, seeds: int, first_seed: int, threads: int) -> None:
     torch.set_num_threads(threads)
     table = tables.load(TABLE)
-    asked = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    config = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in range(first_seed, first_seed + seeds):
         for form in forms.split(";"):
             norm, head = form.split(",")
-            file = out / f"{norm}-{head}-{asked.search.steps}-{seed}.json"
+            file = out / f"{norm}-{head}-{config.search.steps}-{seed}.json"
             if not file.exists():
-                write_atomically(file, json.dumps(searched(asked.replace(seed=seed), norm, head)) + "\n")
+                write_atomically(file, json.dumps(search(config.replace(seed=seed), norm, head)) + "\n")
             scores_P = json.loads(file.read_text(encoding="utf-8"))
             rows.append({"norm": norm, "head": head, "seed": seed, **judged(table, scores_P)})
             click.echo(rows[-1])
-    record(f"own-parts-{asked.search.steps}-{TABLE}", rows)
+    record(f"own-parts-{config.search.steps}-{TABLE}", rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What parting would gain in the course of a search, tried out as ``--branching measured`` does, and what it gains in the end.
+"""Measure the gain of branching in the course of a search, as ``--branching measured`` does, and at its end.
 
-One SuperNet is trained in fair rounds; at shares of the search, trials of several lengths say what a SuperNet for each half of
-the configurations would gain. Then searches of the same length branch at their half into ``--parts`` parts by the first pooling.
-Loss and accuracy are means over all configurations on the scoring half, each on its SuperNet. A csv goes under
+One SuperNet is trained in fair rounds; at some shares of the search, trials of several lengths measure what one SuperNet for each
+half of the configurations would gain. Then searches of the same length branch at half their length into ``--parts`` parts by the
+first pooling. Loss and accuracy are means over all configurations on the scoring half, each on its SuperNet. Writes a CSV under
 ``benchmarks/results``.
 
     python benchmarks/ranking/parting.py --width 4 --steps 7800 --batch-size 64 --norm batch
@@ -32,16 +32,16 @@ from poolwise.training import cosine
 
 
 @torch.no_grad()
-def reached(experiment: Experiment, state: SearchState) -> dict[str, float]:
-    """Mean loss in nats and accuracy in percent."""
+def evaluate(experiment: Experiment, state: SearchState) -> dict[str, float]:
+    """Return mean loss in nats and mean accuracy in percent."""
     poolings, batches = list(experiment.space), experiment.ranking_batches(1)
     owner = state.sampler.supernet_of(poolings)
     loss, right = 0.0, 0
     for images_BCHW, labels_B in batches.ordered():
         for m, network in enumerate(state.mixture.networks):
-            own = [a for a, n in zip(poolings, owner, strict=True) if n == m]
+            assigned = [a for a, n in zip(poolings, owner, strict=True) if n == m]
             with experiment.precision.active(experiment.device):
-                for members, logits_BK in walk(network, own, experiment.precision.images(images_BCHW)):
+                for members, logits_BK in walk(network, assigned, experiment.precision.images(images_BCHW)):
                     count = len(members)
                     loss += count * float(F.cross_entropy(logits_BK.float(), labels_B, reduction="sum"))
                     right += count * int((logits_BK.argmax(1) == labels_B).sum())
@@ -49,8 +49,8 @@ def reached(experiment: Experiment, state: SearchState) -> dict[str, float]:
     return {"loss": round(loss / images, 4), "accuracy": round(100 * right / images, 2)}
 
 
-def alone(config: Config, shares: list[float], lengths: list[int]) -> list[dict[str, Any]]:
-    """One SuperNet: trials on the way, and what it reaches."""
+def train_single(config: Config, shares: list[float], lengths: list[int]) -> list[dict[str, Any]]:
+    """Train one SuperNet; return the trials during the search, and the final loss and accuracy."""
     experiment, rows = resolve(config), []
     state = SearchState(experiment)
     while state.step < state.steps:
@@ -60,21 +60,21 @@ def alone(config: Config, shares: list[float], lengths: list[int]) -> list[dict[
                 lr = cosine(state.step, state.steps, config.training.lr, config.training.lr_end)
                 for length in lengths:
                     streams = state.streams.child(f"parting{share}-{length}")
-                    found, _ = branching.measure_gain(
+                    gain, _ = branching.measure_gain(
                         experiment, state.mixture, [list(experiment.space)], streams, length, lr
                     )
-                    rows.append({"at": share, "steps of a half": length, "gain": found.gain, "noise": found.noise})
+                    rows.append({"at": share, "steps of a half": length, "gain": gain.gain, "noise": gain.noise})
                     click.echo(rows[-1])
-    return [*rows, {"parts": 1, **reached(experiment, state)}]
+    return [*rows, {"parts": 1, **evaluate(experiment, state)}]
 
 
-def apart(config: Config) -> list[dict[str, Any]]:
-    """Several, from the half of the search on."""
+def train_branched(config: Config) -> list[dict[str, Any]]:
+    """Train several SuperNets that branch at half of the search; return the final loss and accuracy."""
     experiment = resolve(config)
     state = SearchState(experiment)
     while state.step < state.steps:
         train_block(state)
-    return [{"parts": config.search.max_supernets, **reached(experiment, state)}]
+    return [{"parts": config.search.max_supernets, **evaluate(experiment, state)}]
 
 
 def numbers(_context: click.Context, _parameter: click.Parameter, text: str) -> list[float]:
@@ -103,7 +103,7 @@ def main(
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for seed in map(int, seeds):
-        one = Config.from_flat(
+        single = Config.from_flat(
             width=width,
             images=10_000,
             steps=steps,
@@ -115,19 +115,19 @@ def main(
             precision="bfloat16+channels_last",
             seed=seed,
         )
-        told = alone(one, shares, [int(length) for length in lengths])
+        results = train_single(single, shares, [int(length) for length in lengths])
         for count in map(int, parts):
-            several = {**one.to_json(), "method": "partition-first", "supernets": count, "warm_up": 0.5}
-            told += apart(Config.from_flat(several))
-        rows += [{"seed": seed, **row} for row in told]
+            branched = {**single.to_json(), "method": "partition-first", "supernets": count, "warm_up": 0.5}
+            results += train_branched(Config.from_flat(branched))
+        rows += [{"seed": seed, **row} for row in results]
     names = dict.fromkeys(name for row in rows for name in row)
-    shown = [{name: _plain(row.get(name, "")) for name in names} for row in rows]
-    for row in shown:
+    rounded = [{name: _rounded(row.get(name, "")) for name in names} for row in rows]
+    for row in rounded:
         click.echo(row)
-    record(f"parting-w{width}-{norm}-{steps}x{batch_size}", shown)
+    record(f"parting-w{width}-{norm}-{steps}x{batch_size}", rounded)
 
 
-def _plain(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     return round(float(value), 4) if isinstance(value, (float, np.floating)) else value
 
 

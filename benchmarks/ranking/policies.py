@@ -1,17 +1,17 @@
-"""What the mixture gains by other ways of keeping scores and sharing configurations out, from a branched search on.
+"""Measure what the mixture gains from other ways of keeping scores and assigning configurations, in a branched search.
 
-Each is the search of a study's entry, a branched mixture, with one thing changed:
+Each is the search of a study's entry, a branched mixture, with one change:
 
-- ``plain``: as it is.
-- ``posterior``: posterior means of what a configuration gains on a SuperNet, shrunk by how often it was seen there, in place of
+- ``plain``: no change.
+- ``posterior``: posterior means of what a configuration gains on a SuperNet, shrunk by how often it was scored there, instead of
   moving averages.
-- ``noise``: the temperature is one over the measured noise of a moving average, in place of a linear rise.
+- ``noise``: the temperature is one over the measured noise of a moving average, instead of a linear rise.
 - ``posterior-noise``: posterior means, and the temperature is one over their mean error.
-- ``paired``: every SuperNet is scored on the same batch after each step, in fewer steps.
-- ``first``, ``macs``: the assignment begins at equal parts by the first pooling position, or by MACs, and goes on from there.
+- ``paired``: every SuperNet is scored on the same batch after each step, with fewer steps.
+- ``first``, ``macs``: the assignment starts from equal parts by the first pooling position, or by MACs, and is then learned.
 
-``coherence`` is how much likelier than chance two placements that differ by one layer share a SuperNet (0: by chance, 1: always).
-Results so far lie in ``--out`` and are not made again; a csv goes under ``benchmarks/results``.
+``coherence`` is how much likelier than chance two configurations that differ by one layer share a SuperNet (0: as by chance,
+1: always). Existing results in ``--out`` are reused; writes a CSV under ``benchmarks/results``.
 
     python benchmarks/ranking/policies.py "benchmarks/results/samplers-own-table/runs/\
 mixture_supernets_4_draw_rounds_norm_affine_warm_up_0.5_rank_on_all-1560-0" --out runs/policies
@@ -50,13 +50,13 @@ from poolwise.supernets.state import SearchState
 from poolwise.supernets.trainer import train_block
 from poolwise.training import correct
 
-AHEAD = 0.06  # of a first part, in accuracy: 3 nats at the temperature of a search's half
-LEAST = 0.005  # standard deviation of what configurations gain on a SuperNet, in accuracy, is not taken to be less
-SLOW = 0.99  # of moving averages over everything
+AHEAD = 0.06  # initial lead of an assigned part, in accuracy: 3 nats at the temperature of half a search
+LEAST = 0.005  # lower bound for the standard deviation of gains on a SuperNet, in accuracy
+SLOW = 0.99  # decay of moving averages over all configurations
 
 
 class Noisy(Scores):
-    """Moving averages that know their noise."""
+    """Moving averages that estimate their noise."""
 
     def __init__(self, size: int, supernets: int):
         super().__init__(size, supernets)
@@ -68,20 +68,20 @@ class Noisy(Scores):
         super().update(a, m, accuracy)
 
     def _measure(self, surprise: float) -> None:
-        """``surprise`` has the noise of an accuracy and that of the average before it."""
+        """Update the variance; ``surprise`` has the noise of an accuracy and that of the average before it."""
         fresh = surprise**2 / (1 + (1 - MOVING_AVERAGE) / (1 + MOVING_AVERAGE))
         self.variance = SLOW * self.variance + (1 - SLOW) * fresh
 
     def error(self) -> float:
-        """Standard deviation of the noise of a moving average."""
+        """Return the standard deviation of the noise of a moving average."""
         return float(np.sqrt(self.variance * (1 - MOVING_AVERAGE) / (1 + MOVING_AVERAGE)))
 
 
 class Posterior(Noisy):
     """``rows`` are posterior means of what a configuration gains on a SuperNet over the mean of both.
 
-    A gain is normal with mean 0 and the variance that the gains so far have beyond their noise; an accuracy counts 0.9 of the
-    next one for the same configuration and SuperNet, so that what was seen of earlier weights fades.
+    A gain is normal with mean 0 and the variance of the observed gains beyond their noise. An accuracy has 0.9 of the weight of
+    the next one for the same configuration and SuperNet, so that observations of earlier weights fade.
     """
 
     def __init__(self, size: int, supernets: int):
@@ -89,7 +89,7 @@ class Posterior(Noisy):
         self._rows[:] = 0
         self.level_P, self.offset_M = np.full(size, np.nan), np.zeros(supernets)
         self.sum_PM, self.count_PM = np.zeros((size, supernets)), np.zeros((size, supernets))
-        self.prior = 1.0  # noise over variance of the gains: accuracies that the prior counts as
+        self.prior = 1.0  # noise over variance of the gains: the number of accuracies that the prior is worth
 
     def update(self, a: int, m: int, accuracy: float) -> None:
         if not self.place(a):
@@ -117,7 +117,7 @@ class Posterior(Noisy):
 
 
 class Ahead(Scores):
-    """Where SuperNets branch, the scores of each for its first part are ahead; as moving averages do, they forget that."""
+    """At the branch, each SuperNet's scores for its first part get a lead; it fades as in any moving average."""
 
     group_P: np.ndarray
 
@@ -127,7 +127,7 @@ class Ahead(Scores):
 
 
 class Plain(BalancedMixture):
-    """The mixture of the library, with scores of another kind."""
+    """The library's mixture, with scores of another kind."""
 
     kind: ClassVar[type[Scores]] = Scores
     paired: ClassVar[bool] = False
@@ -138,8 +138,8 @@ class Plain(BalancedMixture):
         self.others: deque[dict[int, float]] = deque()  # accuracies of the SuperNets that were not trained
 
     def _learn(self, a: int, m: int, accuracy: float) -> None:
-        for other, own in self.others.popleft().items() if self.others else ():
-            self.table.update(a, other, own)
+        for other, other_accuracy in self.others.popleft().items() if self.others else ():
+            self.table.update(a, other, other_accuracy)
 
 
 class ByNoise(Plain):
@@ -166,7 +166,7 @@ class Paired(Plain):
 
 
 class First(Plain):
-    """Parts in the order of the space, which is that of the first pooling position."""
+    """Parts in the order of the space, that is, by the first pooling position."""
 
     kind = Ahead
 
@@ -197,10 +197,10 @@ POLICIES: dict[str, type[Plain]] = {
 
 
 def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[StepResult]:
-    """The jobs, with every other SuperNet scored on each one's batch."""
-    nets, told = state.mixture, []
+    """Run the jobs, and score every other SuperNet on the batch of each job."""
+    nets, results = state.mixture, []
     for job in jobs:
-        told += nets.train_and_score([job])
+        results += nets.train_and_score([job])
         if not sampler.in_warm_up:
             images_BCHW, labels_B = nets.scoring.load(job.scoring)
             right = {
@@ -209,20 +209,20 @@ def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[Step
                 if m != job.supernet
             }
             sampler.others.append({m: count / len(labels_B) for m, count in right.items()})
-    return told
+    return results
 
 
 def steps_of(config: Config, policy: type[Plain]) -> int:
-    """Steps at the compute of the entry: training takes three passes, a scoring one."""
+    """Return the number of steps at the compute of the entry: training takes three passes, scoring one."""
     assert config.search.steps
     if not policy.paired:
         return config.search.steps
-    apart = 1 - config.search.warm_up
-    return int(config.search.steps * 4 / (4 + apart * (config.search.max_supernets - 1)))
+    branched = 1 - config.search.warm_up
+    return int(config.search.steps * 4 / (4 + branched * (config.search.max_supernets - 1)))
 
 
 def coherence(space: PoolingSpace, assignment_PM: np.ndarray) -> float:
-    """Of placements that differ by one layer."""
+    """Return the coherence of an assignment over configurations that differ by one layer."""
     index = {pooling.positions: a for a, pooling in enumerate(space)}
     near = [
         (a, index[further])
@@ -230,13 +230,13 @@ def coherence(space: PoolingSpace, assignment_PM: np.ndarray) -> float:
         for i in range(len(positions))
         if (further := (*positions[:i], positions[i] + 1, *positions[i + 1 :])) in index
     ]
-    together = np.mean([assignment_PM[a] @ assignment_PM[b] for a, b in near])
+    shared = np.mean([assignment_PM[a] @ assignment_PM[b] for a, b in near])
     chance = 1 / assignment_PM.shape[1]
-    return float((together - chance) / (1 - chance))
+    return float((shared - chance) / (1 - chance))
 
 
-def searched(config: Config, name: str) -> dict[str, Any]:
-    """Scores in percent after one search with a policy, and what became of its assignment."""
+def search(config: Config, name: str) -> dict[str, Any]:
+    """Return scores in percent after one search with a policy, and statistics of its assignment."""
     policy = POLICIES[name]
     experiment = resolve(config.replace(steps=steps_of(config, policy)))
     state, poolings = SearchState(experiment), list(experiment.space)
@@ -265,21 +265,27 @@ def searched(config: Config, name: str) -> dict[str, Any]:
 def main(entry: Path, out: Path, policies: str, seeds: str, threads: int) -> None:
     torch.set_num_threads(threads)
     table = tables.load(TABLE)
-    asked = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    config = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in map(int, seeds.split(",")):
         for name in policies.split(","):
-            file = out / f"{name}-{asked.search.steps}-{seed}.json"
+            file = out / f"{name}-{config.search.steps}-{seed}.json"
             if not file.exists():
-                write_atomically(file, json.dumps(searched(asked.replace(seed=seed), name)) + "\n")
-            found = json.loads(file.read_text(encoding="utf-8"))
-            told = {key: round(found[key], 3) for key in ("temperature", "entropy", "coherence")}
+                write_atomically(file, json.dumps(search(config.replace(seed=seed), name)) + "\n")
+            result = json.loads(file.read_text(encoding="utf-8"))
+            statistics = {key: round(result[key], 3) for key in ("temperature", "entropy", "coherence")}
             rows.append(
-                {"policy": name, "seed": seed, "steps": found["steps"], **told, **judged(table, found["scores"])}
+                {
+                    "policy": name,
+                    "seed": seed,
+                    "steps": result["steps"],
+                    **statistics,
+                    **judged(table, result["scores"]),
+                }
             )
             click.echo(rows[-1])
-    record(f"policies-{asked.search.steps}-{TABLE}", rows)
+    record(f"policies-{config.search.steps}-{TABLE}", rows)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Which short trainings tell most for their compute: of how many steps, of which batch, how many times anew.
+"""Find which proxy trainings tell most for their compute: number of steps, batch size, number of repeats.
 
-Trains every configuration of the package's table from scratch, in the setting of a study's entry but for the batch, the
-length and the learning rate, with seeds that no study uses. For every form of them: agreement with the truth of the mean
-loss over the second half of the steps, of one seed and of means over more, and what that takes in steps of the entry's
-batch for every configuration. Results lie in ``--out`` and are not made again; a csv goes under ``benchmarks/results``.
+Trains every configuration of the package's table from scratch, in the setting of a study's entry except for batch size,
+length and learning rate, with seeds that no study uses. For every form: agreement with the truth of the mean loss over the
+second half of the steps, of one seed and of means over several, and their cost in steps of the entry's batch size for every
+configuration. Existing results in ``--out`` are reused; writes a CSV under ``benchmarks/results``.
 
     python benchmarks/ranking/restarts.py \
         benchmarks/results/samplers-own-table/runs/fairnas_norm_affine-1560-0 --out runs/restarts
@@ -37,11 +37,11 @@ from poolwise.training.standalone import Purpose, train_standalone
 TABLE = "resnet20w8-cifar10-10k"
 PURPOSE = Purpose("restarts", weights="search", measured=False)
 FORMS = ("128x52", "64x52", "32x52", "32x104", "16x104")  # batch x steps
-MOST = 8  # seeds of which means are taken
+MOST = 8  # largest number of seeds in a mean
 
 
 def losses(experiment: Experiment, steps: int, seed: int) -> dict[str, list[float]]:
-    """Configuration -> its training loss (nats) along the steps."""
+    """Return configuration -> its training loss (nats) along the steps."""
     outcomes = {
         str(pooling): train_standalone(experiment, pooling, seed, steps, PURPOSE, Listener())
         for pooling in experiment.space
@@ -59,33 +59,33 @@ def main(entry: Path, out: Path, forms: str, seeds: int, threads: int) -> None:
     torch.set_num_threads(threads)
     table = tables.load(TABLE)
     truth_P = np.array(table.column(table.truth))
-    asked = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
+    config = Config.from_flat(json.loads((entry / "run.json").read_text(encoding="utf-8"))["settings"])
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for form in forms.split(","):
         shape, _, lr = form.partition("@")
         batch, steps = map(int, shape.split("x"))
-        experiment, told = None, []
+        experiment, scores = None, []
         for seed in range(1, seeds + 1):
             file = out / f"{form}-{seed}.json"
             if not file.exists():
-                experiment = experiment or resolve(asked.replace(batch_size=batch, lr=float(lr or asked.training.lr)))
+                experiment = experiment or resolve(config.replace(batch_size=batch, lr=float(lr or config.training.lr)))
                 write_atomically(file, json.dumps(losses(experiment, steps, seed)) + "\n")
             curves = json.loads(file.read_text(encoding="utf-8"))
-            own_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]
-            told.append(standardize(np.array(own_P)))
+            negative_losses_P = [-np.mean(curves[str(p)][len(curves[str(p)]) // 2 :]) for p in table.space]
+            scores.append(standardize(np.array(negative_losses_P)))
         for count in range(1, min(seeds, MOST) + 1):
-            means = [np.mean(some, axis=0) for some in itertools.combinations(told, count)]
+            means = [np.mean(chosen, axis=0) for chosen in itertools.combinations(scores, count)]
             smoothed = [smooth(table.space, mean_P).scores for mean_P in means]
             taus = [float(kendall_tau_b(mean_P, truth_P)) for mean_P in smoothed]
             rows.append(
                 {
                     "batch": batch,
                     "steps": steps,
-                    "learning rate": float(lr or asked.training.lr),
+                    "learning rate": float(lr or config.training.lr),
                     "trainings": count,
-                    f"steps of {asked.training.batch_size} for each": round(
-                        count * steps * batch / asked.training.batch_size
+                    f"steps of {config.training.batch_size} for each": round(
+                        count * steps * batch / config.training.batch_size
                     ),
                     "tau-b": round(float(np.mean([kendall_tau_b(mean_P, truth_P) for mean_P in means])), 3),
                     "smoothed tau-b": round(float(np.mean(taus)), 3),

@@ -1,8 +1,8 @@
-"""How the agreement with the truth depends on the shares of short trainings, shared weights and the count.
+"""Measure how the agreement with the truth depends on the shares of proxy trainings, shared weights and the count.
 
-Reads what studies left in ``compare.json``: every entry that has short trainings. The parts, each standardised, are added by
-their shares and smoothed over neighbouring placements; ``as the library does`` is what ``rankings.combine`` makes of them.
-Means over seeds; a csv goes under ``benchmarks/results``.
+Reads the ``compare.json`` of studies: every entry that has proxy trainings. The standardized parts are added by their shares and
+smoothed over neighboring configurations; ``as the library does`` is the estimate of ``rankings.combine``. Reports means over
+seeds; writes a CSV under ``benchmarks/results``.
 
     python benchmarks/ranking/shares.py benchmarks/results/own-4680-nine-seeds benchmarks/results/other-images
 """
@@ -28,16 +28,16 @@ from poolwise.spaces import PoolingSpace
 from poolwise.statistics import kendall_tau_b, regret
 
 SHARES = (
-    *((0, 1, 0), (1, 0, 0), (0, 0, 1)),  # short trainings, shared weights, count
+    *((0, 1, 0), (1, 0, 0), (0, 0, 1)),  # proxy trainings, shared weights, count
     *((1, 1, 0), (2, 1, 0), (1, 0, 1), (2, 0, 1)),
     *((2, 2, 1), (2, 1, 1), (3, 2, 1), (1, 1, 1), (3, 1, 2), (1, 1, 2)),
 )
 
 
-def mixed(space: PoolingSpace, count_P: np.ndarray, shared_P: np.ndarray, own_P: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores by shares."""
-    parts_KP = np.stack([standardize(own_P), standardize(shared_P), standardize(count_P)])
-    both = with_proxy_trainings(space, shared_P, own_P)
+def mixed(space: PoolingSpace, count_P: np.ndarray, shared_P: np.ndarray, proxy_P: np.ndarray) -> dict[str, np.ndarray]:
+    """Return scores by shares."""
+    parts_KP = np.stack([standardize(proxy_P), standardize(shared_P), standardize(count_P)])
+    both = with_proxy_trainings(space, shared_P, proxy_P)
     return {
         **{":".join(map(str, shares)): smooth(space, np.array(shares) @ parts_KP).scores for shares in SHARES},
         "as the library does": combine(space, both, count_P).estimate_P,
@@ -57,15 +57,15 @@ def main(studies: tuple[Path, ...]) -> None:
         groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for entry in value["entries"]:
             if entry.get("parts"):
-                own = mixed(table.space, count_P, *np.array(entry["parts"]))
-                groups.setdefault((entry["method"], entry["budget"]), []).append(own)
+                scores = mixed(table.space, count_P, *np.array(entry["parts"]))
+                groups.setdefault((entry["method"], entry["budget"]), []).append(scores)
         for (method, budget), seeds in groups.items():
             for shares in seeds[0]:
-                taus = [float(kendall_tau_b(own[shares], truth_P)) for own in seeds]
-                lost = np.mean([regret(own[shares], truth_P, 3) for own in seeds])
-                about = {"study": study.name, "method": method, "budget": budget, "seeds": len(taus)}
+                taus = [float(kendall_tau_b(scores[shares], truth_P)) for scores in seeds]
+                lost = np.mean([regret(scores[shares], truth_P, 3) for scores in seeds])
+                setting = {"study": study.name, "method": method, "budget": budget, "seeds": len(taus)}
                 figures = {"tau-b": round(float(np.mean(taus)), 3), "regret@3": round(float(lost), 2)}
-                rows.append({**about, "short:shared:count": shares, **figures})
+                rows.append({**setting, "short:shared:count": shares, **figures})
                 click.echo(rows[-1])
     record("shares", rows)
 

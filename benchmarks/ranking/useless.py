@@ -1,7 +1,8 @@
-"""What fusion does with useless parts: scores shuffled over the configurations, or the count, beside the better part alone.
+"""Measure what combining does with useless parts: shuffled scores, or a shuffled count, compared with the better single part.
 
-Reads the scores that a study left in ``compare.json``. For each method and budget, means over seeds and shuffles; ``lost`` is
-what fusion with one useless part agrees less than the other part alone does. Writes a csv under ``benchmarks/results``.
+Reads the scores in the ``compare.json`` of a study. Reports means over seeds and shuffles for each method and budget; ``lost`` is
+how much less the combination with one useless part agrees with the truth than the other part does by itself. Writes a CSV under
+``benchmarks/results``.
 
     python benchmarks/ranking/useless.py benchmarks/results/compare-published
 """
@@ -31,9 +32,9 @@ CONTROLS = ("macs", "productive", "receptive_field", "naswot", "grad_norm")
 def judged(
     table: tables.Table, parts_KP: np.ndarray, count_P: np.ndarray, shuffles: int, seed: int
 ) -> dict[str, float]:
-    """Agreement with the truth of scores and count, of both fused, and with one of them shuffled.
+    """Return agreement with the truth of scores and count, of both combined, and with one of them shuffled.
 
-    ``parts_KP``: the scores, or accuracy on shared weights and score of short trainings.
+    ``parts_KP``: the scores, or accuracy on shared weights and score of proxy trainings.
     """
     truth_P, generator = np.array(table.column(table.truth)), np.random.default_rng(seed)
 
@@ -66,21 +67,21 @@ def main(study: Path, shuffles: int) -> None:
     for entry in value["entries"]:
         if entry["method"] not in CONTROLS:
             parts_KP = np.array(entry.get("parts") or [entry["scores"]])
-            found = judged(table, parts_KP, count_P, shuffles, entry["seed"])
-            groups.setdefault((entry["method"], entry["budget"]), []).append(found)
+            taus = judged(table, parts_KP, count_P, shuffles, entry["seed"])
+            groups.setdefault((entry["method"], entry["budget"]), []).append(taus)
     rows = []
-    for (method, budget), own in groups.items():
-        told = {name: float(np.mean([one[name] for one in own])) for name in own[0]}
+    for (method, budget), seeds in groups.items():
+        means = {name: float(np.mean([seed_taus[name] for seed_taus in seeds])) for name in seeds[0]}
         lost = {
-            "lost to shuffled scores": told["count"] - told["scores shuffled"],
-            "lost to a shuffled count": told["scores"] - told["count shuffled"],
+            "lost to shuffled scores": means["count"] - means["scores shuffled"],
+            "lost to a shuffled count": means["scores"] - means["count shuffled"],
         }
         rows.append(
             {
                 "method": method,
                 "budget": budget,
-                "seeds": len(own),
-                **{k: round(v, 3) for k, v in (told | lost).items()},
+                "seeds": len(seeds),
+                **{k: round(v, 3) for k, v in (means | lost).items()},
             }
         )
         click.echo(rows[-1])

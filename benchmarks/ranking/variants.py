@@ -1,6 +1,6 @@
-"""What the laboratory tries, and in which order it stops trying.
+"""The variants that the laboratory tries, and the stages that drop them.
 
-A variant is written as ``poolwise compare --methods`` takes it. Each differs from its neighbours by one thing.
+A variant is written as for ``poolwise compare --methods``. Each differs from its neighbors by one thing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Stage:
-    """Which budgets and seeds a stage adds, and which share of its variants goes on to the next."""
+    """The budgets and seeds that a stage adds, and the share of its variants that it keeps for the next."""
 
     name: str
     budgets: tuple[int, ...]
@@ -52,7 +52,7 @@ class Stage:
 
 STAGES = (
     Stage("screen", (1560,), (0,), 0.5),
-    Stage("seeds", (1560,), (0, 1, 2), 0.1),  # what stays takes three times as long each
+    Stage("seeds", (1560,), (0, 1, 2), 0.1),  # each of the rest takes three times as long
     Stage("budgets", (780, 1560, 4680), (0, 1, 2), 1.0),
 )
-ALWAYS = ("one SuperNet, fair rounds", "M = 4 as published", "the default")  # what is to be said of stays to the end
+ALWAYS = ("one SuperNet, fair rounds", "M = 4 as published", "the default")  # reported in the docs, so never dropped

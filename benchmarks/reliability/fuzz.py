@@ -1,9 +1,9 @@
-"""Wrong input of every kind against everything that reads: nothing but one clear line may come of it.
+"""Feed invalid input of every kind to everything that reads input: each may fail only with one clear line.
 
     python benchmarks/reliability/fuzz.py --inputs 100000
 
-A real run of seconds is made first; its files are then changed at random, as bytes and as values. Every target counts its
-inputs, how many were refused, and how many ended in anything but PoolwiseError or a usage error of the command line.
+First makes a real run of a few seconds; then changes its files at random, as bytes and as values. Every target counts its inputs,
+how many were refused, and how many ended in anything except PoolwiseError or a usage error of the command line.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Fuzzer:
         self.shown = 0
 
     def targets(self) -> dict[str, tuple[Callable[[random.Random], None], float]]:
-        """Name -> (what feeds one input, its share of all inputs)."""
+        """Return name -> (function that feeds one input, its share of all inputs)."""
         return {
             "pooling": (self.pooling, 0.26),
             "space json": (self.space, 0.12),
@@ -110,16 +110,16 @@ class Fuzzer:
 
     def pooling(self, r: random.Random) -> None:
         text = _text(r)
-        found = Pooling.parse(text)
-        assert Pooling.parse(str(found)) == found
+        pooling = Pooling.parse(text)
+        assert Pooling.parse(str(pooling)) == pooling
         PoolingSpace(10, 2).parse(text)
 
     def space(self, r: random.Random) -> None:
         value = _mutated(r, {"layers": 10, "poolings": 2, "min_stage": 1, "shared_slots": False})
         validate(Space, value, "space: ")
-        found = PoolingSpace(**{key: own for key, own in value.items() if key != "members"})
-        assert PoolingSpace(**found.to_json()) == found
-        assert found.index(found[found.size - 1]) == found.size - 1
+        space = PoolingSpace(**{key: setting for key, setting in value.items() if key != "members"})
+        assert PoolingSpace(**space.to_json()) == space
+        assert space.index(space[space.size - 1]) == space.size - 1
 
     def compared(self, r: random.Random) -> None:
         methods.parse_methods([_text(r) for _ in range(r.randint(1, 2))], 4)
@@ -142,69 +142,69 @@ class Fuzzer:
 
     def folder(self, r: random.Random) -> None:
         name = r.choice(["run.json", "ranking.json", "ranking.json", "refine.json", "retrain.json", "events.jsonl"])
-        where = self._copy("read")
-        if r.random() < 0.9:  # else what is damaged is read from its copy
-            where = self._copy("bare")
-            (where / "manifest.json").unlink(missing_ok=True)
-            shutil.rmtree(where / "spare", ignore_errors=True)
-        (where / name).write_bytes(_changed(r, self.files[name]))
+        folder = self._copy("read")
+        if r.random() < 0.9:  # otherwise the damaged file is read from its spare copy
+            folder = self._copy("bare")
+            (folder / "manifest.json").unlink(missing_ok=True)
+            shutil.rmtree(folder / "spare", ignore_errors=True)
+        (folder / name).write_bytes(_changed(r, self.files[name]))
         try:
-            opened = RunFolder.open(where)
+            opened = RunFolder.open(folder)
             config = Config.from_flat(opened.request()["settings"])
             picks_of(opened, config)
             opened.read("retrain.json", "")
             for kind in ("search", "stage", "assignment"):
                 opened.events(kind)
             self.shown += 1
-            if self.shown % 400 == 0:  # the page takes a second
-                api.report(where)
+            if self.shown % 400 == 0:  # a report takes a second
+                api.report(folder)
             elif self.shown % 15 == 0:
                 with contextlib.redirect_stdout(io.StringIO()):
-                    show.result(where, False)
+                    show.result(folder, False)
         finally:
-            (where / name).write_bytes(self.files[name])
-            (where / "run.json").write_bytes(self.files["run.json"])
+            (folder / name).write_bytes(self.files[name])
+            (folder / "run.json").write_bytes(self.files["run.json"])
 
     def tables(self, r: random.Random) -> None:
         kind = r.choice([".csv", ".json"])
-        where = self.work / "table"
-        where.mkdir(exist_ok=True)
+        folder = self.work / "table"
+        folder.mkdir(exist_ok=True)
         for suffix, data in self.pair.items():
-            (where / f"t{suffix}").write_bytes(_changed(r, data) if suffix == kind else data)
-        found = tables.load(where)
-        assert len(found.column(found.truth)) == found.space.size
+            (folder / f"t{suffix}").write_bytes(_changed(r, data) if suffix == kind else data)
+        table = tables.load(folder)
+        assert len(table.column(table.truth)) == table.space.size
 
     def trials(self, r: random.Random) -> None:
-        where = RunFolder(self._copy("trials"))
-        (where.path / "trials.sqlite").write_bytes(_damaged(r, self.files["trials.sqlite"]))
-        found = where.trials()
-        found.all()
-        found.states(2)
-        found.accuracy("4-3-3", 1, 2)
+        folder = RunFolder(self._copy("trials"))
+        (folder.path / "trials.sqlite").write_bytes(_damaged(r, self.files["trials.sqlite"]))
+        trials = folder.trials()
+        trials.all()
+        trials.states(2)
+        trials.accuracy("4-3-3", 1, 2)
 
     def checkpoints(self, r: random.Random) -> None:
-        where = RunFolder(self.work / "checkpoint")
-        (where.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        folder = RunFolder(self.work / "checkpoint")
+        (folder.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         data = _damaged(r, self.checkpoint)
         if r.random() < 0.6:
             meta = _mutated(r, self.meta)
-            with contextlib.suppress(ValueError, RecursionError):  # not JSON at all
+            with contextlib.suppress(ValueError, RecursionError):  # not representable as JSON
                 data = save(self.tensors, metadata={"poolwise": json.dumps(meta)})
-        (where.path / "checkpoints" / f"{CHECKPOINT}.safetensors").write_bytes(data)
-        self.state.restore(where)
+        (folder.path / "checkpoints" / f"{CHECKPOINT}.safetensors").write_bytes(data)
+        self.state.restore(folder)
 
     def cifar10(self, r: random.Random) -> None:
-        with contextlib.suppress(ValueError):  # what it promises
+        with contextlib.suppress(ValueError):  # the documented error
             python_batch(r.randbytes(r.randint(0, 200)))
         archive = self.work / "package.tgz"
         archive.write_bytes(_damaged(r, b"\x1f\x8b\x08\x00" + bytes(300)))
         cifar10._from_npm_archive(archive)
 
     def _copy(self, name: str) -> Path:
-        where = self.work / name
-        if not where.exists():
-            shutil.copytree(self.run, where)
-        return where
+        folder = self.work / name
+        if not folder.exists():
+            shutil.copytree(self.run, folder)
+        return folder
 
 
 def _text(r: random.Random) -> str:
@@ -220,7 +220,7 @@ def _text(r: random.Random) -> str:
 
 
 def _damaged(r: random.Random, data: bytes) -> bytes:
-    """Bytes flipped, cut, doubled, swapped, or all others."""
+    """Return the bytes changed, cut, overwritten in one place, or replaced."""
     changed, kind = bytearray(data), r.random()
     if kind < 0.5:
         for _ in range(r.randint(1, 8)):
@@ -236,7 +236,7 @@ def _damaged(r: random.Random, data: bytes) -> bytes:
 
 
 def _changed(r: random.Random, data: bytes) -> bytes:
-    """A text file, damaged as bytes or with another value in some place."""
+    """Return a text file damaged as bytes, or with another value in one place."""
     if r.random() < 0.4:
         return _damaged(r, data)
     lines = data.decode().splitlines()
@@ -254,12 +254,12 @@ def _changed(r: random.Random, data: bytes) -> bytes:
 
 
 def _mutated(r: random.Random, value: Any) -> Any:
-    """The value with something else in one place, lost or added."""
+    """Return the value with one place changed, removed or added."""
     if isinstance(value, dict) and value and r.random() < 0.93:
         name = r.choice(list(value))
         kind = r.random()
         if kind < 0.1:
-            return {key: own for key, own in value.items() if key != name}
+            return {key: item for key, item in value.items() if key != name}
         if kind < 0.15:
             return {**value, _text(r): r.choice(VALUES)}
         return {**value, name: _mutated(r, value[name])}
@@ -272,22 +272,22 @@ def _mutated(r: random.Random, value: Any) -> Any:
 
 
 def feed(name: str, target: Callable[[random.Random], None], count: int, seed: int) -> dict[str, Any]:
-    """``count`` inputs; how many were refused, and the tracebacks of what ended otherwise."""
-    refused, wrong, slowest, begin = 0, list[str](), 0.0, time.perf_counter()
+    """Feed ``count`` inputs; return how many were refused, and the tracebacks of all other failures."""
+    refused, wrong, slowest, started = 0, list[str](), 0.0, time.perf_counter()
     for i in range(count):
-        started = time.perf_counter()
+        input_started = time.perf_counter()
         try:
             target(random.Random(f"{name} {seed} {i}"))
         except (PoolwiseError, click.ClickException) as error:
             refused += 1
             if isinstance(error, PoolwiseError) and "\n" in str(error):
-                wrong.append(f"{name} {seed} {i}: more than one line")
+                wrong.append(f"{name} {seed} {i}: the message has more than one line")
         except click.exceptions.Exit:
             pass
         except Exception:
             wrong.append(f"{name} {seed} {i}\n{traceback.format_exc()}")
-        slowest = max(slowest, time.perf_counter() - started)
-    seconds = time.perf_counter() - begin
+        slowest = max(slowest, time.perf_counter() - input_started)
+    seconds = time.perf_counter() - started
     return {
         **{"target": name, "inputs": count, "refused": refused, "wrong": len(wrong), "seconds": round(seconds, 1)},
         **{"slowest_seconds": round(slowest, 2), "tracebacks": wrong},
@@ -295,14 +295,14 @@ def feed(name: str, target: Callable[[random.Random], None], count: int, seed: i
 
 
 def fuzz(inputs: int, seed: int, work: Path, only: str | None = None) -> list[dict[str, Any]]:
-    """All targets, each with its share of the inputs."""
+    """Feed all targets, each with its share of the inputs."""
     fuzzer = Fuzzer(work)
-    chosen = {name: own for name, own in fuzzer.targets().items() if only in (None, name)}
+    chosen = {name: target for name, target in fuzzer.targets().items() if only in (None, name)}
     rows = []
     for name, (target, share) in chosen.items():
         rows.append(feed(name, target, round(inputs * share), seed))
-        for told in rows[-1].pop("tracebacks")[:5]:
-            print(told)
+        for report in rows[-1].pop("tracebacks")[:5]:
+            print(report)
         print(rows[-1], flush=True)
     return rows
 
@@ -311,16 +311,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="One target.")
-    parser.add_argument("--no-record", action="store_true", help="Write no result.")
-    asked = parser.parse_args()
+    parser.add_argument("--only", help="Run only this target.")
+    parser.add_argument("--no-record", action="store_true", help="Do not write the results to a CSV file.")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="poolwise-fuzz-") as folder:
-        rows = fuzz(asked.inputs, asked.seed, Path(folder), asked.limits.only)
-    if not asked.no_record:
+        rows = fuzz(arguments.inputs, arguments.seed, Path(folder), arguments.limits.only)
+    if not arguments.no_record:
         from common import record
 
-        record("fuzz", [{**row, "seed": asked.seed} for row in rows])
+        record("fuzz", [{**row, "seed": arguments.seed} for row in rows])
     sys.exit(any(row["wrong"] for row in rows))
 
 

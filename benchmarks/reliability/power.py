@@ -1,15 +1,14 @@
-"""Power fails at a random moment of a run: what had not been made to last is lost, and the run goes on to the same bytes.
+"""Simulate power failures at random moments of a run: only synced data survives, and the run must resume to the same bytes.
 
-A run goes on undisturbed while every fsync, rename, removal and new folder of it is watched, and what would be left on the
-disk is kept: the content of a file as of its last fsync, the names in a folder as of the folder's last fsync. For a random
-moment such a disk is laid out anew. No checkpoint that was saved and no training that was recorded may be lost, and the run
-is resumed. The disk is one of these:
+An undisturbed run is recorded: every fsync, rename, removal and new folder is watched, and what would remain on disk is kept:
+the content of a file as of its last fsync, the names in a folder as of the folder's last fsync. Such a disk is written for a
+random moment, and the run is resumed. No saved checkpoint and no recorded training may be lost. The disk is one of these:
 
-    lost   nothing but what was made to last
-    names  every name as it was at that moment, and contents as they were made to last: files renamed before their bytes came
-    mixed  each name and each content as it lasts or as it was at that moment, at random; what was not synced also cut or zeros
+    lost   only what was synced
+    names  every name as at that moment, contents as synced: files renamed before their bytes were written
+    mixed  each name and each content as synced or as at that moment, at random; unsynced contents also cut or zeroed
 
-SQLite's own writes are not taken apart: a committed transaction counts as lasting, as it says of synchronous=EXTRA.
+SQLite's writes are not simulated separately: a committed transaction counts as synced, as synchronous=EXTRA guarantees.
 
     python benchmarks/reliability/power.py --cuts 300
 """
@@ -47,8 +46,8 @@ _HOOKED = ("fsync", "replace", "rename", "unlink", "remove", "mkdir")
 
 
 @dataclass(eq=False)
-class Thing:
-    """A file or folder, whatever it is called: content or names, as they are and as they last (None: nothing does)."""
+class Inode:
+    """A file or folder, independent of its name: content or names, current and synced (None: nothing is synced)."""
 
     folder: bool
     now: Any = None
@@ -57,22 +56,26 @@ class Thing:
 
 @dataclass
 class Disk:
-    """What of a folder would be left if power failed, from the calls that make things last."""
+    """What would remain of a folder after a power failure, from the watched calls."""
 
     root: Path
     moments: list[Moment] = field(default_factory=list)
     command: int = 0
-    steps: dict[str, int] = field(default_factory=dict)  # of the checkpoints that were saved, by name
-    trained: dict[str, int] = field(default_factory=dict)  # trainings that were recorded, by file
-    _things: dict[int, Thing] = field(default_factory=dict)  # by inode
-    _read: dict[int, tuple[int, int]] = field(default_factory=dict)  # times and sizes of what was read
+    steps: dict[str, int] = field(default_factory=dict)  # of the saved checkpoints, by name
+    trained: dict[str, int] = field(default_factory=dict)  # number of recorded trainings, by file
+    _inodes: dict[int, Inode] = field(default_factory=dict)  # by inode
+    _read: dict[int, tuple[int, int]] = field(default_factory=dict)  # times and sizes of files already read
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Calls of this process are watched inside."""
-        kept, connect, save = {name: getattr(os, name) for name in _HOOKED}, Trials._connect, RunFolder.save_checkpoint
-        for name, own in kept.items():
-            setattr(os, name, self._watched(name, own))
+        """Watch the calls of this process inside the context."""
+        originals, connect, save = (
+            {name: getattr(os, name) for name in _HOOKED},
+            Trials._connect,
+            RunFolder.save_checkpoint,
+        )
+        for name, function in originals.items():
+            setattr(os, name, self._watched(name, function))
 
         @contextlib.contextmanager
         def connected(trials: Trials) -> Iterator[Any]:
@@ -93,28 +96,28 @@ class Disk:
             yield
         finally:
             Trials._connect, RunFolder.save_checkpoint = connect, save  # type: ignore[method-assign]
-            for name, own in kept.items():
-                setattr(os, name, own)
+            for name, function in originals.items():
+                setattr(os, name, function)
 
-    def _watched(self, name: str, own: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
-            about = given[1] if name in ("replace", "rename") else given[0]
-            path = os.readlink(f"/proc/self/fd/{about}") if name == "fsync" else os.fsdecode(about)
+    def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            target = args[1] if name in ("replace", "rename") else args[0]
+            path = os.readlink(f"/proc/self/fd/{target}") if name == "fsync" else os.fsdecode(target)
             if not Path(path).is_relative_to(self.root):
-                return own(*given, **named)
+                return function(*args, **kwargs)
             self._moment()
-            gone = None
+            removed_inode = None
             if name != "fsync" and name != "mkdir":
                 with contextlib.suppress(OSError):
-                    gone = os.stat(path).st_ino
-            found = own(*given, **named)
-            if gone is not None:  # its number may be given to another
-                self._things.pop(gone, None)
-                self._read.pop(gone, None)
+                    removed_inode = os.stat(path).st_ino
+            result = function(*args, **kwargs)
+            if removed_inode is not None:  # the inode may be reused
+                self._inodes.pop(removed_inode, None)
+                self._read.pop(removed_inode, None)
             if name == "fsync":
                 thing = self._seen(Path(path))
                 thing.lasting = dict(thing.now) if thing.folder else thing.now
-            return found
+            return result
 
         return call
 
@@ -123,15 +126,15 @@ class Disk:
         thing.lasting = thing.now
         above.lasting = {**(above.lasting or {}), path.name: thing}
 
-    def _seen(self, path: Path) -> Thing:
-        """A file or folder as it is now."""
-        found = os.stat(path)
-        thing = self._things.setdefault(found.st_ino, Thing(stat.S_ISDIR(found.st_mode)))
+    def _seen(self, path: Path) -> Inode:
+        """Return a file or folder in its current state."""
+        status = os.stat(path)
+        thing = self._inodes.setdefault(status.st_ino, Inode(stat.S_ISDIR(status.st_mode)))
         if thing.folder:
-            thing.now = {one.name: self._seen(one) for one in sorted(path.iterdir()) if one.suffix != ".lock"}
-        elif self._read.get(found.st_ino) != (found.st_mtime_ns, found.st_size):
+            thing.now = {entry.name: self._seen(entry) for entry in sorted(path.iterdir()) if entry.suffix != ".lock"}
+        elif self._read.get(status.st_ino) != (status.st_mtime_ns, status.st_size):
             thing.now = path.read_bytes()
-            self._read[found.st_ino] = found.st_mtime_ns, found.st_size
+            self._read[status.st_ino] = status.st_mtime_ns, status.st_size
         return thing
 
     def _moment(self) -> None:
@@ -140,32 +143,32 @@ class Disk:
             self.moments.append(Moment(self.command, root, self.steps, self.trained))
 
 
-def _kept(thing: Thing, known: dict[Thing, Thing]) -> Thing:
-    """A copy that what comes later does not change; contents are shared."""
+def _kept(thing: Inode, known: dict[Inode, Inode]) -> Inode:
+    """Return a copy that later changes do not affect; contents are shared."""
     if thing in known:
         return known[thing]
-    copy = known[thing] = Thing(thing.folder, thing.now, thing.lasting)
+    copy = known[thing] = Inode(thing.folder, thing.now, thing.lasting)
     if thing.folder:
-        copy.now = {name: _kept(own, known) for name, own in thing.now.items()}
-        copy.lasting = {name: _kept(own, known) for name, own in (thing.lasting or {}).items()}
+        copy.now = {name: _kept(entry, known) for name, entry in thing.now.items()}
+        copy.lasting = {name: _kept(entry, known) for name, entry in (thing.lasting or {}).items()}
     return copy
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment of a run: which command was at work, the run's folder as it is and as it lasts, and what was said to last."""
+    """A moment of a run: the running command, the folder as it is and as synced, and what must not be lost."""
 
     command: int
-    root: Thing
+    root: Inode
     steps: dict[str, int]
     trained: dict[str, int]
 
     def lay_out(self, path: Path, way: str, draw: random.Random) -> None:
-        """Make the folder that is found after power failed at this moment."""
+        """Write the folder as it remains after a power failure at this moment."""
         _lay_out(self.root, path, way, draw)
 
     def lost(self, path: Path) -> str:
-        """What of the saved checkpoints and recorded trainings is not there."""
+        """Return a message on saved checkpoints and recorded trainings that are missing, or an empty string."""
         opened = RunFolder(path)
         for name, step in self.steps.items():
             loaded = opened.load_checkpoint(name)
@@ -177,7 +180,7 @@ class Moment:
         return ""
 
 
-def _lay_out(thing: Thing, path: Path, way: str, draw: random.Random) -> None:
+def _lay_out(thing: Inode, path: Path, way: str, draw: random.Random) -> None:
     if not thing.folder:
         path.write_bytes(_content(thing, way, draw))
         return
@@ -187,18 +190,18 @@ def _lay_out(thing: Thing, path: Path, way: str, draw: random.Random) -> None:
         names = {name: draw.choice((now, lasting)).get(name) for name in sorted({*now, *lasting})}
     else:
         names = lasting if way == "lost" else now
-    for name, own in names.items():
-        if own is not None:
-            _lay_out(own, path / name, way, draw)
+    for name, entry in names.items():
+        if entry is not None:
+            _lay_out(entry, path / name, way, draw)
 
 
-def _content(thing: Thing, way: str, draw: random.Random) -> bytes:
+def _content(thing: Inode, way: str, draw: random.Random) -> bytes:
     lasting, now = thing.lasting or b"", thing.now
     if way != "mixed" or thing.lasting == now:
         return lasting
-    if now.startswith(b"SQLite format 3"):  # it undoes a half transaction itself
+    if now.startswith(b"SQLite format 3"):  # SQLite rolls back an incomplete transaction
         return draw.choice((lasting, now)) if lasting else now
-    kept = len(lasting) if now.startswith(lasting) else 0  # what was synced before more was added
+    kept = len(lasting) if now.startswith(lasting) else 0  # the synced part of an appended file
     cut = now[: draw.randint(kept, len(now))]
     return draw.choice((lasting, now, cut, cut + bytes(len(now) - len(cut))))
 
@@ -207,7 +210,7 @@ Command = Callable[[Path], Any]
 
 
 def scripts(data: Path) -> dict[str, list[Command]]:
-    """Commands that follow each other on one folder."""
+    """Return sequences of commands, each on one folder."""
     config = Config.from_flat(
         width=2, batch_size=8, image_size=8, steps=24, supernets=2, device="cpu", precision="float32", threads=1, workers=1,
         data=f"folder:{data}", retrain_steps=6, retrain_seeds=2, draw="rounds", checkpoint_minutes=1e-6, trials=3,
@@ -226,13 +229,13 @@ def scripts(data: Path) -> dict[str, list[Command]]:
 
 
 def everything(folder: Path) -> dict[str, Any]:
-    """All that a run computed, and its curves."""
+    """Return all results of a run, and its curves."""
     opened = RunFolder.open(folder)
     return {**results(folder), **{kind: opened.events(kind) for kind in ("search", "assignment")}}
 
 
 def recorded(script: list[Command], folder: Path) -> tuple[Disk, dict[str, Any]]:
-    """Every moment of an undisturbed run, and what it comes to."""
+    """Return every moment of an undisturbed run, and its results."""
     disk = Disk(folder)
     with disk.watching():
         for disk.command, do in enumerate(script):
@@ -240,52 +243,52 @@ def recorded(script: list[Command], folder: Path) -> tuple[Disk, dict[str, Any]]
     return disk, everything(folder)
 
 
-def gone_on(folder: Path, script: list[Command], number: int) -> dict[str, Any]:
-    """What a run comes to that power failed in."""
-    begun = (folder / "run.json").exists()
-    if begun:
+def continued(folder: Path, script: list[Command], number: int) -> dict[str, Any]:
+    """Resume a run after a power failure; return its results."""
+    started = (folder / "run.json").exists()
+    if started:
         api.resume(folder)
-    for do in script[number + (begun and number == 0) :]:  # a command that is typed again finds what is done
+    for do in script[number + (started and number == 0) :]:  # a repeated command continues from existing results
         do(folder)
     return everything(folder)
 
 
 def cut(name: str, script: list[Command], cuts: int, work: Path, draw: random.Random) -> dict[str, Any]:
-    """``cuts`` power failures, each at a random moment."""
+    """Simulate ``cuts`` power failures, each at a random moment."""
     disk, expected = recorded(script, work / name)
     equal, wrong = 0, []
     for number in range(cuts):
-        place, way, folder = draw.randrange(len(disk.moments)), WAYS[number % len(WAYS)], work / f"{name}-{number}"
-        moment = disk.moments[place]
+        index, way, folder = draw.randrange(len(disk.moments)), WAYS[number % len(WAYS)], work / f"{name}-{number}"
+        moment = disk.moments[index]
         moment.lay_out(folder, way, draw)
-        told = ""
+        message = ""
         try:
-            told = moment.lost(folder)
-            found = gone_on(folder, script, moment.command)
-            told += " ".join(key for key in expected if found.get(key) != expected[key])
+            message = moment.lost(folder)
+            outcome = continued(folder, script, moment.command)
+            message += " ".join(key for key in expected if outcome.get(key) != expected[key])
         except PoolwiseError as error:
-            told = str(error)
+            message = str(error)
         except Exception:
-            told = traceback.format_exc()
-        equal += not told
-        if told:
-            wrong.append(f"moment {place} of {len(disk.moments)}, {way}: {told}")
+            message = traceback.format_exc()
+        equal += not message
+        if message:
+            wrong.append(f"moment {index} of {len(disk.moments)}, {way}: {message}")
         shutil.rmtree(folder)
     click.echo("\n".join([f"{name}: {equal} of {cuts} equal, {len(disk.moments)} moments", *wrong]))
     return {"what": name, "moments": len(disk.moments), "n": cuts, "equal": equal, "wrong": len(wrong)}
 
 
 @click.command()
-@click.option("--cuts", default=100, show_default=True, help="Of each sequence of commands.")
-@click.option("--only", help="One sequence: run, stages, exhaustive.")
+@click.option("--cuts", default=100, show_default=True, help="Power failures per sequence of commands.")
+@click.option("--only", help="Run one sequence: run, stages or exhaustive.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--write/--no-write", default=True, help="Write a csv of the results.")
+@click.option("--write/--no-write", default=True, help="Write the results to a CSV file.")
 def main(cuts: int, only: str | None, seed: int, write: bool) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name).resolve()
-        asked_for = {key: own for key, own in scripts(pictures(work / "pictures")).items() if only in (None, key)}
-        rows = [cut(key, own, cuts, work, random.Random(f"{key} {seed}")) for key, own in asked_for.items()]
+        sequences = {key: script for key, script in scripts(pictures(work / "pictures")).items() if only in (None, key)}
+        rows = [cut(key, script, cuts, work, random.Random(f"{key} {seed}")) for key, script in sequences.items()]
     if write:
         record("power", [{**row, "seed": seed} for row in rows])
     sys.exit(any(row["wrong"] for row in rows))

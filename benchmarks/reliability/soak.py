@@ -1,12 +1,12 @@
-"""Runs that are killed at random, and run folders that are damaged at random: what comes out must be what came out undisturbed.
+"""Kill runs at random and damage run folders at random: the results must equal those of an undisturbed run.
 
-A run of tiny images and networks. Kills: SIGKILL of the command at a random moment, then ``poolwise resume``; results are the
-same as the undisturbed ones byte by byte, times aside. The command is forked from a process that has imported poolwise, so that
-all kills fall into its work and none into the start of Python; ``--fresh`` starts the installed one anew each time. A killed
-command that had not yet written what it was asked for is typed again; all others are resumed.
+Uses a run of tiny images and networks. Kills: SIGKILL of the command at a random moment, then ``poolwise resume``; results must
+equal the undisturbed ones byte by byte, except times. The command is forked from a process that has imported poolwise, so that
+all kills hit its work and none the start of Python; ``--fresh`` starts the installed command each time. A killed command that is
+not yet recorded in the run folder is started again; all others are resumed.
 
-Damage: bits flipped, files cut, emptied, deleted or swapped in the folder of a run in one of three states, then resume in this
-process: it ends in the same results, or with one clear line.
+Damage: bits flipped, files cut, emptied, deleted or swapped in a run folder in one of three states, then resume in this process:
+it must end in the same results, or with one clear line.
 
     python benchmarks/reliability/soak.py --kills 25 --damages 200
     python benchmarks/reliability/soak.py --kills 0 --damages 0 --steps 10000
@@ -75,7 +75,7 @@ WAYS = ("flip", "cut", "empty", "delete", "swap")
 
 
 def pictures(root: Path) -> Path:
-    """A folder of two classes of tiny pictures."""
+    """Write a folder of tiny images of two classes."""
     generator = np.random.default_rng(1)
     for i in range(48):
         path = root / ("cats" if i % 2 else "dogs") / f"{i}.png"
@@ -86,22 +86,22 @@ def pictures(root: Path) -> Path:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Everything that a run has computed, times left out."""
-    found: dict[str, Any] = {name: (folder / name).read_bytes() for name in OUTPUTS if (folder / name).exists()}
-    found |= {path.name: path.read_bytes() for path in folder.glob("checkpoints/*.safetensors")}
+    """Return everything that a run has computed, except times."""
+    outputs: dict[str, Any] = {name: (folder / name).read_bytes() for name in OUTPUTS if (folder / name).exists()}
+    outputs |= {path.name: path.read_bytes() for path in folder.glob("checkpoints/*.safetensors")}
     for path in folder.glob("*.sqlite"):
         with sqlite3.connect(path) as connection:
             rows = "SELECT pooling, seed, budget, accuracy, curve, state FROM trials ORDER BY 3, 1, 2"
-            found[path.name] = connection.execute(rows).fetchall()
+            outputs[path.name] = connection.execute(rows).fetchall()
         connection.close()
-    return found
+    return outputs
 
 
 def arguments(command: str, folder: Path, data: Path) -> list[str]:
-    own = COMMANDS[command]
+    words = COMMANDS[command]
     if command in ("rank", "refine", "retrain"):
-        return [own[0], str(folder), *own[1:]]
-    return [*own, "--data", f"folder:{data}", "--out", str(folder)]
+        return [words[0], str(folder), *words[1:]]
+    return [*words, "--data", f"folder:{data}", "--out", str(folder)]
 
 
 def environment() -> dict[str, str]:
@@ -109,9 +109,9 @@ def environment() -> dict[str, str]:
 
 
 class Process:
-    """A command at work in a process of its own: forked from this one, which spares it seconds of starting, or the installed one.
+    """A command that runs in its own process: forked from this one, which saves seconds of start-up, or the installed one.
 
-    ``wait`` gives the exit code, or None where it is still at work after so many seconds.
+    ``wait`` returns the exit code, or None if the command still runs after ``seconds``.
     """
 
     def __init__(self, arguments: list[str], fresh: bool):
@@ -139,16 +139,16 @@ class Process:
             time.sleep(0.002)
 
     def end(self) -> tuple[int, str]:
-        """Exit code and what it said on standard error."""
+        """Return the exit code and standard error."""
         code = self.wait(600)
-        assert code is not None, "more than ten minutes"
+        assert code is not None, "the command runs for more than ten minutes"
         with self.log:
             self.log.seek(0)
             return code, self.log.read().strip()
 
 
 def _become(arguments: list[str], log: int) -> None:
-    """The child: the command line, and nothing after it."""
+    """Run the command line in the forked child, and exit."""
     code = 70
     try:
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
@@ -165,10 +165,10 @@ def _become(arguments: list[str], log: int) -> None:
         os._exit(code)
 
 
-def asked(folder: Path, command: str) -> bool:
-    """Whether the folder knows of the command; what was killed before is typed again."""
+def is_recorded(folder: Path, command: str) -> bool:
+    """Return whether the run folder records the command; if not, a killed command must be started again."""
     try:
-        return any(told.split()[1] == command for told in json.loads((folder / "run.json").read_text())["commands"])
+        return any(line.split()[1] == command for line in json.loads((folder / "run.json").read_text())["commands"])
     except OSError:
         return False
 
@@ -176,7 +176,7 @@ def asked(folder: Path, command: str) -> bool:
 def killed(
     command: str, at: float, before: Path | None, folder: Path, data: Path, fresh: bool
 ) -> tuple[bool, bool, str]:
-    """Whether the command was at work when it was killed, whether the folder knew of it, and what went wrong afterwards."""
+    """Return whether the command was running when killed, whether the folder recorded it, and the error afterwards."""
     if before:
         shutil.copytree(before, folder)
     process = Process(arguments(command, folder, data), fresh)
@@ -185,50 +185,50 @@ def killed(
         working = process.end()[0] == -signal.SIGKILL
     else:
         working = False
-    known = asked(folder, command)
-    code, told = Process(["resume", str(folder)] if known else arguments(command, folder, data), fresh).end()
-    return working, known, "" if code == 0 else told[-300:]
+    recorded = is_recorded(folder, command)
+    code, message = Process(["resume", str(folder)] if recorded else arguments(command, folder, data), fresh).end()
+    return working, recorded, "" if code == 0 else message[-300:]
 
 
 def soak_kills(
     command: str, kills: int, work: Path, data: Path, draw: random.Random, fresh: bool = False
 ) -> dict[str, Any]:
-    """``kills`` SIGKILLs, each at a random moment of the time that the undisturbed command takes."""
+    """Send ``kills`` SIGKILLs, each at a random moment of the undisturbed command's duration."""
     before = None
     if command in ("rank", "refine", "retrain"):
         before = work / f"{command}-before"
-        for one in ("search",) if command == "rank" else ("search", "rank"):
-            assert Process(arguments(one, before, data), fresh).end()[0] == 0
+        for stage in ("search",) if command == "rank" else ("search", "rank"):
+            assert Process(arguments(stage, before, data), fresh).end()[0] == 0
     folder = work / command
     if before:
         shutil.copytree(before, folder)
-    begin = time.monotonic()
-    code, told = Process(arguments(command, folder, data), fresh).end()
-    assert code == 0, told
-    seconds, expected = time.monotonic() - begin, results(folder)
-    equal, at_work, resumed, wrong = 0, 0, 0, []
+    started = time.monotonic()
+    code, message = Process(arguments(command, folder, data), fresh).end()
+    assert code == 0, message
+    seconds, expected = time.monotonic() - started, results(folder)
+    equal, running, resumed, wrong = 0, 0, 0, []
     for number in range(kills):
-        again = work / f"{command}-{number}"
-        working, known, error = killed(
-            command, draw.uniform(0.2 if fresh else 0.0, 1.0) * seconds, before, again, data, fresh
+        copy = work / f"{command}-{number}"
+        working, recorded, error = killed(
+            command, draw.uniform(0.2 if fresh else 0.0, 1.0) * seconds, before, copy, data, fresh
         )
-        at_work, resumed = at_work + working, resumed + (working and known)
-        same = not error and results(again) == expected
-        equal += same
-        if not same:
-            wrong.append(error or "other bytes")
+        running, resumed = running + working, resumed + (working and recorded)
+        is_equal = not error and results(copy) == expected
+        equal += is_equal
+        if not is_equal:
+            wrong.append(error or "results differ")
             click.echo(wrong[-1])
-        shutil.rmtree(again)
-    click.echo(f"{command}: {equal} of {kills} equal, {at_work} at work, {resumed} resumed")
+        shutil.rmtree(copy)
+    click.echo(f"{command}: {equal} of {kills} equal, {running} killed while running, {resumed} resumed")
     what = f"SIGKILL of {command}" + (", a new interpreter each" if fresh else "")
     return {
-        **{"what": what, "n": kills, "at work": at_work, "resumed": resumed},
+        **{"what": what, "n": kills, "at work": running, "resumed": resumed},
         **{"equal": equal, "one line": 0, "wrong": len(wrong)},
     }
 
 
 def damage(folder: Path, other: Path, draw: random.Random) -> str:
-    """Spoil one file of a run folder; what was done."""
+    """Damage one file of a run folder; return what was done."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith((".lock", ".part")))
     path, way = draw.choice(files), draw.choice(WAYS)
     data = path.read_bytes()
@@ -250,7 +250,7 @@ def damage(folder: Path, other: Path, draw: random.Random) -> str:
 
 
 class Stop(Listener):
-    """Stops a run after so many units."""
+    """Stops a run after ``units`` units."""
 
     def __init__(self, units: int):
         self.units = units
@@ -261,49 +261,49 @@ class Stop(Listener):
 
 
 def states(work: Path, data: Path) -> dict[str, Path]:
-    """Folders of one run as it is while searching, while retraining and in the end, and one of another run."""
+    """Return folders of one run during search, during retraining and at its end, and of one other run."""
     config = Config.from_flat(
         width=2, batch_size=8, image_size=8, steps=60, supernets=2, device="cpu", precision="float32", threads=1,
         data=f"folder:{data}", retrain_steps=10, retrain_seeds=2, draw="rounds", checkpoint_minutes=0.002,
     )  # fmt: skip
-    found = {name: work / name for name in ("searching", "retraining", "whole", "other")}
+    folders = {name: work / name for name in ("searching", "retraining", "whole", "other")}
     for name, units in (("searching", 40), ("retraining", 100)):
         with contextlib.suppress(Interrupted):
-            api.run(config, found[name], listener=Stop(units))
-    api.run(config, found["whole"])
-    api.run(Config.from_flat({**config.to_flat(), "seed": 5}), found["other"])
-    return found
+            api.run(config, folders[name], listener=Stop(units))
+    api.run(config, folders["whole"])
+    api.run(Config.from_flat({**config.to_flat(), "seed": 5}), folders["other"])
+    return folders
 
 
 def differing(folder: Path, expected: dict[str, Any], state: str, what: str) -> str:
-    """Which results are not as expected.
+    """Return the names of results that are not as expected.
 
-    What a finished stage was made of is not made again for its own sake: of a ranked run the search's last state, of a whole
-    one the trials, which are in retrain.json.
+    Inputs of a finished stage are not restored: the search's last state once a run is ranked, and the trials of a finished run,
+    which are in retrain.json.
     """
-    found = results(folder)
-    left = [name for name in expected if not (state == "whole" and name.endswith(".sqlite"))]
+    outputs = results(folder)
+    compared = [name for name in expected if not (state == "whole" and name.endswith(".sqlite"))]
     if state != "searching" and what.endswith("checkpoints/search.safetensors"):
-        left.remove("search.safetensors")
-    return " ".join(name for name in left if found.get(name) != expected[name])
+        compared.remove("search.safetensors")
+    return " ".join(name for name in compared if outputs.get(name) != expected[name])
 
 
 def soak_damages(damages: int, work: Path, data: Path, draw: random.Random) -> dict[str, Any]:
-    """Damages of a run's folder in one of three states, each followed by resume and report.
+    """Damage a run folder in one of three states, each time followed by resume and report.
 
-    Where one line says to remove manifest.json, that is done, and the run must end in the same bytes then.
+    Where the message says to remove manifest.json, that is done, and the run must then end in the same bytes.
     """
     folders = states(work, data)
-    expected, equal, told, wrong = results(folders["whole"]), 0, 0, []
+    expected, equal, refused, wrong = results(folders["whole"]), 0, 0, []
     for number in range(damages):
         state, folder = ("searching", "retraining", "whole")[number % 3], work / f"damaged-{number}"
         shutil.copytree(folders[state], folder)
-        what, whole = damage(folder, folders["other"], draw), True
+        what, complete = damage(folder, folders["other"], draw), True
         try:
             try:
                 api.resume(folder)
             except PoolwiseError as error:
-                told, whole = told + 1, False
+                refused, complete = refused + 1, False
                 click.echo(f"{state}, {what}: {error}")
                 if "manifest.json" not in str(error):
                     continue
@@ -311,24 +311,24 @@ def soak_damages(damages: int, work: Path, data: Path, draw: random.Random) -> d
                 api.resume(folder)
             api.report(folder)
             other = differing(folder, expected, state, what)
-            equal += whole and not other
+            equal += complete and not other
             if other:
-                wrong.append(f"{state}, {what}: other bytes of {other}")
+                wrong.append(f"{state}, {what}: {other} differs")
                 click.echo(wrong[-1])
-        except Exception as error:  # anything else would be a traceback at the terminal
+        except Exception as error:  # any other exception would be a traceback at the terminal
             wrong.append(f"{state}, {what}: {error!r}")
             click.echo(wrong[-1])
         finally:
             shutil.rmtree(folder)
-    click.echo(f"damages: {equal} go on and end in the same bytes, {told} end in one line, {len(wrong)} are wrong")
+    click.echo(f"damages: {equal} resumed with equal results, {refused} failed with one clear line, {len(wrong)} wrong")
     return {
         **{"what": "damage", "n": damages, "at work": "", "resumed": ""},
-        **{"equal": equal, "one line": told, "wrong": len(wrong)},
+        **{"equal": equal, "one line": refused, "wrong": len(wrong)},
     }
 
 
 class Watching(Listener):
-    """Memory and open files as a search goes on."""
+    """Records memory and open files during a search."""
 
     def __init__(self) -> None:
         self.process, self.step = psutil.Process(), 0
@@ -341,7 +341,7 @@ class Watching(Listener):
 
 
 def long_run(steps: int, work: Path, data: Path) -> list[dict[str, Any]]:
-    """MiB and file handles of this process after every 500 steps of one search."""
+    """Return MiB and file handles of this process after every 500 steps of one search."""
     config = Config.from_flat(
         width=2, batch_size=8, image_size=8, steps=steps, supernets=2, device="cpu", precision="float32", threads=1,
         data=f"folder:{data}", draw="rounds", checkpoint_minutes=0.05,
@@ -352,13 +352,13 @@ def long_run(steps: int, work: Path, data: Path) -> list[dict[str, Any]]:
 
 
 @click.command()
-@click.option("--kills", default=25, show_default=True, help="Of each command.")
+@click.option("--kills", default=25, show_default=True, help="Kills per command.")
 @click.option("--commands", default=",".join(COMMANDS), show_default=True)
 @click.option("--damages", default=200, show_default=True)
-@click.option("--steps", default=0, show_default=True, help="Of one long search whose memory is watched.")
+@click.option("--steps", default=0, show_default=True, help="Steps of one long search whose memory is watched.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--fresh", is_flag=True, help="Start the installed command anew each time, in place of a fork.")
-@click.option("--write/--no-write", default=True, help="Write a csv of the results.")
+@click.option("--fresh", is_flag=True, help="Start the installed command each time, instead of a fork.")
+@click.option("--write/--no-write", default=True, help="Write the results to a CSV file.")
 def main(kills: int, commands: str, damages: int, steps: int, seed: int, fresh: bool, write: bool) -> None:
     draw, rows = random.Random(seed), []
     torch.set_num_threads(1)

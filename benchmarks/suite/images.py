@@ -1,6 +1,6 @@
-"""Write the image folders of the suite of truths: 10,000 training images and the whole test set of each data set.
+"""Write the image folders of the suite: 10,000 training images and the full test set of each data set.
 
-Fashion-MNIST is read from Debian's package ``dataset-fashion-mnist``; CIFAR-10 from poolwise's own cache. Every image is a PNG
+Fashion-MNIST is read from Debian's package ``dataset-fashion-mnist``, CIFAR-10 from poolwise's cache. Every image is a PNG
 in ``FOLDER/NAME/{train,test}/CLASS``:
 
     python benchmarks/suite/images.py runs/suite-images
@@ -27,7 +27,7 @@ def idx(name: str, header: int) -> np.ndarray:
     """Return the uint8 values of an IDX file after its header (bytes)."""
     path = FASHION / name
     if not path.exists():
-        raise click.ClickException(f"{path} is missing: apt-get install dataset-fashion-mnist")
+        raise click.ClickException(f"{path} is missing: install it with apt-get install dataset-fashion-mnist")
     return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
 
 
@@ -62,10 +62,10 @@ def main(folder: Path) -> None:
     chosen = balanced(cifar.train.labels, IMAGES)
     parts = {"train": (cifar.train.images[chosen], cifar.train.labels[chosen])}
     parts["test"] = (cifar.test.images, cifar.test.labels)
-    for part, (rgb, own) in parts.items():
+    for part, (rgb, part_labels) in parts.items():
         gray = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in rgb])
-        save(folder / "cifar10" / part, rgb, own, cifar.classes)
-        save(folder / "cifar10-gray" / part, gray, own, cifar.classes)
+        save(folder / "cifar10" / part, rgb, part_labels, cifar.classes)
+        save(folder / "cifar10-gray" / part, gray, part_labels, cifar.classes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Run the long experiments one after the other; call it again to go on where it was stopped.
+"""Run the long experiments one after the other; an interrupted run continues where it stopped.
 
-Each line of ``experiments.txt`` is a lane, a name and a poolwise command. Two lanes keep two cores busy:
+Each line of ``experiments.txt`` is a lane, a name and a poolwise command. Two lanes use two cores:
 
     python benchmarks/suite/run.py published --runs runs/suite &
     python benchmarks/suite/run.py truths --runs runs/suite
@@ -25,7 +25,7 @@ MACHINE = "--precision bfloat16+channels_last --threads 1 --workers 1 --quiet"
 def experiments(lane: str) -> list[tuple[str, str]]:
     """Return (name, command) of every experiment of a lane, in order."""
     lines = [line.split(maxsplit=2) for line in EXPERIMENTS.read_text().splitlines() if line and line[0] != "#"]
-    return [(name, command) for own, name, command in lines if own == lane]
+    return [(name, command) for its_lane, name, command in lines if its_lane == lane]
 
 
 def poolwise(*arguments: str) -> int:
@@ -35,8 +35,8 @@ def poolwise(*arguments: str) -> int:
 
 @click.command()
 @click.argument("lane")
-@click.option("--runs", type=click.Path(path_type=Path), required=True, help="Folder of the run folders.")
-@click.option("--images", type=click.Path(path_type=Path), default=None, help="Folder that images.py wrote.")
+@click.option("--runs", type=click.Path(path_type=Path), required=True, help="Parent folder of the run folders.")
+@click.option("--images", type=click.Path(path_type=Path), default=None, help="Folder written by images.py.")
 def main(lane: str, runs: Path, images: Path | None) -> None:
     for name, command in experiments(lane):
         folder, words = runs / name, shlex.split(command.format(images=images))
