@@ -316,7 +316,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="poolwise-fuzz-") as folder:
-        rows = fuzz(arguments.inputs, arguments.seed, Path(folder), arguments.limits.only)
+        rows = fuzz(arguments.inputs, arguments.seed, Path(folder), arguments.only)
     if not arguments.no_record:
         from common import record
 
