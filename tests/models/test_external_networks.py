@@ -234,7 +234,7 @@ def test_python_for_a_registered_network():
 
 def test_a_space_of_one_configuration_raises_one_line(tmp_path):
     config = poolwise.preset("demo", model="timm:test_resnet", width=None)
-    with pytest.raises(RequestError, match=r"one placement of 3 downsamplings .* --poolings 2,3"):
+    with pytest.raises(RequestError, match=r"one configuration with 3 downsamplings .* --poolings 2,3"):
         poolwise.search(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -208,7 +208,7 @@ def test_weights_for_selects_the_trainings(pretrained_config, other, tiny_source
         key = next(iter(other))
         matches = [torch.equal(next(part.parameters()), other[key]) for part in (search, standalone)]
         assert matches == [what in ("both", "search"), what in ("both", "retrain")]
-    with pytest.raises(RequestError, match="give --weights"):
+    with pytest.raises(RequestError, match="add --weights"):
         Config.from_flat(weights_for="search")
     with pytest.raises(RequestError, match="did you mean 'retrain'"):
         Config.from_flat(weights="a.pth", weights_for="retrained")
