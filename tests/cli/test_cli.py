@@ -254,7 +254,7 @@ def test_a_folder_of_one_class(tmp_path, here):
     (tmp_path / "data" / "only").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "only" / "a.png")
     message = one_line(here("run", *TINY, "--data", f"folder:{tmp_path / 'data'}", "--out", tmp_path / "run"), 2)
-    assert "one class 'only'" in message
+    assert "one class, 'only'" in message
 
 
 def test_exhaustive_of_a_few_and_again(tmp_path, image_folder, here):

@@ -142,7 +142,7 @@ def test_message_is_noted_and_reported(tmp_path, two, tiny_source):
     )
     page = poolwise.report(tmp_path / "run").read_text()
     assert value["short"]["said"] in page
-    assert "how it trains on its own" in page
+    assert "loss of proxy training for every configuration" in page
 
 
 class After(Listener):
