@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from poolwise.config import Config
 from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.rankings import baselines
 from poolwise.selection import strategies
-from poolwise.selection.picks import among_refined
+from poolwise.selection.picks import among_refined, fully_trained
 from poolwise.selection.strategies.refine import CANDIDATES, DOUBT, Refine
 from poolwise.selection.strategies.surrogate import Surrogate
 from poolwise.spaces import Pooling, PoolingSpace, Subspace
@@ -146,16 +147,13 @@ def _describe(
     rows: list[dict[str, Any]] = []
     for place, pooling in enumerate(model.candidates):
         mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, experiment.cost(pooling)
-        accuracies = [
-            results[Request(str(pooling), a.seed, a.steps)]["accuracy"] for a in order if a.pooling == pooling
-        ]
         rows.append(
             {
                 "pooling": str(pooling),
                 "expected": float(mean),
                 "interval": [float(mean - NORMAL_95 * deviation), float(mean + NORMAL_95 * deviation)],
                 "best": float(best_P[place]),
-                "trainings": len(accuracies),
+                "trainings": sum(ask.pooling == pooling for ask in order),
                 "macs": cost.macs,
                 "macs_ratio": cost.macs_ratio,
                 "parameters": cost.parameters,
@@ -165,24 +163,24 @@ def _describe(
         )
     _add_fronts(rows, model)
     rows.sort(key=lambda row: (-row["expected"], row["macs"], Pooling.parse(row["pooling"])))
-    sure = len(order) < config.refine.trials and model.sure
+    trials = [
+        {
+            "pooling": str(ask.pooling),
+            "seed": ask.seed,
+            "steps": ask.steps,
+            "accuracy": results[Request(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
+            "foretold": predicted_N[i] / 100 if model is method else None,
+            "error": error_N[i] / 100 if model is method else None,
+        }
+        for i, ask in enumerate(order)
+    ]
     return {
         "format": FORMAT,
         "method": config.refine.refiner,
         "default": str(experiment.default),
         "steps": method.steps,
         "images": {"training": len(experiment.halves[0]), "scoring": len(experiment.halves[1])},
-        "trials": [
-            {
-                "pooling": str(ask.pooling),
-                "seed": ask.seed,
-                "steps": ask.steps,
-                "accuracy": results[Request(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
-                "foretold": predicted_N[i] / 100 if model is method else None,
-                "error": error_N[i] / 100 if model is method else None,
-            }
-            for i, ask in enumerate(order)
-        ],
+        "trials": trials,
         "left_out": _left_out(belief, predicted_N, error_N),
         "hints": {
             name: {"ignored": hint.ignored, "weight": hint.weight}
@@ -192,18 +190,24 @@ def _describe(
         "agreement": belief.agreement if any(belief.short) else None,
         "margin": config.retrain.margin,
         "doubt": doubt,
-        "stopped": (
-            f"the probability that a configuration is better by more than {config.retrain.margin:g} points is below {DOUBT:.0%}"
-            if sure
-            else f"{config.refine.trials} trainings are done; the probability that a configuration is better by more than"
-            f" {config.retrain.margin:g} points is {doubt:.0%}"
-        ),
-        "picks": among_refined(rows, str(experiment.default), config).to_json(),
+        "stopped": _stopped(config, method, len(order), doubt),
+        "picks": among_refined(rows, fully_trained(trials, method.steps), str(experiment.default), config).to_json(),
         "configurations": rows,
         "settings": config.to_flat(),
         "precision": str(experiment.precision),
         **environment(),
     }
+
+
+def _stopped(config: Config, method: strategies.Method, trainings: int, doubt: float) -> str:
+    """Return why the refinement ended, and the probability that a better configuration exists."""
+    better = f"the probability that a configuration is better by more than {config.retrain.margin:g} points is"
+    if method.end is strategies.End.DECISION:
+        if isinstance(method, Refine) and method.sure:
+            return f"{better} below {DOUBT:.0%}"
+        return f"{config.refine.refiner} proposes no further training after {trainings}; {better} {doubt:.0%}"
+    equal = "" if trainings == config.refine.trials else f", which use the budget of {config.refine.trials} full ones"
+    return f"{trainings} trainings are done{equal}; {better} {doubt:.0%}"
 
 
 def _left_out(belief: Surrogate, predicted_N: np.ndarray, error_N: np.ndarray) -> dict[str, float]:
