@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from poolwise import api
+from poolwise import api, constraints
 from poolwise.config import preset
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
@@ -203,3 +203,31 @@ def test_the_data_set_is_named_before_it_is_read(tmp_path):
     with pytest.raises(RequestError, match="does not exist"):
         api.search(preset("demo").replace(data=f"folder:{tmp_path / 'no'}"), tmp_path / "run", listener=notes)
     assert notes.lines == [f"loading folder:{tmp_path / 'no'}"]
+
+
+def test_a_resumed_run_keeps_its_block_on_another_device(tiny_settings, tiny_source):
+    started = resolve(tiny_settings.replace(supernets=1, block=None), tiny_source)
+    assert started.block == 1
+    choices = started.describe_choices()
+    on_cuda = {**choices, "block": 16}
+    resumed = resolve(started.config, tiny_source, on_cuda)
+    assert resumed.block == 16
+    assert resumed.with_settings(retrain_seeds=3).block == 16
+    assert resolve(started.config.replace(block=4), tiny_source, on_cuda).block == 4
+    del choices["block"]  # an old run folder
+    assert resolve(started.config, tiny_source, choices).block == 1
+
+
+def test_block_of_a_new_run_follows_its_settings(tiny_settings, tiny_source):
+    single = resolve(tiny_settings.replace(supernets=1, block=None), tiny_source)
+    assert (single.block, single.with_settings(supernets=4).block) == (1, 8)
+
+
+def test_measured_seconds_are_kept_with_limits_and_at_resume(tiny_settings, tiny_source):
+    measured = {"float32": 0.5, "bfloat16": 0.25}
+    experiment = resolve(tiny_settings, tiny_source).with_choices(precision_seconds=measured)
+    limited, feasible = constraints.limited(experiment.with_settings(max_macs=0.9))
+    assert feasible is not None
+    assert limited.describe_choices()["seconds_per_step"] == measured
+    resumed = resolve(limited.config, tiny_source, limited.describe_choices())
+    assert resumed.precision_seconds == measured

@@ -86,6 +86,9 @@ def resolve(
         room = min(free_bytes(torch.device("cpu")), free_bytes(device)) // 4 if on_device else None
         source = load_requested(config, room, listener or Listener())
     experiment = Experiment(config, source, device, known, space, precision, parallel, weights)
+    if choices:
+        seconds, block = choices.get("seconds_per_step", {}), choices.get("block")
+        experiment = replace(experiment, precision_seconds=seconds, recorded_block=block)
     if weights is None and config.model.weights is not None:
         experiment = replace(experiment, weights=_load_weights(experiment, config.model.weights))
     if normalise is not None:
@@ -127,6 +130,7 @@ class Experiment:
         weights: Initial weights of trainings; None for random weights.
         supernets_reason: Reason for the number of SuperNets, if the request did not set it.
         precision_seconds: Seconds of a training step by number format, if measured.
+        recorded_block: The block that the run started with, if it is resumed; None for a new run.
     """
 
     config: Config
@@ -139,19 +143,26 @@ class Experiment:
     weights: Weights | None = None
     supernets_reason: str | None = None
     precision_seconds: dict[str, float] = field(default_factory=dict)
+    recorded_block: int | None = None
     _on_device: dict[int, tuple[ImageSet, Tensor | Packed, Tensor]] = field(default_factory=dict, repr=False)
 
     def with_settings(self, **changes: Any) -> Experiment:
         """Return this experiment with changed settings and the same images, weights and number format."""
         config = self.config.replace(**changes)
         varied = resolve(config, self.source, self.describe_choices(), weights=self.weights)
-        varied = varied.with_choices(supernets_reason=self.supernets_reason, _on_device=self._on_device)
+        varied = varied.with_choices(
+            supernets_reason=self.supernets_reason, recorded_block=self.recorded_block, _on_device=self._on_device
+        )
         if not {"images", "seed"} & set(changes):
             vars(varied).update({name: vars(self)[name] for name in _OF_IMAGES if name in vars(self)})
         return varied
 
     def with_choices(self, **choices: Any) -> Experiment:
-        """Return this experiment with other values of ``precision``, ``parallel`` or the fields after them."""
+        """Return this experiment with other values of fields from ``precision`` on that no cached property depends on.
+
+        These are ``precision``, ``parallel``, ``supernets_reason``, ``precision_seconds``, ``recorded_block`` and
+        ``_on_device``.
+        """
         varied = replace(self, **choices)
         cached = set(vars(self)) - set(vars(varied))
         vars(varied).update({name: vars(self)[name] for name in cached})
@@ -319,10 +330,11 @@ class Experiment:
         """Number of consecutive draws that use the same scores.
 
         The search synchronizes with CUDA once per block, and SuperNets in worker processes train in parallel within a
-        block. A single SuperNet on a CPU does not benefit.
+        block. A single SuperNet on a CPU does not benefit. A resumed run keeps the block that it started with, also on
+        another device, since the draws depend on it.
         """
         many = 16 if self.device.type == "cuda" else 8 if self.config.search.parallel_supernets > 1 else 1
-        return self.config.search.block or many
+        return self.config.search.block or self.recorded_block or many
 
     def plain(self, pooling: Pooling) -> nn.Module:
         """Build the plain model of a configuration with fixed random weights, for measurements."""
