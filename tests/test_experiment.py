@@ -141,6 +141,7 @@ def test_processes_depend_on_cores_and_work(tiny_settings, tiny_source, monkeypa
     for workers in (1, 2, "auto"):  # threads are part of the result and do not depend on the workers
         again = experiment.with_settings(workers=workers)
         assert autotuning.default_parallel(again, 10**12).threads == 2
+        assert autotuning.default_parallel(again, 10**12) == long  # so a refinement chooses as many at once
     assert autotuning.default_parallel(experiment.with_settings(threads=3), 10**12) == Parallel(1, 3)
 
 

@@ -197,7 +197,7 @@ def settings() -> dict[str, Setting]:
         fields = section.model_fields if section else {name: info}
         for field, field_info in fields.items():
             extra = field_info.json_schema_extra if isinstance(field_info.json_schema_extra, dict) else {}
-            setting_name, off = extra.get("name") or field, extra.get("flag")
+            setting_name, off = extra.get("name") or field, extra.get("off_flag")
             assert setting_name not in by_name, f"two settings are called {setting_name}"
             text = field_info.description or ""
             by_name[str(setting_name)] = Setting(

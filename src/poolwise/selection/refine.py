@@ -101,7 +101,8 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
     listener.start("refine", config.refine.trials * method.steps)
     rows: dict[Request, dict[str, Any]] = {}
     order: list[strategies.Ask] = []
-    while batch := method.ask_all(config.refine.at_once or experiment.parallel.workers):
+    at_once = config.refine.at_once or experiment.parallel.workers  # not --workers: results do not depend on it
+    while batch := method.ask_all(at_once):
         requests = [Request(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
         rows |= runner.run(requests)
         for ask, request in zip(batch, requests, strict=True):
