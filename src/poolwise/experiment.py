@@ -117,6 +117,7 @@ def _load_weights(experiment: Experiment, name: str) -> Weights:
     return weights
 
 
+# Frozen: only cached properties fill in later. They keep their values in vars(), where variants of an experiment copy them.
 @dataclass(frozen=True, eq=False)
 class Experiment:
     """Everything that search, ranking and stand-alone training share. Create one with ``resolve``.
@@ -222,6 +223,7 @@ class Experiment:
 
     @cached_property
     def normalise(self) -> Normalise:
+        """Normalization of images by the mean and deviation of the training images."""
         return Normalise.of(self.training_images.images)
 
     @property
@@ -310,6 +312,7 @@ class Experiment:
 
     @property
     def retrain_steps(self) -> int:
+        """Steps of a stand-alone training on all training images: as requested, or full batches times epochs."""
         images = len(self.training_images)
         return self.config.retrain.steps or self.config.retrain.epochs * max(
             images // min(self.config.training.batch_size, images), 1
