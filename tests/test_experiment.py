@@ -24,7 +24,7 @@ class Notes(Listener):
         self.lines.append(text)
 
 
-@pytest.mark.parametrize("name", ["settings", "parallel", "normalise", "precision", "supernets_reason", "space"])
+@pytest.mark.parametrize("name", ["settings", "parallel", "normalize", "precision", "supernets_reason", "space"])
 def test_an_experiment_is_immutable(tiny_settings, tiny_source, name):
     experiment = resolve(tiny_settings, tiny_source)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -42,7 +42,7 @@ def test_variants_share_images_weights_and_choices(tiny_settings, tiny_source):
     assert (wider.precision, wider.parallel) == (experiment.precision, experiment.parallel)
     assert wider.supernets_reason == "because"
     assert wider.halves is halves
-    assert wider.normalise is experiment.normalise
+    assert wider.normalize is experiment.normalize
     assert wider.batches(wider.training_images, 8).images_NHWC is batches.images_NHWC
     few = experiment.with_settings(images=24)
     assert len(few.training_images) == 24

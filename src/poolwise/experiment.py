@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.config import AUTO, Config, settings
-from poolwise.datasets.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
+from poolwise.datasets.augment import Augmentation, Normalize, PerImage, augmentation, named, to_tensor
 from poolwise.datasets.batches import Batches
 from poolwise.datasets.loading import load_requested
 from poolwise.datasets.packed import Packed
@@ -37,7 +37,7 @@ from poolwise.training.calibration import Parallel, cpu_threads
 from poolwise.training.workers import check_sendable
 
 RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
-_OF_IMAGES = ("training_images", "in_use", "halves", "normalise", "_ranking_order")  # depend on images and seed
+_OF_IMAGES = ("training_images", "in_use", "halves", "normalize", "_ranking_order")  # depend on images and seed
 
 
 def requested_space(config: Config) -> PoolingSpace:
@@ -60,7 +60,7 @@ def resolve(
     choices: dict[str, Any] | None = None,
     *,
     weights: Weights | None = None,
-    normalise: Normalise | None = None,
+    normalize: Normalize | None = None,
     listener: Listener | None = None,
 ) -> Experiment:
     """Resolve the device, network, space, images and number format of a request. Nothing is timed.
@@ -70,7 +70,7 @@ def resolve(
         source: A loaded data set (default: load the one that ``config`` names).
         choices: Choices recorded earlier in the run (``Experiment.describe_choices``).
         weights: Initial weights of trainings (default: load and check those that ``config`` names).
-        normalise: Normalization of the training images, if known (default: computed when first needed).
+        normalize: Normalization of the training images, if known (default: computed when first needed).
         listener: Receives messages about loading images.
 
     Raises:
@@ -91,8 +91,8 @@ def resolve(
         experiment = replace(experiment, precision_seconds=seconds, recorded_block=block)
     if weights is None and config.model.weights is not None:
         experiment = replace(experiment, weights=_load_weights(experiment, config.model.weights))
-    if normalise is not None:
-        vars(experiment)["normalise"] = normalise  # fills the cached property
+    if normalize is not None:
+        vars(experiment)["normalize"] = normalize  # fills the cached property
     experiment.cost  # noqa: B018 (raises if the images are too small for the configurations)
     return experiment
 
@@ -222,9 +222,9 @@ class Experiment:
         return training, scoring
 
     @cached_property
-    def normalise(self) -> Normalise:
+    def normalize(self) -> Normalize:
         """Normalization of images by the mean and deviation of the training images."""
-        return Normalise.of(self.training_images.images)
+        return Normalize.of(self.training_images.images)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -241,7 +241,7 @@ class Experiment:
         if id(data) not in self._on_device:
             self._on_device[id(data)] = (data, self._placed(data.images), self._placed(data.labels))
         _, images_NHWC, labels_N = self._on_device[id(data)]
-        return Batches(images_NHWC, labels_N, indices, batch_size, self.normalise)
+        return Batches(images_NHWC, labels_N, indices, batch_size, self.normalize)
 
     def _placed(self, array: np.ndarray | Packed) -> Any:
         return array if isinstance(array, Packed) else to_tensor(array).to(self.device)
@@ -364,8 +364,8 @@ class Experiment:
             "fingerprint": self.source.fingerprint(),
             "classes": list(self.source.classes),
             "image_size": self.source.image_size,
-            "mean": self.normalise.mean.tolist(),
-            "std": self.normalise.std.tolist(),
+            "mean": self.normalize.mean.tolist(),
+            "std": self.normalize.std.tolist(),
             "training_half": len(first),
             "scoring_half": len(second),
             "test": len(self.source.test),
@@ -391,7 +391,7 @@ class Experiment:
             _rebuild,
             config.replace(precision=str(self.precision), device=str(self.device), images=None, threads=threads),
             SharedSource.of(source, weights[1].numel() if weights else 0),
-            self.normalise,
+            self.normalize,
             network,
             weights,
         )
@@ -400,7 +400,7 @@ class Experiment:
 def _rebuild(
     config: Config,
     source: SharedSource,
-    normalise: Normalise,
+    normalize: Normalize,
     network: Any,
     weights: tuple[Weights, Tensor] | None,
 ) -> Experiment:
@@ -408,4 +408,4 @@ def _rebuild(
     if network is not None:
         networks.backbone(config.model.name.removeprefix(networks.PREFIX), network)
     opened = weights and weights[0].opened(weights[1])
-    return resolve(config, source.open(), weights=opened, normalise=normalise)  # normalization is not recomputed
+    return resolve(config, source.open(), weights=opened, normalize=normalize)  # normalization is not recomputed

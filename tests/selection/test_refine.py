@@ -7,7 +7,7 @@ from poolwise import tables
 from poolwise.config import Config
 from poolwise.selection.refine import _stopped
 from poolwise.selection.strategies import End, create
-from poolwise.selection.strategies.refine import PAIRS, SHORT
+from poolwise.selection.strategies.refine import PAIRS, REDUCTION
 from poolwise.spaces import Pooling, PoolingSpace
 
 SPACE, DEFAULT = PoolingSpace(10, 2), Pooling.parse("4-3-3")
@@ -77,9 +77,9 @@ def test_batch_proposes_distinct_configurations():
 
 def test_large_budget_uses_shorter_trainings_as_fractions():
     asks = play(make(trials=14))
-    short = [ask for ask in asks if ask.steps < 90]
-    assert {ask.steps for ask in short} == {90 // SHORT}
-    assert len(short) >= PAIRS
+    reduced = [ask for ask in asks if ask.steps < 90]
+    assert {ask.steps for ask in reduced} == {90 // REDUCTION}
+    assert len(reduced) >= PAIRS
     assert sum(ask.steps for ask in asks) / 90 <= 14 + 1e-6
     assert {ask.steps for ask in play(make(trials=8))} == {90}
 

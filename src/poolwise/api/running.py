@@ -137,7 +137,7 @@ def _again(
     experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
     config = experiment.config
     if stage == "refine":
-        refining.method_of(experiment, opened.read("ranking.json", ""), config.refine.refiner)
+        refining.strategy_of(experiment, opened.read("ranking.json", ""), config.refine.refiner)
     renew = config != Config.from_flat(request["settings"]) or not opened.has(output)
     limits = {"limits": feasible.to_json()} if feasible else {}
     with exclusive(opened.path):

@@ -36,7 +36,7 @@ class Ask(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
+class StrategyTask:
     """Arguments that every strategy is built from.
 
     Attributes:
@@ -65,7 +65,7 @@ class Task:
     margin: float | None = None
 
 
-class Method(ABC):
+class Strategy(ABC):
     """Base class of strategies: propose one training after the other until the compute is spent.
 
     The state depends only on the ``ask`` and ``tell`` calls: a new object that replays them (``replay``) continues
@@ -83,7 +83,7 @@ class Method(ABC):
     accuracies: ClassVar[bool] = True
     batches: ClassVar[bool] = False
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: StrategyTask) -> None:
         self.task = task
         self.space, self.seed, self.macs, self.steps, self.cost = (
             task.space,
@@ -197,7 +197,7 @@ class Method(ABC):
         """Update internal state; called with every recorded result."""
 
 
-STRATEGIES: Registry[type[Method]] = Registry("method", "poolwise.selection.strategies")
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "poolwise.selection.strategies", plural="strategies")
 register = STRATEGIES.register
 available = STRATEGIES.all
 
@@ -211,10 +211,10 @@ def create(
     steps: int,
     cost: Callable[[Pooling, int], int],
     **more: Any,
-) -> Method:
-    """Return the strategy called ``name`` for a ``Task`` with the other arguments.
+) -> Strategy:
+    """Return the strategy called ``name`` for a ``StrategyTask`` with the other arguments.
 
     Raises:
         RequestError: The name is unknown, or the strategy needs a package that is not installed.
     """
-    return STRATEGIES.get(name)(Task(space, seed, macs, steps, cost, **more))
+    return STRATEGIES.get(name)(StrategyTask(space, seed, macs, steps, cost, **more))
