@@ -20,7 +20,7 @@ from poolwise.datasets.shared_memory import SharedSource
 from poolwise.datasets.sources import ImageSet, Source
 from poolwise.datasets.split import mixed, stratified_halves, stratified_subset
 from poolwise.errors import RequestError
-from poolwise.models import Family, family, sharing
+from poolwise.models import Family, family, requested_space, sharing
 from poolwise.models.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.models.cost import CostModel
 from poolwise.models.external import networks
@@ -31,27 +31,13 @@ from poolwise.models.weights import load as load_weights
 from poolwise.process import free_bytes
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.spaces import Pooling, PoolingSpace, Subspace, subset
+from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.training import Precision, choose_device, device_precision
 from poolwise.training.calibration import Parallel, cpu_threads
 from poolwise.training.workers import check_sendable
 
 RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
 _OF_IMAGES = ("training_images", "in_use", "halves", "normalize", "_ranking_order")  # depend on images and seed
-
-
-def requested_space(config: Config) -> PoolingSpace:
-    """Return the space of configurations of a request.
-
-    It has all placements of the requested numbers of downsamplings, a random subset, or those within the limits.
-    """
-    known = family(config.model.name)
-    space = known.over(config.model.poolings)
-    if config.limits.only is not None:
-        return Subspace.of(space, sorted({*config.limits.only, str(known.default)}))
-    if config.model.max_configs is not None:
-        return subset(space, config.model.max_configs, Streams(config.seed)["subset"], [known.default])
-    return space
 
 
 def resolve(
@@ -159,10 +145,9 @@ class Experiment:
         return varied
 
     def with_choices(self, **choices: Any) -> Experiment:
-        """Return this experiment with other values of fields from ``precision`` on that no cached property depends on.
+        """Return this experiment with other values of fields on which no cached property depends.
 
-        These are ``precision``, ``parallel``, ``supernets_reason``, ``precision_seconds``, ``recorded_block`` and
-        ``_on_device``.
+        They are precision, parallel, supernets_reason, precision_seconds, recorded_block and _on_device.
         """
         varied = replace(self, **choices)
         cached = set(vars(self)) - set(vars(varied))
@@ -228,6 +213,7 @@ class Experiment:
 
     @property
     def augmentation(self) -> Augmentation:
+        """Augmentation of training images. Raises RequestError if both the request and the data set have one."""
         requested, transform = self.config.data.augment, self.source.augment
         if transform is not None:
             if requested != settings()["augment"].default:
@@ -311,22 +297,22 @@ class Experiment:
         return mixed(self.training_images.labels, indices, Streams(self.config.seed)["mixed"])
 
     @property
-    def retrain_steps(self) -> int:
-        """Steps of a stand-alone training on all training images: as requested, or full batches times epochs."""
+    def _epoch_batches(self) -> int:
+        """Full batches in a pass over all training images, as in training."""
         images = len(self.training_images)
-        return self.config.retrain.steps or self.config.retrain.epochs * max(
-            images // min(self.config.training.batch_size, images), 1
-        )
+        return max(images // min(self.config.training.batch_size, images), 1)
+
+    @property
+    def retrain_steps(self) -> int:
+        """Steps of a stand-alone training on all training images: as requested, or for the requested epochs."""
+        return self.config.retrain.steps or self.config.retrain.epochs * self._epoch_batches
 
     @property
     def half_steps(self) -> int:
         """Steps of a stand-alone training on the training half, for as many epochs as retraining on all images."""
-        images, half = len(self.training_images), len(self.halves[0])
-        batch = min(self.config.training.batch_size, half)
-        epoch_batches = images // min(
-            self.config.training.batch_size, images
-        )  # full batches in an epoch, as in training
-        return max(round(self.retrain_steps * (half // batch) / epoch_batches), 1)
+        half = len(self.halves[0])
+        batches = half // min(self.config.training.batch_size, half)
+        return max(round(self.retrain_steps * batches / self._epoch_batches), 1)
 
     @property
     def block(self) -> int:
@@ -398,11 +384,7 @@ class Experiment:
 
 
 def _rebuild(
-    config: Config,
-    source: SharedSource,
-    normalize: Normalize,
-    network: Any,
-    weights: tuple[Weights, Tensor] | None,
+    config: Config, source: SharedSource, normalize: Normalize, network: Any, weights: tuple[Weights, Tensor] | None
 ) -> Experiment:
     """Rebuild a shared experiment in a worker process (see ``Experiment.share``)."""
     if network is not None:

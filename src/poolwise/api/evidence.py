@@ -11,7 +11,7 @@ from poolwise.api.running import listed_configs
 from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
-from poolwise.experiment import requested_space
+from poolwise.models import requested_space
 from poolwise.pipeline import graph, runner
 from poolwise.progress import Listener
 from poolwise.spaces import Pooling

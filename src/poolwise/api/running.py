@@ -12,7 +12,7 @@ from poolwise.api.results import Ranking, Refinement, Retraining, Run
 from poolwise.config import LIMITS, Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
-from poolwise.experiment import requested_space
+from poolwise.models import requested_space
 from poolwise.pipeline import autotuning, estimates, reorder, runner
 from poolwise.pipeline.estimates import Plan
 from poolwise.pipeline.graph import RUN as STAGES

@@ -12,8 +12,8 @@ from poolwise.config import Config
 from poolwise.datasets.augment import named
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment, requested_space, resolve
-from poolwise.models import weights
+from poolwise.experiment import Experiment, resolve
+from poolwise.models import requested_space, weights
 from poolwise.models.external import networks
 from poolwise.pipeline import autotuning, estimates, graph, reorder
 from poolwise.pipeline.estimates import Plan
