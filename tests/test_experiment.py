@@ -148,9 +148,9 @@ def test_processes_depend_on_cores_and_work(tiny_settings, tiny_source, monkeypa
 def test_the_first_message_precedes_loading_the_images(tiny_settings, tiny_source, tmp_path, monkeypatch):
     notes, order = Notes(), []
 
-    def load(*args, say, **options):
+    def load(*args, on_progress, **options):
         order.append(list(notes.lines))
-        say("decoded 1 of 2 images")
+        on_progress("decoded 1 of 2 images")
         return tiny_source
 
     monkeypatch.setattr("poolwise.datasets.loading.load", load)
