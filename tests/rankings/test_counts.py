@@ -10,7 +10,8 @@ from poolwise import constraints, models
 from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
-from poolwise.experiment import requested_space, resolve
+from poolwise.experiment import resolve
+from poolwise.models import requested_space
 from poolwise.models.families import registry
 from poolwise.models.families.resnet import BasicBlock, _chain
 from poolwise.pipeline import estimates

@@ -140,7 +140,7 @@ def in_file(name: str) -> tuple[Path, str] | None:
     return Path(os.path.abspath(os.path.expanduser(file))), model
 
 
-def rooted(name: str) -> str:
+def with_absolute_path(name: str) -> str:
     """Return the model's name with an absolute file path, so that it works from any working directory."""
     location = in_file(name)
     return name if location is None else f"{location[0]}:{location[1]}"
