@@ -98,7 +98,9 @@ def _load_weights(experiment: Experiment, name: str) -> Weights:
     norms: dict[str, list[Norm]] = {"search": [sharing.NORMS[config.search.norm]], "retrain": [running_norm]}
     if config.search.proxy != 0:
         norms["search"].append(running_norm)
-    for norm in [norm for kind, listed in norms.items() if config.starts_from_weights(kind) for norm in listed]:
+    for norm in [
+        norm for weights_for in norms if config.starts_from_weights(weights_for) for norm in norms[weights_for]
+    ]:
         load_into(experiment.build(norm, "weights", Streams(0)), weights)
     return weights
 
@@ -232,14 +234,14 @@ class Experiment:
     def _placed(self, array: np.ndarray | Packed) -> Any:
         return array if isinstance(array, Packed) else to_tensor(array).to(self.device)
 
-    def build(self, norm: Norm, name: str, streams: Streams, what: str | None = None) -> Chain:
+    def build(self, norm: Norm, name: str, streams: Streams, weights_for: str | None = None) -> Chain:
         """Build the network on the CPU with initial weights from the stream called ``name``.
 
-        ``what`` is ``search`` or ``retrain`` for trainings that may start from the requested weights.
+        ``weights_for`` is ``search`` or ``retrain`` for trainings that may start from the requested weights.
         """
         arguments: dict[str, Any] = {"classes": len(self.source.classes), "width": self.width, "norm": norm}
         chain = create(self.family.build, streams.torch(name), **arguments)
-        if what and self.weights and self.config.starts_from_weights(what):
+        if weights_for and self.weights and self.config.starts_from_weights(weights_for):
             load_into(chain, self.weights)
         return chain
 

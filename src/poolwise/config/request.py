@@ -167,9 +167,9 @@ class Config(BaseModel):
         """Return a request with some settings changed, by name. Raises RequestError for unknown or wrong ones."""
         return self.from_flat({**{name: self.get(name) for name in settings()}, **changes})
 
-    def starts_from_weights(self, stage: str) -> bool:
-        """Whether trainings of this kind, ``search`` or ``retrain``, start from the requested weights."""
-        return self.model.weights is not None and self.model.weights_for in (stage, "both")
+    def starts_from_weights(self, weights_for: str) -> bool:
+        """Whether trainings for ``search`` or for ``retrain`` start from the requested weights."""
+        return self.model.weights is not None and self.model.weights_for in (weights_for, "both")
 
     @property
     def ranking_groups(self) -> list[int]:
