@@ -98,7 +98,7 @@ def check_branching(state: SearchState, stop: Callable[[], None] = lambda: None)
         state.macs += macs
         if result.pays:
             state.sampler.double()
-            state.mixture.branch(count, 2 * count)
+            state.mixture.copy_first(count, 2 * count)
         count = state.sampler.supernets
         plural = "" if count == 1 else "s"
         state.checks.append(

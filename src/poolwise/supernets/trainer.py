@@ -89,8 +89,8 @@ def train_block(
 
 
 def _block(state: SearchState) -> range:
-    """Return the steps of the next block. A block never extends past a step at which SuperNets may branch."""
-    ends = (state.sampler.branch, next_check(state), state.steps)
+    """Return the steps of the next block. A block never extends past the end of the warm-up or a branching check."""
+    ends = (state.sampler.warm_up_end, next_check(state), state.steps)
     end = min(end for end in ends if end > state.step)
     return range(state.step, min(state.step + state.experiment.block, end))
 
