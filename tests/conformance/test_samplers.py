@@ -279,7 +279,9 @@ def test_supernets_branch_once_however_the_length_changes(method):
     assert not (after_PM == after_PM[:, :1]).all()
 
 
-@pytest.mark.parametrize(("steps", "length", "branched"), [(30, 100, False), (40, 100, True), (60, 200, True), (38, 90, False)])
+@pytest.mark.parametrize(
+    ("steps", "length", "branched"), [(30, 100, False), (40, 100, True), (60, 200, True), (38, 90, False)]
+)
 def test_an_older_state_tells_whether_it_branched(steps, length, branched):
     one, _ = make("mixture", SPACES[0], steps=100, warm_up=0.4)
     play(one, steps)

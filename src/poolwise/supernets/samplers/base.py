@@ -101,7 +101,7 @@ class Sampler:
     @property
     def temperature(self) -> float:
         """Temperature T of the next step."""
-        return soft.temperature(self._step, self.task.steps, *self.task.temperature)
+        return soft.temperature_at(self._step, self.task.steps, *self.task.temperature)
 
     @property
     def warm_up_end(self) -> int:
