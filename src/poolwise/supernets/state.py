@@ -12,7 +12,7 @@ from poolwise.rng import Streams
 from poolwise.sanitize import reading
 from poolwise.storage import RunFolder
 from poolwise.supernets import samplers
-from poolwise.supernets.budget import measured_macs, search_steps, short_macs, step_macs
+from poolwise.supernets.budget import measured_macs, proxy_macs, search_steps, step_macs
 from poolwise.supernets.mixture import Job, Mixture
 from poolwise.supernets.pace import Pace
 from poolwise.training.profiler import Stopwatch
@@ -48,7 +48,7 @@ class SearchState:
         self.watch = Stopwatch(config.hardware.profile)
         self.pace: Pace | None = None
         if config.search.macs:
-            reserved = short_macs(experiment) + measured_macs(experiment)
+            reserved = proxy_macs(experiment) + measured_macs(experiment)
             self.pace = Pace(max(config.search.macs - reserved, 1), self.steps)
         self.streams = Streams(config.seed).child("search")
         self.sampler = samplers.sampler(config.search.method)(

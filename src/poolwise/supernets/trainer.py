@@ -58,8 +58,8 @@ def train_block(
     Args:
         state: State of the search, modified in place.
         train_and_score: Runs the jobs of the block. By default they run in this process, in order.
-        check_stop: Called during a branching check, which runs before the block if one is due. It may raise; the state is then
-            unchanged.
+        check_stop: Called during a branching check, which runs before the block if one is due. It may raise; the state is
+            then unchanged.
 
     Returns:
         One record per step: loss, accuracy, learning rate, temperature and SuperNet.
@@ -74,7 +74,7 @@ def train_block(
             pooling, supernet = sampler.ask()  # 1. draw a configuration, 2. draw its SuperNet
             jobs.append(Job(pooling, supernet, lr, mixture.training.draw(), mixture.scoring.draw()))
 
-    # 3. one optimizer step of that SuperNet at that configuration, 4. its accuracy on a scoring batch
+    # 3. one optimizer step of that SuperNet at that configuration, and its accuracy on a scoring batch
     results = (train_and_score or mixture.train_and_score)(jobs, state.watch)
     _check_losses(state, jobs, results)
 
