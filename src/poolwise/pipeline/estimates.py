@@ -24,7 +24,7 @@ from poolwise.process import free_bytes
 from poolwise.progress import time_words
 from poolwise.rankings.beam import MEMBERS_PER_NODE
 from poolwise.spaces import LISTED, Pooling
-from poolwise.supernets.budget import measuring_macs, search_steps, short_macs, short_trainings, total_steps
+from poolwise.supernets.budget import measuring_macs, proxy_budget, proxy_macs, search_steps, total_steps
 from poolwise.supernets.samplers.base import STEPS_PER_SUPERNET
 from poolwise.training import calibration
 from poolwise.training.calibration import CREW_SECONDS, Timing
@@ -142,8 +142,8 @@ def plan(
     for name in stages:
         if name in makers:
             planned.append(makers[name](experiment, seconds_of))
-            if name == "search" and short_trainings(experiment).seeds:
-                planned.append(_short(experiment, seconds_of))
+            if name == "search" and proxy_budget(experiment).seeds:
+                planned.append(_proxy_trainings(experiment, seconds_of))
         elif name in ("refine", "retrain", "exhaustive"):
             planned.append(_trainings(experiment, name, trainings, seconds_of))
     config, parameters = experiment.config, experiment.cost(experiment.default).parameters
@@ -211,9 +211,9 @@ def _rank(experiment: Experiment, timing: Timing) -> Stage:
     return Stage("rank", images * count, int(images * macs), seconds, memory, seconds)
 
 
-def _short(experiment: Experiment, timing: Timing) -> Stage:
+def _proxy_trainings(experiment: Experiment, timing: Timing) -> Stage:
     """Estimate the proxy trainings of all configurations, which are part of the search."""
-    length, seeds = short_trainings(experiment)
+    length, seeds = proxy_budget(experiment)
     macs, steps = _mean_macs(experiment), length * seeds * experiment.space.size
     parallel = parallelism.for_trainings(experiment)
     at_once = min(parallel.workers, seeds * experiment.space.size)
@@ -223,7 +223,7 @@ def _short(experiment: Experiment, timing: Timing) -> Stage:
     batch = min(experiment.config.training.batch_size, len(experiment.halves[0]))
     memory = _memory(experiment, at_once, batch) + at_once * 12 * experiment.cost(experiment.default).parameters
     label = f"proxy training ({seeds} x {length} steps for each of {experiment.space.size} configurations)"
-    return Stage("short", steps, short_macs(experiment), seconds + fixed, memory, fixed, label)
+    return Stage("short", steps, proxy_macs(experiment), seconds + fixed, memory, fixed, label)
 
 
 def _trainings(
