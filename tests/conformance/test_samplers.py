@@ -190,9 +190,9 @@ def test_huge_spaces_cost_what_is_visited(method, space):
     assert peak < 2 * 2**20
     assert supernet_N.max() < one.supernets
     assert len(one.visited()) > 50
-    started = time.perf_counter()
+    started = time.process_time()
     play(make(method, space, supernets=4)[0], 200)
-    assert time.perf_counter() - started < 2.0  # a dense step would take minutes
+    assert time.process_time() - started < 10.0  # a dense step would take minutes
 
 
 def test_unknown_names_get_a_hint():
