@@ -43,12 +43,12 @@ def draw_images(count: int, size: int, seed: int) -> ImageSet:
     return ImageSet(np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int64))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_source() -> Source:
     return Source("tiny", draw_images(96, 8, 1), draw_images(48, 8, 2), ("red", "green", "blue"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_settings() -> Config:
     return Config.from_flat(
         width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=6, retrain_seeds=2, lr=0.05,

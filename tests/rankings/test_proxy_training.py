@@ -1,5 +1,8 @@
 """Proxy trainings: length, restated training, use in the ranking, interruption and failures."""
 
+import shutil
+import sqlite3
+
 import numpy as np
 import pytest
 import torch
@@ -45,11 +48,30 @@ def test_length_and_number_of_proxy_trainings_grow():
     ]  # fmt: skip
 
 
+PROXY = {"method": "fairnas", "supernets": 1, "steps": 800, "short": 0.9, "fusion": None}
+
+
 @pytest.fixture
 def two(monkeypatch, tiny_settings):
-    """Settings of a search with two proxy trainings of ten steps per configuration."""
+    """Config of a search with two proxy trainings of ten steps per configuration."""
     monkeypatch.setattr(budget, "_BALANCED", 5)
-    return tiny_settings.replace(method="fairnas", supernets=1, steps=800, short=0.9, fusion=None)
+    return tiny_settings.replace(**PROXY)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_settings, tiny_source):
+    """A finished search with the config ``two``."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "_BALANCED", 5)
+        poolwise.search(tiny_settings.replace(**PROXY), folder, source=tiny_source)
+    return folder
+
+
+@pytest.fixture
+def run(finished, two, tmp_path):
+    """A copy of the finished search."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def resolved(folder, source):
@@ -57,9 +79,8 @@ def resolved(folder, source):
     return resolve(Config.from_flat(request["settings"]), source, request["calibration"])
 
 
-def test_proxy_training_restated(tmp_path, two, tiny_source):
-    poolwise.search(two, tmp_path / "run", source=tiny_source)
-    experiment, folder = resolved(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run")
+def test_proxy_training_restated(run, two, tiny_source):
+    experiment, folder = resolved(run, tiny_source), RunFolder.open(run)
     scores, pooling = proxy_training.scores(experiment, folder), experiment.space[7]
     assert list(scores) == [str(p) for p in experiment.space]
     for seed in (1, 2):
@@ -79,13 +100,12 @@ def test_proxy_training_restated(tmp_path, two, tiny_source):
         assert scores[str(pooling)][seed - 1] == pytest.approx(-np.mean(losses[5:]), abs=1e-5)
 
 
-def test_search_has_the_requested_length_and_counts_all_macs(tmp_path, two, tiny_source):
-    poolwise.search(two, tmp_path / "run", source=tiny_source)
-    value, experiment = poolwise.rank(tmp_path / "run", source=tiny_source), resolved(tmp_path / "run", tiny_source)
+def test_search_has_the_requested_length_and_counts_all_macs(run, tiny_source):
+    value, experiment = poolwise.rank(run, source=tiny_source), resolved(run, tiny_source)
     state = SearchState(experiment)
-    assert state.restore(RunFolder.open(tmp_path / "run"))
+    assert state.restore(RunFolder.open(run))
     assert state.step == 800 - 2 * 10 * 36
-    trainings = RunFolder.open(tmp_path / "run").trials(proxy_training.FILE).all()
+    trainings = RunFolder.open(run).trials(proxy_training.FILE).all()
     assert {(t["budget"], len(t["curve"]), t["accuracy"], t["state"]) for t in trainings} == {(10, 10, None, "done")}
     assert len(trainings) == 2 * 36
     macs = sum(experiment.cost(pooling).macs for pooling in experiment.space)
@@ -93,7 +113,7 @@ def test_search_has_the_requested_length_and_counts_all_macs(tmp_path, two, tiny
     assert (value["short"]["seeds"], value["short"]["length"]) == (2, 10)
     shared, proxy = ranking.parts(sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"])))
     assert proxy == pytest.approx(
-        [np.mean(scores) for scores in proxy_training.scores(experiment, RunFolder.open(tmp_path / "run")).values()]
+        [np.mean(scores) for scores in proxy_training.scores(experiment, RunFolder.open(run)).values()]
     )
     right = np.zeros(36)
     for images, labels in experiment.ranking_batches().ordered():
@@ -103,9 +123,8 @@ def test_search_has_the_requested_length_and_counts_all_macs(tmp_path, two, tiny
     assert shared == pytest.approx(right / len(experiment.halves[1]))
 
 
-def test_proxy_trainings_are_used_if_they_are_more_than_noise(tmp_path, two, tiny_source):
-    poolwise.search(two, tmp_path / "run", source=tiny_source)
-    value = poolwise.rank(tmp_path / "run", source=tiny_source)
+def test_proxy_trainings_are_used_if_they_are_more_than_noise(run, tiny_source):
+    value = poolwise.rank(run, source=tiny_source)
     rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
     poolings = [Pooling.parse(row["pooling"]) for row in rows]
     place = np.array([int(str(pooling).split("-")[0]) for pooling in poolings]) / 20
@@ -126,7 +145,7 @@ def test_proxy_trainings_are_used_if_they_are_more_than_noise(tmp_path, two, tin
         assert (flat["shared"], flat["short"]) == (row["shared"], np.mean(row["short"]))
 
 
-def test_message_is_noted_and_reported(tmp_path, two, tiny_source):
+def test_message_is_noted_and_reported(run, tiny_source):
     class Notes(Listener):
         messages = ()
 
@@ -134,13 +153,12 @@ def test_message_is_noted_and_reported(tmp_path, two, tiny_source):
             self.messages = (*self.messages, text)
 
     listener = Notes()
-    poolwise.search(two, tmp_path / "run", source=tiny_source)
-    value = poolwise.rank(tmp_path / "run", source=tiny_source, listener=listener)
+    value = poolwise.rank(run, source=tiny_source, listener=listener)
     assert value["short"]["said"] in listener.messages
     assert value["short"]["said"].startswith(
         "2 proxy trainings of 10 steps per configuration: their scores have correlation"
     )
-    page = poolwise.report(tmp_path / "run").read_text()
+    page = poolwise.report(run).read_text()
     assert value["short"]["said"] in page
     assert "loss of proxy training for every configuration" in page
 
@@ -162,9 +180,9 @@ class After(Listener):
             raise Interrupted
 
 
-def test_interrupted_run_resumes_to_the_same_result_also_in_workers(tmp_path, two, tiny_source):
-    complete = poolwise.search(two, tmp_path / "whole", source=tiny_source)
-    value = poolwise.rank(complete.path, source=tiny_source)
+@pytest.mark.slow
+def test_interrupted_run_resumes_to_the_same_result(tmp_path, run, two, tiny_source):
+    value = poolwise.rank(run, source=tiny_source)
     with pytest.raises(Interrupted):
         poolwise.search(two, tmp_path / "part", source=tiny_source, listener=After(95))
     done = RunFolder.open(tmp_path / "part").trials(proxy_training.FILE).all()
@@ -173,11 +191,16 @@ def test_interrupted_run_resumes_to_the_same_result_also_in_workers(tmp_path, tw
         poolwise.rank(tmp_path / "part", source=tiny_source)
     poolwise.resume(tmp_path / "part", source=tiny_source)
     assert poolwise.rank(tmp_path / "part", source=tiny_source)["ranking"] == value["ranking"]
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_same_ranking(tmp_path, run, two, tiny_source):
     poolwise.search(two.replace(workers=2, threads=1), tmp_path / "two", source=tiny_source)
-    assert poolwise.rank(tmp_path / "two", source=tiny_source)["ranking"] == value["ranking"]
+    rankings = [poolwise.rank(path, source=tiny_source)["ranking"] for path in (run, tmp_path / "two")]
+    assert rankings[0] == rankings[1]
 
 
-def test_failed_training_gets_the_worst_score_of_its_seed(monkeypatch, tmp_path, two, tiny_source):
+def test_failed_training_gets_the_worst_score_of_its_seed(monkeypatch, tmp_path, run, two, tiny_source):
     train, bad = trials.train_standalone, Pooling.parse("3-4-3")
 
     def failing(experiment, pooling, seed, steps, purpose, listener):
@@ -185,15 +208,18 @@ def test_failed_training_gets_the_worst_score_of_its_seed(monkeypatch, tmp_path,
             raise LossNotFinite("the loss is nan")
         return train(experiment, pooling, seed, steps, purpose, listener)
 
+    with sqlite3.connect(run / proxy_training.FILE) as connection:
+        connection.execute("DELETE FROM trials WHERE (pooling, seed) IN (('3-4-3', 1), ('3-5-2', 1), ('3-4-3', 2))")
     monkeypatch.setattr(trials, "train_standalone", failing)
-    poolwise.search(two, tmp_path / "run", source=tiny_source)
-    scores = proxy_training.scores(resolved(tmp_path / "run", tiny_source), RunFolder.open(tmp_path / "run"))
+    poolwise.resume(run, source=tiny_source)
+    assert len(RunFolder.open(run).trials(proxy_training.FILE).all()) == 72
+    scores = proxy_training.scores(resolved(run, tiny_source), RunFolder.open(run))
     assert scores[str(bad)][0] == min(first for first, _ in scores.values())
-    assert [
-        t["error"] for t in RunFolder.open(tmp_path / "run").trials(proxy_training.FILE).all() if t["state"] == "failed"
-    ] == ["the loss is nan"]
-    poolwise.rank(tmp_path / "run", source=tiny_source)
-    assert "NaN" not in (tmp_path / "run" / "ranking.json").read_text()
+    assert [t["error"] for t in RunFolder.open(run).trials(proxy_training.FILE).all() if t["state"] == "failed"] == [
+        "the loss is nan"
+    ]
+    poolwise.rank(run, source=tiny_source)
+    assert "NaN" not in (run / "ranking.json").read_text()
     monkeypatch.setattr(
         trials, "train_standalone", lambda *inputs: (_ for _ in ()).throw(LossNotFinite("the loss is nan"))
     )
@@ -202,6 +228,7 @@ def test_failed_training_gets_the_worst_score_of_its_seed(monkeypatch, tmp_path,
         poolwise.rank(tmp_path / "all", source=tiny_source)
 
 
+@pytest.mark.slow
 def test_length_in_macs_is_kept(tmp_path, two, tiny_source):
     experiment = resolve(two, tiny_source)
     allowed = 800 * budget.step_macs(
