@@ -75,7 +75,9 @@ _SIZE = click.option(
 )
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @_SIZE
-@click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Number of classes of the head.")
+@click.option(
+    "--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Number of classes of the head."
+)
 @space_settings
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def space(
@@ -134,7 +136,9 @@ def space(
 )
 @click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
 @_SIZE
-@click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Number of classes of the head.")
+@click.option(
+    "--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Number of classes of the head."
+)
 @space_settings
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def suggest(model: str, as_json: bool, **arguments: Any) -> None:
