@@ -15,7 +15,7 @@ from poolwise.spaces import Pooling
 from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.storage.tables import seed_agreement
 from poolwise.training.standalone import RETRAINING
-from poolwise.training.trials import Request, TrialRunner
+from poolwise.training.trials import TrainingRequest, TrialRunner
 
 
 def exhaustive(
@@ -37,11 +37,11 @@ def exhaustive(
         retry_failed=retry,
         record_errors=(PoolwiseError,),
     )
-    requested = [Request(name, seed, steps) for seed in seeds for name in names]
+    requested = [TrainingRequest(name, seed, steps) for seed in seeds for name in names]
     rows = runner.run(requested, "exhaustive")
     results = []
     for name in names:
-        accuracies = [rows[Request(name, seed, steps)]["accuracy"] for seed in seeds]
+        accuracies = [rows[TrainingRequest(name, seed, steps)]["accuracy"] for seed in seeds]
         done = [value for value in accuracies if value is not None]
         results.append(
             {

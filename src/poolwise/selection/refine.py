@@ -23,7 +23,7 @@ from poolwise.selection.strategies.surrogate import Surrogate
 from poolwise.spaces import Pooling, PoolingSpace, Subspace
 from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.training.standalone import Purpose
-from poolwise.training.trials import Request, TrialRunner
+from poolwise.training.trials import TrainingRequest, TrialRunner
 
 OUTPUT = "refine.json"
 PURPOSE = Purpose("refine")
@@ -98,10 +98,10 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
         consequence="; it counts as the worst",
     )
     listener.start("refine", config.refine.trials * method.steps)
-    rows: dict[Request, dict[str, Any]] = {}
+    rows: dict[TrainingRequest, dict[str, Any]] = {}
     order: list[strategies.Ask] = []
     while batch := method.ask_all(config.refine.at_once or experiment.parallel.workers):
-        requests = [Request(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
+        requests = [TrainingRequest(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
         rows |= runner.run(requests)
         for ask, request in zip(batch, requests, strict=True):
             accuracy = rows[request]["accuracy"]
@@ -136,7 +136,7 @@ def _describe(
     ranking: Mapping[str, Any],
     method: strategies.Method,
     order: list[strategies.Ask],
-    results: Mapping[Request, Mapping[str, Any]],
+    results: Mapping[TrainingRequest, Mapping[str, Any]],
 ) -> dict[str, Any]:
     config, model = experiment.config, _belief(experiment, ranking, method)
     latency: dict[str, float] = folder.request().get("limits", {}).get("latency_ms", {})
@@ -147,7 +147,7 @@ def _describe(
     for place, pooling in enumerate(model.candidates):
         mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, experiment.cost(pooling)
         accuracies = [
-            results[Request(str(pooling), a.seed, a.steps)]["accuracy"] for a in order if a.pooling == pooling
+            results[TrainingRequest(str(pooling), a.seed, a.steps)]["accuracy"] for a in order if a.pooling == pooling
         ]
         rows.append(
             {
@@ -177,7 +177,7 @@ def _describe(
                 "pooling": str(ask.pooling),
                 "seed": ask.seed,
                 "steps": ask.steps,
-                "accuracy": results[Request(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
+                "accuracy": results[TrainingRequest(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
                 "foretold": predicted_N[i] / 100 if model is method else None,
                 "error": error_N[i] / 100 if model is method else None,
             }

@@ -16,7 +16,7 @@ from poolwise.selection.picks import RANKING, picks_of
 from poolwise.spaces import Pooling
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
 from poolwise.training.standalone import RETRAINING
-from poolwise.training.trials import Request, TrialRunner
+from poolwise.training.trials import TrainingRequest, TrialRunner
 
 OUTPUT, VERDICT = "retrain.json", "verdict.json"
 
@@ -67,7 +67,7 @@ def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str,
         retry_failed=True,
         record_errors=(WorkerDied,),
     )
-    rows = runner.run([Request(*pair, experiment.retrain_steps) for pair in pairs], "retrain")
+    rows = runner.run([TrainingRequest(*pair, experiment.retrain_steps) for pair in pairs], "retrain")
     errors = [row["error"] for row in rows.values() if row["state"] == "failed"]
     if errors:
         raise RunFailure(
@@ -87,7 +87,7 @@ def _train_rival(experiment: Experiment, trials: Trials, seeds: Iterable[int], l
         record_errors=(PoolwiseError,),
     )
     default, steps = str(experiment.default), experiment.retrain_steps
-    runner.run([Request(default, seed, steps) for seed in seeds], "equal cost")
+    runner.run([TrainingRequest(default, seed, steps) for seed in seeds], "equal cost")
 
 
 def _accuracies(

@@ -25,7 +25,7 @@ from poolwise.storage.files import (
     writing,
 )
 from poolwise.storage.manifest import Manifest, Print
-from poolwise.storage.schemas import FileSchema, TrainingRequest, validate
+from poolwise.storage.schemas import FileSchema, RunRequest, validate
 from poolwise.storage.trials import Trials
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class RunFolder:
         folder = cls(path)
         request = folder.request()
         if "macs" not in request:  # stand-alone trainings of a comparison have fewer fields
-            validate(TrainingRequest, request, f"{path / REQUEST}: ")
+            validate(RunRequest, request, f"{path / REQUEST}: ")
         return folder
 
     def adopt(self) -> bool:

@@ -18,7 +18,7 @@ from poolwise.storage.schemas.records import (
     StageEvent,
     TrialRow,
 )
-from poolwise.storage.schemas.request import RunFile, TrainingRequest
+from poolwise.storage.schemas.request import RunFile, RunRequest
 from poolwise.storage.schemas.selection import RefineFile, RetrainFile, VerdictFile
 from poolwise.storage.schemas.validation import validate
 
@@ -49,6 +49,7 @@ __all__ = [
     "RefineFile",
     "RetrainFile",
     "RunFile",
+    "RunRequest",
     "Schema",
     "SearchEvent",
     "Space",
@@ -56,7 +57,6 @@ __all__ = [
     "StageEvent",
     "StudyFile",
     "TableFile",
-    "TrainingRequest",
     "TrialRow",
     "TrialsFile",
     "VerdictFile",
