@@ -17,10 +17,10 @@ from poolwise.pipeline import autotuning, estimates, reorder, runner
 from poolwise.pipeline.estimates import Plan
 from poolwise.pipeline.graph import RUN as STAGES
 from poolwise.progress import Listener
-from poolwise.rankings import ranking
 from poolwise.selection import refine as refining
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, exclusive
+from poolwise.storage.schemas import RankingFile, RetrainFile
 
 _RETRAIN_SETTINGS = (
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps"),
@@ -44,7 +44,7 @@ def run(
     """Search, rank, retrain and report. Return the content of ``retrain.json``."""
     folder, experiment, planned = runner.create(config, out, STAGES, source, listener=listener)
     runner.carry_out(folder, STAGES, source, listener, experiment, planned=planned)
-    return Retraining(folder.read("retrain.json", ""), folder.path)
+    return Retraining(folder.read(RetrainFile.FILE, ""), folder.path)
 
 
 def rank(
@@ -77,7 +77,7 @@ def rank(
     config = changed(reorder.requested_settings(request), limits, (*LIMITS, "latency_batch"))
     if fusion is not None:
         config = config.replace(fusion=fusion)
-    again = fusion is not None and opened.has(ranking.OUTPUT)
+    again = fusion is not None and opened.has(RankingFile.FILE)
     limited, feasible = any(limit is not None for limit in limits.values()), None
     if limited:
         experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, limits)))
@@ -91,7 +91,7 @@ def rank(
     with exclusive(opened.path):
         runner.request_stage(opened, "rank", request)
     runner.carry_out(opened, ["rank"], source, listener)
-    return Ranking(opened.read(ranking.OUTPUT, ""), opened.path)
+    return Ranking(opened.read(RankingFile.FILE, ""), opened.path)
 
 
 def refine(
@@ -130,14 +130,14 @@ def _again(
     """Run a stage that follows the ranking, as requested or with changes, and update a requested report."""
     with exclusive(opened.path):
         reorder.finish(opened)
-    opened.read("ranking.json", f"rank it first, poolwise rank {opened.path}")
+    opened.read(RankingFile.FILE, f"rank it first, poolwise rank {opened.path}")
     request, output = opened.request(), f"{stage}.json"
     config = changed(Config.from_flat(request["settings"]), changes, allowed)
     # reject a wrong request before anything is changed
     experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
     config = experiment.config
     if stage == "refine":
-        refining.method_of(experiment, opened.read("ranking.json", ""), config.refine.refiner)
+        refining.method_of(experiment, opened.read(RankingFile.FILE, ""), config.refine.refiner)
     renew = config != Config.from_flat(request["settings"]) or not opened.has(output)
     limits = {"limits": feasible.to_json()} if feasible else {}
     with exclusive(opened.path):
@@ -169,7 +169,7 @@ def report(folder: str | Path) -> Path:
     Afterwards, repeating a stage also updates the report.
     """
     opened = RunFolder.open(Path(folder))
-    opened.read(ranking.OUTPUT, f"rank it first, poolwise rank {opened.path}")
+    opened.read(RankingFile.FILE, f"rank it first, poolwise rank {opened.path}")
     with exclusive(opened.path):
         runner.request_stage(opened, "report", renew=True)
     runner.carry_out(opened, ["report"], None, None)

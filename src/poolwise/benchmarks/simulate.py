@@ -24,7 +24,7 @@ from poolwise.sanitize import csv_text, json_text
 from poolwise.selection import strategies
 from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage import FORMAT, command_line, environment, read_json, write_atomically
-from poolwise.storage.schemas import HintRanking, validate
+from poolwise.storage.schemas import HintRanking, RankingFile, validate
 from poolwise.storage.tables import Table
 
 OUTPUT = "simulate.json"
@@ -84,7 +84,7 @@ def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, i
     columns = {column.removesuffix("_mean"): column for column in table.columns if column != table.truth}
     if bare in columns:
         return np.array([table.column(columns[bare])]), 0
-    folders = sorted(Path(path) for path in _matching(bare) if (Path(path) / "ranking.json").is_file())
+    folders = sorted(Path(path) for path in _matching(bare) if (Path(path) / RankingFile.FILE).is_file())
     if folders:
         ranked = [_ranked(word, folder, table) for folder in folders]
         return np.array([hint_P for hint_P, _ in ranked]), round(sum(macs for _, macs in ranked) / len(ranked))
@@ -102,7 +102,7 @@ def _matching(pattern: str) -> list[str]:
 
 def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:
     """Return the smoothed scores of a run in the order of the table, and the MACs of its search and ranking."""
-    path = folder / "ranking.json"
+    path = folder / RankingFile.FILE
     ranking = validate(HintRanking, read_json(path), f"{path}: ")
     smoothed = {row.pooling: row.smoothed for row in ranking.ranking}
     if set(smoothed) != {str(pooling) for pooling in table.space}:

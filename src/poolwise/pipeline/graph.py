@@ -21,6 +21,7 @@ from poolwise.selection import retrain as retraining
 from poolwise.selection.exhaustive import exhaustive
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder
+from poolwise.storage.schemas import ExhaustiveFile, RankingFile, RefineFile, RetrainFile, VerdictFile
 from poolwise.supernets import trainer
 from poolwise.supernets.state import SearchState
 
@@ -122,7 +123,7 @@ def members_of(experiment: Experiment, poolings: Sequence[str] | None) -> list[P
 
 def _picked(files: Files, config: Config) -> object:
     """Return what retraining depends on: the picked configurations and their roles, not the scores behind them."""
-    return picks.choose(files["ranking.json"], files.get("refine.json"), config).roles
+    return picks.choose(files[RankingFile.FILE], files.get(RefineFile.FILE), config).roles
 
 
 def _refined(files: Files, _settings: Config) -> object:
@@ -131,7 +132,7 @@ def _refined(files: Files, _settings: Config) -> object:
     Limits on the picks are not part of it: refinement results remain valid under other limits, and ``selection.picks``
     applies the limits of the run.
     """
-    return refining.inputs(files["ranking.json"])
+    return refining.inputs(files[RankingFile.FILE])
 
 
 # Topological order: each stage follows the stages whose files it reads. The ranking also uses finished trainings of the
@@ -141,31 +142,31 @@ STAGES = (
         "search",
         reads=(),
         writes=(),
-        done="ranking.json",  # until then, a finished search is restored quickly from its checkpoint
+        done=RankingFile.FILE,  # until then, a finished search is restored quickly from its checkpoint
         run=_search,
         keeps=("checkpoints/search.safetensors", "short.sqlite"),
     ),
     Stage(
         "rank",
         reads=("checkpoints/search.safetensors", "short.sqlite"),
-        writes=("ranking.json",),
-        done="ranking.json",
+        writes=(RankingFile.FILE,),
+        done=RankingFile.FILE,
         run=_rank,
     ),
     Stage(
         "refine",
-        reads=("ranking.json",),
-        writes=("refine.json",),
-        done="refine.json",
+        reads=(RankingFile.FILE,),
+        writes=(RefineFile.FILE,),
+        done=RefineFile.FILE,
         run=_refine,
         keeps=("refine.sqlite",),
         used=_refined,
     ),
     Stage(
         "retrain",
-        reads=("ranking.json", "refine.json"),
-        writes=("verdict.json", "retrain.json"),
-        done="retrain.json",
+        reads=(RankingFile.FILE, RefineFile.FILE),
+        writes=(VerdictFile.FILE, RetrainFile.FILE),
+        done=RetrainFile.FILE,
         run=_retrain,
         keeps=("trials.sqlite", "default-*.sqlite"),
         weights=("checkpoints/*-seed*steps.safetensors",),
@@ -174,7 +175,7 @@ STAGES = (
     ),
     Stage(
         "report",
-        reads=("ranking.json", "refine.json", "retrain.json"),
+        reads=(RankingFile.FILE, RefineFile.FILE, RetrainFile.FILE),
         writes=("figures/*", "report.html"),
         done="report.html",
         run=_report,
@@ -182,8 +183,8 @@ STAGES = (
     Stage(
         "exhaustive",
         reads=(),
-        writes=("exhaustive.json",),
-        done="exhaustive.json",
+        writes=(ExhaustiveFile.FILE,),
+        done=ExhaustiveFile.FILE,
         run=_exhaustive,
         keeps=("trials.sqlite",),
     ),

@@ -22,6 +22,7 @@ from poolwise.progress import Listener
 from poolwise.selection.picks import picks_of
 from poolwise.spaces import LISTED, Pooling, PoolingSpace
 from poolwise.storage import RunFolder, changes, command_line, environment, exclusive
+from poolwise.storage.schemas import RankingFile
 from poolwise.training.calibration import Timing
 
 
@@ -238,7 +239,7 @@ def _planned(folder: RunFolder, experiment: Experiment, names: Sequence[str], ti
     trainings = None
     if "exhaustive" in names:
         trainings = _all_trainings(experiment, folder.request()["poolings"])
-    elif "retrain" in names and folder.has("ranking.json") and "refine" not in names:
+    elif "retrain" in names and folder.has(RankingFile.FILE) and "refine" not in names:
         roles = picks_of(folder, experiment.config).roles
         trainings = [(Pooling.parse(pooling), experiment.config.retrain.seeds) for pooling in roles]
     return estimates.plan(experiment, names, trainings, timing)

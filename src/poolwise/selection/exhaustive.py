@@ -13,6 +13,7 @@ from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.spaces import Pooling
 from poolwise.storage import FORMAT, RunFolder, environment
+from poolwise.storage.schemas import ExhaustiveFile
 from poolwise.storage.tables import seed_agreement
 from poolwise.training.standalone import RETRAINING
 from poolwise.training.trials import TrainingRequest, TrialRunner
@@ -67,7 +68,7 @@ def exhaustive(
         "threads": parallel.threads,
         **environment(),
     }
-    folder.write_json("exhaustive.json", value)
+    folder.write_json(ExhaustiveFile.FILE, value)
     return value
 
 

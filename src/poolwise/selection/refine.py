@@ -22,10 +22,10 @@ from poolwise.selection.strategies.refine import CANDIDATES, DOUBT, Refine
 from poolwise.selection.strategies.surrogate import Surrogate
 from poolwise.spaces import Pooling, PoolingSpace, Subspace
 from poolwise.storage import FORMAT, RunFolder, environment
+from poolwise.storage.schemas import RankingFile, RefineFile
 from poolwise.training.standalone import Purpose
 from poolwise.training.trials import TrainingRequest, TrialRunner
 
-OUTPUT = "refine.json"
 PURPOSE = Purpose("refine")
 NORMAL_95 = 1.959964
 _PARETO = 600  # number of most promising configurations considered for the Pareto front
@@ -87,7 +87,7 @@ def method_of(experiment: Experiment, ranking: Mapping[str, Any], name: str) -> 
 def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Run the trainings that the strategy requests until it stops, and write ``refine.json``."""
     config = experiment.config
-    ranking = folder.read("ranking.json", f"rank it first: poolwise rank {folder.path}")
+    ranking = folder.read(RankingFile.FILE, f"rank it first: poolwise rank {folder.path}")
     method = method_of(experiment, ranking, config.refine.refiner)
     runner = TrialRunner(
         experiment,
@@ -109,7 +109,7 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
             order.append(ask)
     listener.finish()
     value = _describe(experiment, folder, ranking, method, order, rows)
-    folder.write_json(OUTPUT, value)
+    folder.write_json(RefineFile.FILE, value)
     return value
 
 

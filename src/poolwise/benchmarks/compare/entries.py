@@ -23,7 +23,7 @@ from poolwise.rankings.ranking import parts
 from poolwise.selection import strategies
 from poolwise.spaces import PoolingSpace
 from poolwise.storage import FORMAT, RunFolder, environment
-from poolwise.storage.schemas import TrialsFile
+from poolwise.storage.schemas import RankingFile, TrialsFile
 from poolwise.training.calibration import Parallel, cpu_threads
 from poolwise.training.standalone import Purpose
 from poolwise.training.trials import Result, TrainingRequest, TrialRunner
@@ -53,7 +53,7 @@ class Work:
 
     @property
     def done(self) -> bool:
-        return (self.folder / (TRIALS if self.spec.standalone else "ranking.json")).exists()
+        return (self.folder / (TRIALS if self.spec.standalone else RankingFile.FILE)).exists()
 
     def request(self) -> dict[str, Any]:
         """Return the request that the folder must match."""
@@ -197,7 +197,7 @@ def read(work: Work, space: PoolingSpace) -> Entry:
         points = tuple((point.spent_macs, unit * np.array(point.scores)) for point in trials.points)
         scores_P, spent, percent = unit * np.array(trials.scores), trials.spent_macs, trials.accuracies
     else:
-        value = folder.read("ranking.json", "run the same command again")
+        value = folder.read(RankingFile.FILE, "run the same command again")
         rows = {row["pooling"]: row for row in value["ranking"]}
         ordered = [rows[str(pooling)] for pooling in space]
         scores_P, points, percent = np.array([100 * row["score"] for row in ordered]), (), True
