@@ -13,9 +13,9 @@ from poolwise.config import LIMITS, Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.experiment import requested_space
-from poolwise.pipeline import autotuning, estimates, reorder, runner
+from poolwise.pipeline import autotuning, estimates, graph, reorder, runner
 from poolwise.pipeline.estimates import Plan
-from poolwise.pipeline.graph import RUN as STAGES
+from poolwise.pipeline.graph import RUN_STAGES
 from poolwise.progress import Listener
 from poolwise.selection import refine as refining
 from poolwise.spaces import Pooling
@@ -42,8 +42,8 @@ def run(
     config: Config, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> Retraining:
     """Search, rank, retrain and report. Return the content of ``retrain.json``."""
-    folder, experiment, planned = runner.create(config, out, STAGES, source, listener=listener)
-    runner.carry_out(folder, STAGES, source, listener, experiment, planned=planned)
+    folder, experiment, planned = runner.create(config, out, RUN_STAGES, source, listener=listener)
+    runner.carry_out(folder, RUN_STAGES, source, listener, experiment, planned=planned)
     return Retraining(folder.read(RetrainFile.FILE, ""), folder.path)
 
 
@@ -179,13 +179,15 @@ def report(folder: str | Path) -> Path:
 def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> Run:
     """Continue with all requested stages that are not done yet."""
     opened = Run.open(folder)
-    runner.carry_out(opened, opened.request()["stages"], source, listener)
+    stages = opened.request()["stages"]
+    graph.check_names(stages)
+    runner.carry_out(opened, stages, source, listener)
     return opened
 
 
 def plan(
     config: Config,
-    asked: Sequence[str] = STAGES,
+    asked: Sequence[str] = RUN_STAGES,
     *,
     configs: Sequence[Pooling | str] | None = None,
     source: Source | None = None,
@@ -196,15 +198,17 @@ def plan(
     Args:
         config: The request.
         asked: The stages.
-        configs: The configurations of an ``exhaustive`` stage; None for all.
+        configs: The configurations of an ``exhaustive`` stage, which is planned alone; None for all.
         source: The images (default: the data set that ``config`` names).
         poolings: Deprecated name of ``configs``.
     """
     configs = listed_configs(configs, poolings)
-    if "exhaustive" in asked:
-        space = requested_space(config).full
-        listed = None if configs is None else [str(space.check(config)) for config in configs]
-        return runner.plan_exhaustive(config, listed, source)
+    graph.check_names(asked)
+    for name in asked:
+        if graph.stage(name).listed:
+            space = requested_space(config).full
+            listed = None if configs is None else [str(space.check(config)) for config in configs]
+            return runner.plan_listed(config, name, listed, source)
     experiment, _ = autotuning.prepare(config, source)
     return estimates.plan(experiment, asked, timing=autotuning.timing(experiment))
 
@@ -233,10 +237,11 @@ def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | Non
 def fit(
     config: Config,
     seconds: float,
-    asked: Sequence[str] = STAGES,
+    asked: Sequence[str] = RUN_STAGES,
     kept: Iterable[str] = (),
     *,
     source: Source | None = None,
 ) -> Config:
     """Return a config whose steps, M and images fit the time on this machine; settings in ``kept`` do not change."""
+    graph.check_names(asked)
     return estimates.fit(config, seconds, asked, kept, source)

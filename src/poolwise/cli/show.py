@@ -377,6 +377,8 @@ def result(path: Path, as_json: bool) -> None:
             values[name] = read_checked(file)
     if as_json:
         return say_json({"run": str(path), **values})
+    if not values:
+        say(f"search done; next: poolwise rank {path}")
     picks = None
     if "ranking" in values:
         from poolwise.selection.picks import picks_of  # imports NumPy
