@@ -23,11 +23,10 @@ from poolwise.rankings import baselines
 from poolwise.sanitize import csv_text, json_text
 from poolwise.selection import strategies
 from poolwise.spaces import Pooling, PoolingSpace
-from poolwise.storage import FORMAT, command_line, environment, read_json, write_atomically
-from poolwise.storage.schemas import HintRanking, RankingFile, validate
+from poolwise.storage import FORMAT, command_line, environment, read_checked, read_json, write_atomically
+from poolwise.storage.schemas import HintRanking, RankingFile, SimulateFile, validate
 from poolwise.storage.tables import Table
 
-OUTPUT = "simulate.json"
 SHUFFLED = "shuffled-"
 QUANTILES = (0.1, 0.5, 0.9)
 AGREEMENT = 0.75  # default correlation between full trainings and trainings of a third of the steps
@@ -285,12 +284,12 @@ def write(value: dict[str, Any], out: Path) -> None:
     ]
     write_atomically(out / "simulate.csv", csv_text(["method", "training", *names], lines))
     write_atomically(out / "simulate.svg", simulated(value))
-    write_atomically(out / OUTPUT, json_text(value) + "\n")
+    write_atomically(out / SimulateFile.FILE, json_text(value) + "\n")
 
 
 def check_out(out: Path) -> None:
     """Raise RequestError if the folder holds anything other than an earlier simulation."""
-    if (out / OUTPUT).exists():
-        read_json(out / OUTPUT)
+    if (out / SimulateFile.FILE).exists():
+        read_checked(out / SimulateFile.FILE)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RequestError(f"{out} is not the folder of an earlier simulation: use another --out")

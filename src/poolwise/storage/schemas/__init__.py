@@ -7,6 +7,7 @@ A schema describes only the fields that are read, so other fields may differ bet
 from __future__ import annotations
 
 from poolwise.storage.schemas.common import Space
+from poolwise.storage.schemas.comparison import CompareFile, SimulateFile
 from poolwise.storage.schemas.evidence import ExhaustiveFile, SpaceOnly, StudyFile, TableFile, TrialsFile
 from poolwise.storage.schemas.fields import FileSchema, Schema
 from poolwise.storage.schemas.ranking import CompleteRanking, CompleteRow, HintRanking, RankingFile
@@ -32,12 +33,15 @@ _SCHEMAS: tuple[type[FileSchema], ...] = (
     StudyFile,
     TrialsFile,
     ProfileFile,
+    CompareFile,
+    SimulateFile,
 )
 FILES = {schema.FILE: schema for schema in _SCHEMAS}
 
 __all__ = [
     "FILES",
     "AssignmentEvent",
+    "CompareFile",
     "CompleteRanking",
     "CompleteRow",
     "ExhaustiveFile",
@@ -52,6 +56,7 @@ __all__ = [
     "RunRequest",
     "Schema",
     "SearchEvent",
+    "SimulateFile",
     "Space",
     "SpaceOnly",
     "StageEvent",
