@@ -1,5 +1,7 @@
 """The stage graph: order, remaining stages, and outdated results."""
 
+import ast
+import inspect
 import json
 import shutil
 
@@ -10,9 +12,9 @@ from poolwise import api
 from poolwise.config import Config
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
-from poolwise.pipeline import estimates, graph
+from poolwise.pipeline import estimates, graph, runner
 from poolwise.selection.picks import picks_of
-from poolwise.storage import RunFolder
+from poolwise.storage import RunFolder, run_folder
 
 VERDICT = ("verdict.json", "retrain.json", "figures/*", "report.html")
 
@@ -24,6 +26,20 @@ def test_stages_read_only_files_of_earlier_stages():
         written |= {*stage.writes, *stage.keeps, *stage.weights}
     assert graph.ordered(reversed([stage.name for stage in graph.STAGES])) == [stage.name for stage in graph.STAGES]
     assert set(graph.RUN_STAGES) <= {stage.name for stage in graph.STAGES}
+
+
+@pytest.mark.parametrize("module", [runner, estimates, run_folder])
+def test_what_belongs_to_a_stage_is_in_the_graph(module):
+    names = {stage.name for stage in graph.STAGES} | {file for stage in graph.STAGES for file in stage.writes}
+    strings = {node.value for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Constant)}
+    assert not strings & names
+
+
+def test_every_stage_that_computes_has_a_plan():
+    for stage in graph.STAGES:
+        assert (stage.plan is None) == (not stage.needs_experiment)
+        assert set(stage.remade) <= set(stage.writes)
+    assert graph.REMADE == ("refine.json", "retrain.json", "exhaustive.json")
 
 
 @pytest.mark.parametrize(

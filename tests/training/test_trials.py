@@ -208,7 +208,7 @@ def test_resume_repeats_a_retraining_whose_worker_died(folder, make, tiny_settin
 
     experiment = resolve(tiny_settings.replace(threads=1, workers=1), tiny_source)
     _, fake = make(errors={"3_4_3": WorkerDied("out of memory")})
-    with pytest.raises(RunFailure, match="all others are finished and kept: poolwise resume"):
+    with pytest.raises(RunFailure, match="all other trainings are finished and saved: run poolwise resume"):
         retraining._train(experiment, folder, [("3-4-3", 1), ("4-3-3", 1)], Listener())
     assert [request.pooling for request in fake.trained] == ["3-4-3", "4-3-3"]
     _, fake = make()

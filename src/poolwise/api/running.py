@@ -131,7 +131,7 @@ def _again(
     with exclusive(opened.path):
         reorder.finish(opened)
     opened.read(RankingFile.FILE, f"rank it first, poolwise rank {opened.path}")
-    request, output = opened.request(), f"{stage}.json"
+    request, output = opened.request(), graph.stage(stage).done
     config = changed(Config.from_flat(request["settings"]), changes, allowed)
     # reject a wrong request before anything is changed
     experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))

@@ -13,6 +13,7 @@ from poolwise.storage import RunFolder, read_checked
 from poolwise.storage.schemas import (
     CompleteRanking,
     ExhaustiveFile,
+    FileSchema,
     RefineFile,
     RetrainFile,
     validate,
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from poolwise.pipeline.estimates import Plan
     from poolwise.selection.suggest import Guess
 
+_RESULTS: dict[str, type[FileSchema]] = {
+    "ranking": CompleteRanking,
+    "refine": RefineFile,
+    "retrain": RetrainFile,
+    "exhaustive": ExhaustiveFile,
+}
 _SUGGESTED = 5  # number of rows
 PICKS = {
     "best": "best",
@@ -148,7 +155,7 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[
     """
     if as_json:
         return say_json(value)
-    content = validate(CompleteRanking, value, "ranking.json: ")
+    content = validate(CompleteRanking, value, f"{CompleteRanking.FILE}: ")
     shown = content.ranking[:rows]
     table = Table("rank", "pooling", title=f"{len(shown)} of {len(content.ranking)} configurations")
     for heading in ("score %", "95 %", "estimate", "top 3", "tie", "SuperNet", "MMACs", "productive convolutions"):
@@ -220,7 +227,7 @@ def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None =
     """
     if as_json:
         return say_json(value)
-    content = validate(RefineFile, value, "refine.json: ")
+    content = validate(RefineFile, value, f"{RefineFile.FILE}: ")
     picks = picks or content.picks
     title = f"{len(content.trials)} stand-alone trainings on one half of the images, scored on the other"
     table = Table("pooling", "role", title=title)
@@ -252,7 +259,7 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
     """Print stand-alone accuracies and the verdict."""
     if as_json:
         return say_json(value)
-    content = validate(RetrainFile, value, "retrain.json: ")
+    content = validate(RetrainFile, value, f"{RetrainFile.FILE}: ")
     table = Table(
         "pooling", "role", title=f"stand-alone training, {content.steps} steps, {content.test_images} test images"
     )
@@ -282,7 +289,7 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
     """Print stand-alone accuracies of all configurations, best first, and the noise between seeds."""
     if as_json:
         return say_json(value)
-    content = validate(ExhaustiveFile, value, "exhaustive.json: ")
+    content = validate(ExhaustiveFile, value, f"{ExhaustiveFile.FILE}: ")
     table = Table(
         "rank", "pooling", title=f"stand-alone training, {content.steps} steps, {content.data.test} test images"
     )
@@ -307,10 +314,9 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
 def result(path: Path, as_json: bool) -> None:
     """Print all results of a run."""
     values = {}
-    for name in ("ranking", "refine", "retrain", "exhaustive"):
-        file = path / f"{name}.json"
-        if file.exists():
-            values[name] = read_checked(file)
+    for name, schema in _RESULTS.items():
+        if (path / schema.FILE).exists():
+            values[name] = read_checked(path / schema.FILE)
     if as_json:
         return say_json({"run": str(path), **values})
     if not values:

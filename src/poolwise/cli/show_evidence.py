@@ -14,7 +14,7 @@ def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
     """Print agreement and regret of every method, with intervals."""
     if as_json:
         return say_json(value)
-    content = validate(CompareFile, value, "compare.json: ")
+    content = validate(CompareFile, value, f"{CompareFile.FILE}: ")
     for failure in content.failed:
         say(f"failed: {failure}")
     noise = "" if content.noise is None else f", noise {content.noise:.2f} points"
@@ -37,7 +37,7 @@ def simulated(value: dict[str, Any], out: Path, as_json: bool) -> None:
     """Print the regret of each method by number of trainings, and how often a good enough one was chosen or trained."""
     if as_json:
         return say_json(value)
-    content = validate(SimulateFile, value, "simulate.json: ")
+    content = validate(SimulateFile, value, f"{SimulateFile.FILE}: ")
     title = (
         f"{content.table}: {content.runs} runs, regret in points; share up to {content.tolerance:.2f}: chosen, trained"
     )

@@ -26,7 +26,7 @@ def write(value: dict[str, Any], out: Path) -> Path:
     Raises:
         RequestError: ``value`` is not the content of a ``compare.json`` file.
     """
-    validate(CompareFile, value, "compare.json: ")
+    validate(CompareFile, value, f"{CompareFile.FILE}: ")
     drawn = {
         "agreement": intervals(value, "tau_b", "Kendall tau-b with the ground truth", value["ceiling"]),
         "regret": intervals(value, "regret@1", "regret of the first choice, points", None),
@@ -184,7 +184,7 @@ def simulated(value: dict[str, Any]) -> str:
     Raises:
         RequestError: ``value`` is not the content of a ``simulate.json`` file.
     """
-    validate(SimulateFile, value, "simulate.json: ")
+    validate(SimulateFile, value, f"{SimulateFile.FILE}: ")
     colours, counts = matplotlib.colormaps["tab10"], np.arange(1, value["trials"] + 1)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(12.8, 4.2 + 0.16 * -(-len(value["methods"]) // 2)), layout="constrained")
