@@ -25,7 +25,7 @@ from torch import nn
 
 import poolwise
 from poolwise.datasets import cifar10
-from poolwise.datasets.augment import CropFlip, Normalise
+from poolwise.datasets.augment import CropFlip, Normalize
 from poolwise.datasets.batches import Batches, Shuffled
 from poolwise.datasets.sources import ImageSet
 from poolwise.datasets.split import stratified_halves, stratified_subset
@@ -57,12 +57,12 @@ class Data:
         source = cifar10.load()
         halves = stratified_halves(source.train.labels, 0.5, Streams(0)["split"])
         self.pretrain, self.rest = (source.train.subset(half) for half in halves)
-        self.normalise = Normalise.of(self.pretrain.images)
+        self.normalize = Normalize.of(self.pretrain.images)
         self.test = self.batches(source.test, 500)
 
     def batches(self, images: ImageSet, size: int) -> Batches:
         arrays = (torch.from_numpy(np.ascontiguousarray(array)) for array in (images.images, images.labels))
-        return Batches(*arrays, None, size, self.normalise)
+        return Batches(*arrays, None, size, self.normalize)
 
     def few(self, count: int, seed: int) -> ImageSet:
         """Return ``count`` images of the half that was not used for pretraining."""

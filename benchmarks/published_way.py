@@ -69,7 +69,7 @@ def sinkhorn(scores_PM: torch.Tensor, temperature: float) -> torch.Tensor:
 def published(experiment: Experiment) -> np.ndarray:
     """Search and rank; return accuracy_P of every configuration."""
     s, source = experiment.config, experiment.training_images
-    normal = transforms.Normalize((experiment.normalise.mean / 255).tolist(), (experiment.normalise.std / 255).tolist())
+    normal = transforms.Normalize((experiment.normalize.mean / 255).tolist(), (experiment.normalize.std / 255).tolist())
     augmentations = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     training = transforms.Compose([*augmentations, transforms.ToTensor(), normal])
     plain = transforms.Compose([transforms.ToTensor(), normal])

@@ -108,7 +108,7 @@ def test_model_is_plain_and_has_the_recorded_accuracy(finished, tiny_source, tin
     result = json.loads((finished / "retrain.json").read_text())["results"][0]
     model = poolwise.model(finished, result["pooling"], seed=2)
     experiment = resolve(tiny_settings, tiny_source)
-    images = experiment.normalise(torch.from_numpy(tiny_source.test.images))
+    images = experiment.normalize(torch.from_numpy(tiny_source.test.images))
     right = (model(images).argmax(1).numpy() == tiny_source.test.labels).mean()
     assert right == pytest.approx(result["accuracies"][1], abs=0.021)
     assert not any(type(part).__module__.startswith("poolwise.models.supernet") for part in model.modules())

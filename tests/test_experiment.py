@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from poolwise import api
+from poolwise import api, constraints
 from poolwise.config import preset
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
@@ -24,7 +24,7 @@ class Notes(Listener):
         self.lines.append(text)
 
 
-@pytest.mark.parametrize("name", ["settings", "parallel", "normalise", "precision", "supernets_reason", "space"])
+@pytest.mark.parametrize("name", ["settings", "parallel", "normalize", "precision", "supernets_reason", "space"])
 def test_an_experiment_is_immutable(tiny_settings, tiny_source, name):
     experiment = resolve(tiny_settings, tiny_source)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -42,7 +42,7 @@ def test_variants_share_images_weights_and_choices(tiny_settings, tiny_source):
     assert (wider.precision, wider.parallel) == (experiment.precision, experiment.parallel)
     assert wider.supernets_reason == "because"
     assert wider.halves is halves
-    assert wider.normalise is experiment.normalise
+    assert wider.normalize is experiment.normalize
     assert wider.batches(wider.training_images, 8).images_NHWC is batches.images_NHWC
     few = experiment.with_settings(images=24)
     assert len(few.training_images) == 24
@@ -141,15 +141,16 @@ def test_processes_depend_on_cores_and_work(tiny_settings, tiny_source, monkeypa
     for workers in (1, 2, "auto"):  # threads are part of the result and do not depend on the workers
         again = experiment.with_settings(workers=workers)
         assert autotuning.default_parallel(again, 10**12).threads == 2
+        assert autotuning.default_parallel(again, 10**12) == long  # so a refinement chooses as many at once
     assert autotuning.default_parallel(experiment.with_settings(threads=3), 10**12) == Parallel(1, 3)
 
 
 def test_the_first_message_precedes_loading_the_images(tiny_settings, tiny_source, tmp_path, monkeypatch):
     notes, order = Notes(), []
 
-    def load(*args, say, **options):
+    def load(*args, on_progress, **options):
         order.append(list(notes.lines))
-        say("decoded 1 of 2 images")
+        on_progress("decoded 1 of 2 images")
         return tiny_source
 
     monkeypatch.setattr("poolwise.datasets.loading.load", load)
@@ -203,3 +204,31 @@ def test_the_data_set_is_named_before_it_is_read(tmp_path):
     with pytest.raises(RequestError, match="does not exist"):
         api.search(preset("demo").replace(data=f"folder:{tmp_path / 'no'}"), tmp_path / "run", listener=notes)
     assert notes.lines == [f"loading folder:{tmp_path / 'no'}"]
+
+
+def test_a_resumed_run_keeps_its_block_on_another_device(tiny_settings, tiny_source):
+    started = resolve(tiny_settings.replace(supernets=1, block=None), tiny_source)
+    assert started.block == 1
+    choices = started.describe_choices()
+    on_cuda = {**choices, "block": 16}
+    resumed = resolve(started.config, tiny_source, on_cuda)
+    assert resumed.block == 16
+    assert resumed.with_settings(retrain_seeds=3).block == 16
+    assert resolve(started.config.replace(block=4), tiny_source, on_cuda).block == 4
+    del choices["block"]  # an old run folder
+    assert resolve(started.config, tiny_source, choices).block == 1
+
+
+def test_block_of_a_new_run_follows_its_settings(tiny_settings, tiny_source):
+    single = resolve(tiny_settings.replace(supernets=1, block=None), tiny_source)
+    assert (single.block, single.with_settings(supernets=4).block) == (1, 8)
+
+
+def test_measured_seconds_are_kept_with_limits_and_at_resume(tiny_settings, tiny_source):
+    measured = {"float32": 0.5, "bfloat16": 0.25}
+    experiment = resolve(tiny_settings, tiny_source).with_choices(precision_seconds=measured)
+    limited, feasible = constraints.limited(experiment.with_settings(max_macs=0.9))
+    assert feasible is not None
+    assert limited.describe_choices()["seconds_per_step"] == measured
+    resumed = resolve(limited.config, tiny_source, limited.describe_choices())
+    assert resumed.precision_seconds == measured

@@ -35,7 +35,7 @@ from poolwise.storage import write_atomically
 from poolwise.training.standalone import Purpose, train_standalone
 
 TABLE = "resnet20w8-cifar10-10k"
-PURPOSE = Purpose("restarts", weights="search", measured=False)
+PURPOSE = Purpose("restarts", weights_for="search", measured=False)
 FORMS = ("128x52", "64x52", "32x52", "32x104", "16x104")  # batch x steps
 MOST = 8  # largest number of seeds in a mean
 

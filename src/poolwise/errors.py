@@ -39,3 +39,9 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Return ``; did you mean 'x'`` if an allowed name is similar to ``name``, otherwise an empty string."""
     close = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'" if close else ""
+
+
+def abbreviated(value: object) -> str:
+    """Return the repr of a value for a message, truncated to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

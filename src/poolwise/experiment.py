@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.config import AUTO, Config, settings
-from poolwise.datasets.augment import Augmentation, Normalise, PerImage, augmentation, named, to_tensor
+from poolwise.datasets.augment import Augmentation, Normalize, PerImage, augmentation, named, to_tensor
 from poolwise.datasets.batches import Batches
 from poolwise.datasets.loading import load_requested
 from poolwise.datasets.packed import Packed
@@ -20,7 +20,7 @@ from poolwise.datasets.shared_memory import SharedSource
 from poolwise.datasets.sources import ImageSet, Source
 from poolwise.datasets.split import mixed, stratified_halves, stratified_subset
 from poolwise.errors import RequestError
-from poolwise.models import Family, family, sharing
+from poolwise.models import Family, family, requested_space, sharing
 from poolwise.models.chain import Chain, Norm, batch_norm, create, running_norm
 from poolwise.models.cost import CostModel
 from poolwise.models.external import networks
@@ -31,27 +31,13 @@ from poolwise.models.weights import load as load_weights
 from poolwise.process import free_bytes
 from poolwise.progress import Listener
 from poolwise.rng import Streams
-from poolwise.spaces import Pooling, PoolingSpace, Subspace, subset
+from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.training import Precision, choose_device, device_precision
 from poolwise.training.calibration import Parallel, cpu_threads
 from poolwise.training.workers import check_sendable
 
 RECALIBRATION_BATCHES = 8  # of ``eval_batch_size`` images each
-_OF_IMAGES = ("training_images", "in_use", "halves", "normalise", "_ranking_order")  # depend on images and seed
-
-
-def requested_space(config: Config) -> PoolingSpace:
-    """Return the space of configurations of a request.
-
-    It has all placements of the requested numbers of downsamplings, a random subset, or those within the limits.
-    """
-    known = family(config.model.name)
-    space = known.over(config.model.poolings)
-    if config.limits.only is not None:
-        return Subspace.of(space, sorted({*config.limits.only, str(known.default)}))
-    if config.model.max_configs is not None:
-        return subset(space, config.model.max_configs, Streams(config.seed)["subset"], [known.default])
-    return space
+_OF_IMAGES = ("training_images", "in_use", "halves", "normalize", "_ranking_order")  # depend on images and seed
 
 
 def resolve(
@@ -60,7 +46,7 @@ def resolve(
     choices: dict[str, Any] | None = None,
     *,
     weights: Weights | None = None,
-    normalise: Normalise | None = None,
+    normalize: Normalize | None = None,
     listener: Listener | None = None,
 ) -> Experiment:
     """Resolve the device, network, space, images and number format of a request. Nothing is timed.
@@ -70,7 +56,7 @@ def resolve(
         source: A loaded data set (default: load the one that ``config`` names).
         choices: Choices recorded earlier in the run (``Experiment.describe_choices``).
         weights: Initial weights of trainings (default: load and check those that ``config`` names).
-        normalise: Normalization of the training images, if known (default: computed when first needed).
+        normalize: Normalization of the training images, if known (default: computed when first needed).
         listener: Receives messages about loading images.
 
     Raises:
@@ -86,10 +72,13 @@ def resolve(
         room = min(free_bytes(torch.device("cpu")), free_bytes(device)) // 4 if on_device else None
         source = load_requested(config, room, listener or Listener())
     experiment = Experiment(config, source, device, known, space, precision, parallel, weights)
+    if choices:
+        seconds, block = choices.get("seconds_per_step", {}), choices.get("block")
+        experiment = replace(experiment, precision_seconds=seconds, recorded_block=block)
     if weights is None and config.model.weights is not None:
         experiment = replace(experiment, weights=_load_weights(experiment, config.model.weights))
-    if normalise is not None:
-        vars(experiment)["normalise"] = normalise  # fills the cached property
+    if normalize is not None:
+        vars(experiment)["normalize"] = normalize  # fills the cached property
     experiment.cost  # noqa: B018 (raises if the images are too small for the configurations)
     return experiment
 
@@ -109,11 +98,14 @@ def _load_weights(experiment: Experiment, name: str) -> Weights:
     norms: dict[str, list[Norm]] = {"search": [sharing.NORMS[config.search.norm]], "retrain": [running_norm]}
     if config.search.proxy != 0:
         norms["search"].append(running_norm)
-    for norm in [norm for kind, listed in norms.items() if config.starts_from_weights(kind) for norm in listed]:
+    for norm in [
+        norm for weights_for in norms if config.starts_from_weights(weights_for) for norm in norms[weights_for]
+    ]:
         load_into(experiment.build(norm, "weights", Streams(0)), weights)
     return weights
 
 
+# Frozen: only cached properties fill in later. They keep their values in vars(), where variants of an experiment copy them.
 @dataclass(frozen=True, eq=False)
 class Experiment:
     """Everything that search, ranking and stand-alone training share. Create one with ``resolve``.
@@ -127,6 +119,7 @@ class Experiment:
         weights: Initial weights of trainings; None for random weights.
         supernets_reason: Reason for the number of SuperNets, if the request did not set it.
         precision_seconds: Seconds of a training step by number format, if measured.
+        recorded_block: The block that the run started with, if it is resumed; None for a new run.
     """
 
     config: Config
@@ -139,19 +132,25 @@ class Experiment:
     weights: Weights | None = None
     supernets_reason: str | None = None
     precision_seconds: dict[str, float] = field(default_factory=dict)
+    recorded_block: int | None = None
     _on_device: dict[int, tuple[ImageSet, Tensor | Packed, Tensor]] = field(default_factory=dict, repr=False)
 
     def with_settings(self, **changes: Any) -> Experiment:
         """Return this experiment with changed settings and the same images, weights and number format."""
         config = self.config.replace(**changes)
         varied = resolve(config, self.source, self.describe_choices(), weights=self.weights)
-        varied = varied.with_choices(supernets_reason=self.supernets_reason, _on_device=self._on_device)
+        varied = varied.with_choices(
+            supernets_reason=self.supernets_reason, recorded_block=self.recorded_block, _on_device=self._on_device
+        )
         if not {"images", "seed"} & set(changes):
             vars(varied).update({name: vars(self)[name] for name in _OF_IMAGES if name in vars(self)})
         return varied
 
     def with_choices(self, **choices: Any) -> Experiment:
-        """Return this experiment with other values of ``precision``, ``parallel`` or the fields after them."""
+        """Return this experiment with other values of fields on which no cached property depends.
+
+        They are precision, parallel, supernets_reason, precision_seconds, recorded_block and _on_device.
+        """
         varied = replace(self, **choices)
         cached = set(vars(self)) - set(vars(varied))
         vars(varied).update({name: vars(self)[name] for name in cached})
@@ -210,11 +209,13 @@ class Experiment:
         return training, scoring
 
     @cached_property
-    def normalise(self) -> Normalise:
-        return Normalise.of(self.training_images.images)
+    def normalize(self) -> Normalize:
+        """Normalization of images by the mean and deviation of the training images."""
+        return Normalize.of(self.training_images.images)
 
     @property
     def augmentation(self) -> Augmentation:
+        """Augmentation of training images. Raises RequestError if both the request and the data set have one."""
         requested, transform = self.config.data.augment, self.source.augment
         if transform is not None:
             if requested != settings()["augment"].default:
@@ -228,19 +229,19 @@ class Experiment:
         if id(data) not in self._on_device:
             self._on_device[id(data)] = (data, self._placed(data.images), self._placed(data.labels))
         _, images_NHWC, labels_N = self._on_device[id(data)]
-        return Batches(images_NHWC, labels_N, indices, batch_size, self.normalise)
+        return Batches(images_NHWC, labels_N, indices, batch_size, self.normalize)
 
     def _placed(self, array: np.ndarray | Packed) -> Any:
         return array if isinstance(array, Packed) else to_tensor(array).to(self.device)
 
-    def build(self, norm: Norm, name: str, streams: Streams, what: str | None = None) -> Chain:
+    def build(self, norm: Norm, name: str, streams: Streams, weights_for: str | None = None) -> Chain:
         """Build the network on the CPU with initial weights from the stream called ``name``.
 
-        ``what`` is ``search`` or ``retrain`` for trainings that may start from the requested weights.
+        ``weights_for`` is ``search`` or ``retrain`` for trainings that may start from the requested weights.
         """
         arguments: dict[str, Any] = {"classes": len(self.source.classes), "width": self.width, "norm": norm}
         chain = create(self.family.build, streams.torch(name), **arguments)
-        if what and self.weights and self.config.starts_from_weights(what):
+        if weights_for and self.weights and self.config.starts_from_weights(weights_for):
             load_into(chain, self.weights)
         return chain
 
@@ -298,31 +299,33 @@ class Experiment:
         return mixed(self.training_images.labels, indices, Streams(self.config.seed)["mixed"])
 
     @property
-    def retrain_steps(self) -> int:
+    def _epoch_batches(self) -> int:
+        """Full batches in a pass over all training images, as in training."""
         images = len(self.training_images)
-        return self.config.retrain.steps or self.config.retrain.epochs * max(
-            images // min(self.config.training.batch_size, images), 1
-        )
+        return max(images // min(self.config.training.batch_size, images), 1)
+
+    @property
+    def retrain_steps(self) -> int:
+        """Steps of a stand-alone training on all training images: as requested, or for the requested epochs."""
+        return self.config.retrain.steps or self.config.retrain.epochs * self._epoch_batches
 
     @property
     def half_steps(self) -> int:
         """Steps of a stand-alone training on the training half, for as many epochs as retraining on all images."""
-        images, half = len(self.training_images), len(self.halves[0])
-        batch = min(self.config.training.batch_size, half)
-        epoch_batches = images // min(
-            self.config.training.batch_size, images
-        )  # full batches in an epoch, as in training
-        return max(round(self.retrain_steps * (half // batch) / epoch_batches), 1)
+        half = len(self.halves[0])
+        batches = half // min(self.config.training.batch_size, half)
+        return max(round(self.retrain_steps * batches / self._epoch_batches), 1)
 
     @property
     def block(self) -> int:
         """Number of consecutive draws that use the same scores.
 
         The search synchronizes with CUDA once per block, and SuperNets in worker processes train in parallel within a
-        block. A single SuperNet on a CPU does not benefit.
+        block. A single SuperNet on a CPU does not benefit. A resumed run keeps the block that it started with, also on
+        another device, since the draws depend on it.
         """
         many = 16 if self.device.type == "cuda" else 8 if self.config.search.parallel_supernets > 1 else 1
-        return self.config.search.block or many
+        return self.config.search.block or self.recorded_block or many
 
     def plain(self, pooling: Pooling) -> nn.Module:
         """Build the plain model of a configuration with fixed random weights, for measurements."""
@@ -349,8 +352,8 @@ class Experiment:
             "fingerprint": self.source.fingerprint(),
             "classes": list(self.source.classes),
             "image_size": self.source.image_size,
-            "mean": self.normalise.mean.tolist(),
-            "std": self.normalise.std.tolist(),
+            "mean": self.normalize.mean.tolist(),
+            "std": self.normalize.std.tolist(),
             "training_half": len(first),
             "scoring_half": len(second),
             "test": len(self.source.test),
@@ -376,21 +379,17 @@ class Experiment:
             _rebuild,
             config.replace(precision=str(self.precision), device=str(self.device), images=None, threads=threads),
             SharedSource.of(source, weights[1].numel() if weights else 0),
-            self.normalise,
+            self.normalize,
             network,
             weights,
         )
 
 
 def _rebuild(
-    config: Config,
-    source: SharedSource,
-    normalise: Normalise,
-    network: Any,
-    weights: tuple[Weights, Tensor] | None,
+    config: Config, source: SharedSource, normalize: Normalize, network: Any, weights: tuple[Weights, Tensor] | None
 ) -> Experiment:
     """Rebuild a shared experiment in a worker process (see ``Experiment.share``)."""
     if network is not None:
         networks.backbone(config.model.name.removeprefix(networks.PREFIX), network)
     opened = weights and weights[0].opened(weights[1])
-    return resolve(config, source.open(), weights=opened, normalise=normalise)  # normalization is not recomputed
+    return resolve(config, source.open(), weights=opened, normalize=normalize)  # normalization is not recomputed

@@ -23,10 +23,11 @@ class Registry(Generic[Entry]):
         noun: Name of an entry in messages, for example ``model``.
         package: Dotted name of the package whose modules register entries.
         hint: Text appended to the message about an unknown name.
+        plural: Plural of the noun, if it is not the noun with an s.
     """
 
-    def __init__(self, noun: str, package: str, hint: str = "") -> None:
-        self.noun, self.package, self.hint = noun, package, hint
+    def __init__(self, noun: str, package: str, hint: str = "", *, plural: str | None = None) -> None:
+        self.noun, self.package, self.hint, self.plural = noun, package, hint, plural or f"{noun}s"
         self._entries: dict[str, Entry] = {}
         self._discovered = False
 
@@ -59,7 +60,7 @@ class Registry(Generic[Entry]):
         if name not in self._entries:
             known = self.all()
             raise RequestError(
-                f"unknown {self.noun} {name!r}{did_you_mean(name, known)}. Known {self.noun}s: {', '.join(known)}{self.hint}"
+                f"unknown {self.noun} {name!r}{did_you_mean(name, known)}. Known {self.plural}: {', '.join(known)}{self.hint}"
             )
         return self._entries[name]
 

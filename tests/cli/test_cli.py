@@ -22,20 +22,22 @@ TINY = [
 ]  # fmt: skip
 
 
-def poolwise(*arguments, cwd=None, **options):
+def poolwise(*arguments, **options):
     environment = {**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     command = [POOLWISE, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, env=environment, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, **options)
 
 
 @pytest.fixture
 def here(monkeypatch, capsys, tmp_path):
-    """The command inside this process, which saves the start of a new one: for requests that end before any work."""
+    """The command inside this process, which saves the start of a new one."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
 
     def call(*arguments):
         code = 0
+        monkeypatch.setattr(sys, "argv", ["poolwise", *map(str, arguments)])  # recorded in run folders
         try:
             main(list(map(str, arguments)))
         except SystemExit as end:
@@ -142,9 +144,9 @@ def test_wrong_requests_that_need_the_images(arguments, message, tmp_path, image
     assert not (tmp_path / "run").exists()
 
 
-def test_broken_image_is_named(tmp_path, image_folder):
+def test_broken_image_is_named(tmp_path, image_folder, here):
     (image_folder / "dogs" / "evil\nname.png").write_bytes(b"nothing")
-    message = one_line(poolwise("run", *TINY, "--data", f"folder:{image_folder}", "--out", tmp_path / "run"), 2)
+    message = one_line(here("run", *TINY, "--data", f"folder:{image_folder}", "--out", tmp_path / "run"), 2)
     assert "name.png" in message
     assert not (tmp_path / "run").exists()
 
@@ -163,39 +165,46 @@ def test_no_network_fails_fast_and_clearly(tmp_path):
     assert time.monotonic() - started < 60
 
 
-def test_stages_by_hand_and_quiet_json(tmp_path, image_folder):
+def test_stages_by_hand_and_quiet_json(tmp_path, image_folder, here):
     out, data = tmp_path / "run", f"folder:{image_folder}"
     search_only = TINY[: TINY.index("--retrain-steps")] + TINY[TINY.index("--device") :]
-    assert poolwise("search", *search_only, "--data", data, "--out", out).returncode == 0
-    assert "holds another run" in one_line(poolwise("search", *search_only, "--data", data, "--out", out), 2)
-    assert "poolwise rank" in one_line(poolwise("report", out), 2)
-    ranked = poolwise("rank", out, "--json")
+    assert here("search", *search_only, "--data", data, "--out", out).returncode == 0
+    assert "holds another run" in one_line(here("search", *search_only, "--data", data, "--out", out), 2)
+    assert "poolwise rank" in one_line(here("report", out), 2)
+    ranked = here("rank", out, "--json")
     assert json.loads(ranked.stdout) == json.loads((out / "ranking.json").read_text())
-    retrained = poolwise("retrain", out, "--retrain-steps", "3", "--retrain-seeds", "2", "--quiet", "--json")
+    retrained = here("retrain", out, "--retrain-steps", "3", "--retrain-seeds", "2", "--quiet", "--json")
     assert json.loads(retrained.stdout)["verdict"]
     assert retrained.stderr == ""
-    assert "verdict" in poolwise("resume", out).stdout
-    assert "nothing is left" in poolwise("resume", out, "--plan").stdout
-    planned = poolwise("retrain", out, "--retrain-seeds", "4", "--retrain-steps", "3", "--plan").stdout
+    assert "verdict" in here("resume", out).stdout
+    assert "nothing is left" in here("resume", out, "--plan").stdout
+    planned = here("retrain", out, "--retrain-seeds", "4", "--retrain-steps", "3", "--plan").stdout
     assert f"retrain: {3 * 4 * 4} steps" in planned  # three picks and the default at most, four seeds of three steps
-    assert poolwise("rank", out, "--plan").stdout.startswith("rank: ")
+    assert here("rank", out, "--plan").stdout.startswith("rank: ")
     assert json.loads((out / "run.json").read_text())["settings"]["retrain_seeds"] == 2
-    refined = poolwise("refine", out, "--trials", "3", "--quiet", "--json")
+    refined = here("refine", out, "--trials", "3", "--quiet", "--json")
     assert json.loads(refined.stdout) == json.loads((out / "refine.json").read_text())
-    assert Path(poolwise("report", out).stdout.strip()) == out / "report.html"
+    assert Path(here("report", out).stdout.strip()) == out / "report.html"
     commands = json.loads((out / "run.json").read_text())["commands"]
     assert [command.split()[1] for command in commands] == ["search", "rank", "retrain", "refine", "report"]
 
 
-def test_plan_writes_nothing(tmp_path, image_folder):
-    done = poolwise("run", *TINY, "--data", f"folder:{image_folder}", "--plan", cwd=tmp_path)
+def test_plan_writes_nothing(tmp_path, image_folder, here):
+    done = here("run", *TINY, "--data", f"folder:{image_folder}", "--plan")
     assert done.returncode == 0
     assert done.stdout.startswith("search: 20 steps")
     assert "GiB of memory" in done.stdout
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_with_its_code_and_resume_continues(tmp_path, image_folder, number, code):
     out = tmp_path / "run"
     options = [*TINY, "--steps", "900", "--data", f"folder:{image_folder}", "--out", str(out)]
@@ -241,34 +250,34 @@ def test_closed_pipe_leaves_no_traceback():
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_of_one_class(tmp_path):
+def test_a_folder_of_one_class(tmp_path, here):
     (tmp_path / "data" / "only").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "only" / "a.png")
-    message = one_line(poolwise("run", *TINY, "--data", f"folder:{tmp_path / 'data'}", "--out", tmp_path / "run"), 2)
-    assert "one class 'only'" in message
+    message = one_line(here("run", *TINY, "--data", f"folder:{tmp_path / 'data'}", "--out", tmp_path / "run"), 2)
+    assert "one class, 'only'" in message
 
 
-def test_exhaustive_of_a_few_and_again(tmp_path, image_folder):
+def test_exhaustive_of_a_few_and_again(tmp_path, image_folder, here):
     out, options = tmp_path / "run", ["--width", "2", "--retrain-steps", "3", "--batch-size", "8"]
     options += ["--image-size", "8", "--device", "cpu", "--precision", "float32", "--data", f"folder:{image_folder}"]
     options += ["--out", out]
     few = [*options, "--retrain-seeds", "2", "--configs", "5-3-2,4-3-3"]
-    assert "exhaustive: 12 steps" in poolwise("exhaustive", *few, "--plan").stdout
+    assert "exhaustive: 12 steps" in here("exhaustive", *few, "--plan").stdout
     assert not out.exists()
-    first = poolwise("exhaustive", *few)
+    first = here("exhaustive", *few)
     assert first.returncode == 0, first.stderr
     assert "noise between seeds" in first.stdout
-    old = poolwise("exhaustive", *options, "--seeds", "2", "--poolings", "5-3-2,4-3-3", "--json", "--quiet")
+    old = here("exhaustive", *options, "--seeds", "2", "--poolings", "5-3-2,4-3-3", "--json", "--quiet")
     assert json.loads(old.stdout) == json.loads((out / "exhaustive.json").read_text())
     assert "--seeds is now --retrain-seeds" in old.stderr
     assert "--poolings is now --configs" in old.stderr
-    assert "5-3-2" in poolwise("resume", out).stdout
-    assert "another request" in one_line(poolwise("exhaustive", *few, "--retrain-seeds", "3"), 2)
-    assert "use only one" in one_line(poolwise("exhaustive", *few, "--configs-file", "x"), 2)
+    assert "5-3-2" in here("resume", out).stdout
+    assert "another request" in one_line(here("exhaustive", *few, "--retrain-seeds", "3"), 2)
+    assert "use only one" in one_line(here("exhaustive", *few, "--configs-file", "x"), 2)
 
 
-def test_exhaustive_has_the_flag_names_of_run():
-    shown = poolwise("exhaustive", "--help").stdout
+def test_exhaustive_has_the_flag_names_of_run(here):
+    shown = here("exhaustive", "--help").stdout
     for flag in ("--retrain-epochs", "--retrain-steps", "--retrain-seeds", "--poolings", "--configs", "--configs-file"):
         assert f"  {flag} " in shown
     for old in ("  --epochs", "  --steps", "  --seeds", "--poolings-file"):
@@ -290,9 +299,9 @@ def test_wrong_comparisons(arguments, message, tmp_path, here):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_compare_with_the_published_table(tmp_path):
+def test_compare_with_the_published_table(tmp_path, here):
     out = tmp_path / "out"
-    done = poolwise("compare", "--table", "resnet20-cifar10-published", "--resamples", "20", "--out", out)
+    done = here("compare", "--table", "resnet20-cifar10-published", "--resamples", "20", "--out", out)
     assert done.returncode == 0, done.stderr
     for value in ("0.15", "0.31", "0.60", "0.53", "0.49", "0.56"):
         assert value in done.stdout

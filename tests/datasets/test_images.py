@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from poolwise.datasets.augment import CropFlip, Normalise
+from poolwise.datasets.augment import CropFlip, Normalize
 from poolwise.datasets.batches import Batches, Shuffled
 from poolwise.datasets.loading import load
 from poolwise.datasets.sources import ImageSet
@@ -84,23 +84,23 @@ def test_no_flip_means_no_flip():
     assert torch.equal(augmented(CropFlip(pad=0, flip=False), images, np.random.default_rng(0)), images)
 
 
-def test_border_is_black_before_normalisation():
+def test_border_is_black_before_normalization():
     dark = ImageSet(np.full((4, 8, 8, 3), 10, np.uint8), np.zeros(4, np.int64))
-    normalise = Normalise.of(np.concatenate([dark.images, np.full((4, 8, 8, 3), 30, np.uint8)]))
-    moved = normalise(augmented(CropFlip(pad=4), torch.from_numpy(dark.images), np.random.default_rng(0)))
+    normalize = Normalize.of(np.concatenate([dark.images, np.full((4, 8, 8, 3), 30, np.uint8)]))
+    moved = normalize(augmented(CropFlip(pad=4), torch.from_numpy(dark.images), np.random.default_rng(0)))
     assert moved.min() == pytest.approx(-20 / 10)  # 0 is black: (0 - mean 20) / std 10, not a frame at 0
 
 
-def test_normalised_images_have_mean_0_and_deviation_1():
+def test_normalized_images_have_mean_0_and_deviation_1():
     images = np.random.default_rng(0).integers(0, 200, (50, 6, 6, 3), dtype=np.uint8)
-    out = Normalise.of(images)(torch.from_numpy(images))
+    out = Normalize.of(images)(torch.from_numpy(images))
     assert torch.allclose(out.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(out.std(dim=(0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
 
 
 def test_shuffled_visits_all_and_resumes():
     data = ImageSet(np.zeros((10, 2, 2, 3), np.uint8), np.arange(10))
-    batches = Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), None, 5, Normalise.of(data.images))
+    batches = Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), None, 5, Normalize.of(data.images))
     stream = Streams(0)
     shuffled = Shuffled(batches, stream["order"])
     seen = torch.cat([shuffled.next()[1] for _ in range(2)])
@@ -117,7 +117,7 @@ def test_shuffled_visits_all_and_resumes():
 
 def test_ordered_batches_are_even():
     data = ImageSet(np.zeros((11, 2, 2, 3), np.uint8), np.arange(11))
-    batches = Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), None, 5, Normalise.of(data.images))
+    batches = Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), None, 5, Normalize.of(data.images))
     labels = [labels.tolist() for _, labels in batches.ordered()]
     assert [len(part) for part in labels] == [3, 4, 4]
     assert [label for part in labels for label in part] == list(range(11))
@@ -170,7 +170,7 @@ def test_batches_of_a_subset_contain_only_its_images():
     data = ImageSet(np.arange(20 * 2 * 2 * 3, dtype=np.uint8).reshape(20, 2, 2, 3), np.arange(20))
     tensors = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     some = np.array([3, 4, 7, 11, 19])
-    batches = Batches(*tensors, some, 2, Normalise.of(data.images))
+    batches = Batches(*tensors, some, 2, Normalize.of(data.images))
     assert torch.cat([labels for _, labels in batches.ordered()]).tolist() == some.tolist()
     shuffled = Shuffled(batches, Streams(1)["order"])
     assert {int(label) for _ in range(6) for label in shuffled.next()[1]} == set(some.tolist())

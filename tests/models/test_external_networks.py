@@ -18,7 +18,7 @@ import poolwise
 from conftest import clean_environment, draw_images
 from poolwise.cli import cli
 from poolwise.errors import RequestError
-from poolwise.models.external.networks import build, rooted
+from poolwise.models.external.networks import build, with_absolute_path
 
 NETS = f"""{Path(__file__).parents[1].joinpath("own_network.py").read_text()}
 
@@ -241,9 +241,9 @@ def test_a_space_of_one_configuration_raises_one_line(tmp_path):
 
 def test_paths_of_files_are_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert rooted("a/../nets.py:Net") == f"{tmp_path / 'nets.py'}:Net"
+    assert with_absolute_path("a/../nets.py:Net") == f"{tmp_path / 'nets.py'}:Net"
     for name in ("resnet20", "timm:resnet26d", "torchvision:resnet18", "own:Net"):
-        assert rooted(name) == name
+        assert with_absolute_path(name) == name
 
 
 @pytest.mark.slow

@@ -201,13 +201,13 @@ def pretrained_config(tiny_settings, other, tmp_path):
 
 
 def test_weights_for_selects_the_trainings(pretrained_config, other, tiny_source):
-    for what in ("both", "search", "retrain"):
-        experiment = resolve(pretrained_config.replace(weights_for=what), tiny_source)
+    for weights_for in ("both", "search", "retrain"):
+        experiment = resolve(pretrained_config.replace(weights_for=weights_for), tiny_source)
         search = experiment.supernet("init0", Streams(0)).chain.at(0, 0)
         standalone = experiment.build(running_norm, "init", Streams(0), "retrain")
         key = next(iter(other))
         matches = [torch.equal(next(part.parameters()), other[key]) for part in (search, standalone)]
-        assert matches == [what in ("both", "search"), what in ("both", "retrain")]
+        assert matches == [weights_for in ("both", "search"), weights_for in ("both", "retrain")]
     with pytest.raises(RequestError, match="add --weights"):
         Config.from_flat(weights_for="search")
     with pytest.raises(RequestError, match="did you mean 'retrain'"):

@@ -81,7 +81,7 @@ def test_wide_beam_ranks_like_full_scoring(tmp_path, tiny_settings, tiny_source)
     scores = {row["pooling"]: row["score"] for row in plain["ranking"]}
     assert all(row["score"] == scores[row["pooling"]] for row in narrow["ranking"])
     assert "4-3-3" in {row["pooling"] for row in narrow["ranking"]}
-    assert "beam of width 1" in narrow["coverage"]
+    assert "beam search of width 1" in narrow["coverage"]
 
 
 def test_beam_ranking_has_a_report(tmp_path, tiny_settings, tiny_source):

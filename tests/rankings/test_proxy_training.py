@@ -142,7 +142,7 @@ def test_message_is_noted_and_reported(tmp_path, two, tiny_source):
     )
     page = poolwise.report(tmp_path / "run").read_text()
     assert value["short"]["said"] in page
-    assert "how it trains on its own" in page
+    assert "loss of proxy training for every configuration" in page
 
 
 class After(Listener):
@@ -245,13 +245,15 @@ def test_spaces_that_are_too_large_to_list_have_no_proxy_trainings(monkeypatch, 
     assert budget.search_steps(experiment) == 800
 
 
-@pytest.mark.parametrize(("what", "loaded"), [("search", True), ("retrain", False)])
-def test_initial_weights_for_the_search_start_proxy_trainings(what, loaded, monkeypatch, tmp_path, two, tiny_source):
+@pytest.mark.parametrize(("weights_for", "loaded"), [("search", True), ("retrain", False)])
+def test_initial_weights_for_the_search_start_proxy_trainings(
+    weights_for, loaded, monkeypatch, tmp_path, two, tiny_source
+):
     seen = []
     monkeypatch.setattr(standalone, "train_step", lambda model, *_: seen.append(model) or torch.zeros(()))
     chain = resolve(two, tiny_source).build(running_norm, "mine", Streams(9))
     save_file(plain_model(chain, Pooling.parse("4-3-3")).state_dict(), tmp_path / "mine.safetensors")
-    config = two.replace(norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=what)
+    config = two.replace(norm="affine", weights=str(tmp_path / "mine.safetensors"), weights_for=weights_for)
     experiment = resolve(config, tiny_source)
     standalone.train_standalone(experiment, Pooling.parse("4-3-3"), 1, 1, proxy_training.PURPOSE, Listener())
     weights = [parameter for parameter in chain.parameters() if parameter.dim() == 4]

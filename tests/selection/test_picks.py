@@ -12,7 +12,7 @@ from poolwise.cli import cli, show
 from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.rankings import ranking
-from poolwise.selection.picks import picks_of
+from poolwise.selection.picks import choose, picks_of
 from poolwise.storage import RunFolder
 
 
@@ -80,3 +80,29 @@ def test_new_limits_apply_to_the_picks(refined):
     untrained = [name for name, row in rows.items() if not row["trainings"]]
     assert within(untrained).best == untrained[0], "where no trained configuration is allowed"
     assert list(within(untrained).roles)[-1] == "4-3-3"
+
+
+def row(pooling, expected, ratio):
+    return {"pooling": pooling, "expected": expected, "macs": int(100 * ratio), "macs_ratio": ratio, "trainings": 1}
+
+
+def test_every_pick_has_a_successful_full_training():
+    rows = [row("2-2-6", 0.95, 0.5), row("3-2-5", 0.94, 0.6), row("5-3-2", 0.93, 1.4), row("6-2-2", 0.92, 1.6),
+            row("4-2-4", 0.91, 0.9), row("4-3-3", 0.90, 1.0)]  # fmt: skip
+    trials = [
+        {"pooling": "4-3-3", "steps": 30, "accuracy": 0.90},
+        {"pooling": "2-2-6", "steps": 10, "accuracy": 0.93},  # a third of the steps
+        {"pooling": "3-2-5", "steps": 30, "accuracy": None},  # failed
+        {"pooling": "6-2-2", "steps": 30, "accuracy": 0.92},
+        {"pooling": "4-2-4", "steps": 30, "accuracy": 0.91},
+    ]  # 5-3-2 is not trained
+    refinement = {"configurations": rows, "trials": trials, "steps": 30}
+
+    def picks(**limits):
+        return choose({"default": "4-3-3"}, refinement, Config.from_flat(**limits))
+
+    assert picks().to_json() == {"best": "6-2-2", "best_at_default_macs": "4-2-4", "best_for_cost": "6-2-2"}
+    assert set(picks().roles) == {"6-2-2", "4-2-4", "4-3-3"}
+    cheap = picks(only=("2-2-6", "4-2-4"))
+    assert set(cheap.to_json().values()) == {"4-2-4"}
+    assert picks(only=("2-2-6", "3-2-5")).best == "2-2-6", "no trained configuration is allowed"

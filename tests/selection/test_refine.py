@@ -1,10 +1,13 @@
 """The refine strategy: proposals, stopping and batches."""
 
 import numpy as np
+import pytest
 
 from poolwise import tables
-from poolwise.selection.strategies import create
-from poolwise.selection.strategies.refine import PAIRS, SHORT
+from poolwise.config import Config
+from poolwise.selection.refine import _stopped
+from poolwise.selection.strategies import End, create
+from poolwise.selection.strategies.refine import PAIRS, REDUCTION
 from poolwise.spaces import Pooling, PoolingSpace
 
 SPACE, DEFAULT = PoolingSpace(10, 2), Pooling.parse("4-3-3")
@@ -74,9 +77,9 @@ def test_batch_proposes_distinct_configurations():
 
 def test_large_budget_uses_shorter_trainings_as_fractions():
     asks = play(make(trials=14))
-    short = [ask for ask in asks if ask.steps < 90]
-    assert {ask.steps for ask in short} == {90 // SHORT}
-    assert len(short) >= PAIRS
+    reduced = [ask for ask in asks if ask.steps < 90]
+    assert {ask.steps for ask in reduced} == {90 // REDUCTION}
+    assert len(reduced) >= PAIRS
     assert sum(ask.steps for ask in asks) / 90 <= 14 + 1e-6
     assert {ask.steps for ask in play(make(trials=8))} == {90}
 
@@ -100,3 +103,31 @@ def test_shuffled_hints_get_little_weight():
     shuffled = dict(zip(SPACE, other, strict=True))
     trusted, doubted = (make(hints={"scores": hint.__getitem__}) for hint in (scores, shuffled))
     assert abs(trusted.belief.hints_JP).max() > 3 * abs(doubted.belief.hints_JP).max()
+
+
+@pytest.mark.parametrize(
+    ("trials", "margin", "end", "message"),
+    [
+        (8, None, End.BUDGET, "8 trainings are done; the probability that a configuration is better by more than"),
+        (14, None, End.BUDGET, "trainings are done, which use the budget of 14 full ones; the probability"),
+        (12, 0.3, End.DECISION, "the probability that a configuration is better by more than 0.3 points is below 5%"),
+    ],
+)
+def test_the_report_says_why_refinement_ended(trials, margin, end, message):
+    strategy = make(trials=trials, margin=margin, hints={"truth": bowl})
+    assert strategy.end is None
+    asks = play(strategy)
+    config = Config.from_flat(trials=trials, margin=margin or 0.0)
+    assert strategy.end is end
+    assert message in _stopped(config, strategy, len(asks), 0.25)
+    assert (len(asks) > trials) == (trials == 14)
+
+
+def test_a_strategy_that_ends_by_itself_is_reported():
+    strategy = make(name="short-all", trials=8)
+    strategy.length = 0
+    assert play(strategy) == []
+    assert strategy.end is End.DECISION
+    assert _stopped(Config.from_flat(refiner="short-all"), strategy, 0, 0.25).startswith(
+        "short-all proposes no further training after 0; the probability"
+    )

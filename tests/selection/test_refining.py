@@ -71,7 +71,7 @@ def test_other_strategies_use_the_same_surrogate_for_the_picks(ranked, tiny_sour
     value = refined(ranked, tiny_source, refiner=method, margin=0.0)
     assert value["method"] == method
     assert sum(row["trainings"] for row in value["configurations"]) == 4
-    with pytest.raises(RequestError, match="did you mean 'random'"):
+    with pytest.raises(RequestError, match=r"unknown strategy 'randm'; did you mean 'random'.*Known strategies: "):
         refined(ranked, tiny_source, refiner="randm")
     assert (ranked / "refine.json").exists()  # a wrong request changes nothing
 

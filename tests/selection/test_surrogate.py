@@ -87,15 +87,15 @@ def test_shorter_trainings_are_weighted_by_their_agreement():
     places = generator.permutation(36)[:12]
     agreeing, other = Surrogate(POSITIONS, np.empty((0, 36))), Surrogate(POSITIONS, np.empty((0, 36)))
     for place in places:
-        full, short_part = HINT[place] + 0.5 * generator.standard_normal(2)
+        full, reduced_part = HINT[place] + 0.5 * generator.standard_normal(2)
         agreeing.tell(int(place), 60 + full)
-        agreeing.tell(int(place), 30 + short_part, short=True)
+        agreeing.tell(int(place), 30 + reduced_part, reduced=True)
         other.tell(int(place), 60 + full)
-        other.tell(int(place), 30 + 3 * generator.standard_normal(), short=True)
+        other.tell(int(place), 30 + 3 * generator.standard_normal(), reduced=True)
     assert agreeing.agreement > 0.75 > 0.65 > other.agreement
     left = next(place for place in range(36) if place not in places)
     before = agreeing.mean_P[left]
-    agreeing.tell(left, 36.0, short=True)
+    agreeing.tell(left, 36.0, reduced=True)
     assert agreeing.mean_P[left] > before
 
 

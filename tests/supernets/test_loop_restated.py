@@ -124,7 +124,7 @@ def restated(experiment: Experiment, initial: list[list[np.ndarray]]):
     everything = experiment.training_images.images.astype(float)
     mean, std = everything.mean(axis=(0, 1, 2)), everything.std(axis=(0, 1, 2))
 
-    def normalised(images):
+    def normalized(images):
         return ((images - mean) / std).transpose(0, 3, 1, 2)
 
     poolings, weights = list(experiment.space), [[w.astype(float) for w in net] for net in initial]
@@ -151,21 +151,21 @@ def restated(experiment: Experiment, initial: list[list[np.ndarray]]):
         # 3 one optimizer step (5: cosine)
         lr = s.training.lr_end + (s.training.lr - s.training.lr_end) * (1 + np.cos(np.pi * t / s.search.steps)) / 2
         taken = train_order.next()
-        images = normalised(augment(training.images[taken], streams["augment"]).astype(float))
+        images = normalized(augment(training.images[taken], streams["augment"]).astype(float))
         _, slopes = gradients(weights[m], images, training.labels[taken], poolings[a].positions)
         for k, slope in enumerate(slopes):
             momenta[m][k] = s.training.momentum * momenta[m][k] + slope
             weights[m][k] = weights[m][k] - lr * momenta[m][k]
         # 4 the accuracy on a scoring batch
         taken = score_order.next()
-        logits, _ = forward(weights[m], normalised(scoring.images[taken].astype(float)), poolings[a].positions)
+        logits, _ = forward(weights[m], normalized(scoring.images[taken].astype(float)), poolings[a].positions)
         accuracy = (logits.argmax(axis=1) == scoring.labels[taken]).mean()
         scores_PM[a, m] = 0.9 * scores_PM[a, m] + 0.1 * accuracy
     # 6 the ranking
     assignment_PM, accuracy_P = balanced(scores_PM, s.search.temperature), []
     for a, pooling in enumerate(poolings):
         m = assignment_PM[a].argmax()
-        logits, _ = forward(weights[m], normalised(scoring.images.astype(float)), pooling.positions)
+        logits, _ = forward(weights[m], normalized(scoring.images.astype(float)), pooling.positions)
         accuracy_P.append((logits.argmax(axis=1) == scoring.labels).mean())
     return draws, scores_PM, assignment_PM, np.array(accuracy_P)
 

@@ -8,7 +8,7 @@ import torch
 
 from poolwise.api.exports import network
 from poolwise.config import Config
-from poolwise.experiment import requested_space
+from poolwise.models import requested_space
 from poolwise.models.cost import Cost, family_costs, sized
 from poolwise.models.external.networks import build, is_other
 from poolwise.models.external.slots import Slots, slots

@@ -11,7 +11,7 @@ from poolwise.api.running import listed_configs
 from poolwise.config import Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
-from poolwise.experiment import requested_space
+from poolwise.models import requested_space
 from poolwise.pipeline import graph, runner
 from poolwise.progress import Listener
 from poolwise.spaces import Pooling
@@ -86,7 +86,7 @@ def exhaustive(
 
 def _check_same_request(folder: RunFolder, config: Config, configs: list[str] | None) -> None:
     """Raise RequestError if the run holds a different request; save a changed number of workers."""
-    request, wanted = folder.request(), samplers.settled(runner.rooted(config)).to_flat()
+    request, wanted = folder.request(), samplers.settled(runner.with_absolute_paths(config)).to_flat()
     kept = Config.from_flat(request["settings"]).to_flat()  # fills settings that are newer than the run with defaults
     if "exhaustive" not in request["stages"]:
         raise RequestError(f"{folder.path} holds a run of another kind: use another --out")

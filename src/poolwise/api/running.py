@@ -12,7 +12,7 @@ from poolwise.api.results import Ranking, Refinement, Retraining, Run
 from poolwise.config import LIMITS, Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
-from poolwise.experiment import requested_space
+from poolwise.models import requested_space
 from poolwise.pipeline import autotuning, estimates, graph, reorder, runner
 from poolwise.pipeline.estimates import Plan
 from poolwise.pipeline.graph import RUN_STAGES
@@ -137,7 +137,7 @@ def _again(
     experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
     config = experiment.config
     if stage == "refine":
-        refining.method_of(experiment, opened.read(RankingFile.FILE, ""), config.refine.refiner)
+        refining.strategy_of(experiment, opened.read(RankingFile.FILE, ""), config.refine.refiner)
     renew = config != Config.from_flat(request["settings"]) or not opened.has(output)
     limits = {"limits": feasible.to_json()} if feasible else {}
     with exclusive(opened.path):

@@ -6,20 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from poolwise.config.request import short
-from poolwise.errors import RequestError
+from poolwise.errors import RequestError, abbreviated
 
 
 def check_integer(name: str, value: Any, least: int) -> None:
     """Raise RequestError unless ``value`` is an integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise RequestError(f"{name} is {short(value)}: use an integer of at least {least}")
+        raise RequestError(f"{name} is {abbreviated(value)}: use an integer of at least {least}")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raise RequestError unless ``value`` is a finite number above 0."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise RequestError(f"{name} is {short(value)}: use a finite number above 0")
+        raise RequestError(f"{name} is {abbreviated(value)}: use a finite number above 0")
 
 
 def check_distinct(name: str, values: Sequence[Any], least: int) -> None:

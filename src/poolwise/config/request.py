@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from poolwise.config import sections
 from poolwise.config.sections import Data, Hardware, Limits, Model, Ranking, Refine, Retrain, Search, Training
-from poolwise.errors import RequestError, did_you_mean
+from poolwise.errors import RequestError, abbreviated, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,9 @@ class Config(BaseModel):
         """Return a request with some settings changed, by name. Raises RequestError for unknown or wrong ones."""
         return self.from_flat({**{name: self.get(name) for name in settings()}, **changes})
 
-    def starts_from_weights(self, stage: str) -> bool:
-        """Whether trainings of this kind, ``search`` or ``retrain``, start from the requested weights."""
-        return self.model.weights is not None and self.model.weights_for in (stage, "both")
+    def starts_from_weights(self, weights_for: str) -> bool:
+        """Whether trainings for ``search`` or for ``retrain`` start from the requested weights."""
+        return self.model.weights is not None and self.model.weights_for in (weights_for, "both")
 
     @property
     def ranking_groups(self) -> list[int]:
@@ -197,7 +197,7 @@ def settings() -> dict[str, Setting]:
         fields = section.model_fields if section else {name: info}
         for field, field_info in fields.items():
             extra = field_info.json_schema_extra if isinstance(field_info.json_schema_extra, dict) else {}
-            setting_name, off = extra.get("name") or field, extra.get("flag")
+            setting_name, off = extra.get("name") or field, extra.get("off_flag")
             assert setting_name not in by_name, f"two settings are called {setting_name}"
             text = field_info.description or ""
             by_name[str(setting_name)] = Setting(
@@ -266,12 +266,6 @@ def _allowed(one: Setting) -> str:
     return "text of at most 4096 characters"
 
 
-def short(value: Any) -> str:
-    """Return a value for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _message(error: ValidationError) -> str:
     """Return the first error of a ValidationError in one line: what is wrong, and what is allowed."""
     first = error.errors(include_url=False)[0]
@@ -287,10 +281,10 @@ def _message(error: ValidationError) -> str:
         names = [s.field for s in known.values() if s.section == section] or list(Config.model_fields)
         where = f" in section [{section}]" if section else ""
         if not section and place[0] in Config.model_fields:
-            return f"section [{place[0]}] is {short(value)}: use a table of settings"
+            return f"section [{place[0]}] is {abbreviated(value)}: use a table of settings"
         return f"unknown setting {place[-1]!r}{where}{did_you_mean(place[-1], names)}"
     if one.choices and isinstance(value, str):
         return (
             f"unknown {one.name} {value!r}{did_you_mean(str(value), one.choices)}. Allowed are {', '.join(one.choices)}"
         )
-    return f"{one.name} is {short(value)}: use {one.allowed}"
+    return f"{one.name} is {abbreviated(value)}: use {one.allowed}"

@@ -50,9 +50,16 @@ Configurations = Annotated[tuple[Text, ...], BeforeValidator(_names)]
 Poolings = Annotated[tuple[Annotated[int, Field(ge=0, le=4096)], ...], BeforeValidator(_counts)]
 
 
-def setting(default: Any, text: str, name: str | None = None, flag: str | None = None) -> Any:
-    """Define a setting: default, help text, the name where it is not the field's, the flag where it is not the name's."""
-    return Field(default, description=text, json_schema_extra={"name": name, "flag": flag})
+def setting(default: Any, text: str, name: str | None = None, *, off_flag: str | None = None) -> Any:
+    """Define a setting.
+
+    Args:
+        default: Value in the published recipe.
+        text: Help text.
+        name: Name, if it is not the field's.
+        off_flag: Flag that turns a switch off, without dashes, if it is not ``--no-NAME``.
+    """
+    return Field(default, description=text, json_schema_extra={"name": name, "off_flag": off_flag})
 
 
 class Section(BaseModel):
@@ -194,7 +201,11 @@ class Refine(Section):
     refiner: Text = setting(
         "refine", "Strategy that chooses the trainings: refine (a surrogate model), gp, tpe, top, random or others."
     )
-    at_once: Count | None = setting(None, "Trainings chosen at the same time; by default as many as run in parallel.")
+    at_once: Count | None = setting(
+        None,
+        "Number of trainings chosen at the same time; it affects the result. By default the number of processes chosen for"
+        " this machine, without regard to --workers.",
+    )
 
 
 class Retrain(Section):
@@ -210,8 +221,7 @@ class Retrain(Section):
     until_decided: bool = setting(
         False,
         "Add seeds of the pick and the default until further seeds would not change the verdict.",
-        None,
-        "fixed-seeds",
+        off_flag="fixed-seeds",
     )
     max_seeds: Count = setting(10, "Largest number of seeds with --until-decided.")
     equal_cost: bool = setting(

@@ -178,7 +178,7 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-class Normalise:
+class Normalize:
     """Convert uint8 images_BHWC to float32 images_BCHW, standardized per channel with the given mean and std."""
 
     def __init__(self, mean: np.ndarray, std: np.ndarray):
@@ -186,7 +186,7 @@ class Normalise:
         self._scaling: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @classmethod
-    def of(cls, training_images_NHWC: np.ndarray | Packed) -> Normalise:
+    def of(cls, training_images_NHWC: np.ndarray | Packed) -> Normalize:
         """Compute mean and standard deviation per channel of the training images (a deviation is at least 1)."""
         count = training_images_NHWC.size // 3
         sums, squares = np.zeros(3), np.zeros(3)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from poolwise.datasets.augment import Augmentation, Drawn, Normalise, to_device
+from poolwise.datasets.augment import Augmentation, Drawn, Normalize, to_device
 from poolwise.datasets.packed import Packed
 
 Draw = tuple[np.ndarray, Drawn | None]  # indices_B, and the random numbers of the augmentation, if any
@@ -21,7 +21,7 @@ class Batches:
         images_NHWC, labels_N: uint8 (on the device, or ``Packed`` on disk) and int64 (on the device); may be shared.
         indices: sorted indices of the subset, or None for all images.
         batch_size: images per batch, reduced to ``len(self)`` if larger.
-        normalise: normalization by the training images.
+        normalize: normalization by the training images.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class Batches:
         labels_N: Tensor,
         indices: np.ndarray | None,
         batch_size: int,
-        normalise: Normalise,
+        normalize: Normalize,
     ):
-        self.images_NHWC, self.labels_N, self.normalise = images_NHWC, labels_N, normalise
+        self.images_NHWC, self.labels_N, self.normalize = images_NHWC, labels_N, normalize
         self.indices = np.arange(len(labels_N)) if indices is None else indices
         self.batch_size = min(batch_size, len(self))
 
@@ -55,7 +55,7 @@ class Batches:
         """Return the i-th batch of ``ordered``."""
         start, stop = len(self) * i // self.parts, len(self) * (i + 1) // self.parts
         images_BHWC, labels_B = self.take(np.arange(start, stop))
-        return self.normalise(images_BHWC), labels_B
+        return self.normalize(images_BHWC), labels_B
 
     def take(self, places_B: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the raw images at these positions in the set: (images_BHWC uint8, labels_B)."""
@@ -104,7 +104,7 @@ class Shuffled:
         images_BHWC, labels_B = self.batches.take(indices)
         if self.augment is not None and drawn is not None:
             images_BHWC = self.augment[0].apply(images_BHWC, *drawn)
-        return self.batches.normalise(images_BHWC), labels_B
+        return self.batches.normalize(images_BHWC), labels_B
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Draw and return the next batch: (images_BCHW float32, labels_B)."""

@@ -34,15 +34,16 @@ def running_norm(channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels)
 
 
-class Strided(nn.Module):
+class StridePerCall(nn.Module):
     """A layer that takes its stride per call: ``layer(features_BCHW, stride)``. The default is its ``stride``.
 
-    The output has ceil(H / stride) x ceil(W / stride) pixels. At stride 1 the layer keeps the resolution.
+    In the families of this library, the output has ceil(H / stride) x ceil(W / stride) pixels, and the layer keeps the
+    resolution at stride 1. A layer of an external network may round down (``models.external.chain_adapter.Unit``).
     """
 
     stride: int = 1
 
-    def strided(self) -> list[nn.Conv2d]:
+    def strided_convs(self) -> list[nn.Conv2d]:
         """Return the convolutions that run at the layer's stride."""
         raise NotImplementedError
 
@@ -87,11 +88,13 @@ class Chain(nn.Module):
 
     Attributes:
         operator: The default downsampling operator, ``pool`` or ``stride``. A registered family sets it.
+        operators: The supported operators.
         reduction: Factor by which the first layer alone reduces the resolution, such as 4 for an ImageNet stem. A
             registered family sets it.
     """
 
     operator: str = "pool"
+    operators: tuple[str, ...] = ("pool", "stride")
     reduction: int = 1
 
     def __init__(self, layers: Sequence[tuple[str, nn.Module]], head: nn.Module):

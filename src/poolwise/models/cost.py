@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from poolwise.errors import RequestError
 from poolwise.models.chain import Chain, PerDepth, batch_norm, create
-from poolwise.models.external.strides import PoolBefore, Unit, one
+from poolwise.models.external.chain_adapter import Unit
+from poolwise.models.external.strides import PoolBefore, axes
 from poolwise.models.families.registry import Family
 from poolwise.models.lookup import family
 from poolwise.models.macs import multiply_adds
@@ -231,7 +232,7 @@ def _counter(measured: nn.Module, cost: _LayerCost) -> Callable[[nn.Module, Any,
                 reach = (module.kernel_size[0] - 1) * module.dilation[0]
                 cost.windows.append(_Window(reach, module.stride[0], True))
         elif isinstance(module, nn.MaxPool2d) or module in averaging:
-            kernel, stride = one(module.kernel_size), one(module.stride)
+            kernel, stride = axes(module.kernel_size)[0], axes(module.stride)[0]
             if kernel > 1:  # kernel 1: a shortcut that only subsamples
                 cost.windows.append(_Window(kernel - 1, stride, False))
 

@@ -1,4 +1,4 @@
-"""The SuperNet. This is the only module that turns a Pooling into downsampling.
+"""The SuperNet. This module applies a Pooling to this library's layers; ``external/`` does it for other networks.
 
 ``SwitchableNet`` runs any configuration on one set of weights. ``plain_model`` copies one configuration into a plain
 module. Both support two operators (Javan, Toews, Pedersoli, AutoML 2023):
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.models.chain import Chain, PerDepth, Strided, learning
+from poolwise.models.chain import Chain, PerDepth, StridePerCall, learning
 from poolwise.spaces import Pooling
 
 OPERATORS = ("pool", "stride")
@@ -32,7 +32,7 @@ class SwitchableNet(nn.Module):
         operator: One of OPERATORS. Defaults to the chain's operator.
 
     Raises:
-        RequestError: The operator is unknown, or it is ``stride`` and some layer cannot take a stride.
+        RequestError: The operator is unknown or not supported by the chain.
     """
 
     def __init__(self, chain: Chain, operator: str | None = None):
@@ -86,15 +86,20 @@ def check_operator(chain: Chain, operator: str | None = None) -> str:
     if operator not in OPERATORS:
         hint = did_you_mean(operator, OPERATORS)
         raise RequestError(f"unknown operator {operator!r}{hint}: use {' or '.join(OPERATORS)}")
-    rigid = [name for name, layer in zip(chain.names[1:], chain.layers[1:], strict=True) if not _takes_stride(layer)]
+    if operator not in chain.operators:
+        raise RequestError(
+            f"operator {operator!r} is not supported by an external network, whose layers have their own downsamplings:"
+            f" use {' or '.join(chain.operators)}"
+        )
+    rigid = [name for name, layer in zip(chain.names[1:], chain.layers[1:], strict=True) if not _accepts_stride(layer)]
     if operator == "stride" and rigid:
         raise RequestError(f"layer {rigid[0]!r} cannot take a stride: use the operator 'pool'")
     return operator
 
 
-def _takes_stride(layer: nn.Module) -> bool:
+def _accepts_stride(layer: nn.Module) -> bool:
     copies = layer.copies.values() if isinstance(layer, PerDepth) else [layer]
-    return all(isinstance(one, Strided) for one in copies)
+    return all(isinstance(one, StridePerCall) for one in copies)
 
 
 def downsampled(layer: nn.Module, halvings: int, operator: str) -> list[nn.Module]:
@@ -107,9 +112,9 @@ def downsampled(layer: nn.Module, halvings: int, operator: str) -> list[nn.Modul
         return [layer]
     if operator == "pool":
         return [*(nn.MaxPool2d(2) for _ in range(halvings)), layer]
-    assert isinstance(layer, Strided)
+    assert isinstance(layer, StridePerCall)
     layer.stride = 2**halvings
-    for conv in layer.strided():
+    for conv in layer.strided_convs():
         conv.stride = (layer.stride, layer.stride)
     return [layer]
 

@@ -117,7 +117,7 @@ def training_batch(experiment: Experiment) -> tuple[Tensor, Tensor]:
     """Return images_BCHW and labels_B of one training batch, for measurements."""
     half = experiment.batches(experiment.training_images, experiment.config.training.batch_size, experiment.halves[0])
     images_BHWC, labels_B = half.take(np.arange(half.batch_size))
-    return half.normalise(images_BHWC), labels_B
+    return half.normalize(images_BHWC), labels_B
 
 
 def _key(experiment: Experiment) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _piece_of_ranking(experiment: Experiment) -> tuple[float, Callable[[], Calla
         images_BHWC, labels_B = batches.take(np.arange(count))
         network = experiment.supernet("calibration", Streams(0))
         experiment.precision.place(network, experiment.device)
-        images_BCHW = experiment.normalise(images_BHWC)
+        images_BCHW = experiment.normalize(images_BHWC)
         return partial(count_correct, network, poolings, images_BCHW, labels_B, experiment.precision)
 
     return float(count * macs), prepare

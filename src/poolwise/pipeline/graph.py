@@ -20,7 +20,8 @@ from typing import Any
 from poolwise import parallelism
 from poolwise.config import Config
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.experiment import Experiment, requested_space
+from poolwise.experiment import Experiment
+from poolwise.models import requested_space
 from poolwise.pipeline import costs
 from poolwise.pipeline.costs import Trainings
 from poolwise.pipeline.stage import Files, Length, Stage, Work

@@ -12,8 +12,8 @@ from poolwise.config import Config
 from poolwise.datasets.augment import named
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
-from poolwise.experiment import Experiment, requested_space, resolve
-from poolwise.models import weights
+from poolwise.experiment import Experiment, resolve
+from poolwise.models import requested_space, weights
 from poolwise.models.external import networks
 from poolwise.pipeline import autotuning, estimates, graph, reorder
 from poolwise.pipeline.costs import Trainings
@@ -25,9 +25,9 @@ from poolwise.storage import RunFolder, changes, command_line, environment, excl
 from poolwise.training.calibration import Timing
 
 
-def rooted(config: Config) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """Make paths (images, network, weights) in a config absolute, so that a run can be resumed from any folder."""
-    config = config.replace(model=networks.rooted(config.model.name))
+    config = config.replace(model=networks.with_absolute_path(config.model.name))
     if config.data.source.startswith("folder:"):
         path = Path(config.data.source.removeprefix("folder:")).expanduser().absolute()
         config = config.replace(data=f"folder:{path}")
@@ -60,13 +60,15 @@ def create(
     RunFolder.check_free(Path(out))
     if config.limits.only is not None and any(limit is not None for limit in config.limits.active().values()):
         raise RequestError("'only' and cost limits cannot be combined: omit one of them")
-    config = rooted(config)
+    config = with_absolute_paths(config)
     requested = [graph.stage(name) for name in stages]
     for one in requested:
         if one.check is not None:
             one.check(config)
     listed = [one.name for one in requested if one.listed]
-    experiment, feasible = autotuning.prepare(config, source, _count(config, poolings) if listed else None, listener)
+    experiment, feasible = autotuning.prepare(
+        config, source, _trainings_count(config, poolings) if listed else None, listener
+    )
     trainings = {name: graph.listed_trainings(experiment, poolings) for name in listed}
     planned = estimates.plan(experiment, stages, trainings, autotuning.quick_timing(experiment))
     estimates.check_memory(planned, experiment)
@@ -234,7 +236,7 @@ def _planned(folder: RunFolder, experiment: Experiment, names: Sequence[str], ti
     return estimates.plan(experiment, names, trainings, timing)
 
 
-def _count(config: Config, poolings: Sequence[str] | None) -> int:
+def _trainings_count(config: Config, poolings: Sequence[str] | None) -> int:
     return config.retrain.seeds * (_everything(config).size if poolings is None else len(poolings))
 
 
@@ -260,6 +262,6 @@ def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
 
 def plan_listed(config: Config, stage: str, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
     """Return the plan of a stage that trains the listed configurations (None: all) stand-alone."""
-    experiment, _ = autotuning.prepare(config, source, _count(config, poolings))
+    experiment, _ = autotuning.prepare(config, source, _trainings_count(config, poolings))
     trainings = {stage: graph.listed_trainings(experiment, poolings)}
     return estimates.plan(experiment, [stage], trainings, autotuning.timing(experiment))

@@ -23,7 +23,7 @@ from poolwise.training.standalone import Purpose
 from poolwise.training.trials import TrainingRequest, TrialRunner
 
 FILE = "short.sqlite"
-PURPOSE = Purpose("short", weights="search", measured=False)
+PURPOSE = Purpose("short", weights_for="search", measured=False)
 
 
 def train(experiment: Experiment, folder: RunFolder, listener: Listener) -> None:

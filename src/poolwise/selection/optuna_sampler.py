@@ -58,7 +58,7 @@ def optuna_sampler(
             return {PARAMETER: optuna.distributions.CategoricalDistribution(self.names)}
 
         def sample_relative(self, study: Any, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
-            method = create(
+            strategy = create(
                 "refine",
                 space,
                 seed=seed,
@@ -69,17 +69,17 @@ def optuna_sampler(
                 default=first,
                 hints=hints or {},
             )
-            assert isinstance(method, Refine)
+            assert isinstance(strategy, Refine)
             states = optuna.trial.TrialState
             for earlier in study.get_trials(deepcopy=False, states=(states.COMPLETE, states.RUNNING)):
                 if earlier.number >= trial.number or PARAMETER not in earlier.params:
                     continue
                 pooling = space.parse(earlier.params[PARAMETER])
                 if earlier.state == states.COMPLETE:
-                    method.observe(pooling, 1, earlier.value)
+                    strategy.observe(pooling, 1, earlier.value)
                 else:
-                    method.open.append(Ask(pooling, 1, 0))
-            pending = method.ask_all(len(method.open) + 1)
+                    strategy.open.append(Ask(pooling, 1, 0))
+            pending = strategy.ask_all(len(strategy.open) + 1)
             return {PARAMETER: str(pending[-1].pooling)}
 
         def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:

@@ -6,7 +6,7 @@ run and on its current limits: they come from the refinement if there is one, ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,28 +64,34 @@ def picks_of(folder: RunFolder, config: Config | None = None) -> Picks:
 def choose(ranking: Mapping[str, Any], refinement: Mapping[str, Any] | None, config: Config) -> Picks:
     """Return the picks for the contents of ``ranking.json`` and, if present, ``refine.json``."""
     if refinement is not None:
-        return among_refined(refinement["configurations"], ranking["default"], config)
+        trained = fully_trained(refinement["trials"], refinement["steps"])
+        return among_refined(refinement["configurations"], trained, ranking["default"], config)
     return _among(ranking["ranking"], ranking["default"], "estimate", config, trained=None)
 
 
-def among_refined(rows: Sequence[dict[str, Any]], default: str, config: Config) -> Picks:
+def fully_trained(trials: Iterable[Mapping[str, Any]], steps: int) -> set[str]:
+    """Return the configurations that have a successful training of ``steps`` steps, the full length."""
+    return {trial["pooling"] for trial in trials if trial["steps"] == steps and trial["accuracy"] is not None}
+
+
+def among_refined(rows: Sequence[dict[str, Any]], trained: Set[str], default: str, config: Config) -> Picks:
     """Return the picks among the rows of a refinement.
 
-    An untrained configuration is picked only if no trained one satisfies the limits.
+    A configuration outside ``trained`` (see ``fully_trained``) is picked only if none in it satisfies the limits, except
+    the default.
     """
-    trained = {row["pooling"] for row in rows if row["trainings"]}
     return _among(rows, default, "expected", config, trained)
 
 
 def _among(
-    rows: Sequence[dict[str, Any]], default: str, expected: str, config: Config, trained: set[str] | None
+    rows: Sequence[dict[str, Any]], default: str, expected: str, config: Config, trained: Set[str] | None
 ) -> Picks:
     """Return the picks among rows sorted best first; ``expected`` names the column with the predicted accuracy."""
     allowed = config.pickable(row["pooling"] for row in rows)
-    three = statistics.three_picks(rows, default, expected, allowed)
     order = [row["pooling"] for row in rows if allowed is None or row["pooling"] in allowed]
     if trained is not None:
         order = [name for name in order if name in trained] or order
+    three = statistics.three_picks(rows, default, expected, set(order))
     roles: dict[str, list[str]] = {}
     for place, pooling in enumerate(order[: config.retrain.top], 1):
         roles.setdefault(pooling, []).append("pick" if place == 1 else f"rank {place}")

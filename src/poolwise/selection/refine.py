@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from poolwise.config import Config
 from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.rankings import baselines
 from poolwise.selection import strategies
-from poolwise.selection.picks import among_refined
+from poolwise.selection.picks import among_refined, fully_trained
 from poolwise.selection.strategies.refine import CANDIDATES, DOUBT, Refine
 from poolwise.selection.strategies.surrogate import Surrogate
 from poolwise.spaces import Pooling, PoolingSpace, Subspace
@@ -63,7 +64,7 @@ def inputs(ranking: Mapping[str, Any]) -> object:
     return smoothed, [row["pooling"] for row in ranking["ranking"]] if partial else None
 
 
-def method_of(experiment: Experiment, ranking: Mapping[str, Any], name: str) -> strategies.Method:
+def strategy_of(experiment: Experiment, ranking: Mapping[str, Any], name: str) -> strategies.Strategy:
     """Create the strategy called ``name`` in its initial state.
 
     Raises:
@@ -88,7 +89,7 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
     """Run the trainings that the strategy requests until it stops, and write ``refine.json``."""
     config = experiment.config
     ranking = folder.read(RankingFile.FILE, f"rank it first: poolwise rank {folder.path}")
-    method = method_of(experiment, ranking, config.refine.refiner)
+    strategy = strategy_of(experiment, ranking, config.refine.refiner)
     runner = TrialRunner(
         experiment,
         folder.trials("refine.sqlite"),
@@ -97,34 +98,35 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
         parallel=for_trainings(experiment),
         consequence="; it counts as the worst",
     )
-    listener.start("refine", config.refine.trials * method.steps)
+    listener.start("refine", config.refine.trials * strategy.steps)
     rows: dict[TrainingRequest, dict[str, Any]] = {}
     order: list[strategies.Ask] = []
-    while batch := method.ask_all(config.refine.at_once or experiment.parallel.workers):
+    at_once = config.refine.at_once or experiment.parallel.workers  # not --workers: results do not depend on it
+    while batch := strategy.ask_all(at_once):
         requests = [TrainingRequest(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
         rows |= runner.run(requests)
         for ask, request in zip(batch, requests, strict=True):
             accuracy = rows[request]["accuracy"]
-            method.tell(*ask, _worst(method) if accuracy is None else accuracy)
+            strategy.tell(*ask, _worst(strategy) if accuracy is None else accuracy)
             order.append(ask)
     listener.finish()
-    value = _describe(experiment, folder, ranking, method, order, rows)
+    value = _describe(experiment, folder, ranking, strategy, order, rows)
     folder.write_json(RefineFile.FILE, value)
     return value
 
 
-def _worst(method: strategies.Method) -> float:
+def _worst(strategy: strategies.Strategy) -> float:
     """Return the accuracy recorded for a failed training: the lowest accuracy of the successful ones, or 0."""
-    return min((accuracy for accuracies in method.observed.values() for accuracy in accuracies), default=0.0)
+    return min((accuracy for accuracies in strategy.observed.values() for accuracy in accuracies), default=0.0)
 
 
-def _belief(experiment: Experiment, ranking: Mapping[str, Any], method: strategies.Method) -> Refine:
+def _belief(experiment: Experiment, ranking: Mapping[str, Any], strategy: strategies.Strategy) -> Refine:
     """Return a ``refine`` strategy that has observed all trainings, whichever strategy chose them."""
-    if isinstance(method, Refine):
-        return method
-    model = method_of(experiment, ranking, "refine")
+    if isinstance(strategy, Refine):
+        return strategy
+    model = strategy_of(experiment, ranking, "refine")
     assert isinstance(model, Refine)
-    for (pooling, steps), accuracies in method.observed.items():
+    for (pooling, steps), accuracies in strategy.observed.items():
         for accuracy in accuracies:
             model.observe(pooling, steps, accuracy)
     return model
@@ -134,11 +136,11 @@ def _describe(
     experiment: Experiment,
     folder: RunFolder,
     ranking: Mapping[str, Any],
-    method: strategies.Method,
+    strategy: strategies.Strategy,
     order: list[strategies.Ask],
     results: Mapping[TrainingRequest, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    config, model = experiment.config, _belief(experiment, ranking, method)
+    config, model = experiment.config, _belief(experiment, ranking, strategy)
     latency: dict[str, float] = folder.request().get("limits", {}).get("latency_ms", {})
     belief, doubt = model.belief, model.doubt(config.retrain.margin)
     best_P = belief.best(np.random.Generator(np.random.PCG64(config.seed)))
@@ -146,16 +148,13 @@ def _describe(
     rows: list[dict[str, Any]] = []
     for place, pooling in enumerate(model.candidates):
         mean, deviation, cost = belief.mean_P[place] / 100, belief.deviation_P[place] / 100, experiment.cost(pooling)
-        accuracies = [
-            results[TrainingRequest(str(pooling), a.seed, a.steps)]["accuracy"] for a in order if a.pooling == pooling
-        ]
         rows.append(
             {
                 "pooling": str(pooling),
                 "expected": float(mean),
                 "interval": [float(mean - NORMAL_95 * deviation), float(mean + NORMAL_95 * deviation)],
                 "best": float(best_P[place]),
-                "trainings": len(accuracies),
+                "trainings": sum(ask.pooling == pooling for ask in order),
                 "macs": cost.macs,
                 "macs_ratio": cost.macs_ratio,
                 "parameters": cost.parameters,
@@ -165,45 +164,51 @@ def _describe(
         )
     _add_fronts(rows, model)
     rows.sort(key=lambda row: (-row["expected"], row["macs"], Pooling.parse(row["pooling"])))
-    sure = len(order) < config.refine.trials and model.sure
+    trials = [
+        {
+            "pooling": str(ask.pooling),
+            "seed": ask.seed,
+            "steps": ask.steps,
+            "accuracy": results[TrainingRequest(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
+            "foretold": predicted_N[i] / 100 if model is strategy else None,
+            "error": error_N[i] / 100 if model is strategy else None,
+        }
+        for i, ask in enumerate(order)
+    ]
     return {
         "format": FORMAT,
         "method": config.refine.refiner,
         "default": str(experiment.default),
-        "steps": method.steps,
+        "steps": strategy.steps,
         "images": {"training": len(experiment.halves[0]), "scoring": len(experiment.halves[1])},
-        "trials": [
-            {
-                "pooling": str(ask.pooling),
-                "seed": ask.seed,
-                "steps": ask.steps,
-                "accuracy": results[TrainingRequest(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
-                "foretold": predicted_N[i] / 100 if model is method else None,
-                "error": error_N[i] / 100 if model is method else None,
-            }
-            for i, ask in enumerate(order)
-        ],
+        "trials": trials,
         "left_out": _left_out(belief, predicted_N, error_N),
         "hints": {
             name: {"ignored": hint.ignored, "weight": hint.weight}
             for name, hint in zip(model.task.hints, belief.hints(), strict=True)
         },
         "noise": belief.noise,
-        "agreement": belief.agreement if any(belief.short) else None,
+        "agreement": belief.agreement if any(belief.reduced) else None,
         "margin": config.retrain.margin,
         "doubt": doubt,
-        "stopped": (
-            f"the probability that a configuration is better by more than {config.retrain.margin:g} points is below {DOUBT:.0%}"
-            if sure
-            else f"{config.refine.trials} trainings are done; the probability that a configuration is better by more than"
-            f" {config.retrain.margin:g} points is {doubt:.0%}"
-        ),
-        "picks": among_refined(rows, str(experiment.default), config).to_json(),
+        "stopped": _stopped(config, strategy, len(order), doubt),
+        "picks": among_refined(rows, fully_trained(trials, strategy.steps), str(experiment.default), config).to_json(),
         "configurations": rows,
         "settings": config.to_flat(),
         "precision": str(experiment.precision),
         **environment(),
     }
+
+
+def _stopped(config: Config, strategy: strategies.Strategy, trainings: int, doubt: float) -> str:
+    """Return why the refinement ended, and the probability that a better configuration exists."""
+    better = f"the probability that a configuration is better by more than {config.retrain.margin:g} points is"
+    if strategy.end is strategies.End.DECISION:
+        if isinstance(strategy, Refine) and strategy.sure:
+            return f"{better} below {DOUBT:.0%}"
+        return f"{config.refine.refiner} proposes no further training after {trainings}; {better} {doubt:.0%}"
+    equal = "" if trainings == config.refine.trials else f", which use the budget of {config.refine.trials} full ones"
+    return f"{trainings} trainings are done{equal}; {better} {doubt:.0%}"
 
 
 def _left_out(belief: Surrogate, predicted_N: np.ndarray, error_N: np.ndarray) -> dict[str, float]:

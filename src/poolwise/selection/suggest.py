@@ -19,7 +19,7 @@ from poolwise import constraints, statistics
 from poolwise.config import LIMITS, Config
 from poolwise.config.checks import check_distinct, check_integer, check_positive
 from poolwise.errors import RequestError, did_you_mean
-from poolwise.experiment import requested_space
+from poolwise.models import requested_space
 from poolwise.models.chain import create, running_norm
 from poolwise.models.cost import Cost, family_costs, sized, table_costs
 from poolwise.models.lookup import default_image_size

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from poolwise.errors import RequestError
+from poolwise.errors import RequestError, abbreviated
 
 _MAX_TEXT = 4096
 
@@ -28,7 +28,7 @@ class Pooling:
         valid = all(isinstance(stage, int) and not isinstance(stage, bool) and stage >= 0 for stage in stages)
         if not stages or not valid or stages[0] < 1 or stages[-1] < 1:
             raise RequestError(
-                f"pooling {short(stages)}: use integers of at least 0, the first and last at least 1, like 5-3-2"
+                f"pooling {abbreviated(stages)}: use integers of at least 0, the first and last at least 1, like 5-3-2"
             )
 
     @classmethod
@@ -39,7 +39,7 @@ class Pooling:
         pattern = r"\s*\d{1,9}(\s*,\s*\d{1,9})*\s*" if bracketed else r"\d{1,9}(-\d{1,9})*"
         inner = inner[1:-1] if bracketed else inner
         if len(text) > _MAX_TEXT or not re.fullmatch(pattern, inner, flags=re.ASCII):
-            raise RequestError(f"pooling {short(text)}: write stage lengths like 5-3-2 or [5,3,2]")
+            raise RequestError(f"pooling {abbreviated(text)}: write stage lengths like 5-3-2 or [5,3,2]")
         return cls(tuple(int(part) for part in re.split(r"[-,]", inner)))
 
     @classmethod
@@ -78,9 +78,3 @@ class Pooling:
 
     def __getitem__(self, i: int) -> int:
         return self.stages[i]
-
-
-def short(value: object) -> str:
-    """Return the repr of a value for an error message, truncated to 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

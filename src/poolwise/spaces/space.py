@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import comb
 from typing import TYPE_CHECKING, Any
 
-from poolwise.errors import RequestError
-from poolwise.spaces.pooling import Pooling, short
+from poolwise.errors import RequestError, abbreviated
+from poolwise.spaces.pooling import Pooling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ class PoolingSpace:
         for name, least in (("layers", 1), ("poolings", 0), ("min_stage", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise RequestError(f"{name} is {short(value)}: use an integer of at least {least}")
+                raise RequestError(f"{name} is {abbreviated(value)}: use an integer of at least {least}")
         if self.shared_slots and self.min_stage > 1:
             raise RequestError("min_stage above 1 and shared_slots contradict each other: choose one")
         if self._free < 0:
@@ -139,7 +139,7 @@ class PoolingSpace:
             pooling = Pooling.parse(pooling)
         if pooling not in self:
             raise RequestError(
-                f"pooling {short(str(pooling))} is not in the space of {self.layers} layers, {self.poolings} downsamplings"
+                f"pooling {abbreviated(str(pooling))} is not in the space of {self.layers} layers, {self.poolings} downsamplings"
                 f" and stages of at least {self.min_stage}: use {self.poolings + 1} stage lengths that add up to"
                 f" {self.layers}, for example {self[self.size // 2]}"
             )

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from poolwise.errors import RequestError
-from poolwise.spaces.pooling import Pooling, short
+from poolwise.errors import RequestError, abbreviated
+from poolwise.spaces.pooling import Pooling
 from poolwise.spaces.space import PoolingSpace, uniform_below
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Subspace(PoolingSpace):
             pooling = Pooling.parse(pooling)
         if pooling not in self:
             raise RequestError(
-                f"pooling {short(str(pooling))} is not among the {self.size} selected configurations: use one of them, for"
+                f"pooling {abbreviated(str(pooling))} is not among the {self.size} selected configurations: use one of them, for"
                 f" example {self[self.size // 2]}"
             )
         return pooling

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from poolwise.errors import RequestError
-from poolwise.spaces.pooling import Pooling, short
+from poolwise.errors import RequestError, abbreviated
+from poolwise.spaces.pooling import Pooling
 from poolwise.spaces.space import PoolingSpace
 from poolwise.spaces.subspace import Subspace
 
@@ -66,7 +66,7 @@ class UnionSpace(PoolingSpace):
             pooling = Pooling.parse(pooling)
         if pooling not in self:
             raise RequestError(
-                f"pooling {short(str(pooling))} is not in the space of {self.layers} layers and"
+                f"pooling {abbreviated(str(pooling))} is not in the space of {self.layers} layers and"
                 f" {' or '.join(map(str, self.counts))} downsamplings: use stage lengths that add up to {self.layers}, for"
                 f" example {self[self.size // 2]}"
             )

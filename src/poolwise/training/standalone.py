@@ -31,13 +31,13 @@ class Purpose:
         stream: Name of the random streams, so that trainings for different purposes draw different numbers.
         halves: Train on the training half and measure accuracy on the scoring half, so that the test set stays unseen.
             Otherwise train on all training images and measure test accuracy.
-        weights: ``search`` or ``retrain``. The training starts from given weights if ``weights_for`` includes it.
+        weights_for: ``search`` or ``retrain``. The training starts from given weights if the setting ``weights_for`` includes it.
         measured: Whether accuracy is measured, once, at the end of the training.
     """
 
     stream: str
     halves: bool = True
-    weights: str = "retrain"
+    weights_for: str = "retrain"
     measured: bool = True
 
     @property
@@ -80,7 +80,7 @@ def train_standalone(
     """
     config = experiment.config
     streams = Streams(config.seed).child(f"{purpose.stream}{seed}")
-    model = plain_model(experiment.build(running_norm, "init", streams, purpose.weights), pooling)
+    model = plain_model(experiment.build(running_norm, "init", streams, purpose.weights_for), pooling)
     experiment.precision.place(model, experiment.device)
     compiled(model, model.children(), config.hardware.compile)
     training, scoring = experiment.halves if purpose.halves else (None, None)

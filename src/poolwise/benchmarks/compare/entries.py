@@ -123,7 +123,7 @@ def _search(work: Work, source: Source, share: Share) -> None:
     runner.carry_out(folder, commands, source, share, experiment, planned=planned)
 
 
-def method_of(work: Work, compute: Compute) -> strategies.Method:
+def method_of(work: Work, compute: Compute) -> strategies.Strategy:
     """Create the strategy of a stand-alone entry in its initial state.
 
     Raises:

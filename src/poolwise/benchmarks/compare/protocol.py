@@ -54,7 +54,7 @@ def recipe_of(table: Table, model: str, name: str | None = None) -> Config:
     if stored is not None and name is not None:
         raise RequestError(f"table {table.name} stores its own recipe: omit --recipe")
     if stored is not None:
-        return runner.rooted(settings_of(table, model))
+        return runner.with_absolute_paths(settings_of(table, model))
     assert name is not None
     return preset(name, model=model, width=table.about.get("width"))
 

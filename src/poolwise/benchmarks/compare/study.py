@@ -33,7 +33,7 @@ def check_model(table: Table, model: str | None) -> str:
     name = model or table.about.get("model")
     if name is None:
         raise RequestError(f"table {table.name} does not state its network: use --model")
-    name = networks.rooted(name)
+    name = networks.with_absolute_path(name)
     space = family(name).space
     if space != table.space:
         raise RequestError(

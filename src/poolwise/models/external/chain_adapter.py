@@ -16,10 +16,42 @@ from torch import Tensor, nn
 
 from poolwise.config import Config
 from poolwise.errors import RequestError
-from poolwise.models.chain import Chain
+from poolwise.models.chain import Chain, StridePerCall
 from poolwise.models.external.slots import Slots, slots
-from poolwise.models.external.strides import Unit
+from poolwise.models.external.strides import Halving, halvings_of
 from poolwise.spaces import Pooling
+
+
+class Unit(StridePerCall):
+    """A layer of an external network as a layer of a chain: modules that run in sequence, starting with its pools.
+
+    A layer that is moved by a pool or has an even kernel has floor(H / stride) x floor(W / stride) output pixels.
+
+    Args:
+        modules: The modules. They are used, not copied.
+        halving: Sets the layer's downsamplings. None for the first layer, which has none.
+        in_place: Whether the modules modify their input. They then get a copy, since other code may need the input.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], halving: Halving | None, in_place: bool):
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self.halving, self.in_place = halving, in_place
+
+    def strided_convs(self) -> list[nn.Conv2d]:
+        return []  # ``halving`` sets the strides
+
+    def forward(self, features_BCHW: Tensor, stride: int | None = None) -> Tensor:
+        self.place(halvings_of(stride or self.stride))
+        features_BCHW = features_BCHW.clone() if self.in_place else features_BCHW
+        for part in self.parts:
+            features_BCHW = part(features_BCHW)
+        return features_BCHW
+
+    def place(self, halvings: int) -> None:
+        """Set the number of downsamplings before the layer."""
+        if self.halving is not None and self.halving.halvings != halvings:
+            self.halving.place(halvings)
 
 
 class Tail(nn.Module):
@@ -52,20 +84,21 @@ def _outside(module: nn.Module, layers: set[nn.Module]) -> Iterator[nn.Module]:
 
 
 class _Pass:
-    """A ``forward`` that returns its input for the first ``times`` calls, then calls the module's ``forward``."""
+    """A ``forward`` that returns its input for the first ``times`` calls, then calls the module's own ``forward``."""
 
     def __init__(self, module: nn.Module, times: int):
-        self.module, self.times = module, times
+        self.forward, self.times = module.forward, times
 
     def __call__(self, features_BCHW: Tensor) -> Tensor:
         self.times -= 1
-        return features_BCHW if self.times >= 0 else type(self.module).forward(self.module, features_BCHW)
+        return features_BCHW if self.times >= 0 else self.forward(features_BCHW)
 
 
 @contextmanager
 def _passed_over(calls: Mapping[nn.Module, int]) -> Iterator[None]:
     """Skip the first ``calls[module]`` calls of each module inside this context, and disable its hooks."""
     hooks = [(module, module._forward_pre_hooks, module._forward_hooks) for module in calls]
+    forwards = {module: vars(module)["forward"] for module in calls if "forward" in vars(module)}
     try:
         for module, times in calls.items():
             module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
@@ -75,6 +108,8 @@ def _passed_over(calls: Mapping[nn.Module, int]) -> Iterator[None]:
         for module, before, after in hooks:
             module._forward_pre_hooks, module._forward_hooks = before, after
             module.__dict__.pop("forward", None)
+        for module, forward in forwards.items():
+            module.forward = forward
 
 
 class ExternalChain(Chain):
@@ -82,10 +117,11 @@ class ExternalChain(Chain):
 
     Args:
         model: The network. It is used, not copied, and every pass moves its downsamplings.
-        found: The layers of the network.
+        model_slots: The layers of the network.
     """
 
     operator = "stride"
+    operators = ("stride",)
 
     def __init__(self, model: nn.Module, model_slots: Slots):
         nn.Module.__init__(self)

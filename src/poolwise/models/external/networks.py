@@ -140,7 +140,7 @@ def in_file(name: str) -> tuple[Path, str] | None:
     return Path(os.path.abspath(os.path.expanduser(file))), model
 
 
-def rooted(name: str) -> str:
+def with_absolute_path(name: str) -> str:
     """Return the model's name with an absolute file path, so that it works from any working directory."""
     location = in_file(name)
     return name if location is None else f"{location[0]}:{location[1]}"
@@ -214,17 +214,19 @@ def runs(model: nn.Module) -> tuple[Tensor, int]:
     """
     output, error = None, None
     modes = {module: module.training for module in model.modules()}
-    model.eval()
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    for size in SIZES:
-        example = torch.zeros(2, first.in_channels if first else 3, size, size)
-        try:
-            output = model(example)
-            break
-        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as failure:
-            error = error or failure
-    for module, training in modes.items():
-        module.training = training
+    try:
+        model.eval()
+        for size in SIZES:
+            example = torch.zeros(2, first.in_channels if first else 3, size, size)
+            try:
+                output = model(example)
+                break
+            except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as failure:
+                error = error or failure
+    finally:
+        for module, training in modes.items():
+            module.training = training
     if output is None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,7 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from poolwise.errors import RequestError
-from poolwise.models.external.strides import Halving, halving_of, is_pool, takes_stride
+from poolwise.models.external.strides import (
+    Halving,
+    halving_of,
+    is_known_block,
+    is_pool,
+    restored_on_error,
+    unsupported_strides,
+)
 from poolwise.models.macs import multiply_adds
 from poolwise.spaces import Pooling, PoolingSpace
 
@@ -88,15 +95,16 @@ class Slots:
         return {**space, "reduction": self.reduction, "layers": layers, "fixed": self.fixed}
 
     def place(self, pooling: Pooling) -> None:
-        """Move the downsamplings. Raise RequestError, and change nothing, if the number of layers differs."""
+        """Move the downsamplings. Raise RequestError if the number of layers differs. On an error nothing is changed."""
         if pooling.layers != len(self.layers):
             raise RequestError(
                 f"pooling {pooling} is for {pooling.layers} layers and the network has {len(self.layers)}:"
                 f" its stage lengths must add up to {len(self.layers)}"
             )
         depths = [0, *pooling.depths()]
-        for i, halving in enumerate(self._halvings[1:], start=1):
-            halving.place(depths[i + 1] - depths[i])
+        with restored_on_error(part for layer in self._modules for module in layer for part in module.modules()):
+            for i, halving in enumerate(self._halvings[1:], start=1):
+                halving.place(depths[i + 1] - depths[i])
 
 
 @dataclass(eq=False)
@@ -177,25 +185,27 @@ def apply(model: nn.Module, pooling: Pooling | str, example: Tensor | None = Non
     """
     pooling = Pooling.parse(pooling) if isinstance(pooling, str) else pooling
     current = slots(model, example)
-    current.place(pooling)
-    try:
-        root = _watched(model, example)
-    except RequestError as error:
-        current.place(current.pooling)
-        hint = "" if pooling.poolings == current.pooling.poolings else f"; use {current.pooling.poolings} downsamplings"
-        reason = " a network that flattens features or has a position embedding needs one final resolution"
-        raise RequestError(f"{type(model).__name__} does not run with {pooling} ({error}):{reason}{hint}") from error
+    with restored_on_error(model.modules()):
+        current.place(pooling)
+        try:
+            root = _watched(model, example)
+        except RequestError as error:
+            needed = current.pooling.poolings
+            hint = "" if pooling.poolings == needed else f"; use {needed} downsamplings"
+            reason = " a network that flattens features or has a position embedding needs one final resolution"
+            raise RequestError(
+                f"{type(model).__name__} does not run with {pooling} ({error}):{reason}{hint}"
+            ) from error
     info = getattr(model, "feature_info", None)
-    if info is not None:
-        _renew(getattr(info, "info", info), root)
+    _renew(getattr(info, "info", info), root)
     return model
 
 
 def _renew(info: Any, root: _Call) -> None:
     """Update ``reduction``, a module's resolution relative to the image, in each entry of timm's ``feature_info``."""
     calls = {call.name: call for call in _every(root)}
-    for entry in info:
-        call = calls.get(entry.get("module", ""))
+    for entry in info if isinstance(info, list) else []:
+        call = calls.get(str(entry.get("module"))) if isinstance(entry, dict) else None
         if call is not None and _is_image(call.output) and root.input is not None:
             entry["reduction"] = 2 ** _halved(root.input, call.output)
 
@@ -208,9 +218,9 @@ def _every(call: _Call) -> Iterator[_Call]:
 
 def _watched(model: nn.Module, example: Tensor | None) -> _Call:
     modes = {module: module.training for module in model.modules()}
-    model.eval()
     error: Exception | None = None
     try:
+        model.eval()
         for images_BCHW in [example] if example is not None else [_black(model, 64), _black(model, 224)]:
             with _recording(model) as roots, torch.no_grad():
                 try:
@@ -254,14 +264,11 @@ def _recording(model: nn.Module) -> Iterator[list[_Call]]:
         call.output, call.versions = output, (call.versions[0], _version(output))
         call.macs = sum(part.macs for part in call.parts) + multiply_adds(module, output)
 
-    handles = [m.register_forward_pre_hook(before_call, prepend=True, with_kwargs=True) for m in names] + [
-        m.register_forward_hook(after_call) for m in names
-    ]
-    try:
+    with ExitStack() as hooks:
+        for module in names:
+            hooks.callback(module.register_forward_pre_hook(before_call, prepend=True, with_kwargs=True).remove)
+            hooks.callback(module.register_forward_hook(after_call).remove)
         yield roots
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _body(root: _Call) -> list[_Call]:
@@ -269,7 +276,7 @@ def _body(root: _Call) -> list[_Call]:
     blocks = set(_block_classes(root))
 
     def opened(call: _Call) -> Iterator[_Call]:
-        if call.parts and type(call.module) not in blocks and not takes_stride(call.module) and call.is_chain:
+        if call.parts and type(call.module) not in blocks and not is_known_block(call.module) and call.is_chain:
             for part in call.parts:
                 yield from opened(part)
         else:
@@ -298,7 +305,7 @@ def _block_classes(call: _Call) -> Iterator[type]:
 
 def _is_head(call: _Call) -> bool:
     """Return whether a block of unknown kind reduces its input to one pixel (as in timm's VGG)."""
-    if not call.parts or takes_stride(call.module) or not _is_image(call.input):
+    if not call.parts or is_known_block(call.module) or not _is_image(call.input):
         return False
     return _side(call.input) > 1 == _side(call.output)
 
@@ -329,6 +336,15 @@ def _halved(before: Any, after: Any) -> int:
     return max(round(math.log2(_side(before) / max(_side(after), 1))), 0)
 
 
+def _fixed_way(modules: list[nn.Module], features_BCHW: Any, output_BCHW: Any, halving: Halving) -> str:
+    """Return in which way a layer reduces the resolution if it cannot be moved, else an empty string."""
+    strides = unsupported_strides(modules)
+    if strides and features_BCHW.shape[2:] != output_BCHW.shape[2:]:
+        return f"by a stride of {' and '.join(strides)}, which is not the same power of two on both axes"
+    lowered = _halved(features_BCHW, output_BCHW) and not halving.halvings
+    return "in a way that is not supported" if lowered else ""
+
+
 def _slots_of(layers: list[list[_Call]]) -> Slots:
     pools = [call for layer in layers for call in layer[1:] if is_pool(call.module)]
     pooled = [call for call in pools if call not in layers[0] or call is layers[0][-1]]
@@ -344,10 +360,9 @@ def _slots_of(layers: list[list[_Call]]) -> Slots:
         features_BCHW, output_BCHW = layer[0].input, layer[-1].output
         if is_pool(layer[-1].module):
             output_BCHW = layer[-1].input  # the pool belongs to the next layer
-        if i and _halved(features_BCHW, output_BCHW) and not halving.halvings:
-            fixed[layer[0].name] = (
-                f"{type(layer[0].module).__name__} reduces the resolution in a way that is not supported"
-            )
+        way = _fixed_way(modules[i], features_BCHW, output_BCHW, halving) if i else ""
+        if way:
+            fixed[layer[0].name] = f"{type(layer[0].module).__name__} reduces the resolution {way}"
         layer_slots.append(
             Slot(
                 layer[0].name,
@@ -355,7 +370,7 @@ def _slots_of(layers: list[list[_Call]]) -> Slots:
                 features_BCHW.shape[1],  # type: ignore[union-attr]
                 sum(call.macs for call in layer),
                 halving.halvings if i else 0,
-                halving.how if i else "",
+                halving.operator if i else "",
             )
         )
         halvings.append(halving)

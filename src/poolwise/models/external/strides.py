@@ -1,19 +1,24 @@
 """Downsample at one layer of an external network: by its stride if it is of a known kind, else by a pool before it.
 
-Only strides, flags and modules without parameters are set, as the constructors of torchvision and timm do. So names,
-shapes and values of parameters, classes and ``forward`` stay the same. A shortcut without a convolution becomes
-``MaxPool2d(1, 2)``, which keeps every second row and column.
+What is set: strides, the padding of even kernels, the size of 2x2 pools, flags that enable a shortcut, modules without
+parameters, and forward pre-hooks that pool. So names, shapes and values of parameters, classes and ``forward`` stay the
+same. A shortcut without a convolution becomes ``MaxPool2d(1, 2)``, which keeps every second row and column.
+
+Only a layer whose original state can be restored is moved by its stride. All others are moved by a pool before them,
+and strides that they have stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import NoneType
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from poolwise.models.chain import Strided
+from poolwise.models.chain import StridePerCall
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
@@ -22,18 +27,23 @@ class Halving:
     """The downsamplings before one layer.
 
     Attributes:
-        how: ``stride`` or ``pool``.
+        operator: ``stride`` or ``pool``.
     """
 
-    how: ClassVar[str] = "stride"
+    operator: ClassVar[str] = "stride"
+
+    @property
+    def is_movable(self) -> bool:
+        """Return whether ``place`` can set any number of downsamplings and later restore the current state."""
+        raise NotImplementedError
 
     @property
     def halvings(self) -> int:
-        """Return the current number of downsamplings."""
+        """Return the current number of downsamplings. Only for a layer that is movable."""
         raise NotImplementedError
 
     def place(self, halvings: int) -> None:
-        """Set the number of downsamplings."""
+        """Set the number of downsamplings. Only for a layer that is movable."""
         raise NotImplementedError
 
 
@@ -48,41 +58,96 @@ def halving_of(module: nn.Module, pool: nn.Module | None, kind: str, prefer_pool
     """
     if pool is not None:
         return Pooled(module, kind, pool)
-    if isinstance(module, Strided) and not prefer_pool:
-        return LibraryLayer(module)
-    block = _block(module)
-    if block is not None:
-        return block
-    if isinstance(module, nn.Conv2d) and not prefer_pool:
-        return Convolution(module)
-    return Pooled(module, kind)
+    halving: Halving | None = None
+    if isinstance(module, StridePerCall) and not prefer_pool:
+        halving = LibraryLayer(module)
+    elif _known_block(module) is not None:
+        halving = _known_block(module)
+    elif isinstance(module, nn.Conv2d) and not prefer_pool:
+        halving = Convolution(module)
+    return halving if halving is not None and halving.is_movable else Pooled(module, kind)
 
 
-def takes_stride(module: nn.Module) -> bool:
-    """Return whether ``module`` is a block whose stride can be set."""
-    return _block(module) is not None
+def is_known_block(module: nn.Module) -> bool:
+    """Return whether ``module`` is a block of a kind whose stride can be set."""
+    return _known_block(module) is not None
 
 
-def _block(module: nn.Module) -> Strides | None:
-    """Return the ``Strides`` of a block whose stride can be set. None for other modules."""
+def _known_block(module: nn.Module) -> Residual | Inverted | None:
     return Residual.of(module) or Inverted.of(module)
 
 
 def is_pool(module: nn.Module) -> bool:
     """Return whether ``module`` is a 2x2 pool with stride 2, or such a pool disabled by ``Pooled``."""
-    if not isinstance(module, _POOLS):
+    if not isinstance(module, _POOLS) or axes(getattr(module, "dilation", 1)) != (1, 1):
         return False
-    shape = (one(module.kernel_size), one(module.stride), one(module.padding))
-    return shape in ((2, 2, 0), (1, 1, 0))
+    shape = (axes(module.kernel_size), axes(module.stride), axes(module.padding))
+    return shape in (((2, 2), (2, 2), (0, 0)), ((1, 1), (1, 1), (0, 0)))
 
 
-def one(value: Any) -> int:
-    """Return a size that torch accepts as one number or as one per axis, as one number."""
-    return int(value[0] if isinstance(value, Sequence) else value)
+def unsupported_strides(modules: Iterable[nn.Module]) -> list[str]:
+    """Return the strides of convolutions and pools that are not the same power of two on both axes, as text."""
+    parts = [part for module in modules for part in module.modules() if isinstance(part, (nn.Conv2d, *_POOLS))]
+    strides = [axes(part.stride) for part in parts if _power_of_two(part.stride) is None]
+    return [str(height if height == width else (height, width)) for height, width in dict.fromkeys(strides)]
 
 
-def _halvings(stride: Any) -> int:
-    return one(stride).bit_length() - 1
+@contextmanager
+def restored_on_error(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Restore all attributes, hooks and submodules of ``modules`` if this context raises."""
+    saved = []
+    for module in modules:
+        attributes = dict(vars(module))
+        contents = [(value, value.copy()) for value in attributes.values() if isinstance(value, dict)]
+        saved.append((module, attributes, contents))
+    try:
+        yield
+    except BaseException:
+        for module, attributes, contents in saved:
+            vars(module).clear()
+            vars(module).update(attributes)
+            for value, content in contents:  # in place: the handle of a hook refers to this very dict
+                value.clear()
+                value.update(content)
+        raise
+
+
+def axes(value: Any) -> tuple[Any, Any]:
+    """Return a size that torch accepts as one number or as one per axis, as one per axis (height, width)."""
+    sizes = tuple(value) if isinstance(value, Sequence) else (value,)
+    return (sizes[0], sizes[-1])
+
+
+def _power_of_two(stride: Any) -> int | None:
+    """Return a stride as one number if it is the same power of two on both axes, else None."""
+    height, width = axes(stride)
+    return height if height == width and height > 0 and height & (height - 1) == 0 else None
+
+
+def halvings_of(stride: Any) -> int:
+    """Return the number of downsamplings that a stride stands for."""
+    size = _power_of_two(stride)
+    assert size is not None, f"a stride of {stride} is not a number of downsamplings"
+    return size.bit_length() - 1
+
+
+def _strided(block: nn.Module) -> set[nn.Module]:
+    """Return the convolutions and pools of a block with a stride other than 1."""
+    parts = [part for part in block.modules() if isinstance(part, (nn.Conv2d, *_POOLS))]
+    return {part for part in parts if axes(part.stride) != (1, 1)}
+
+
+def _states_stride(block: nn.Module, stride: int) -> bool:
+    """Return whether the attribute ``stride`` of a block is its stride, or no number."""
+    value = getattr(block, "stride", None)
+    return type(value) not in (int, tuple) or axes(value) == (stride, stride)
+
+
+def _state_stride(block: nn.Module, stride: int) -> None:
+    """Set the attribute ``stride`` of a block if it is a number."""
+    value = getattr(block, "stride", None)
+    if type(value) in (int, tuple):
+        block.stride = stride if type(value) is int else (stride, stride)
 
 
 class PoolBefore:
@@ -99,10 +164,14 @@ class PoolBefore:
 class Pooled(Halving):
     """Downsamples by pools before a module: the network's existing pool, if any, then a hook for the rest."""
 
-    how = "pool"
+    operator = "pool"
 
     def __init__(self, module: nn.Module, kind: str, pool: nn.Module | None = None):
         self.module, self.kind, self.pool = module, kind, pool
+
+    @property
+    def is_movable(self) -> bool:
+        return True
 
     def _hooks(self) -> list[tuple[int, PoolBefore]]:
         hooks = self.module._forward_pre_hooks.items()
@@ -110,8 +179,8 @@ class Pooled(Halving):
 
     @property
     def halvings(self) -> int:
-        existing = 0 if self.pool is None else _halvings(self.pool.stride)
-        return existing + sum(_halvings(hook.stride) for _, hook in self._hooks())
+        existing = 0 if self.pool is None else halvings_of(self.pool.stride)
+        return existing + sum(halvings_of(hook.stride) for _, hook in self._hooks())
 
     def place(self, halvings: int) -> None:
         for key, _ in self._hooks():
@@ -124,96 +193,169 @@ class Pooled(Halving):
             self.module.register_forward_pre_hook(PoolBefore(self.kind, 2**halvings))
 
 
-class Strides(Halving):
+class StrideOfConv(Halving):
     """Downsamples by the stride of one convolution."""
 
     conv: nn.Conv2d
 
     @property
     def halvings(self) -> int:
-        return _halvings(self.conv.stride)
+        return halvings_of(self.conv.stride)
 
 
-class Convolution(Strides):
-    """A single convolution. At stride 1 an even kernel is padded, since it would reduce the resolution by one."""
+class Convolution(StrideOfConv):
+    """A single convolution. The padding of an even kernel follows the stride.
+
+    An even kernel has the output size floor(H / stride) at every stride up to its size, so it keeps the resolution at
+    stride 1. The padding of an odd kernel does not change.
+    """
 
     def __init__(self, conv: nn.Conv2d):
         self.conv = conv
 
+    @property
+    def is_movable(self) -> bool:
+        stride = _power_of_two(self.conv.stride)
+        if stride is None or (self.conv.padding == "same" and self._padding(1) is None):
+            return False  # torch allows "same" only at stride 1
+        if self._padding(stride) is None:
+            return True
+        return self.conv.padding == self._padding(stride) and self.conv.padding_mode == "zeros"
+
+    def _padding(self, stride: int) -> tuple[int, int] | str | None:
+        """Return the padding of an even kernel at ``stride``. None for an odd kernel."""
+        conv = self.conv
+        sizes = [step * (size - 1) + 1 for step, size in zip(conv.dilation, conv.kernel_size, strict=True)]
+        if all(size % 2 for size in sizes):
+            return None
+        height, width = ((size - 1) // 2 if size % 2 else max(size - stride, 0) // 2 for size in sizes)
+        return "same" if stride == 1 else (height, width)
+
     def place(self, halvings: int) -> None:
         stride = 2**halvings
+        padding = self._padding(stride)
         self.conv.stride = (stride, stride)
-        if self.conv.kernel_size[0] % 2 == 0 and self.conv.padding in ((0, 0), "same"):
-            self.conv.padding = "same" if stride == 1 else (0, 0)
+        self.conv.padding = self.conv.padding if padding is None else padding
 
 
 class LibraryLayer(Halving):
     """A layer of a family of this library."""
 
-    def __init__(self, layer: Strided):
+    def __init__(self, layer: StridePerCall):
         self.layer = layer
 
     @property
+    def is_movable(self) -> bool:
+        stride = _power_of_two(self.layer.stride)
+        return stride is not None and all(axes(conv.stride) == (stride, stride) for conv in self.layer.strided_convs())
+
+    @property
     def halvings(self) -> int:
-        return _halvings(self.layer.stride)
+        return halvings_of(self.layer.stride)
 
     def place(self, halvings: int) -> None:
         self.layer.stride = 2**halvings
-        for conv in self.layer.strided():
+        for conv in self.layer.strided_convs():
             conv.stride = (self.layer.stride, self.layer.stride)
 
 
-class Residual(Strides):
+class Residual(StrideOfConv):
     """A block whose shortcut is a module or None: ResNet, ResNeXt, RegNet, timm's ConvNeXt.
 
     Args:
         block: The block.
         conv: The convolution of the residual branch that takes the stride.
         name: Name of the attribute that holds the shortcut.
-        plain: Type that the attribute holds for an identity shortcut: ``nn.Identity``, or None if it holds None.
+        identity: Type of the attribute for an identity shortcut: ``nn.Identity``, or the type of None.
     """
 
-    def __init__(self, block: nn.Module, conv: nn.Conv2d, name: str, plain: type[nn.Identity] | None = None):
-        self.block, self.conv, self.name, self.plain = block, conv, name, plain
+    def __init__(self, block: nn.Module, conv: nn.Conv2d, name: str, identity: type = NoneType):
+        self.block, self.conv, self.name, self.identity = block, conv, name, identity
 
     @classmethod
     def of(cls, block: nn.Module) -> Residual | None:
         """Wrap the block if it is of this kind, else return None."""
         if _blurs(block):
             return None
-        if hasattr(block, "downsample") and hasattr(block, "conv2"):
-            main = block.conv2 if hasattr(block, "conv3") else block.conv1
-            plain = nn.Identity if hasattr(main, "conv") else None  # timm's RegNet wraps each convolution with its norm
+        if _has_shortcut(block, "downsample") and hasattr(block, "conv2"):
+            main = block.conv2 if hasattr(block, "conv3") else getattr(block, "conv1", None)
+            identity = nn.Identity if hasattr(main, "conv") else NoneType  # timm's RegNet wraps convolution and norm
             main = getattr(main, "conv", main)
-            return cls(block, main, "downsample", plain) if isinstance(main, nn.Conv2d) else None
-        if hasattr(block, "proj") and hasattr(getattr(block, "f", None), "b"):
-            return cls(block, block.f.b[0], "proj")
-        if hasattr(block, "conv_dw") and hasattr(block, "shortcut") and isinstance(block.conv_dw, nn.Conv2d):
+            return cls(block, main, "downsample", identity) if isinstance(main, nn.Conv2d) else None
+        branch = getattr(getattr(block, "f", None), "b", None)
+        if _has_shortcut(block, "proj") and isinstance(branch, nn.Sequential):
+            return cls(block, branch[0], "proj") if len(branch) and isinstance(branch[0], nn.Conv2d) else None
+        if _has_shortcut(block, "shortcut") and isinstance(getattr(block, "conv_dw", None), nn.Conv2d):
             return cls(block, block.conv_dw, "shortcut", nn.Identity)
         return None
+
+    @property
+    def _shortcut(self) -> nn.Module | None:
+        return getattr(self.block, self.name)
+
+    @property
+    def _has_none(self) -> bool:
+        """Return whether the block has no shortcut at all, not even an identity."""
+        return self._shortcut is None and self.identity is nn.Identity
+
+    def _convs(self) -> list[nn.Conv2d]:
+        return [] if self._shortcut is None else [m for m in self._shortcut.modules() if isinstance(m, nn.Conv2d)]
+
+    @property
+    def _pools_first(self) -> bool:
+        """Return whether the shortcut is an average pool, or an identity in its place, and a convolution (timm)."""
+        shortcut = self._shortcut
+        return isinstance(shortcut, nn.Sequential) and isinstance(shortcut[0], (nn.AvgPool2d, nn.Identity))
+
+    @property
+    def _strided_part(self) -> nn.Module | None:
+        """Return the module of the shortcut that has the stride."""
+        convs = self._convs()
+        if not convs:
+            return self._shortcut
+        return self._shortcut[0] if self._pools_first else convs[0]  # type: ignore[index]
+
+    def _pool_fits(self, stride: int) -> bool:
+        """Return whether ``place`` would build the pool of the shortcut, if any, in the same way."""
+        part = self._strided_part
+        if not isinstance(part, _POOLS):
+            return True
+        size = 1 if isinstance(part, nn.MaxPool2d) else stride
+        return axes(part.kernel_size) == (size, size) and axes(part.padding) == (0, 0)
+
+    @property
+    def is_movable(self) -> bool:
+        stride, shortcut, convs = _power_of_two(self.conv.stride), self._shortcut, self._convs()
+        if stride is None or not _states_stride(self.block, stride):
+            return False
+        strided = _strided(self.block)
+        if any(axes(part.stride) != (stride, stride) for part in strided):
+            return False
+        if self._has_none:
+            return strided == ({self.conv} if stride > 1 else set())
+        known = bool(convs) or type(shortcut) is (self.identity if stride == 1 else nn.MaxPool2d)
+        if stride == 1:
+            return known and not strided and not isinstance(self._strided_part, _POOLS)
+        return known and strided == {self.conv, self._strided_part} and self._pool_fits(stride)
 
     def place(self, halvings: int) -> None:
         if halvings == self.halvings:
             return
-        stride = 2**halvings
+        stride, convs = 2**halvings, self._convs()
         self.conv.stride = (stride, stride)
-        if isinstance(getattr(self.block, "stride", None), (int, tuple)):
-            self.block.stride = stride
-        shortcut = getattr(self.block, self.name)
-        if shortcut is None and self.plain is not None:
-            return  # this block has no shortcut at all
-        convs = [] if shortcut is None else [m for m in shortcut.modules() if isinstance(m, nn.Conv2d)]
+        _state_stride(self.block, stride)
+        if self._has_none:
+            return
         if not convs:
-            plain = self.plain and self.plain()
-            setattr(self.block, self.name, nn.MaxPool2d(1, stride) if stride > 1 else plain)
-        elif isinstance(shortcut, nn.Sequential) and isinstance(shortcut[0], (nn.AvgPool2d, nn.Identity)):
+            setattr(self.block, self.name, nn.MaxPool2d(1, stride) if stride > 1 else self.identity())
+        elif self._pools_first:
             pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
-            shortcut[0] = pool if stride > 1 else nn.Identity()  # like the average-pooled shortcuts of timm
+            self._shortcut[0] = pool if stride > 1 else nn.Identity()  # type: ignore[index]
         else:
             convs[0].stride = (stride, stride)
 
 
-class Inverted(Strides):
+class Inverted(StrideOfConv):
     """A block whose shortcut is enabled by a flag: MobileNet, EfficientNet. At a stride above 1 it has no shortcut."""
 
     def __init__(self, block: nn.Module, conv: nn.Conv2d, flag: str, shortcut: bool):
@@ -226,56 +368,31 @@ class Inverted(Strides):
             (name for name in ("use_res_connect", "has_skip") if isinstance(getattr(block, name, None), bool)), None
         )
         convs = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
-        spatial = [conv for conv in convs if conv.kernel_size[0] > 1]
+        spatial = [conv for conv in convs if max(conv.kernel_size) > 1]
         if flag is None or len(spatial) != 1 or _blurs(block):
             return None
-        same = _outer(convs)
-        at_one = bool(getattr(block, flag)) if _halvings(spatial[0].stride) == 0 else same
-        return cls(block, spatial[0], flag, at_one)
+        return cls(block, spatial[0], flag, convs[0].in_channels == convs[-1].out_channels)
+
+    @property
+    def is_movable(self) -> bool:
+        stride = _power_of_two(self.conv.stride)
+        if stride is None or not _states_stride(self.block, stride):
+            return False
+        enabled = getattr(self.block, self.flag) == (self.shortcut and stride == 1)
+        return enabled and _strided(self.block) == ({self.conv} if stride > 1 else set())
 
     def place(self, halvings: int) -> None:
         stride = 2**halvings
         self.conv.stride = (stride, stride)
         setattr(self.block, self.flag, self.shortcut and stride == 1)
-        if isinstance(getattr(self.block, "stride", None), int):
-            self.block.stride = stride
+        _state_stride(self.block, stride)
 
 
-def _outer(convs: Sequence[nn.Conv2d]) -> bool:
-    """Return whether a block has as many output channels as input channels."""
-    return convs[0].in_channels == convs[-1].out_channels
+def _has_shortcut(block: nn.Module, name: str) -> bool:
+    """Return whether the attribute is a module, or None in place of one."""
+    return hasattr(block, name) and isinstance(getattr(block, name), (nn.Module, NoneType))
 
 
 def _blurs(block: nn.Module) -> bool:
     """Return whether the block uses timm's anti-aliasing, which is not supported here."""
-    return not isinstance(getattr(block, "aa", None), (type(None), nn.Identity))
-
-
-class Unit(Strided):
-    """A layer of an external network as a layer of a chain: modules that run in sequence, starting with its pools.
-
-    Args:
-        modules: The modules. They are used, not copied.
-        halving: Sets the layer's downsamplings. None for the first layer, which has none.
-        in_place: Whether the modules modify their input. They then get a copy, since other code may need the input.
-    """
-
-    def __init__(self, modules: Sequence[nn.Module], halving: Halving | None, in_place: bool):
-        super().__init__()
-        self.parts = nn.ModuleList(modules)
-        self.halving, self.in_place = halving, in_place
-
-    def strided(self) -> list[nn.Conv2d]:
-        return []  # ``halving`` sets the strides
-
-    def forward(self, features_BCHW: Tensor, stride: int | None = None) -> Tensor:
-        self.place(_halvings(stride or self.stride))
-        features_BCHW = features_BCHW.clone() if self.in_place else features_BCHW
-        for part in self.parts:
-            features_BCHW = part(features_BCHW)
-        return features_BCHW
-
-    def place(self, halvings: int) -> None:
-        """Set the number of downsamplings before the layer."""
-        if self.halving is not None and self.halving.halvings != halvings:
-            self.halving.place(halvings)
+    return not isinstance(getattr(block, "aa", None), (NoneType, nn.Identity))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
-from poolwise.models.chain import Chain, Norm, Strided, batch_norm, convolve
+from poolwise.models.chain import Chain, Norm, StridePerCall, batch_norm, convolve
 from poolwise.models.families.registry import register
 
 _EPS = 1e-6
@@ -33,7 +33,7 @@ class LayerScale(nn.Module):
         return features_BCHW * self.factor_C[:, None, None]
 
 
-class Block(Strided):
+class Block(StridePerCall):
     """A ConvNeXt block, preceded by a LayerNorm and a 2x2 convolution if the channels change."""
 
     def __init__(self, inputs: int, outputs: int):
@@ -48,7 +48,7 @@ class Block(Strided):
         self.project = nn.Conv2d(4 * outputs, outputs, 1)
         self.scale = LayerScale(outputs)
 
-    def strided(self) -> list[nn.Conv2d]:
+    def strided_convs(self) -> list[nn.Conv2d]:
         return [part for part in self.change if isinstance(part, nn.Conv2d)] or [self.depthwise]
 
     def forward(self, features_BCHW: Tensor, stride: int | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from poolwise.models.chain import Chain, Norm, PoolHead, Strided, batch_norm, convolve
+from poolwise.models.chain import Chain, Norm, PoolHead, StridePerCall, batch_norm, convolve
 from poolwise.models.families.registry import register
 
 _GROUPS = (
@@ -23,7 +23,7 @@ _GROUPS = (
 _STEM, _LAST = 32, 1280
 
 
-class InvertedResidual(Strided):
+class InvertedResidual(StridePerCall):
     """1x1 expansion, 3x3 depthwise convolution (which takes the stride), 1x1 projection, and an optional shortcut."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, shortcut: bool, norm: Norm):
@@ -38,7 +38,7 @@ class InvertedResidual(Strided):
         self.act = nn.ReLU6(inplace=True)
         self.project = nn.Sequential(nn.Conv2d(hidden, outputs, 1, bias=False), norm(outputs))
 
-    def strided(self) -> list[nn.Conv2d]:
+    def strided_convs(self) -> list[nn.Conv2d]:
         return [self.depthwise]
 
     def forward(self, features_BCHW: Tensor, stride: int | None = None) -> Tensor:

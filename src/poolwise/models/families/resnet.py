@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from poolwise.models.chain import Chain, Norm, PoolHead, Strided, batch_norm, convolve
+from poolwise.models.chain import Chain, Norm, PoolHead, StridePerCall, batch_norm, convolve
 from poolwise.models.families.registry import register
 
 
-class _Residual(Strided):
+class _Residual(StridePerCall):
     """Base class of both blocks: a shortcut, with a 1x1 convolution if the channels change."""
 
     shortcut: nn.Module
@@ -55,7 +55,7 @@ class BasicBlock(_Residual):
         self.act2 = nn.ReLU(inplace=True)
         self.shortcut = self.make_shortcut(inputs, planes, norm)
 
-    def strided(self) -> list[nn.Conv2d]:
+    def strided_convs(self) -> list[nn.Conv2d]:
         return [self.conv1, *self.skip_convolutions()]
 
     def forward(self, features_BCHW: Tensor, stride: int | None = None) -> Tensor:
@@ -84,7 +84,7 @@ class Bottleneck(_Residual):
         self.act3 = nn.ReLU(inplace=True)
         self.shortcut = self.make_shortcut(inputs, outputs, norm)
 
-    def strided(self) -> list[nn.Conv2d]:
+    def strided_convs(self) -> list[nn.Conv2d]:
         return [self.conv2, *self.skip_convolutions()]
 
     def forward(self, features_BCHW: Tensor, stride: int | None = None) -> Tensor:

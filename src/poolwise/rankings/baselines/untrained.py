@@ -90,7 +90,7 @@ def untrained(
         network = SwitchableNet(experiment.build(batch_norm, "init", streams)).to(experiment.device)
         drawn = streams["images"].choice(len(data.labels_N), data.batch_size, replace=False)
         images_BHWC, labels_B = data.take(torch.from_numpy(drawn).to(experiment.device))
-        images_BCHW = data.normalise(images_BHWC)
+        images_BCHW = data.normalize(images_BHWC)
         scores_P += [score(network, pooling, images_BCHW, labels_B) for pooling in experiment.space]
     macs = sum(experiment.cost(pooling).macs for pooling in experiment.space)
     return scores_P / initialisations, macs * data.batch_size * initialisations * _PASSES[name]

@@ -4,6 +4,6 @@ A strategy proposes a training (configuration, steps, seed) and receives its acc
 a strategy, add one file to this folder with ``@register(...)`` in it.
 """
 
-from poolwise.selection.strategies.base import STRATEGIES, Ask, Method, Task, available, create, register
+from poolwise.selection.strategies.base import STRATEGIES, Ask, End, Strategy, StrategyTask, available, create, register
 
-__all__ = ["STRATEGIES", "Ask", "Method", "Task", "available", "create", "register"]
+__all__ = ["STRATEGIES", "Ask", "End", "Strategy", "StrategyTask", "available", "create", "register"]

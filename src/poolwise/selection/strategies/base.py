@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,6 +20,13 @@ from poolwise.spaces import Pooling, PoolingSpace
 _SEEDS = 1000  # training seeds reserved for each strategy seed
 
 
+class End(Enum):
+    """Reason why a strategy proposes no further training."""
+
+    BUDGET = "budget"  # the next training exceeds the remaining trials or compute
+    DECISION = "decision"  # the strategy itself wants no further training
+
+
 class Ask(NamedTuple):
     """A stand-alone training: ``steps`` optimizer steps of ``pooling`` with ``seed``."""
 
@@ -28,7 +36,7 @@ class Ask(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
+class StrategyTask:
     """Arguments that every strategy is built from.
 
     Attributes:
@@ -57,7 +65,7 @@ class Task:
     margin: float | None = None
 
 
-class Method(ABC):
+class Strategy(ABC):
     """Base class of strategies: propose one training after the other until the compute is spent.
 
     The state depends only on the ``ask`` and ``tell`` calls: a new object that replays them (``replay``) continues
@@ -68,13 +76,14 @@ class Method(ABC):
             never change, even if the class is renamed.
         accuracies: Whether the scores of ``ranking`` are accuracies.
         batches: Whether several trainings may be pending at once.
+        end: Why no further training is proposed; None before that.
     """
 
     stream: ClassVar[str]
     accuracies: ClassVar[bool] = True
     batches: ClassVar[bool] = False
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: StrategyTask) -> None:
         self.task = task
         self.space, self.seed, self.macs, self.steps, self.cost = (
             task.space,
@@ -87,7 +96,7 @@ class Method(ABC):
         self.spent, self.count = 0, 0.0
         self.observed: dict[tuple[Pooling, int], list[float]] = {}
         self.open: deque[Ask] = deque()  # pending: requested, but without a result yet
-        self._over = False
+        self.end: End | None = None
 
     def ask(self) -> Ask | None:
         """Return the next training, or None if none is left or the next one exceeds the remaining compute.
@@ -103,16 +112,20 @@ class Method(ABC):
         Their results must be passed to ``tell`` in this order.
         """
         count = count if self.batches else 1
-        while len(self.open) < count and not self._over:
+        while len(self.open) < count and self.end is None:
             proposed = self._next()
             if proposed is None or not self._fits(*proposed):
-                self._over = True
+                self.end = End.DECISION if proposed is None and not self._all_trials_done else End.BUDGET
                 break
             self.spent += self.cost(*proposed)
             self.count += proposed[1] / self.steps
             visits = len(self.observed.get(proposed, ())) + sum(ask[:2] == proposed for ask in self.open)
             self.open.append(Ask(*proposed, self.seed * _SEEDS + visits + 1))
         return list(self.open)[:count]
+
+    @property
+    def _all_trials_done(self) -> bool:
+        return self.task.trials is not None and self.count > self.task.trials - 1e-6
 
     def _fits(self, pooling: Pooling, steps: int) -> bool:
         """Return whether a training fits into the remaining compute and trials."""
@@ -184,7 +197,7 @@ class Method(ABC):
         """Update internal state; called with every recorded result."""
 
 
-STRATEGIES: Registry[type[Method]] = Registry("method", "poolwise.selection.strategies")
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "poolwise.selection.strategies", plural="strategies")
 register = STRATEGIES.register
 available = STRATEGIES.all
 
@@ -198,10 +211,10 @@ def create(
     steps: int,
     cost: Callable[[Pooling, int], int],
     **more: Any,
-) -> Method:
-    """Return the strategy called ``name`` for a ``Task`` with the other arguments.
+) -> Strategy:
+    """Return the strategy called ``name`` for a ``StrategyTask`` with the other arguments.
 
     Raises:
         RequestError: The name is unknown, or the strategy needs a package that is not installed.
     """
-    return STRATEGIES.get(name)(Task(space, seed, macs, steps, cost, **more))
+    return STRATEGIES.get(name)(StrategyTask(space, seed, macs, steps, cost, **more))

@@ -13,20 +13,20 @@ import warnings
 from typing import Any
 
 from poolwise.errors import RequestError
-from poolwise.selection.strategies.base import Method, Task, register
+from poolwise.selection.strategies.base import Strategy, StrategyTask, register
 from poolwise.spaces import Pooling, PoolingSpace
 
 STARTUP = 5  # uniformly sampled trainings before the sampler is used
 _TRIES = 4  # attempts to get a proposal that was not trained before
 
 
-class _Optuna(Method):
-    def __init__(self, task: Task) -> None:
+class _Optuna(Strategy):
+    def __init__(self, task: StrategyTask) -> None:
         super().__init__(task)
         try:
             import optuna
         except ImportError:
-            raise RequestError("this method needs optuna: pip install 'poolwise[compare]'") from None
+            raise RequestError("this strategy needs optuna: pip install 'poolwise[compare]'") from None
         self.optuna = optuna
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         full = self.space.full

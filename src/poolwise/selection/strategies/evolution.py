@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from poolwise.selection.strategies.base import Method, Task, register
+from poolwise.selection.strategies.base import Strategy, StrategyTask, register
 from poolwise.spaces import Pooling
 
 POPULATION = 8
@@ -17,12 +17,12 @@ TOURNAMENT = 3
 
 
 @register("regularised-evolution")
-class RegularisedEvolution(Method):
+class RegularisedEvolution(Strategy):
     """Full trainings of mutations of the best of a few randomly drawn members of the population."""
 
     stream = "RegularisedEvolution"
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: StrategyTask) -> None:
         super().__init__(task)
         self.population: deque[tuple[Pooling, float]] = deque(maxlen=POPULATION)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from poolwise.rankings.smoothing import fill
-from poolwise.selection.strategies.base import Method, Task, register
+from poolwise.selection.strategies.base import Strategy, StrategyTask, register
 from poolwise.spaces import Pooling
 
 ETA = 3
@@ -20,7 +20,7 @@ _MOST = 2048  # maximum number of configurations in a bracket
 
 
 @register("successive-halving")
-class SuccessiveHalving(Method):
+class SuccessiveHalving(Strategy):
     """Brackets of three rungs.
 
     If a third of the compute does not pay for three of the shortest trainings, all rungs are shortened by a factor of 3
@@ -30,7 +30,7 @@ class SuccessiveHalving(Method):
     stream = "SuccessiveHalving"
     accuracies = False
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: StrategyTask) -> None:
         super().__init__(task)
         self._rung, self._queue, self._results = 0, list[Pooling](), list[tuple[float, Pooling]]()
         top = self.steps

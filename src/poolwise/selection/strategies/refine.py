@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from poolwise.rankings.smoothing import fill, smooth
-from poolwise.selection.strategies.base import Method, Task, register
+from poolwise.selection.strategies.base import Strategy, StrategyTask, register
 from poolwise.selection.strategies.surrogate import Surrogate
 from poolwise.spaces import Pooling, positions
 
@@ -25,14 +25,14 @@ EXPLORING = 0.6  # fraction of the trainings spent on exploring
 DOUBT = 0.05  # stop when the probability of a better configuration is below this
 _FEWEST = 3  # minimum number of trainings before stopping
 CANDIDATES = 1024  # number sampled from a larger space
-SHORT = 3  # a shorter training has 1 / SHORT of the steps
+REDUCTION = 3  # a shorter training has 1 / REDUCTION of the steps
 ROOM = 12  # minimum budget, in full trainings, to try shorter ones
 PAIRS = 4  # configurations trained at both lengths before their agreement is used
 AGREE = 0.75  # minimum correlation for shorter trainings to precede full ones
 
 
 @register("refine")
-class Refine(Method):
+class Refine(Strategy):
     """Train the leader and the challenger of a surrogate (``strategies.surrogate``).
 
     Attributes:
@@ -43,7 +43,7 @@ class Refine(Method):
     stream = "Refine"
     batches = True
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: StrategyTask) -> None:
         super().__init__(task)
         self.candidates = self._drawn()
         self._place = {pooling: place for place, pooling in enumerate(self.candidates)}
@@ -80,16 +80,16 @@ class Refine(Method):
         full_counts = np.array([self._trainings(pooling) for pooling in self.candidates])
         if not self._room:
             return self._promising(better_P, full_counts == 0), self.steps
-        short_counts = np.array([self._trainings(pooling, self._short) for pooling in self.candidates])
-        pairs = int(((full_counts > 0) & (short_counts > 0)).sum())
+        reduced_counts = np.array([self._trainings(pooling, self._reduced_steps) for pooling in self.candidates])
+        pairs = int(((full_counts > 0) & (reduced_counts > 0)).sum())
         if pairs < PAIRS:  # first add a shorter training to every full one
-            missing = (full_counts > 0) & (short_counts == 0)
+            missing = (full_counts > 0) & (reduced_counts == 0)
             if missing.any():
-                return self.candidates[int(np.flatnonzero(missing)[0])], self._short
+                return self.candidates[int(np.flatnonzero(missing)[0])], self._reduced_steps
             return self._promising(better_P, full_counts == 0), self.steps
         new = self._promising(better_P, full_counts == 0)
-        if self.belief.agreement >= AGREE and not short_counts[self._place[new]]:
-            return new, self._short
+        if self.belief.agreement >= AGREE and not reduced_counts[self._place[new]]:
+            return new, self._reduced_steps
         return new, self.steps
 
     def _promising(self, better_P: np.ndarray, allowed: np.ndarray) -> Pooling:
@@ -102,8 +102,8 @@ class Refine(Method):
         return int(hinted_P.argmax()) if hinted_P.any() else int(self.streams["first"].integers(len(self.candidates)))
 
     @property
-    def _short(self) -> int:
-        return max(self.steps // SHORT, 1)
+    def _reduced_steps(self) -> int:
+        return max(self.steps // REDUCTION, 1)
 
     @property
     def _room(self) -> bool:
@@ -138,7 +138,7 @@ class Refine(Method):
     @property
     def leader(self) -> int:
         """Index among the candidates of the fully trained one with the highest expected accuracy."""
-        trained = {place for place, short in zip(self.belief.places, self.belief.short, strict=True) if not short}
+        trained = {place for place, reduced in zip(self.belief.places, self.belief.reduced, strict=True) if not reduced}
         return max(trained, key=lambda place: (self.belief.mean_P[place], -place))
 
     def doubt(self, margin: float) -> float:

@@ -11,12 +11,12 @@ from functools import cached_property
 import numpy as np
 
 from poolwise.rankings.smoothing import fill, smooth
-from poolwise.selection.strategies.base import Method, register
+from poolwise.selection.strategies.base import Strategy, register
 from poolwise.spaces import Pooling
 
 
 @register("short-all")
-class ShortAll(Method):
+class ShortAll(Strategy):
     """Trainings of one length for all configurations, in random order."""
 
     stream = "ShortAll"

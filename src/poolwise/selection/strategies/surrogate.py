@@ -85,21 +85,21 @@ class Surrogate:
         self._scale_H = (self.spread_H * self.rest_H) ** 2
         self.places: list[int] = []
         self.values: list[float] = []
-        self.short: list[bool] = []
+        self.reduced: list[bool] = []
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def tell(self, place: int, value: float, short: bool = False) -> None:
-        """Add the accuracy (percent) of one training of configuration ``place``; ``short`` marks a shorter training."""
+    def tell(self, place: int, value: float, reduced: bool = False) -> None:
+        """Add the accuracy (percent) of one training of configuration ``place``; ``reduced`` marks a shorter training."""
         self.places.append(place)
         self.values.append(value)
-        self.short.append(short)
+        self.reduced.append(reduced)
         self._forget()
 
     def without_last(self) -> None:
         """Undo the last ``tell``."""
-        for values in (self.places, self.values, self.short):
+        for values in (self.places, self.values, self.reduced):
             values.pop()
         self._forget()
 
@@ -116,13 +116,13 @@ class Surrogate:
 
     def _whitened(self, picked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return, for each picked draw, Cholesky factor [H, N, N], whitened residuals [H, N] and log likelihood [H]."""
-        places, values, short_N = np.array(self.places, int), np.array(self.values), np.array(self.short, bool)
-        across = short_N[:, None] != short_N
+        places, values, reduced_N = np.array(self.places, int), np.array(self.values), np.array(self.reduced, bool)
+        across = reduced_N[:, None] != reduced_N
         shared_HNN = np.where(across, self.agreement_H[picked, None, None], 1.0)
         covariance_HNN = self._kernel(places, places, picked) * shared_HNN + _FLAT * ~across
         covariance_HNN = covariance_HNN + self.noise_H[picked, None, None] ** 2 * np.eye(len(places))
         factor_HNN = np.linalg.cholesky(covariance_HNN)
-        scaled_HN = np.where(short_N, self.agreement_H[picked, None], 1.0)
+        scaled_HN = np.where(reduced_N, self.agreement_H[picked, None], 1.0)
         rest_HN = values - self._centre - scaled_HN * self._prior_HP[picked][:, places]
         rest_HN = np.linalg.solve(factor_HNN, rest_HN[:, :, None])[:, :, 0]
         log_H = -0.5 * (rest_HN**2).sum(1) - np.log(np.diagonal(factor_HNN, axis1=1, axis2=2)).sum(1)
@@ -141,11 +141,11 @@ class Surrogate:
 
     def conditioned(self, picked: np.ndarray, weight_H: np.ndarray) -> _Posterior:
         """Return the posterior of every configuration under the picked draws, with weights ``weight_H``."""
-        every, short_N = np.arange(len(self.positions_PS)), np.array(self.short, bool)
+        every, reduced_N = np.arange(len(self.positions_PS)), np.array(self.reduced, bool)
         factor_HNN, rest_HN, _ = self._whitened(picked)
-        scaled_HN = np.where(short_N, self.agreement_H[picked, None], 1.0)
+        scaled_HN = np.where(reduced_N, self.agreement_H[picked, None], 1.0)
         cross_HNP = self._kernel(np.array(self.places, int), every, picked) * scaled_HN[:, :, None]
-        cross_HNP = np.linalg.solve(factor_HNN, cross_HNP + _FLAT * ~short_N[:, None])
+        cross_HNP = np.linalg.solve(factor_HNN, cross_HNP + _FLAT * ~reduced_N[:, None])
         mean_HP = self._centre + self._prior_HP[picked] + np.einsum("hn,hnp->hp", rest_HN, cross_HNP)
         variance_HP = self._scale_H[picked, None] + _FLAT - (cross_HNP**2).sum(1)
         return _Posterior(picked, weight_H, mean_HP, np.maximum(variance_HP, 1e-12), cross_HNP, factor_HNN, rest_HN)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from poolwise.selection.strategies.base import Method, Task, register
+from poolwise.selection.strategies.base import Strategy, StrategyTask, register
 from poolwise.spaces import Pooling
 
 _CANDIDATES = 1024  # number sampled from a larger space
 
 
 @register("top")
-class Top(Method):
+class Top(Strategy):
     """Full trainings in the order of the first hint, or in random order without hints; the default comes first."""
 
     stream = "Top"
     batches = True
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: StrategyTask) -> None:
         super().__init__(task)
         generator = self.streams["order"]
         small = self.space.size <= _CANDIDATES

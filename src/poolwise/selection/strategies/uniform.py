@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from poolwise.selection.strategies.base import Method, register
+from poolwise.selection.strategies.base import Strategy, register
 from poolwise.spaces import Pooling
 
 
 @register("random")
-class RandomSearch(Method):
+class RandomSearch(Strategy):
     """Full trainings of uniformly sampled configurations."""
 
     stream = "RandomSearch"
