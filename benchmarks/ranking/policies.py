@@ -107,7 +107,7 @@ class Posterior(Noisy):
         mean_PM = self.sum_PM / (self.count_PM + self.prior)
         self._rows[1 : len(self) + 1] = mean_PM[self.visited()]
 
-    def branch(self) -> None:
+    def copy_first(self) -> None:
         for kept in (self.sum_PM, self.count_PM, self.offset_M, self._rows):
             kept[:] = 0
 
@@ -121,8 +121,8 @@ class Ahead(Scores):
 
     group_P: np.ndarray
 
-    def branch(self) -> None:
-        super().branch()
+    def copy_first(self) -> None:
+        super().copy_first()
         self._rows[np.arange(1, len(self) + 1), self.group_P[self.visited()]] += AHEAD
 
 
@@ -201,7 +201,7 @@ def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[Step
     nets, results = state.mixture, []
     for job in jobs:
         results += nets.train_and_score([job])
-        if not sampler.in_warm_up:
+        if not sampler.first_trains_alone:
             images_BCHW, labels_B = nets.scoring.load(job.scoring)
             right = {
                 m: float(correct(lambda x: network(x, job.pooling), images_BCHW, labels_B, nets.precision))  # noqa: B023

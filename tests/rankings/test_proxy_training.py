@@ -29,7 +29,7 @@ from poolwise.training import LossNotFinite, standalone, trials
 
 @given(st.integers(1, 10**6), st.floats(0, 0.99), st.integers(1, 5000))
 def test_proxy_trainings_spend_at_most_their_share(steps, share, configurations):
-    each, seeds = budget.short_of(steps, share, configurations)
+    each, seeds = budget.proxy_budget_of(steps, share, configurations)
     assert (each == 0) == (seeds == 0)
     assert each * seeds * configurations <= steps * share
     if seeds:
@@ -40,7 +40,7 @@ def test_proxy_trainings_spend_at_most_their_share(steps, share, configurations)
 
 
 def test_length_and_number_of_proxy_trainings_grow():
-    assert [tuple(budget.short_of(steps, 0.67, 36)) for steps in (500, 933, 1866, 5616, 39000)] == [
+    assert [tuple(budget.proxy_budget_of(steps, 0.67, 36)) for steps in (500, 933, 1866, 5616, 39000)] == [
         (0, 0), (17, 1), (34, 1), (52, 2), (145, 5)
     ]  # fmt: skip
 
@@ -217,10 +217,10 @@ def test_length_in_macs_is_kept(tmp_path, two, tiny_source):
 
 @pytest.mark.parametrize(("steps", "expected"), [(1611, (0, 0)), (1612, (30, 1)), (4680, (43, 2))])
 def test_default_has_proxy_trainings_from_30_steps_per_configuration(steps, expected):
-    assert budget.short_of(steps, None, 36) == expected
+    assert budget.proxy_budget_of(steps, None, 36) == expected
     assert budget.share_of(steps, None, 36) == (0.67 if expected[1] else 0)
     assert budget.share_of(steps, 0.0, 36) == 0
-    assert budget.short_of(steps, 0.3, 36).seeds == 1  # a requested share is used
+    assert budget.proxy_budget_of(steps, 0.3, 36).seeds == 1  # a requested share is used
 
 
 @pytest.mark.parametrize("steps", [300, 1200, 1700, 5000])
@@ -229,19 +229,19 @@ def test_length_in_macs_is_kept_with_the_default_share(steps, two, tiny_source):
     allowed = steps * budget.step_macs(experiment, sum(experiment.cost(p).macs for p in experiment.space) // 36)
     experiment = resolve(two.replace(short=None, steps=None, search_macs=allowed), tiny_source)
     mean = sum(experiment.cost(p).macs for p in experiment.space) // 36
-    on_supernets = allowed - budget.short_macs(experiment)
+    on_supernets = allowed - budget.proxy_macs(experiment)
     assert on_supernets > 0
     # proxy trainings have no scoring batches, so the same MACs allow more steps
-    assert bool(budget.short_trainings(experiment).seeds) == (steps > 1200)
-    spent = budget.search_steps(experiment) * budget.step_macs(experiment, mean) + budget.short_macs(experiment)
+    assert bool(budget.proxy_budget(experiment).seeds) == (steps > 1200)
+    spent = budget.search_steps(experiment) * budget.step_macs(experiment, mean) + budget.proxy_macs(experiment)
     assert abs(spent - allowed) < 0.02 * allowed
 
 
 def test_spaces_that_are_too_large_to_list_have_no_proxy_trainings(monkeypatch, two, tiny_source):
     experiment = resolve(two, tiny_source)
-    assert budget.short_trainings(experiment).seeds == 2
+    assert budget.proxy_budget(experiment).seeds == 2
     monkeypatch.setattr(budget, "LISTED", 35)
-    assert budget.short_trainings(experiment) == (0, 0)
+    assert budget.proxy_budget(experiment) == (0, 0)
     assert budget.search_steps(experiment) == 800
 
 

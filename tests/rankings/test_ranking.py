@@ -1,5 +1,7 @@
+import copy
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,10 +9,11 @@ import torch
 
 from poolwise import api
 from poolwise.cli import show
+from poolwise.config import Config
 from poolwise.experiment import resolve
 from poolwise.rankings import scoring
 from poolwise.rankings.ranking import arrange, trained
-from poolwise.rankings.scoring import pooled
+from poolwise.rankings.scoring import combine_turns
 from poolwise.statistics import kendall_tau_b
 from poolwise.storage import RunFolder
 from poolwise.supernets.state import SearchState
@@ -89,6 +92,18 @@ def test_equal_scores_are_ties(finished):
     assert macs == sorted(macs), "ties go to fewer MACs"
 
 
+def test_arrange_does_not_modify_its_input(finished):
+    value = read(finished)
+    value["short"] = {"length": 10, "seeds": 1}
+    for row in value["ranking"]:
+        row["shared"], row["short"] = row["productive"] / 100, [float(row["productive"])]
+    before = copy.deepcopy(value)
+    after = arrange(value, True)
+    assert value == before
+    assert after["short"]["used"]
+    assert after["ranking"] != before["ranking"]
+
+
 def test_shares_of_an_estimate_with_proxy_trainings_are_reported(finished, tiny_source, capsys):
     value, generator = read(finished), np.random.default_rng(1)
     for row in value["ranking"]:
@@ -107,6 +122,19 @@ def test_shares_of_an_estimate_with_proxy_trainings_are_reported(finished, tiny_
     assert "shares" not in arrange(arranged, False)["fusion"]
 
 
+@pytest.mark.parametrize(
+    ("beam", "scored", "expected"),
+    [
+        (None, 19_999, "the default and those that the search visited"),
+        (None, 20_001, "the default and the 20,000 with the highest scores among those that the search visited"),
+        (4, 20_001, "the default and those that a beam search of width 4 reached"),
+    ],
+)
+def test_coverage_of_a_large_space(beam, scored, expected):
+    experiment = SimpleNamespace(config=Config.from_flat(rank_beam=beam), space=SimpleNamespace(size=10**6))
+    assert scoring.coverage(experiment, scored) == f"{scored:,} of 1,000,000 configurations are ranked: {expected}"
+
+
 def test_estimate_without_fusion_keeps_the_order_of_the_scores(finished):
     value = read(finished)
     rows = value["ranking"]
@@ -116,12 +144,14 @@ def test_estimate_without_fusion_keeps_the_order_of_the_scores(finished):
 def test_pooling_of_turns_ignores_the_mean_accuracy_of_a_supernet():
     generator = np.random.default_rng(0)
     accuracy_TP, weight_TP = generator.random((3, 7)), generator.dirichlet(np.ones(3), 7).T
-    score_P = pooled(accuracy_TP, weight_TP)
+    score_P = combine_turns(accuracy_TP, weight_TP)
     better = accuracy_TP + np.array([[0.2], [0.0], [-0.1]])
-    assert pooled(better, weight_TP) - pooled(better, weight_TP).mean() == pytest.approx(score_P - score_P.mean())
-    assert pooled(accuracy_TP[:1], np.ones((1, 7))) == pytest.approx(accuracy_TP[0])
+    assert combine_turns(better, weight_TP) - combine_turns(better, weight_TP).mean() == pytest.approx(
+        score_P - score_P.mean()
+    )
+    assert combine_turns(accuracy_TP[:1], np.ones((1, 7))) == pytest.approx(accuracy_TP[0])
     alike = np.tile(accuracy_TP[0], (3, 1))
-    assert pooled(alike, weight_TP) == pytest.approx(accuracy_TP[0])
+    assert combine_turns(alike, weight_TP) == pytest.approx(accuracy_TP[0])
 
 
 def test_passes_may_finish_in_any_order(monkeypatch, tmp_path, tiny_settings, tiny_source):

@@ -81,8 +81,8 @@ def test_agrees_with_plain_sinkhorn():
 
 
 def test_schedules_and_averages():
-    assert [soft.temperature(step, 11, 1, 100) for step in (0, 5, 10, 50)] == [1, 50.5, 100, 100]
-    assert soft.temperature(0, 1, 1, 100) == 1
+    assert [soft.temperature_at(step, 11, 1, 100) for step in (0, 5, 10, 50)] == [1, 50.5, 100, 100]
+    assert soft.temperature_at(0, 1, 1, 100) == 1
     assert soft.moving_average(1.0, 0.5) == pytest.approx(0.95)
     assert soft.entropy(np.full((3, 4), 0.25)) == pytest.approx(np.log(4))
     assert soft.entropy(np.eye(4)) == 0
@@ -133,7 +133,7 @@ def test_warm_start_balances_every_step_of_a_search(monkeypatch):
     original = soft._warm
     monkeypatch.setattr(soft, "_warm", lambda *arguments: warm.append(original(*arguments)) or warm[-1])
     for step in range(1000):
-        temperature = soft.temperature(step, 1000, 1, 300)
+        temperature = soft.temperature_at(step, 1000, 1, 300)
         assignment_RM, potentials_M = soft.balance(scores_RM, temperature, start_M=potentials_M)
         assert soft.imbalance(assignment_RM) <= soft.TOLERANCE
         a, m = generator.integers(36), generator.integers(4)

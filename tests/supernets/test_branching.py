@@ -184,7 +184,7 @@ def test_interruption_within_a_trial_changes_nothing(measured_settings, tiny_sou
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train_block(state, stop=stop)
+        train_block(state, check_stop=stop)
     assert (state.step, state.checks) == (12, [])
     assert all(torch.equal(one, other) for one, other in zip(before, _tensors(state), strict=True))
     assert train_block(state) == train_block(complete)

@@ -15,6 +15,7 @@ from poolwise.rankings import scoring
 from poolwise.storage import RunFolder
 from poolwise.supernets import log, samplers
 from poolwise.supernets.budget import step_macs
+from poolwise.supernets.pace import Pace
 from poolwise.supernets.state import CHECKPOINT, SearchState
 from poolwise.supernets.trainer import train_block
 
@@ -96,6 +97,30 @@ def test_branching_copies_the_first_supernet_between_two_blocks(tiny_settings, t
     assert [len(train_block(state)) for _ in range(4)] == [4, 4, 4, 1]
     trained = _trained(state)
     assert not all(torch.equal(one, other) for one, other in zip(trained[0], trained[1], strict=True))
+
+
+@pytest.mark.parametrize("method", ["boltzmann", "mcts"])
+def test_a_block_ends_at_the_end_of_the_warm_up_of_a_single_supernet(method, tiny_settings, tiny_source):
+    config = tiny_settings.replace(method=method, supernets=1, steps=20, warm_up=0.35, block=4)
+    state = SearchState(resolve(config, tiny_source))
+    assert [len(train_block(state)) for _ in range(6)] == [4, 3, 4, 4, 4, 1]
+
+
+@pytest.mark.parametrize(("length", "branches"), [(14, 8), (20, 10), (24, 12)])
+def test_branching_happens_once_although_the_length_of_a_search_in_macs_changes(
+    length, branches, tiny_settings, tiny_source, monkeypatch
+):
+    config = tiny_settings.replace(supernets=3, steps=None, search_macs=10**9, warm_up=0.5, block=4)
+    state, copies = SearchState(resolve(config, tiny_source)), []
+    expected = {4: 20, 8: length}  # length of the search estimated after a step, later 40
+    monkeypatch.setattr(Pace, "steps_left", lambda *_: expected.get(state.step, 40) - state.step)
+    monkeypatch.setattr(state.mixture, "copy_first", lambda *counts: copies.append((state.step, *counts)))
+    used = []
+    while state.step < 28:  # passes step 20, half of the later length
+        used += [record["supernet"] for record in train_block(state)]
+    assert copies == [(branches, 1, 3)]
+    assert set(used[:branches]) == {0}
+    assert set(used[branches:]) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("method", ["mixture", "partition-first"])

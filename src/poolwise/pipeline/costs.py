@@ -17,7 +17,7 @@ from poolwise import parallelism
 from poolwise.experiment import Experiment
 from poolwise.rankings.beam import MEMBERS_PER_NODE
 from poolwise.spaces import LISTED, Pooling
-from poolwise.supernets.budget import measuring_macs, search_steps, short_macs, short_trainings
+from poolwise.supernets.budget import measuring_macs, proxy_budget, proxy_macs, search_steps
 from poolwise.training import calibration
 from poolwise.training.calibration import CREW_SECONDS, Timing
 
@@ -99,7 +99,7 @@ def search(experiment: Experiment, timing: Timing, _known: Trainings | None = No
         fixed,
         reason=experiment.supernets_reason,
     )
-    return [cost, *([_proxy(experiment, timing)] if short_trainings(experiment).seeds else [])]
+    return [cost, *([_proxy_trainings(experiment, timing)] if proxy_budget(experiment).seeds else [])]
 
 
 def ranking(experiment: Experiment, timing: Timing, _known: Trainings | None = None) -> list[StageCost]:
@@ -129,9 +129,9 @@ def ranking(experiment: Experiment, timing: Timing, _known: Trainings | None = N
     return [StageCost("rank", images * count, int(images * macs), seconds, memory, seconds, unit="images")]
 
 
-def _proxy(experiment: Experiment, timing: Timing) -> StageCost:
+def _proxy_trainings(experiment: Experiment, timing: Timing) -> StageCost:
     """Estimate the proxy trainings of all configurations, which are part of the search."""
-    each, seeds = short_trainings(experiment)
+    each, seeds = proxy_budget(experiment)
     macs, steps = _mean_macs(experiment), each * seeds * experiment.space.size
     parallel = parallelism.for_trainings(experiment)
     at_once = min(parallel.workers, seeds * experiment.space.size)
@@ -141,7 +141,7 @@ def _proxy(experiment: Experiment, timing: Timing) -> StageCost:
     batch = min(experiment.config.training.batch_size, len(experiment.halves[0]))
     memory = _memory(experiment, at_once, batch) + at_once * 12 * experiment.cost(experiment.default).parameters
     label = f"proxy training ({seeds} x {each} steps for each of {experiment.space.size} configurations)"
-    return StageCost("short", steps, short_macs(experiment), seconds + fixed, memory, fixed, label, part_of="search")
+    return StageCost("short", steps, proxy_macs(experiment), seconds + fixed, memory, fixed, label, part_of="search")
 
 
 def refinement(experiment: Experiment, timing: Timing, _known: Trainings | None = None) -> list[StageCost]:

@@ -18,7 +18,7 @@ from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.storage import RunFolder
-from poolwise.supernets.budget import short_trainings
+from poolwise.supernets.budget import proxy_budget
 from poolwise.training.standalone import Purpose
 from poolwise.training.trials import TrainingRequest, TrialRunner
 
@@ -32,7 +32,7 @@ def train(experiment: Experiment, folder: RunFolder, listener: Listener) -> None
     Raises:
         Interrupted: If ``listener`` requests a stop. Finished trainings are kept.
     """
-    steps, seeds = short_trainings(experiment)
+    steps, seeds = proxy_budget(experiment)
     if not seeds:
         return
     runner = TrialRunner(
@@ -58,7 +58,7 @@ def scores(experiment: Experiment, folder: RunFolder) -> dict[str, list[float]]:
         RequestError: If some trainings are not finished.
         RunFailure: If all trainings of a seed failed.
     """
-    length, seeds = short_trainings(experiment)
+    length, seeds = proxy_budget(experiment)
     scores_by_name: dict[str, list[float]] = {}
     rows = {(t["pooling"], t["seed"]): t for t in folder.trials(FILE).all() if t["budget"] == length} if seeds else {}
     for seed in range(1, seeds + 1):

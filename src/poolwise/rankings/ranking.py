@@ -45,14 +45,17 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     If proxy trainings are more than noise, the score of a configuration combines its accuracy on shared weights with them
     and is smoothed over neighboring configurations. Ties go to fewer MACs, then to the order of the space.
 
+    ``interval`` is the 95 % Wilson interval of an accuracy that equals the score, measured on the images of the scoring
+    half. If the score includes proxy trainings and smoothing, it does not include their errors.
+
     Args:
-        value: Content of ranking.json with its rows in any order.
+        value: Content of ranking.json with its rows in any order. It is not modified.
         fusion: True ranks by the estimate of ``combine`` from scores and productive convolutions; False ranks by the
             scores, as published; None ranks by the estimate if proxy trainings are more than noise.
         trials: Mean accuracy of stand-alone trainings by configuration.
     """
-    rows = sorted(value["ranking"], key=lambda row: Pooling.parse(row["pooling"]))
-    both = _both(value, rows)
+    rows = sorted((dict(row) for row in value["ranking"]), key=lambda row: Pooling.parse(row["pooling"]))
+    both = _apply_proxies(value, rows)
     used = both is not None and both.used
     if fusion is None:
         fusion = used
@@ -77,7 +80,7 @@ def arrange(value: dict[str, Any], fusion: bool | None, trials: Mapping[str, flo
     allowed = Config.from_flat(value["settings"]).pickable(row["pooling"] for row in rows)
     return {
         **value,
-        **({"short": _message(value["short"], both)} if both else {}),
+        **({"short": _proxy_summary(value["short"], both)} if both else {}),
         "picks": three_picks(rows, value["default"], "estimate", allowed),
         "ranked_by": by,
         "fusion": {**_fusion(combined), "trainings": len(trials or {})},
@@ -91,7 +94,7 @@ def parts(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["shared"] for row in rows]), np.array([np.mean(row["short"]) for row in rows])
 
 
-def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> ProxyScores | None:
+def _apply_proxies(value: dict[str, Any], rows: list[dict[str, Any]]) -> ProxyScores | None:
     """Combine shared weights and proxy trainings and set the scores of ``rows``. Return None without proxy trainings."""
     if "short" not in value:
         return None
@@ -104,11 +107,11 @@ def _both(value: dict[str, Any], rows: list[dict[str, Any]]) -> ProxyScores | No
     return both
 
 
-def _message(short: dict[str, Any], both: ProxyScores) -> dict[str, Any]:
+def _proxy_summary(budget: dict[str, Any], both: ProxyScores) -> dict[str, Any]:
     """Return the summary of the proxy trainings: length, seeds, whether they are used, and a sentence."""
-    trainings = f"{short['seeds']} proxy training{'' if short['seeds'] == 1 else 's'} of {short['length']} steps"
+    trainings = f"{budget['seeds']} proxy training{'' if budget['seeds'] == 1 else 's'} of {budget['length']} steps"
     message = f"{trainings} per configuration: their scores {both}"
-    return {"length": short["length"], "seeds": short["seeds"], "used": both.used, "said": message}
+    return {"length": budget["length"], "seeds": budget["seeds"], "used": both.used, "said": message}
 
 
 _PARTS = {

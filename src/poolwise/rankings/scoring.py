@@ -1,4 +1,7 @@
-"""Step 6 of the method: score every configuration. Activations of common prefixes are computed once."""
+"""Step 6 of the method: score every configuration. Activations of common prefixes are computed once.
+
+Legend: N batches of the scoring half, P configurations, T turns (``Panel``).
+"""
 
 from __future__ import annotations
 
@@ -23,19 +26,18 @@ from poolwise.rankings.beam import beam
 from poolwise.rng import Streams
 from poolwise.spaces import LISTED, Pooling
 from poolwise.storage import FORMAT, RunFolder, environment
-from poolwise.supernets.budget import scoring_macs, short_macs, short_trainings
+from poolwise.supernets.budget import proxy_budget, proxy_macs, scoring_macs
 from poolwise.supernets.mixture import count_all
 from poolwise.supernets.state import SearchState
 from poolwise.training.workers import run_jobs
 
-RANKED_CONFIGURATIONS = LISTED  # larger spaces are ranked in part: visited configurations, or a beam search
+RANKED_CONFIGURATIONS = LISTED  # larger spaces are ranked in part: the best visited configurations, or a beam search
 
 
 def _score_batch(
     experiment: Experiment,
     listener: Listener,
     networks: Any,
-    _place: int,
     i: int,
     turns: int,
     poolings: Sequence[Pooling],
@@ -58,17 +60,14 @@ def _from_worker(result: Any) -> np.ndarray:
 
 
 def score_all(experiment: Experiment, networks: list[SwitchableNet], panel: Panel, listener: Listener) -> np.ndarray:
-    """Return right_BP, correctly classified images per pass and configuration. Workers share the passes of ``panel``."""
-    jobs = [
-        (place, int(i), panel.turns, list(panel.poolings), owner_P.tolist())
-        for place, (i, owner_P) in enumerate(zip(panel.batch_B, panel.owner_BP, strict=True))
-    ]
+    """Return right_NP, correctly classified images per batch and configuration. Workers share the batches."""
+    jobs = [(i, panel.turns, list(panel.poolings), judge_P.tolist()) for i, judge_P in enumerate(panel.judge_NP)]
     parallel = for_ranking(experiment)
     for network in networks if parallel.workers > 1 else ():
         network.share_memory()
     results = run_jobs(experiment, _score_batch, jobs, listener, parallel.workers, parallel.threads, networks)
     right = {job[0]: _from_worker(result) for job, result in results}  # workers finish in any order
-    return np.stack([right[place] for place in range(len(jobs))])
+    return np.stack([right[i] for i in range(len(jobs))])
 
 
 class Panel:
@@ -83,9 +82,9 @@ class Panel:
         weight_TP: Weight of each turn for each configuration.
 
     Attributes:
-        owner_BP: SuperNet for each of B passes and each configuration.
+        judge_NP: SuperNet that scores each configuration on each batch.
         turns: T.
-        batch_B, turn_B, images_B: Index of the batch, turn and number of images of each pass.
+        turn_N, images_N: Turn and number of images of each batch.
     """
 
     def __init__(
@@ -93,31 +92,30 @@ class Panel:
     ):
         batches, self.poolings = experiment.ranking_batches(len(judge_TP)), poolings
         self.turns, self.judge_TP, self.weight_TP = len(judge_TP), judge_TP, weight_TP
-        self.batch_B = np.arange(batches.parts)
-        self.turn_B = self.batch_B % self.turns
-        self.owner_BP = judge_TP[self.turn_B]
-        self.images_B = np.diff(len(batches) * np.arange(batches.parts + 1) // batches.parts)[self.batch_B]
-        self._half_B = self.batch_B // self.turns % 2
+        round_N, self.turn_N = np.divmod(np.arange(batches.parts), self.turns)
+        self.judge_NP = judge_TP[self.turn_N]
+        self.images_N = np.diff(len(batches) * np.arange(batches.parts + 1) // batches.parts)
+        self._half_N = round_N % 2
 
-    def scores(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
-        """Return score_P from the correctly classified images of all passes, or of one half (0 or 1) of them."""
-        accuracy_TP = self.accuracies(right_BP, half)
-        return accuracy_TP[0] if self.turns == 1 else pooled(accuracy_TP, self.weight_TP)
+    def scores(self, right_NP: np.ndarray, half: int | None = None) -> np.ndarray:
+        """Return score_P from the correctly classified images of all batches, or of one half (0 or 1) of them."""
+        accuracy_TP = self.accuracies(right_NP, half)
+        return accuracy_TP[0] if self.turns == 1 else combine_turns(accuracy_TP, self.weight_TP)
 
-    def accuracies(self, right_BP: np.ndarray, half: int | None = None) -> np.ndarray:
-        """Return accuracy_TP, the accuracy in every turn, from all passes or one half of them."""
-        half_B = np.ones(len(right_BP), bool) if half is None else self._half_B == half
-        turn_TB = (np.arange(self.turns)[:, None] == self.turn_B) & half_B
-        return np.stack([right_BP[kept_B].sum(0) / self.images_B[kept_B].sum() for kept_B in turn_TB])
+    def accuracies(self, right_NP: np.ndarray, half: int | None = None) -> np.ndarray:
+        """Return accuracy_TP, the accuracy in every turn, from all batches or one half of them."""
+        half_N = np.ones(len(right_NP), bool) if half is None else self._half_N == half
+        turn_TN = (np.arange(self.turns)[:, None] == self.turn_N) & half_N
+        return np.stack([right_NP[kept_N].sum(0) / self.images_N[kept_N].sum() for kept_N in turn_TN])
 
-    def halves(self, right_BP: np.ndarray) -> np.ndarray:
-        """Return score_2P from two disjoint halves of the images, or an empty [0, P] if there are too few passes."""
-        if len(right_BP) < 2 * self.turns:
-            return np.empty((0, right_BP.shape[1]))
-        return np.stack([self.scores(right_BP, half) for half in (0, 1)])
+    def halves(self, right_NP: np.ndarray) -> np.ndarray:
+        """Return score_2P from two disjoint halves of the images, or an empty [0, P] if there are too few batches."""
+        if len(right_NP) < 2 * self.turns:
+            return np.empty((0, right_NP.shape[1]))
+        return np.stack([self.scores(right_NP, half) for half in (0, 1)])
 
 
-def pooled(accuracy_TP: np.ndarray, weight_TP: np.ndarray) -> np.ndarray:
+def combine_turns(accuracy_TP: np.ndarray, weight_TP: np.ndarray) -> np.ndarray:
     """Return score_P from the accuracy in every turn.
 
     SuperNets differ in their mean accuracy, and their images differ in difficulty. So the difference of each configuration
@@ -143,7 +141,7 @@ def recalibrate(
     if batches is None:
         return networks
     views = [Recalibrated(network) for network in networks]
-    members = [[p for p, owner in zip(poolings, supernet_P, strict=True) if owner == m] for m in range(len(views))]
+    members = [[p for p, judge in zip(poolings, supernet_P, strict=True) if judge == m] for m in range(len(views))]
     with threads_here(for_ranking(experiment).threads):
         for images_BCHW, _ in batches.ordered():
             for view, assigned in zip(views, members, strict=True):
@@ -175,7 +173,8 @@ def rank(
     """Score the configurations of a finished search and write ``ranking.json``.
 
     In a space larger than RANKED_CONFIGURATIONS, only the default and the configurations that the search visited are
-    scored. With ``config.ranking.beam``, those that a beam search over pooling positions reaches are scored instead.
+    scored; of more than LISTED visited ones, those with the highest scores in the search. With ``config.ranking.beam``, those
+    that a beam search over pooling positions reaches are scored instead.
 
     Args:
         experiment: Experiment of the run.
@@ -213,37 +212,37 @@ class Scored:
     Attributes:
         poolings: P configurations.
         panel: The SuperNets that scored them.
-        right_BP: Correctly classified images per pass and configuration.
+        right_NP: Correctly classified images per batch and configuration.
         rounds: Groups of configurations that ran together, so that common prefixes were computed once.
     """
 
     poolings: list[Pooling]
     panel: Panel
-    right_BP: np.ndarray
+    right_NP: np.ndarray
     rounds: list[list[Pooling]]
 
 
 def _plain(experiment: Experiment, state: SearchState, listener: Listener) -> Scored:
     """Score the entire space, or the visited configurations of a large one, in one round."""
     poolings = _covered(experiment, state)
-    listener.start("rank", _passes(experiment, state))
-    panel, right_BP = _run(experiment, state, poolings, listener)
-    return Scored(poolings, panel, right_BP, [poolings])
+    listener.start("rank", _batch_count(experiment, state))
+    panel, right_NP = _run(experiment, state, poolings, listener)
+    return Scored(poolings, panel, right_NP, [poolings])
 
 
 def _beamed(experiment: Experiment, state: SearchState, listener: Listener) -> Scored:
     """Score the configurations that a beam search reaches, one round per level."""
     space, width = experiment.space, experiment.config.ranking.beam
     assert width is not None
-    listener.start("rank", (space.poolings + 1) * _passes(experiment, state))
+    listener.start("rank", (space.poolings + 1) * _batch_count(experiment, state))
     right: dict[Pooling, np.ndarray] = {}
     rounds: list[list[Pooling]] = []
 
     def score(poolings: Sequence[Pooling]) -> np.ndarray:
         rounds.append(list(poolings))
-        panel, right_BP = _run(experiment, state, poolings, listener)
-        right.update(zip(poolings, right_BP.T, strict=True))
-        return panel.scores(right_BP)
+        panel, right_NP = _run(experiment, state, poolings, listener)
+        right.update(zip(poolings, right_NP.T, strict=True))
+        return panel.scores(right_NP)
 
     draws = Streams(experiment.config.seed).child("rank")["beam"]
     poolings = list(beam(space, width, score, draws, [experiment.default]))
@@ -254,14 +253,14 @@ def _beamed(experiment: Experiment, state: SearchState, listener: Listener) -> S
 def _run(
     experiment: Experiment, state: SearchState, poolings: Sequence[Pooling], listener: Listener
 ) -> tuple[Panel, np.ndarray]:
-    """Score ``poolings``. Return their panel and right_BP."""
+    """Score ``poolings``. Return their panel and right_NP."""
     panel = _panel(experiment, state, poolings)
     networks = recalibrate(experiment, state.mixture.networks, poolings, panel.judge_TP[0], listener)
     return panel, score_all(experiment, networks, panel, listener)
 
 
-def _passes(experiment: Experiment, state: SearchState) -> int:
-    """Return the number of batches in one pass over the scoring half, including those for recalibration."""
+def _batch_count(experiment: Experiment, state: SearchState) -> int:
+    """Return the number of batches of the scoring half, including those for recalibration."""
     calibration = experiment.calibration_batches
     turns = state.sampler.turns(experiment.config.ranking.rank_on)
     return experiment.ranking_batches(turns).parts + (calibration.parts if calibration else 0)
@@ -284,6 +283,8 @@ def coverage(experiment: Experiment, scored: int) -> str:
     """Return a sentence that says which configurations are ranked."""
     config, size = experiment.config, experiment.space.size
     how = "the default and those that the search visited"
+    if scored >= LISTED:  # of more visited configurations, the best are ranked
+        how = f"the default and the {LISTED:,} with the highest scores among those that the search visited"
     if config.ranking.beam:
         how = f"the default and those that a beam search of width {config.ranking.beam} reached"
     return f"{scored:,} of {size:,} configurations are ranked: {how}"
@@ -296,10 +297,10 @@ def describe(
 
     ``proxy_scores`` holds the scores of proxy trainings by configuration, if there are any.
     """
-    poolings, panel, right_BP = scored.poolings, scored.panel, scored.right_BP
+    poolings, panel, right_NP = scored.poolings, scored.panel, scored.right_NP
     supernet_P, assignment_PM = state.sampler.supernet_of(poolings), state.sampler.assignment_of(poolings)
-    score_P, halves_2P = panel.scores(right_BP), panel.halves(right_BP)
-    scores_PM, accuracy_TP = state.sampler.scores_of(poolings), panel.accuracies(right_BP)
+    score_P, halves_2P = panel.scores(right_NP), panel.halves(right_NP)
+    scores_PM, accuracy_TP = state.sampler.scores_of(poolings), panel.accuracies(right_NP)
     rows = [
         {
             "pooling": str(pooling),
@@ -325,8 +326,8 @@ def describe(
         "ranking": rows,
         "settings": experiment.config.to_flat(),
         "precision": str(state.mixture.precision),
-        **({"short": short_trainings(experiment)._asdict()} if proxy_scores else {}),
-        "spent": {"search_macs": state.macs + short_macs(experiment), "rank_macs": _macs(experiment, state, scored)},
+        **({"short": proxy_budget(experiment)._asdict()} if proxy_scores else {}),
+        "spent": {"search_macs": state.macs + proxy_macs(experiment), "rank_macs": _macs(experiment, state, scored)},
         "supernets": state.sampler.supernets,
         **({"branching": state.checks} if state.checks else {}),
         "evaluation_batch": experiment.ranking_batches(panel.turns).batch_size,
@@ -345,7 +346,7 @@ def _recalibration(experiment: Experiment) -> dict[str, Any]:
 def _macs(experiment: Experiment, state: SearchState, scored: Scored) -> int:
     """Return the MACs of the scoring. Each SuperNet computes a prefix once per batch and round."""
     panel, total = scored.panel, 0
-    seen_T = [int(panel.images_B[panel.turn_B == turn].sum()) for turn in range(panel.turns)]
+    seen_T = [int(panel.images_N[panel.turn_N == turn].sum()) for turn in range(panel.turns)]
     # images for recalibration, which requires a single turn
     seen_T[0] += experiment.ranked_images() - len(experiment.halves[1])
     for poolings in scored.rounds:

@@ -17,7 +17,7 @@ MAX_ITERATIONS = 200  # at each temperature
 WARM_ITERATIONS = 8  # starting from the potentials of the previous step
 
 
-def temperature(step: int, steps: int, start: float, end: float) -> float:
+def temperature_at(step: int, steps: int, start: float, end: float) -> float:
     """Return the temperature at ``step``: linear from ``start`` at step 0 to ``end`` at the last of ``steps`` steps."""
     return start + (end - start) * min(step / max(steps - 1, 1), 1.0)
 
@@ -65,7 +65,9 @@ def balance(
         start_M: Initial guess for the potentials. A close guess saves time.
 
     Returns:
-        The assignment, with KL(weighted column means || uniform) <= 1e-9.
+        The assignment. KL(weighted column means || uniform) is at most TOLERANCE if MAX_ITERATIONS iterations suffice, as
+        they do for equal weights and T <= 300. Otherwise the potentials of the last iteration are used. For random scores with
+        weights from 1 to 1e6, or T up to 1e5, the KL stayed below 1e-4 nats.
     """
     return assign(scores_RM, temperature, _potentials(scores_RM, temperature, weights_R, start_M))
 

@@ -1,8 +1,9 @@
 """Measure whether two SuperNets reach a lower loss than one at equal compute, and double the SuperNets if they do.
 
-A trial trains one copy of a SuperNet on all its configurations, and two more copies on half of the configurations each. The
-two together take the same steps on the same batches as the one, so compute is equal. The learning rate decays to its final
-value within a trial, because rankings use final weights. All copies are discarded, so a trial does not affect the search.
+A trial trains a SuperNet three times in place: on all its configurations, and on each half of them. Weights and momenta are
+restored after each time, so a trial does not affect the search. The two halves together take the same steps on the same
+batches as all configurations, so compute is equal. The learning rate decays to its final value within a trial, because
+rankings use final weights.
 """
 
 from __future__ import annotations
@@ -79,12 +80,12 @@ def next_check(state: SearchState) -> int:
     return math.ceil(CHECKS[done] * state.steps) if left else 0
 
 
-def check_branching(state: SearchState, stop: Callable[[], None] = lambda: None) -> None:
+def check_branching(state: SearchState, check_stop: Callable[[], None] = lambda: None) -> None:
     """Double the SuperNets if a check is due and it shows a significant gain.
 
     Args:
         state: State of the search. The result is appended to its ``checks``.
-        stop: Called before every step of a trial. It may raise; the state is then unchanged.
+        check_stop: Called before every step of a trial. It may raise; the state is then unchanged.
     """
     if not 0 < next_check(state) <= state.step:
         return
@@ -94,11 +95,11 @@ def check_branching(state: SearchState, stop: Callable[[], None] = lambda: None)
         members = _members_of_each(state, streams)
         lr = cosine(state.step, state.steps, config.training.lr, config.training.lr_end)
         steps = tried_steps(state.steps)
-        result, macs = measure_gain(state.experiment, state.mixture, members, streams, steps, lr, stop)
+        result, macs = measure_gain(state.experiment, state.mixture, members, streams, steps, lr, check_stop)
         state.macs += macs
         if result.pays:
             state.sampler.double()
-            state.mixture.branch(count, 2 * count)
+            state.mixture.copy_first(count, 2 * count)
         count = state.sampler.supernets
         plural = "" if count == 1 else "s"
         state.checks.append(
@@ -133,7 +134,7 @@ def measure_gain(
     streams: Streams,
     steps: int,
     lr: float,
-    stop: Callable[[], None] = lambda: None,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> tuple[BranchingResult, int]:
     """Measure the gain of doubling the SuperNets in TRIALS trials, for which the SuperNets take turns.
 
@@ -147,7 +148,7 @@ def measure_gain(
         streams: Random streams for this measurement only.
         steps: Steps of each half in a trial.
         lr: Initial learning rate, which decays to ``config.training.lr_end``.
-        stop: Called before every step. It may raise.
+        check_stop: Called before every step. It may raise.
 
     Returns:
         The result, and the MACs of all trials.
@@ -155,7 +156,7 @@ def measure_gain(
     divisible = [(m, poolings) for m, poolings in enumerate(members) if len(poolings) > 1]
     gains, macs = [], 0
     for i in range(TRIALS):
-        trial = _Trial(experiment, mixture, *divisible[i % len(divisible)], streams.child(f"trial{i}"), stop)
+        trial = _Trial(experiment, mixture, *divisible[i % len(divisible)], streams.child(f"trial{i}"), check_stop)
         gains.append(trial.gain(steps, lr, experiment.config.training.lr_end))
         macs += trial.macs
     if not np.isfinite(gains).all():
@@ -175,9 +176,9 @@ class _Trial:
         m: int,
         poolings: Sequence[Pooling],
         streams: Streams,
-        stop: Callable[[], None],
+        check_stop: Callable[[], None],
     ):
-        self.experiment, self.mixture, self.m, self.stop = experiment, mixture, m, stop
+        self.experiment, self.mixture, self.m, self.check_stop = experiment, mixture, m, check_stop
         batch_size = experiment.config.training.batch_size
         training, scoring = (
             experiment.batches(experiment.training_images, batch_size, half) for half in experiment.halves
@@ -208,7 +209,7 @@ class _Trial:
         before = [tensor.detach().clone() for tensor in tensors]
         try:
             for pooling, draw, lr in plan:
-                self.stop()
+                self.check_stop()
                 images_BCHW, labels_B = self.training.load(draw)
                 forward = partial(network.__call__, pooling=pooling)
                 train_step(forward, optimizer, images_BCHW, labels_B, lr, self.experiment.precision)

@@ -22,10 +22,10 @@ _TRIED = 400  # each half trains for 1/400 of the search in a trial
 _FEWEST_TRIED = 10
 AUTO_SHARE = 0.67  # default share of proxy trainings in the steps, if no share is set
 _WORTH = 30  # minimum steps per configuration for proxy trainings by default (docs/results.md)
-_BALANCED = 30  # unit of the number of seeds in ``short_of``: sqrt(steps per configuration / 30), rounded
+_BALANCED = 30  # unit of the number of seeds in ``proxy_budget_of``: sqrt(steps per configuration / 30), rounded
 
 
-class Short(NamedTuple):
+class ProxyBudget(NamedTuple):
     """Proxy trainings per configuration: steps of each, and number of seeds. Both are 0 without proxy trainings."""
 
     length: int
@@ -44,29 +44,29 @@ def most_share(share: float | None) -> float:
     return AUTO_SHARE if share is None else share
 
 
-def short_of(steps: int, share: float | None, configurations: int) -> Short:
+def proxy_budget_of(steps: int, share: float | None, configurations: int) -> ProxyBudget:
     """Return the length and number of proxy trainings that a share of ``steps`` allows. None is the default share.
 
     Longer trainings predict better and more seeds reduce noise, so both grow with the square root of the steps.
     """
     each = int(steps * share_of(steps, share, configurations)) // configurations
     if each < FEWEST_STEPS or configurations < FEWEST_CONFIGURATIONS:
-        return Short(0, 0)
+        return ProxyBudget(0, 0)
     seeds = max(round(math.sqrt(each / _BALANCED)), 1)
-    return Short(each // seeds, seeds)
+    return ProxyBudget(each // seeds, seeds)
 
 
 def on_supernets(steps: int, share: float | None, configurations: int) -> int:
     """Return the number of ``steps`` that remain for SuperNets after proxy trainings."""
-    length, seeds = short_of(steps, share, configurations)
+    length, seeds = proxy_budget_of(steps, share, configurations)
     return steps - configurations * length * seeds
 
 
-def short_trainings(experiment: Experiment) -> Short:
+def proxy_budget(experiment: Experiment) -> ProxyBudget:
     """Return the proxy trainings of a run. Spaces too large to list have none."""
     if experiment.space.size > LISTED:
-        return Short(0, 0)
-    return short_of(total_steps(experiment), experiment.config.search.proxy, experiment.space.size)
+        return ProxyBudget(0, 0)
+    return proxy_budget_of(total_steps(experiment), experiment.config.search.proxy, experiment.space.size)
 
 
 def total_steps(experiment: Experiment) -> int:
@@ -95,7 +95,7 @@ def _typical(experiment: Experiment) -> tuple[int, int]:
 
 def search_steps(experiment: Experiment) -> int:
     """Return the number of training steps on SuperNets."""
-    length, seeds = short_trainings(experiment)
+    length, seeds = proxy_budget(experiment)
     return total_steps(experiment) - experiment.space.size * length * seeds
 
 
@@ -134,9 +134,9 @@ def measured_macs(experiment: Experiment) -> int:
     return measuring_macs(experiment, config, config.search.macs // step_macs(experiment, mean), mean)
 
 
-def short_macs(experiment: Experiment) -> int:
+def proxy_macs(experiment: Experiment) -> int:
     """Return the MACs of all proxy trainings."""
-    length, seeds = short_trainings(experiment)
+    length, seeds = proxy_budget(experiment)
     if not seeds:
         return 0
     return length * seeds * step_macs(experiment, sum(experiment.cost(pooling).macs for pooling in experiment.space), 0)

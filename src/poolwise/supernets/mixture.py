@@ -91,7 +91,7 @@ class Mixture:
         ]
 
     @torch.no_grad()
-    def branch(self, before: int, after: int) -> None:
+    def copy_first(self, before: int, after: int) -> None:
         """Copy weights and momenta of SuperNet ``m % before`` to SuperNet m, for m from ``before`` to ``after - 1``."""
         tensors = [[*n.parameters(), *m] for n, m in zip(self.networks, self.momenta(), strict=True)]
         for m in range(before, after):

@@ -12,7 +12,7 @@ from poolwise.rng import Streams
 from poolwise.sanitize import reading
 from poolwise.storage import RunFolder
 from poolwise.supernets import samplers
-from poolwise.supernets.budget import measured_macs, search_steps, short_macs, step_macs
+from poolwise.supernets.budget import measured_macs, proxy_macs, search_steps, step_macs
 from poolwise.supernets.mixture import Job, Mixture
 from poolwise.supernets.pace import Pace
 from poolwise.training.profiler import Stopwatch
@@ -48,7 +48,7 @@ class SearchState:
         self.watch = Stopwatch(config.hardware.profile)
         self.pace: Pace | None = None
         if config.search.macs:
-            reserved = short_macs(experiment) + measured_macs(experiment)
+            reserved = proxy_macs(experiment) + measured_macs(experiment)
             self.pace = Pace(max(config.search.macs - reserved, 1), self.steps)
         self.streams = Streams(config.seed).child("search")
         self.sampler = samplers.sampler(config.search.method)(
@@ -65,6 +65,7 @@ class SearchState:
             )
         )
         self.mixture = Mixture(experiment, self.streams)
+        self._copied = False  # the weights of the first SuperNet, to the others, at the end of the warm-up
 
     @classmethod
     def open(cls, experiment: Experiment, folder: RunFolder) -> SearchState:
@@ -82,18 +83,23 @@ class SearchState:
     def advance(self, jobs: list[Job]) -> None:
         """Count the steps of a block and their MACs, and copy the first SuperNet to the others when the warm-up ends."""
         self.step += len(jobs)
-        if self.step == self.sampler.branch:
-            self.mixture.branch(1, self.sampler.supernets)
         macs = [step_macs(self.experiment, self.experiment.cost(job.pooling).macs) for job in jobs]
         self.macs += sum(macs)
         if self.pace:
             self._set_length(self.pace, macs)
+        self._copy_first()
 
     def _set_length(self, pace: Pace, macs: list[int]) -> None:
         """Set the length of the search to what the remaining MACs allow."""
         branching_macs = sum(check["macs"] for check in self.checks)
         self.steps = self.step + pace.steps_left(self.macs - branching_macs, macs)
         self.sampler.lengthen(self.steps)
+
+    def _copy_first(self) -> None:
+        """Copy weights and momenta of the first SuperNet to the others, once, if the sampler has copied its scores."""
+        if self.sampler.branched and not self._copied:
+            self.mixture.copy_first(1, self.sampler.supernets)
+            self._copied = True
 
     def save(self, folder: RunFolder) -> None:
         """Write the state to one checkpoint file atomically."""
@@ -115,7 +121,7 @@ class SearchState:
         """Restore the state that ``save`` wrote. Return False if there is no checkpoint.
 
         Raises:
-            RunFailure: If the checkpoint is damaged or belongs to another network.
+            RequestError: If the checkpoint is damaged or belongs to another network.
         """
         loaded = folder.load_checkpoint(CHECKPOINT)
         if loaded is None:
@@ -140,10 +146,12 @@ class SearchState:
             tensor.copy_(saved[name])
         self.step, self.macs, self.checks = int(meta["step"]), int(meta["macs"]), list(meta.get("checks", []))
         self.sampler.restore(meta["sampler"])
+        self._copied = self.sampler.branched
         self.streams.restore(meta["streams"])
         self.mixture.training.restore(meta["training"])
         self.mixture.scoring.restore(meta["scoring"])
         self.records = list(meta["window"])
         if self.pace and self.step:
             self._set_length(self.pace, meta["pace"])
+            self._copy_first()  # earlier versions could miss the end of the warm-up
         self.watch.seconds = dict(meta["profile"])

@@ -48,40 +48,40 @@ def train(state: SearchState, folder: RunFolder, listener: Listener) -> None:
 
 
 def train_block(
-    state: SearchState, train_and_score: TrainAndScore | None = None, stop: Callable[[], None] = lambda: None
+    state: SearchState, train_and_score: TrainAndScore | None = None, check_stop: Callable[[], None] = lambda: None
 ) -> list[dict[str, Any]]:
     """Run steps 1 to 5 of the method for one block.
 
-    All draws of a block use the scores at its start. The scores are then updated in the order of the draws.
+    All draws of a block use the scores and the temperature at its start. The scores are then updated in the order of the
+    draws.
 
     Args:
         state: State of the search, modified in place.
         train_and_score: Runs the jobs of the block. By default they run in this process, in order.
-        stop: Called during a branching check, which runs before the block if one is due. It may raise; the state is then
-            unchanged.
+        check_stop: Called during a branching check, which runs before the block if one is due. It may raise; the state is
+            then unchanged.
 
     Returns:
         One record per step: loss, accuracy, learning rate, temperature and SuperNet.
     """
-    check_branching(state, stop)
+    check_branching(state, check_stop)
     sampler, mixture, config = state.sampler, state.mixture, state.experiment.config
     with state.watch("assignment"):
-        temperature = sampler.temperature  # 5. T rises linearly,
+        temperature = sampler.temperature
+        rates = [cosine(step, state.steps, config.training.lr, config.training.lr_end) for step in _block(state)]
         jobs = []
-        for step in _block(state):
+        for lr in rates:
             pooling, supernet = sampler.ask()  # 1. draw a configuration, 2. draw its SuperNet
-            # 5. and the learning rate falls by cosine
-            lr = cosine(step, state.steps, config.training.lr, config.training.lr_end)
             jobs.append(Job(pooling, supernet, lr, mixture.training.draw(), mixture.scoring.draw()))
 
-    # 3. one optimizer step of that SuperNet at that configuration, 4. its accuracy on a scoring batch
+    # 3. one optimizer step of that SuperNet at that configuration, and its accuracy on a scoring batch
     results = (train_and_score or mixture.train_and_score)(jobs, state.watch)
     _check_losses(state, jobs, results)
 
     with state.watch("assignment"):
         for job, result in zip(jobs, results, strict=True):
             sampler.tell(job.pooling, job.supernet, result.accuracy)  # 4. score <- 0.9 score + 0.1 accuracy
-    state.advance(jobs)
+    state.advance(jobs)  # 5. with the steps, the temperature rises linearly and the learning rate falls by cosine
     return [
         {**result._asdict(), "lr": job.lr, "temperature": temperature, "supernet": job.supernet}
         for job, result in zip(jobs, results, strict=True)
@@ -89,8 +89,8 @@ def train_block(
 
 
 def _block(state: SearchState) -> range:
-    """Return the steps of the next block. A block never extends past a step at which SuperNets may branch."""
-    ends = (state.sampler.branch, next_check(state), state.steps)
+    """Return the steps of the next block. A block never extends past the end of the warm-up or a branching check."""
+    ends = (state.sampler.warm_up_end, next_check(state), state.steps)
     end = min(end for end in ends if end > state.step)
     return range(state.step, min(state.step + state.experiment.block, end))
 

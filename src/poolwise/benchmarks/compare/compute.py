@@ -7,7 +7,7 @@ from functools import cached_property
 from poolwise.config import Config
 from poolwise.experiment import Experiment
 from poolwise.spaces import Pooling
-from poolwise.supernets.budget import measuring_macs, most_share, on_supernets, short_of, step_macs
+from poolwise.supernets.budget import measuring_macs, most_share, on_supernets, proxy_budget_of, step_macs
 
 
 class Compute:
@@ -49,7 +49,7 @@ class Compute:
         left, total = macs - self.ranking(config), sum(self.macs.values())
 
         def taken(steps: int) -> int:
-            length, seeds = short_of(steps, config.search.proxy, len(self.macs))
+            length, seeds = proxy_budget_of(steps, config.search.proxy, len(self.macs))
             searched = on_supernets(steps, config.search.proxy, len(self.macs))
             price = searched * step_macs(self.experiment, total) + measuring_macs(
                 self.experiment, config, searched, total

@@ -68,6 +68,7 @@ class Sampler:
         warms_up: Whether the method supports ``warm_up``.
         doubles: Whether the method supports ``double``.
         supernets, most: Current and maximum number of SuperNets.
+        branched: Whether all SuperNets became copies of the first at the end of the warm-up, which happens once.
     """
 
     name: ClassVar[str]
@@ -82,6 +83,7 @@ class Sampler:
         self.most = self.supernets_used(task.supernets)
         self.supernets = 1 if task.grows else self.most
         self.table = Scores(self.space.size, self.supernets)
+        self.branched = False
         self._step = 0
         self._pending: deque[tuple[int, int]] = deque()  # pending asks
 
@@ -99,22 +101,22 @@ class Sampler:
     @property
     def temperature(self) -> float:
         """Temperature T of the next step."""
-        return soft.temperature(self._step, self.task.steps, *self.task.temperature)
+        return soft.temperature_at(self._step, self.task.steps, *self.task.temperature)
 
     @property
-    def warming(self) -> bool:
-        """Whether the next step belongs to the warm-up."""
-        return self._step < self.task.warm_up * self.task.steps
-
-    @property
-    def branch(self) -> int:
-        """Step after which all SuperNets become copies of the first, which trained alone until then; 0 for never."""
-        return math.ceil(self.task.warm_up * self.task.steps) if self.supernets > 1 else 0
+    def warm_up_end(self) -> int:
+        """Number of steps in the warm-up, which changes with the length of the search; 0 without a warm-up."""
+        return math.ceil(self.task.warm_up * self.task.steps)
 
     @property
     def in_warm_up(self) -> bool:
+        """Whether the next step belongs to the warm-up."""
+        return self._step < self.warm_up_end
+
+    @property
+    def first_trains_alone(self) -> bool:
         """Whether the first of several SuperNets trains alone in the next step, regardless of the assignment."""
-        return self.supernets > 1 and self.warming
+        return self.supernets > 1 and self.warm_up_end > 0 and not self.branched
 
     @property
     def can_double(self) -> bool:
@@ -127,8 +129,12 @@ class Sampler:
         self.table.double()
 
     def lengthen(self, steps: int) -> None:
-        """Set the length of the search to ``steps``, which may be longer or shorter than before."""
+        """Set the length of the search to ``steps``, which may be longer or shorter than before.
+
+        Branch if the warm-up is over with the new length.
+        """
         self.task = replace(self.task, steps=steps)
+        self._branch_after_warm_up()
 
     def ask(self) -> tuple[Pooling, int]:
         """Draw the next configuration and its SuperNet (steps 1 and 2 of the method).
@@ -136,7 +142,7 @@ class Sampler:
         Consecutive asks without a ``tell`` in between use the same scores.
         """
         a = self._draw_configuration()
-        m = 0 if self.in_warm_up else self._draw_supernet(a)
+        m = 0 if self.first_trains_alone else self._draw_supernet(a)
         self._pending.append((a, m))
         return self.space[a], m
 
@@ -159,8 +165,7 @@ class Sampler:
         self.table.update(a, m, accuracy)
         self._learn(a, m, accuracy)
         self._step += 1
-        if self._step == self.branch:
-            self.table.branch()
+        self._branch_after_warm_up()
 
     def supernet_of(self, poolings: Sequence[Pooling]) -> np.ndarray:
         """Return supernet_N (int64), the most probable SuperNet of each configuration."""
@@ -207,6 +212,7 @@ class Sampler:
             "method": self.name,
             "step": self._step,
             "supernets": self.supernets,
+            "branched": self.branched,
             "asked": pending,
             "scores": self.table.state(),
             **self._extra_state(),
@@ -229,11 +235,19 @@ class Sampler:
         self.supernets = int(state.get("supernets", self.supernets))
         self.table = Scores(self.space.size, self.supernets)
         self.table.restore(state["scores"])
+        # earlier versions did not save it, but only the first SuperNet has scores before the branching
+        self.branched = bool(state.get("branched", self.table.used() > 1))
         self._restore_extra(state)
+
+    def _branch_after_warm_up(self) -> None:
+        """Give all SuperNets the scores of the first, which trained alone, if the warm-up is over."""
+        if self.first_trains_alone and not self.in_warm_up:
+            self.table.copy_first()
+            self.branched = True
 
     def _present(self, indices: Sequence[int]) -> np.ndarray:
         """Return assignment_NM of configurations by index. All are on the first SuperNet while it trains alone."""
-        if self.in_warm_up:
+        if self.first_trains_alone:
             return np.eye(self.supernets)[np.zeros(len(indices), int)]
         return self._assignment(indices)
 

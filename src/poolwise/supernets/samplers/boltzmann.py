@@ -38,7 +38,7 @@ class Boltzmann(Sampler):
         return soft.softmax(logits_R[None])[0]
 
     def _draw_configuration(self) -> int:
-        if self.warming:
+        if self.in_warm_up:
             return uniform_below(self.task.draws, self.space.size)
         cumulated_R = np.cumsum(self._chances())
         row = int(np.searchsorted(cumulated_R / cumulated_R[-1], self.task.draws.random(), side="right"))

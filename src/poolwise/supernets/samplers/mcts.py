@@ -38,7 +38,7 @@ class TreeSearch(Sampler):
         self._open: Counter[tuple[int, ...]] = Counter()  # pending asks that pass through a node
 
     def _draw_configuration(self) -> int:
-        if self.warming:
+        if self.in_warm_up:
             a = uniform_below(self.task.draws, self.space.size)
         else:
             path: tuple[int, ...] = ()

@@ -53,7 +53,7 @@ class BalancedMixture(Sampler):
 
         Return only the temperature while the first SuperNet trains alone.
         """
-        if self.in_warm_up:
+        if self.first_trains_alone:
             return {"temperature": self.temperature}
         rows_RM, weights_R = self._balance().probabilities_RM, self.table.weights
         return {

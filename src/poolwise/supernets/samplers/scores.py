@@ -64,9 +64,13 @@ class Scores:
         row = self._places.get(a) or self._add(a)
         self._rows[row, m] = soft.moving_average(float(self._rows[row, m]), accuracy)
 
-    def branch(self) -> None:
+    def copy_first(self) -> None:
         """Copy the scores of the first SuperNet to all others."""
         self._rows[:] = self._rows[:, :1]
+
+    def used(self) -> int:
+        """Return the number of SuperNets that have a score other than the initial 1."""
+        return int((self.rows != 1).any(axis=0).sum())
 
     def double(self) -> None:
         """Double the number of SuperNets. New ones get copies of the existing scores."""
