@@ -38,8 +38,8 @@ class Listener:
         """Start a stage of ``total`` units, of which ``done`` are already done.
 
         Stages and their units: ``search``, ``short`` (proxy training, part of a search), ``retrain``, ``equal cost``,
-        ``refine`` and ``exhaustive`` (optimizer steps), ``rank`` (batches, or levels of a beam search), ``compare``
-        (steps of a single SuperNet), ``simulate`` (repetitions).
+        ``refine`` and ``exhaustive`` (optimizer steps), ``rank`` (batches), ``compare`` (steps of a single SuperNet),
+        ``simulate`` (repetitions).
         """
 
     def advance(self, units: int = 1, **info: Any) -> None:

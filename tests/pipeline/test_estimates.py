@@ -52,7 +52,7 @@ def test_seconds_are_steps_times_cost(tiny_settings, tiny_source, slow_machine):
     one = 6 * 0.5 + 48 / 16 * 0.1  # steps, then the test set
     assert planned.of("retrain") == pytest.approx(4 * 2 * one)
     poolings = list(experiment.space)
-    known = plan(experiment, ["retrain"], [(poolings[0], 2), (poolings[5], 3)])
+    known = plan(experiment, ["retrain"], {"retrain": [(poolings[0], 2), (poolings[5], 3)]})
     assert known.seconds == pytest.approx(5 * one)
     assert planned.of("rank") == pytest.approx(1e-12 * planned.stages[1].macs)
     assert planned.of("report") is None

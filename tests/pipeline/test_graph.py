@@ -1,5 +1,7 @@
 """The stage graph: order, remaining stages, and outdated results."""
 
+import ast
+import inspect
 import json
 import shutil
 
@@ -8,9 +10,11 @@ from small import SETTINGS, SOURCE
 
 from poolwise import api
 from poolwise.config import Config
-from poolwise.pipeline import graph
+from poolwise.errors import RequestError
+from poolwise.experiment import resolve
+from poolwise.pipeline import estimates, graph, runner
 from poolwise.selection.picks import picks_of
-from poolwise.storage import RunFolder
+from poolwise.storage import RunFolder, run_folder
 
 VERDICT = ("verdict.json", "retrain.json", "figures/*", "report.html")
 
@@ -21,7 +25,21 @@ def test_stages_read_only_files_of_earlier_stages():
         assert set(stage.reads) <= written, f"{stage.name} reads a file that no earlier stage writes"
         written |= {*stage.writes, *stage.keeps, *stage.weights}
     assert graph.ordered(reversed([stage.name for stage in graph.STAGES])) == [stage.name for stage in graph.STAGES]
-    assert set(graph.RUN) <= {stage.name for stage in graph.STAGES}
+    assert set(graph.RUN_STAGES) <= {stage.name for stage in graph.STAGES}
+
+
+@pytest.mark.parametrize("module", [runner, estimates, run_folder])
+def test_what_belongs_to_a_stage_is_in_the_graph(module):
+    names = {stage.name for stage in graph.STAGES} | {file for stage in graph.STAGES for file in stage.writes}
+    strings = {node.value for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Constant)}
+    assert not strings & names
+
+
+def test_every_stage_that_computes_has_a_plan():
+    for stage in graph.STAGES:
+        assert (stage.plan is None) == (not stage.needs_experiment)
+        assert set(stage.remade) <= set(stage.writes)
+    assert graph.REMADE == ("refine.json", "retrain.json", "exhaustive.json")
 
 
 @pytest.mark.parametrize(
@@ -131,3 +149,32 @@ def test_an_inconsistent_verdict_of_an_earlier_version_is_removed(finished):
     assert graph.misfits(finished) == VERDICT
     api.report(finished.path)
     assert verdict(finished) == []
+
+
+def test_an_unknown_stage_is_rejected_not_skipped(tmp_path):
+    experiment = resolve(SETTINGS, SOURCE)
+    with pytest.raises(AssertionError, match="no stage is called 'serch'"):
+        estimates.plan(experiment, ["serch", "rank"])
+    for call in (api.plan, lambda config, names: api.fit(config, 60, names)):
+        with pytest.raises(RequestError, match=r"unknown stage 'serch'.*search"):
+            call(SETTINGS, ["serch", "rank"])
+
+
+def test_a_finished_search_is_opened_again_only_for_its_ranking(tmp_path):
+    folder = api.search(SETTINGS, tmp_path / "run", source=SOURCE)
+    assert graph.left(folder, ["search"]) == []
+    assert api.plan_left(folder.path, source=SOURCE) is None
+    assert graph.left(folder, ["search", "rank"]) == ["search", "rank"]
+    checkpoint = folder.path / "checkpoints" / "search.safetensors"
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:-1])
+    assert graph.left(folder, ["search"]) == ["search"], "its weights are damaged"
+    checkpoint.write_bytes(content)
+    before = (folder.path / "events.jsonl").read_bytes()
+    api.resume(folder.path)  # the images are not needed
+    assert (folder.path / "events.jsonl").read_bytes() == before
+    (folder.path / "events.jsonl").unlink()  # as in a run that did not log the end of its search
+    assert graph.left(folder, ["search"]) == ["search"]
+    api.resume(folder.path, source=SOURCE)
+    assert checkpoint.read_bytes() == content
+    assert graph.left(folder, ["search"]) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from poolwise.errors import RequestError
-from poolwise.storage import schemas
+from poolwise.storage import read_checked, schemas
 
 RUNS = Path(__file__).parents[2] / "benchmarks" / "results" / "real-runs" / "resnet18"
 
@@ -105,3 +105,51 @@ def test_a_schema_is_immutable_and_converts_its_space(ranking):
         content.default = "5-3-2"
     assert content.space.to_json() == ranking["space"]
     assert content.space.to_space().size == content.space.full.size
+
+
+RESULTS = RUNS.parents[1]
+
+
+@pytest.fixture(scope="module")
+def compared():
+    return json.loads((RESULTS / "compare-published" / "compare.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return json.loads((RESULTS / "simulate-own" / "simulate.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["compare", "simulate"])
+def test_all_stored_comparisons_and_simulations_are_accepted(name):
+    paths = sorted(RESULTS.glob(f"*/{name}.json"))
+    assert len(paths) >= 2
+    for path in paths:
+        value = json.loads(path.read_text())
+        content = schemas.validate(schemas.FILES[path.name], value, f"{path.name}: ")
+        if name == "compare":
+            averages = [row.measure("regret@1").mean for row in content.summary]
+            assert averages == [row["regret@1"]["mean"] for row in value["summary"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "new", "message"),
+    [
+        ("compare", ("summary", 0, "tau_b", "mean"), "1", "compare.json: summary[0] has no valid measure tau_b"),
+        ("compare", ("rows", 1, "regret@1"), None, "compare.json: rows[1] has no valid measure regret@1"),
+        ("compare", ("truth", 2), True, "compare.json: truth[2] is True, expected a finite number"),
+        ("compare", ("truth",), [1.0], "compare.json: truth has 1 values for 36 configurations"),
+        ("compare", ("entries", 0, "scores"), [], "compare.json: entries[0].scores has 0 values for 36 configurations"),
+        ("compare", ("table", "name"), None, "compare.json: table.name is null, expected a string"),
+        ("simulate", ("methods", 0, "mean", 1), "x", "simulate.json: methods[0].mean[1] is 'x', expected a finite"),
+        ("simulate", ("methods", 0, "found"), [0.5], "simulate.json: methods[0].found has 1 values for "),
+        ("simulate", ("trials",), 0, "simulate.json: trials is 0, expected at least 1"),
+    ],
+)
+def test_damaged_comparisons_and_simulations_are_rejected(compared, simulated, tmp_path, name, place, new, message):
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(changed({"compare": compared, "simulate": simulated}[name], place, new)))
+    with pytest.raises(RequestError) as error:
+        read_checked(path)
+    assert message in str(error.value)
+    assert "the file is damaged" in str(error.value)

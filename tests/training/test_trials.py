@@ -14,10 +14,10 @@ from poolwise.storage import RunFolder, checkpoint_name
 from poolwise.training import LossNotFinite, trials
 from poolwise.training.calibration import Parallel
 from poolwise.training.standalone import RETRAINING, Outcome, Purpose, train_standalone
-from poolwise.training.trials import Request, TrialRunner, weights_name
+from poolwise.training.trials import TrainingRequest, TrialRunner, weights_name
 
 PURPOSE = Purpose("refine")
-REQUESTS = [Request("4-3-3", 1, 2), Request("3-4-3", 1, 2), Request("4-3-3", 2, 3)]
+REQUESTS = [TrainingRequest("4-3-3", 1, 2), TrainingRequest("3-4-3", 1, 2), TrainingRequest("4-3-3", 2, 3)]
 
 
 class Recorder(Listener):
@@ -44,7 +44,7 @@ class FakeTraining:
         self.trained, self.errors = [], {name.replace("_", "-"): error for name, error in errors.items()}
 
     def __call__(self, experiment, pooling, seed, steps, purpose, listener):
-        self.trained.append(Request(str(pooling), seed, steps))
+        self.trained.append(TrainingRequest(str(pooling), seed, steps))
         if str(pooling) in self.errors:
             raise self.errors[str(pooling)]
         return Outcome(0.5 + seed / 10 if purpose.measured else None, [(steps, 1.5)], torch.nn.Linear(1, 1))
@@ -88,7 +88,7 @@ def test_recorded_trainings_are_skipped(make, file):
     assert {request: (row["accuracy"], row["seconds"]) for request, row in rows.items()} == {
         request: (again[request]["accuracy"], again[request]["seconds"]) for request in REQUESTS[:2]
     }
-    stored = {Request(row["pooling"], row["seed"], row["budget"]): row for row in file.all()}
+    stored = {TrainingRequest(row["pooling"], row["seed"], row["budget"]): row for row in file.all()}
     assert {request: row["accuracy"] for request, row in stored.items()} == {r: again[r]["accuracy"] for r in REQUESTS}
     assert all(set(row) == set(again[request]) for request, row in stored.items())
 
@@ -103,7 +103,7 @@ def test_recorded_steps_count_as_progress_of_the_stage(make):
 def test_failures_are_recorded_and_other_trainings_continue(make, file):
     errors = {"4_3_3": LossNotFinite("the loss is nan"), "3_4_3": WorkerDied("out of memory")}
     runner, _ = make(errors=errors, consequence="; it counts as the worst")
-    rows = runner.run([*REQUESTS, Request("5-3-2", 1, 2)])
+    rows = runner.run([*REQUESTS, TrainingRequest("5-3-2", 1, 2)])
     assert [row["state"] for row in rows.values()] == ["failed", "failed", "failed", "done"]
     assert [row["error"] for row in rows.values()] == ["the loss is nan", "out of memory", "the loss is nan", None]
     assert "failed: out of memory; it counts as the worst" in runner.listener.notes

@@ -28,12 +28,12 @@ from poolwise.api.running import (
     search,
 )
 from poolwise.benchmarks.compare.config import CompareConfig, ComparisonPlan
-from poolwise.pipeline.graph import RUN as STAGES
+from poolwise.pipeline.graph import RUN_STAGES
 from poolwise.selection.suggest import SuggestConfig, suggest
 
 __all__ = [
     "REFINE_SETTINGS",
-    "STAGES",
+    "RUN_STAGES",
     "CompareConfig",
     "Comparison",
     "ComparisonPlan",

@@ -16,6 +16,7 @@ from poolwise.pipeline import graph, runner
 from poolwise.progress import Listener
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, exclusive, tables
+from poolwise.storage.schemas import ExhaustiveFile
 from poolwise.supernets import samplers
 
 
@@ -73,11 +74,11 @@ def exhaustive(
         _check_same_request(folder, config, listed)
     else:
         folder, experiment, planned = runner.create(config, path, ["exhaustive"], source, listed, listener)
-    if retry and folder.has("exhaustive.json") and folder.read("exhaustive.json", "")["failed"]:
+    if retry and folder.has(ExhaustiveFile.FILE) and folder.read(ExhaustiveFile.FILE, "")["failed"]:
         with exclusive(folder.path):
             graph.remove(folder, graph.invalidated("exhaustive"))
     runner.carry_out(folder, ["exhaustive"], source, listener, experiment, retry, planned)
-    value = folder.read("exhaustive.json", "")
+    value = folder.read(ExhaustiveFile.FILE, "")
     if table is not None and name:
         tables.write(table, name, value, command="; ".join(folder.request()["commands"]))
     return Exhaustive(value, folder.path)

@@ -21,6 +21,7 @@ from poolwise.sanitize import reading
 from poolwise.selection.picks import picks_of
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder
+from poolwise.storage.schemas import RetrainFile
 from poolwise.training.trials import weights_name
 
 
@@ -142,7 +143,7 @@ def _load_trained(opened: RunFolder, pooling: Pooling | str, seed: int) -> tuple
     """Load a retrained configuration and the record of its training."""
     request, name = opened.request(), str(Pooling.parse(str(pooling)))
     config = Config.from_flat(request["settings"])
-    steps = opened.read("retrain.json", f"retrain it first, poolwise retrain {opened.path}")["steps"]
+    steps = opened.read(RetrainFile.FILE, f"retrain it first, poolwise retrain {opened.path}")["steps"]
     loaded = opened.load_checkpoint(weights_name(name, seed, steps))
     trials = opened.trials().all()
     if loaded is None:

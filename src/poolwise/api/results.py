@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from poolwise.storage import RunFolder
+from poolwise.storage.schemas import ExhaustiveFile, RankingFile, RefineFile, RetrainFile
 from poolwise.storage.tabular import COST, LATENCY, MACS, REACH, Tabular
 
 _R = TypeVar("_R", bound="Result")
@@ -230,19 +231,19 @@ class Run(RunFolder, Tabular):
     @property
     def ranking(self) -> Ranking | None:
         """The ranking; None if the run is not ranked. Likewise for the other stages."""
-        return self._result(Ranking, "ranking.json")
+        return self._result(Ranking, RankingFile.FILE)
 
     @property
     def refinement(self) -> Refinement | None:
-        return self._result(Refinement, "refine.json")
+        return self._result(Refinement, RefineFile.FILE)
 
     @property
     def retraining(self) -> Retraining | None:
-        return self._result(Retraining, "retrain.json")
+        return self._result(Retraining, RetrainFile.FILE)
 
     @property
     def exhaustive(self) -> Exhaustive | None:
-        return self._result(Exhaustive, "exhaustive.json")
+        return self._result(Exhaustive, ExhaustiveFile.FILE)
 
     def _result(self, kind: type[_R], name: str) -> _R | None:
         return kind(self.read(name, ""), self.path) if self.has(name) else None

@@ -13,14 +13,14 @@ from poolwise.config import LIMITS, Config
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
 from poolwise.models import requested_space
-from poolwise.pipeline import autotuning, estimates, reorder, runner
+from poolwise.pipeline import autotuning, estimates, graph, reorder, runner
 from poolwise.pipeline.estimates import Plan
-from poolwise.pipeline.graph import RUN as STAGES
+from poolwise.pipeline.graph import RUN_STAGES
 from poolwise.progress import Listener
-from poolwise.rankings import ranking
 from poolwise.selection import refine as refining
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, exclusive
+from poolwise.storage.schemas import RankingFile, RetrainFile
 
 _RETRAIN_SETTINGS = (
     *("top", "retrain_seeds", "retrain_epochs", "retrain_steps"),
@@ -42,9 +42,9 @@ def run(
     config: Config, out: str | Path, *, source: Source | None = None, listener: Listener | None = None
 ) -> Retraining:
     """Search, rank, retrain and report. Return the content of ``retrain.json``."""
-    folder, experiment, planned = runner.create(config, out, STAGES, source, listener=listener)
-    runner.carry_out(folder, STAGES, source, listener, experiment, planned=planned)
-    return Retraining(folder.read("retrain.json", ""), folder.path)
+    folder, experiment, planned = runner.create(config, out, RUN_STAGES, source, listener=listener)
+    runner.carry_out(folder, RUN_STAGES, source, listener, experiment, planned=planned)
+    return Retraining(folder.read(RetrainFile.FILE, ""), folder.path)
 
 
 def rank(
@@ -77,7 +77,7 @@ def rank(
     config = changed(reorder.requested_settings(request), limits, (*LIMITS, "latency_batch"))
     if fusion is not None:
         config = config.replace(fusion=fusion)
-    again = fusion is not None and opened.has(ranking.OUTPUT)
+    again = fusion is not None and opened.has(RankingFile.FILE)
     limited, feasible = any(limit is not None for limit in limits.values()), None
     if limited:
         experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, limits)))
@@ -91,7 +91,7 @@ def rank(
     with exclusive(opened.path):
         runner.request_stage(opened, "rank", request)
     runner.carry_out(opened, ["rank"], source, listener)
-    return Ranking(opened.read(ranking.OUTPUT, ""), opened.path)
+    return Ranking(opened.read(RankingFile.FILE, ""), opened.path)
 
 
 def refine(
@@ -130,14 +130,14 @@ def _again(
     """Run a stage that follows the ranking, as requested or with changes, and update a requested report."""
     with exclusive(opened.path):
         reorder.finish(opened)
-    opened.read("ranking.json", f"rank it first, poolwise rank {opened.path}")
-    request, output = opened.request(), f"{stage}.json"
+    opened.read(RankingFile.FILE, f"rank it first, poolwise rank {opened.path}")
+    request, output = opened.request(), graph.stage(stage).done
     config = changed(Config.from_flat(request["settings"]), changes, allowed)
     # reject a wrong request before anything is changed
     experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
     config = experiment.config
     if stage == "refine":
-        refining.strategy_of(experiment, opened.read("ranking.json", ""), config.refine.refiner)
+        refining.strategy_of(experiment, opened.read(RankingFile.FILE, ""), config.refine.refiner)
     renew = config != Config.from_flat(request["settings"]) or not opened.has(output)
     limits = {"limits": feasible.to_json()} if feasible else {}
     with exclusive(opened.path):
@@ -169,7 +169,7 @@ def report(folder: str | Path) -> Path:
     Afterwards, repeating a stage also updates the report.
     """
     opened = RunFolder.open(Path(folder))
-    opened.read(ranking.OUTPUT, f"rank it first, poolwise rank {opened.path}")
+    opened.read(RankingFile.FILE, f"rank it first, poolwise rank {opened.path}")
     with exclusive(opened.path):
         runner.request_stage(opened, "report", renew=True)
     runner.carry_out(opened, ["report"], None, None)
@@ -179,13 +179,15 @@ def report(folder: str | Path) -> Path:
 def resume(folder: str | Path, *, source: Source | None = None, listener: Listener | None = None) -> Run:
     """Continue with all requested stages that are not done yet."""
     opened = Run.open(folder)
-    runner.carry_out(opened, opened.request()["stages"], source, listener)
+    stages = opened.request()["stages"]
+    graph.check_names(stages)
+    runner.carry_out(opened, stages, source, listener)
     return opened
 
 
 def plan(
     config: Config,
-    asked: Sequence[str] = STAGES,
+    asked: Sequence[str] = RUN_STAGES,
     *,
     configs: Sequence[Pooling | str] | None = None,
     source: Source | None = None,
@@ -196,15 +198,17 @@ def plan(
     Args:
         config: The request.
         asked: The stages.
-        configs: The configurations of an ``exhaustive`` stage; None for all.
+        configs: The configurations of an ``exhaustive`` stage, which is planned alone; None for all.
         source: The images (default: the data set that ``config`` names).
         poolings: Deprecated name of ``configs``.
     """
     configs = listed_configs(configs, poolings)
-    if "exhaustive" in asked:
-        space = requested_space(config).full
-        listed = None if configs is None else [str(space.check(config)) for config in configs]
-        return runner.plan_exhaustive(config, listed, source)
+    graph.check_names(asked)
+    for name in asked:
+        if graph.stage(name).listed:
+            space = requested_space(config).full
+            listed = None if configs is None else [str(space.check(config)) for config in configs]
+            return runner.plan_listed(config, name, listed, source)
     experiment, _ = autotuning.prepare(config, source)
     return estimates.plan(experiment, asked, timing=autotuning.timing(experiment))
 
@@ -233,10 +237,11 @@ def plan_left(folder: str | Path, *, source: Source | None = None) -> Plan | Non
 def fit(
     config: Config,
     seconds: float,
-    asked: Sequence[str] = STAGES,
+    asked: Sequence[str] = RUN_STAGES,
     kept: Iterable[str] = (),
     *,
     source: Source | None = None,
 ) -> Config:
     """Return a config whose steps, M and images fit the time on this machine; settings in ``kept`` do not change."""
+    graph.check_names(asked)
     return estimates.fit(config, seconds, asked, kept, source)

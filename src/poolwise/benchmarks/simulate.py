@@ -23,11 +23,10 @@ from poolwise.rankings import baselines
 from poolwise.sanitize import csv_text, json_text
 from poolwise.selection import strategies
 from poolwise.spaces import Pooling, PoolingSpace
-from poolwise.storage import FORMAT, command_line, environment, read_json, write_atomically
-from poolwise.storage.schemas import HintRanking, validate
+from poolwise.storage import FORMAT, command_line, environment, read_checked, read_json, write_atomically
+from poolwise.storage.schemas import HintRanking, RankingFile, SimulateFile, validate
 from poolwise.storage.tables import Table
 
-OUTPUT = "simulate.json"
 SHUFFLED = "shuffled-"
 QUANTILES = (0.1, 0.5, 0.9)
 AGREEMENT = 0.75  # default correlation between full trainings and trainings of a third of the steps
@@ -84,7 +83,7 @@ def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, i
     columns = {column.removesuffix("_mean"): column for column in table.columns if column != table.truth}
     if bare in columns:
         return np.array([table.column(columns[bare])]), 0
-    folders = sorted(Path(path) for path in _matching(bare) if (Path(path) / "ranking.json").is_file())
+    folders = sorted(Path(path) for path in _matching(bare) if (Path(path) / RankingFile.FILE).is_file())
     if folders:
         ranked = [_ranked(word, folder, table) for folder in folders]
         return np.array([hint_P for hint_P, _ in ranked]), round(sum(macs for _, macs in ranked) / len(ranked))
@@ -102,7 +101,7 @@ def _matching(pattern: str) -> list[str]:
 
 def _ranked(word: str, folder: Path, table: Table) -> tuple[np.ndarray, int]:
     """Return the smoothed scores of a run in the order of the table, and the MACs of its search and ranking."""
-    path = folder / "ranking.json"
+    path = folder / RankingFile.FILE
     ranking = validate(HintRanking, read_json(path), f"{path}: ")
     smoothed = {row.pooling: row.smoothed for row in ranking.ranking}
     if set(smoothed) != {str(pooling) for pooling in table.space}:
@@ -285,12 +284,12 @@ def write(value: dict[str, Any], out: Path) -> None:
     ]
     write_atomically(out / "simulate.csv", csv_text(["method", "training", *names], lines))
     write_atomically(out / "simulate.svg", simulated(value))
-    write_atomically(out / OUTPUT, json_text(value) + "\n")
+    write_atomically(out / SimulateFile.FILE, json_text(value) + "\n")
 
 
 def check_out(out: Path) -> None:
     """Raise RequestError if the folder holds anything other than an earlier simulation."""
-    if (out / OUTPUT).exists():
-        read_json(out / OUTPUT)
+    if (out / SimulateFile.FILE).exists():
+        read_checked(out / SimulateFile.FILE)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RequestError(f"{out} is not the folder of an earlier simulation: use another --out")

@@ -206,9 +206,9 @@ def run(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_j
     """Search, rank, retrain and report in one command."""
     from poolwise import api
 
-    config, out = _fitted(_request(values), time_budget, api.STAGES, values), out or Path("runs/run")
+    config, out = _fitted(_request(values), time_budget, api.RUN_STAGES, values), out or Path("runs/run")
     if plan:
-        return _planned(config, api.STAGES, as_json)
+        return _planned(config, api.RUN_STAGES, as_json)
     with interruptible(out, quiet, as_json) as listener:
         api.run(config, out, listener=listener)
     show.result(out, as_json)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from poolwise.cli import show
+from poolwise.cli import show, show_evidence
 from poolwise.cli.flags import SectionedCommand, requested
 from poolwise.cli.options import PATH, counts, machine_settings, output_options, standalone_settings
 from poolwise.cli.out import say
@@ -194,10 +194,10 @@ def compare(
         **values,
     )
     if plan:
-        return show.planned_comparison(api.plan_comparison(config, out).to_json(), as_json)
+        return show_evidence.planned_comparison(api.plan_comparison(config, out).to_json(), as_json)
     with interruptible(out, quiet, as_json) as listener:
         value = api.compare(config, out, listener=listener)
-    show.compared(dict(value), out, as_json)
+    show_evidence.compared(dict(value), out, as_json)
 
 
 @click.command(cls=SectionedCommand)
@@ -237,4 +237,4 @@ def simulate(table: str, methods: str, out: Path, quiet: bool, as_json: bool, **
     arguments = {"methods": _names(methods), **values}
     with interruptible(out, quiet, as_json) as listener:
         value = api.simulate(table, out, listener=listener, **arguments)
-    show.simulated(dict(value), out, as_json)
+    show_evidence.simulated(dict(value), out, as_json)

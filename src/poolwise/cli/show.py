@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from poolwise.cli.out import Table, say, say_json, show_table
 from poolwise.config import DEMO_NOTICE
-from poolwise.progress import time_words
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, read_checked
-from poolwise.storage.schemas import CompleteRanking, ExhaustiveFile, RefineFile, RetrainFile, validate
+from poolwise.storage.schemas import (
+    CompleteRanking,
+    ExhaustiveFile,
+    FileSchema,
+    RefineFile,
+    RetrainFile,
+    validate,
+)
 
 if TYPE_CHECKING:
     from poolwise.models import Family
@@ -20,6 +26,12 @@ if TYPE_CHECKING:
     from poolwise.pipeline.estimates import Plan
     from poolwise.selection.suggest import Guess
 
+_RESULTS: dict[str, type[FileSchema]] = {
+    "ranking": CompleteRanking,
+    "refine": RefineFile,
+    "retrain": RetrainFile,
+    "exhaustive": ExhaustiveFile,
+}
 _SUGGESTED = 5  # number of rows
 PICKS = {
     "best": "best",
@@ -143,7 +155,7 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[
     """
     if as_json:
         return say_json(value)
-    content = validate(CompleteRanking, value, "ranking.json: ")
+    content = validate(CompleteRanking, value, f"{CompleteRanking.FILE}: ")
     shown = content.ranking[:rows]
     table = Table("rank", "pooling", title=f"{len(shown)} of {len(content.ranking)} configurations")
     for heading in ("score %", "95 %", "estimate", "top 3", "tie", "SuperNet", "MMACs", "productive convolutions"):
@@ -215,7 +227,7 @@ def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None =
     """
     if as_json:
         return say_json(value)
-    content = validate(RefineFile, value, "refine.json: ")
+    content = validate(RefineFile, value, f"{RefineFile.FILE}: ")
     picks = picks or content.picks
     title = f"{len(content.trials)} stand-alone trainings on one half of the images, scored on the other"
     table = Table("pooling", "role", title=title)
@@ -247,7 +259,7 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
     """Print stand-alone accuracies and the verdict."""
     if as_json:
         return say_json(value)
-    content = validate(RetrainFile, value, "retrain.json: ")
+    content = validate(RetrainFile, value, f"{RetrainFile.FILE}: ")
     table = Table(
         "pooling", "role", title=f"stand-alone training, {content.steps} steps, {content.test_images} test images"
     )
@@ -277,7 +289,7 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
     """Print stand-alone accuracies of all configurations, best first, and the noise between seeds."""
     if as_json:
         return say_json(value)
-    content = validate(ExhaustiveFile, value, "exhaustive.json: ")
+    content = validate(ExhaustiveFile, value, f"{ExhaustiveFile.FILE}: ")
     table = Table(
         "rank", "pooling", title=f"stand-alone training, {content.steps} steps, {content.data.test} test images"
     )
@@ -299,84 +311,16 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
         say(f"{len(content.failed)} trainings failed: repeat the command with --retry-failed", err=True)
 
 
-def compared(value: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Print agreement and regret of every method, with intervals."""
-    if as_json:
-        return say_json(value)
-    for failure in value["failed"]:
-        say(f"failed: {failure}")
-    noise = "" if value["noise"] is None else f", noise {value['noise']:.2f} points"
-    ceiling = "" if value["ceiling"] is None else f", tau-b between seeds {value['ceiling']:.2f}"
-    table = Table(
-        "method", "budget", "scores", title=f"rankings against table {value['table']['name']}{noise}{ceiling}"
-    )
-    for heading in ("tau-a", "tau-b (95 %)", "Spearman", "sparse tau", "regret@1 (95 %)", "@3", "@5"):
-        table.add_column(heading, justify="right")
-    for row in value["summary"]:
-        spans = [
-            "{mean:.2f} ({low:.2f} to {high:.2f})".format(**row[name])
-            if name in ("tau_b", "regret@1")
-            else f"{row[name]['mean']:.2f}"
-            for name in ("tau_a", "tau_b", "spearman", "sparse_tau", "regret@1", "regret@3", "regret@5")
-        ]
-        table.add_row(row["method"], str(row["budget"] or ""), row["treatment"], *spans)
-    show_table(table)
-    say(f"page: {out / 'compare.html'}; all numbers: {out / 'compare.csv'}")
-
-
-def simulated(value: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Print the regret of each method by number of trainings, and how often a good enough one was chosen or trained."""
-    if as_json:
-        return say_json(value)
-    title = f"{value['table']}: {value['runs']} runs, regret in points; share up to {value['tolerance']:.2f}: chosen, trained"
-    table = Table("method", "after", title=title)
-    counts = sorted({min(count, value["trials"]) for count in (2, 4, 6, 7, 8, 10, 12, 16, 24, value["trials"])})
-    for count in counts:
-        table.add_column(str(count), justify="right")
-    for row in value["methods"]:
-        for name, label, digits in (
-            ("mean", "mean", 2),
-            ("q90", "90 %", 2),
-            ("found", "chosen", 2),
-            ("reached", "trained", 2),
-        ):
-            cells = [f"{row[name][count - 1]:.{digits}f}" for count in counts]
-            table.add_row(row["method"] if name == "mean" else "", label, *cells)
-    show_table(table)
-    say(f"figure: {out / 'simulate.svg'}; all numbers: {out / 'simulate.csv'}")
-
-
-def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
-    """Print the trainings of a comparison and their estimated cost."""
-    if as_json:
-        return say_json(value)
-    table = Table("method", "budget", "trains", title=f"trainings for table {value['table']}")
-    for heading in ("steps", "MACs", "seeds", "done"):
-        table.add_column(heading, justify="right")
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for entry in value["entries"]:
-        groups.setdefault(tuple(entry[k] for k in ("method", "budget", "trains", "steps", "macs")), []).append(entry)
-    for (method, budget, trains, steps, macs), entries in groups.items():
-        seeds = ", ".join(str(entry["seed"]) for entry in entries)
-        length = f"up to {steps} each" if trains == "stand-alone" else str(steps)
-        done = sum(entry["done"] for entry in entries)
-        table.add_row(method, str(budget), trains, length, f"{macs:.2e}", seeds, f"{done} of {len(entries)}")
-    show_table(table)
-    say(
-        f"remaining: {value['macs']:.2e} MACs, about {time_words(value['seconds'])} in {value['workers']} process(es) of"
-        f" {value['threads']} thread(s), {value['precision']}"
-    )
-
-
 def result(path: Path, as_json: bool) -> None:
     """Print all results of a run."""
     values = {}
-    for name in ("ranking", "refine", "retrain", "exhaustive"):
-        file = path / f"{name}.json"
-        if file.exists():
-            values[name] = read_checked(file)
+    for name, schema in _RESULTS.items():
+        if (path / schema.FILE).exists():
+            values[name] = read_checked(path / schema.FILE)
     if as_json:
         return say_json({"run": str(path), **values})
+    if not values:
+        say(f"search done; next: poolwise rank {path}")
     picks = None
     if "ranking" in values:
         from poolwise.selection.picks import picks_of  # imports NumPy

@@ -1,82 +1,43 @@
 """The stages of a run as a graph: the files that each stage reads, writes, and never removes.
 
-The graph determines the order of the stages, which stages are done, and which results a new request or ranking makes
-out of date. To add a stage, add an entry to ``STAGES``.
+The graph determines the order of the stages, which of them must run, what they cost, and which results a new request or
+ranking makes out of date. The runner, the estimates and the run folder treat all stages alike.
+
+To add a stage, add a ``Stage`` to ``STAGES`` and an estimate to ``pipeline.costs``. What users see of it is written by hand:
+
+- a schema of its result file (``storage/schemas/``, listed in ``FILES``),
+- a function and a result type (``api/running.py``, ``api/results.py``), exported by ``api`` and ``poolwise``,
+- a command (``cli/commands.py``), its place in the help (``cli/options.py: Sections``) and its output (``cli/show.py``),
+- its section of the report, if it has one (``reports/page.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
+from poolwise import parallelism
 from poolwise.config import Config
+from poolwise.errors import RequestError, did_you_mean
 from poolwise.experiment import Experiment
-from poolwise.progress import Listener
+from poolwise.models import requested_space
+from poolwise.pipeline import costs
+from poolwise.pipeline.costs import Trainings
+from poolwise.pipeline.stage import Files, Length, Stage, Work
 from poolwise.rankings import proxy_training, scoring
 from poolwise.selection import picks
 from poolwise.selection import refine as refining
 from poolwise.selection import retrain as retraining
 from poolwise.selection.exhaustive import exhaustive
 from poolwise.spaces import Pooling
-from poolwise.storage import RunFolder
+from poolwise.storage import RunFolder, checkpoint_name
+from poolwise.storage.schemas import ExhaustiveFile, RankingFile, RefineFile, RetrainFile, VerdictFile
 from poolwise.supernets import trainer
-from poolwise.supernets.state import SearchState
+from poolwise.supernets.budget import total_steps
+from poolwise.supernets.state import CHECKPOINT, SearchState
 
-RUN = ("search", "rank", "retrain", "report")  # what `poolwise run` does
-Files = Mapping[str, Mapping[str, Any]]  # contents of JSON files by name
-
-
-@dataclass
-class Work:
-    """Context that the stages of one process share.
-
-    Attributes:
-        folder: The run folder.
-        experiment: The experiment; None for stages that only read files.
-        listener: Receives progress.
-        retry: Repeat stand-alone trainings that failed.
-        state: State of a search in this process, so that the ranking does not load its checkpoint.
-    """
-
-    folder: RunFolder
-    experiment: Experiment | None
-    listener: Listener
-    retry: bool = False
-    state: SearchState | None = None
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage. File names may contain ``*``.
-
-    Attributes:
-        name: Name, as in the command and in ``run.json``.
-        reads: Files of other stages that this stage reads. They are the edges of the graph.
-        writes: Result files. They are removed and recreated when they are out of date.
-        done: The file whose existence shows that the stage is done.
-        run: Function that does the work.
-        keeps: Trainings and checkpoints. They are never removed, so that a repeated stage can reuse them.
-        weights: Trained weights that are part of the result. If one is lost, the stage is repeated.
-        used: Returns the part of ``reads`` that the results depend on, given the contents of the files and the config.
-            Changes to other parts do not invalidate the results.
-        fits: Returns whether existing results are consistent with the files that the stage reads now.
-    """
-
-    name: str
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    done: str
-    run: Callable[[Work], object]
-    keeps: tuple[str, ...] = ()
-    weights: tuple[str, ...] = ()
-    used: Callable[[Files, Config], object] | None = None
-    fits: Callable[[RunFolder], bool] | None = None
-
-    def part(self, files: Files, config: Config) -> object:
-        """Return what the results depend on: ``used`` if it is set, otherwise all files that the stage reads."""
-        return self.used(files, config) if self.used else [files.get(name) for name in self.reads]
+RUN_STAGES = ("search", "rank", "retrain", "report")  # names of the stages of `poolwise run`
 
 
 def _search(work: Work) -> None:
@@ -84,6 +45,22 @@ def _search(work: Work) -> None:
     work.state = SearchState.open(work.experiment, work.folder)
     trainer.train(work.state, work.folder, work.listener)
     proxy_training.train(work.experiment, work.folder, work.listener)
+
+
+def _searched(folder: RunFolder) -> bool:
+    """Return whether a search has ended and its checkpoint is intact."""
+    ended = any(event.get("stage") == "search" for event in folder.events("stage"))
+    return ended and folder.is_intact(checkpoint_name(CHECKPOINT))
+
+
+def _check_choice(config: Config) -> None:
+    """Raise RequestError if the network has only one configuration."""
+    space = requested_space(config).full
+    if space.size < 2:
+        raise RequestError(
+            f"{config.model.name} has only one configuration with {space.poolings} downsamplings in {space.layers} layers: there"
+            f" is nothing to search, so allow another number, --poolings {max(space.poolings - 1, 0)},{space.poolings}"
+        )
 
 
 def _rank(work: Work) -> None:
@@ -100,6 +77,14 @@ def _refine(work: Work) -> None:
 def _retrain(work: Work) -> None:
     assert work.experiment is not None
     retraining.retrain(work.experiment, work.folder, work.listener)
+
+
+def _retrainings(folder: RunFolder, experiment: Experiment) -> Trainings | None:
+    """Return the trainings of the current picks; None if the run is not ranked."""
+    if not folder.has(RankingFile.FILE):
+        return None
+    roles = picks.picks_of(folder, experiment.config).roles
+    return [(Pooling.parse(pooling), experiment.config.retrain.seeds) for pooling in roles]
 
 
 def _report(work: Work) -> None:
@@ -120,9 +105,14 @@ def members_of(experiment: Experiment, poolings: Sequence[str] | None) -> list[P
     return list(space) if poolings is None else [space.parse(name) for name in poolings]
 
 
+def listed_trainings(experiment: Experiment, poolings: Sequence[str] | None) -> Trainings:
+    """Return the trainings of an exhaustive run: ``members_of``, with the number of seeds."""
+    return [(pooling, experiment.config.retrain.seeds) for pooling in members_of(experiment, poolings)]
+
+
 def _picked(files: Files, config: Config) -> object:
     """Return what retraining depends on: the picked configurations and their roles, not the scores behind them."""
-    return picks.choose(files["ranking.json"], files.get("refine.json"), config).roles
+    return picks.choose(files[RankingFile.FILE], files.get(RefineFile.FILE), config).roles
 
 
 def _refined(files: Files, _settings: Config) -> object:
@@ -131,9 +121,11 @@ def _refined(files: Files, _settings: Config) -> object:
     Limits on the picks are not part of it: refinement results remain valid under other limits, and ``selection.picks``
     applies the limits of the run.
     """
-    return refining.inputs(files["ranking.json"])
+    return refining.inputs(files[RankingFile.FILE])
 
 
+_STANDALONE = ("trainings", parallelism.for_trainings)
+_RETRAINING = Length("retrain_steps", lambda experiment: experiment.retrain_steps, 2.0)
 # Topological order: each stage follows the stages whose files it reads. The ranking also uses finished trainings of the
 # run. That is not an edge because trainings never invalidate a ranking; they are used the next time it is computed.
 STAGES = (
@@ -141,64 +133,98 @@ STAGES = (
         "search",
         reads=(),
         writes=(),
-        done="ranking.json",  # until then, a finished search is restored quickly from its checkpoint
+        done=RankingFile.FILE,
+        finished=_searched,
         run=_search,
-        keeps=("checkpoints/search.safetensors", "short.sqlite"),
+        keeps=(checkpoint_name(CHECKPOINT), proxy_training.FILE),
+        check=_check_choice,
+        plan=costs.search,
+        parallel=("search", parallelism.for_search),
+        disk=costs.search_bytes,
+        length=Length("steps", total_steps, 3.0),
     ),
     Stage(
         "rank",
-        reads=("checkpoints/search.safetensors", "short.sqlite"),
-        writes=("ranking.json",),
-        done="ranking.json",
+        reads=(checkpoint_name(CHECKPOINT), proxy_training.FILE),
+        writes=(RankingFile.FILE,),
+        done=RankingFile.FILE,
         run=_rank,
+        plan=costs.ranking,
     ),
     Stage(
         "refine",
-        reads=("ranking.json",),
-        writes=("refine.json",),
-        done="refine.json",
+        reads=(RankingFile.FILE,),
+        writes=(RefineFile.FILE,),
+        done=RefineFile.FILE,
         run=_refine,
         keeps=("refine.sqlite",),
         used=_refined,
+        remade=(RefineFile.FILE,),
+        plan=costs.refinement,
+        parallel=_STANDALONE,
     ),
     Stage(
         "retrain",
-        reads=("ranking.json", "refine.json"),
-        writes=("verdict.json", "retrain.json"),
-        done="retrain.json",
+        reads=(RankingFile.FILE, RefineFile.FILE),
+        writes=(VerdictFile.FILE, RetrainFile.FILE),
+        done=RetrainFile.FILE,
         run=_retrain,
         keeps=("trials.sqlite", "default-*.sqlite"),
         weights=("checkpoints/*-seed*steps.safetensors",),
         used=_picked,
         fits=retraining.fits,
+        remade=(RetrainFile.FILE,),
+        plan=costs.retraining,
+        trainings=_retrainings,
+        parallel=_STANDALONE,
+        disk=costs.retraining_bytes,
+        length=_RETRAINING,
     ),
     Stage(
         "report",
-        reads=("ranking.json", "refine.json", "retrain.json"),
+        reads=(RankingFile.FILE, RefineFile.FILE, RetrainFile.FILE),
         writes=("figures/*", "report.html"),
         done="report.html",
         run=_report,
+        needs_experiment=False,
     ),
     Stage(
         "exhaustive",
         reads=(),
-        writes=("exhaustive.json",),
-        done="exhaustive.json",
+        writes=(ExhaustiveFile.FILE,),
+        done=ExhaustiveFile.FILE,
         run=_exhaustive,
         keeps=("trials.sqlite",),
+        remade=(ExhaustiveFile.FILE,),
+        listed=True,
+        plan=costs.exhaustive,
+        trainings=lambda folder, experiment: listed_trainings(experiment, folder.request()["poolings"]),
+        parallel=_STANDALONE,
+        length=_RETRAINING,
     ),
 )
 _BY_NAME = {stage.name: stage for stage in STAGES}
+REMADE = tuple(file for one in STAGES for file in one.remade)
 
 
 def stage(name: str) -> Stage:
-    """Return the stage called ``name``."""
+    """Return the stage called ``name``, which must exist."""
+    assert name in _BY_NAME, f"no stage is called {name!r}"
     return _BY_NAME[name]
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise RequestError if a user or a file names a stage that does not exist."""
+    for name in names:
+        if name not in _BY_NAME:
+            raise RequestError(
+                f"unknown stage {name[:60]!r}{did_you_mean(name, _BY_NAME)}. Known: {', '.join(_BY_NAME)}"
+            )
 
 
 def ordered(names: Iterable[str]) -> list[str]:
     """Return the names of stages in execution order."""
-    return sorted(set(names), key=list(_BY_NAME).index)
+    return sorted(set(names), key=lambda name: STAGES.index(stage(name)))
 
 
 def downstream(name: str) -> list[Stage]:
@@ -209,6 +235,11 @@ def downstream(name: str) -> list[Stage]:
         if any(file in (*one.writes, *one.keeps) for one in sources for file in later.reads):
             dependents.append(later)
     return dependents
+
+
+def waits(name: str, others: Iterable[str]) -> bool:
+    """Return whether a stage depends on one of the other stages."""
+    return any(stage(name) in downstream(other) for other in others)
 
 
 def invalidated(name: str) -> tuple[str, ...]:
@@ -249,13 +280,26 @@ def unusable(lost: Iterable[str]) -> tuple[str, ...]:
 
 
 def left(folder: RunFolder, names: Iterable[str]) -> list[str]:
-    """Return, in order, which of these stages must run: those that are not done, and those that depend on them."""
+    """Return, in order, which of these stages must run: those that are not done, and those that depend on them.
+
+    A stage that is finished, but has no result of its own, runs only for a stage that depends on it.
+    """
     pending: list[str] = []
     for name in ordered(names):
-        follows = any(stage(name) in downstream(other) for other in pending)
+        follows = waits(name, pending)
         if follows or not folder.has(stage(name).done):
             pending.append(name)
-    return pending
+    return [name for name in pending if not _is_finished(folder, name) or _feeds(name, pending)]
+
+
+def _is_finished(folder: RunFolder, name: str) -> bool:
+    finished = stage(name).finished
+    return finished is not None and finished(folder)
+
+
+def _feeds(name: str, others: Iterable[str]) -> bool:
+    """Return whether one of the other stages depends on this one."""
+    return any(stage(other) in downstream(name) for other in others)
 
 
 def remove(folder: RunFolder, files: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from poolwise.config import Config
 from poolwise.pipeline import graph
 from poolwise.rankings import ranking
 from poolwise.storage import RunFolder
+from poolwise.storage.schemas import RankingFile
 
 PENDING = "order_anew"  # key of run.json; the name is part of format 1
 
@@ -40,18 +41,18 @@ def finish(folder: RunFolder) -> bool:
     If the run is not ranked yet, the reorder stays pending.
     """
     request = folder.request()
-    if not request.get(PENDING) or not folder.has(ranking.OUTPUT):
+    if not request.get(PENDING) or not folder.has(RankingFile.FILE):
         return False
     config, waiting = requested_settings(request), _waiting(request)
     request = {key: value for key, value in {**request, **waiting}.items() if key != PENDING}
-    before = folder.read(ranking.OUTPUT, "")
+    before = folder.read(RankingFile.FILE, "")
     changed = ranking.arrange({**before, "settings": config.to_flat()}, config.ranking.fusion, ranking.trained(folder))
     after = json.loads(json.dumps(changed))  # as read back from the file: lists, no tuples
-    stale = graph.outdated(folder, {ranking.OUTPUT: after}, config)
+    stale = graph.outdated(folder, {RankingFile.FILE: after}, config)
     # The order of these writes matters. The reorder stays pending until the last one. Stale results are removed before
     # the ranking changes, because afterwards they could not be recognized.
     folder.save_request({**request, PENDING: True}, drop=graph.existing(folder, stale))
-    folder.write_json(ranking.OUTPUT, after)
+    folder.write_json(RankingFile.FILE, after)
     folder.save_request(request)
     return True
 

@@ -16,11 +16,11 @@ from poolwise.experiment import Experiment, resolve
 from poolwise.models import requested_space, weights
 from poolwise.models.external import networks
 from poolwise.pipeline import autotuning, estimates, graph, reorder
+from poolwise.pipeline.costs import Trainings
 from poolwise.pipeline.estimates import Plan
-from poolwise.pipeline.graph import Work
+from poolwise.pipeline.stage import Work
 from poolwise.progress import Listener
-from poolwise.selection.picks import picks_of
-from poolwise.spaces import LISTED, Pooling, PoolingSpace
+from poolwise.spaces import LISTED, PoolingSpace
 from poolwise.storage import RunFolder, changes, command_line, environment, exclusive
 from poolwise.training.calibration import Timing
 
@@ -61,13 +61,15 @@ def create(
     if config.limits.only is not None and any(limit is not None for limit in config.limits.active().values()):
         raise RequestError("'only' and cost limits cannot be combined: omit one of them")
     config = with_absolute_paths(config)
-    if "search" in stages:
-        _check_choice(config)
-    standalone = "exhaustive" in stages
+    requested = [graph.stage(name) for name in stages]
+    for one in requested:
+        if one.check is not None:
+            one.check(config)
+    listed = [one.name for one in requested if one.listed]
     experiment, feasible = autotuning.prepare(
-        config, source, _trainings_count(config, poolings) if standalone else None, listener
+        config, source, _trainings_count(config, poolings) if listed else None, listener
     )
-    trainings = _all_trainings(experiment, poolings) if standalone else None
+    trainings = {name: graph.listed_trainings(experiment, poolings) for name in listed}
     planned = estimates.plan(experiment, stages, trainings, autotuning.quick_timing(experiment))
     estimates.check_memory(planned, experiment)
     request = {
@@ -80,21 +82,11 @@ def create(
         **experiment.describe_weights(),
         "calibration": experiment.describe_choices(),
         "plan": planned.to_json(),
-        **({"poolings": poolings} if standalone else {}),
+        **({"poolings": poolings} if listed else {}),
         **({"limits": feasible.to_json()} if feasible else {}),
         **environment(),
     }
     return RunFolder.create(Path(out), request), experiment, planned
-
-
-def _check_choice(config: Config) -> None:
-    """Raise RequestError if the network has only one configuration."""
-    space = requested_space(config).full
-    if space.size < 2:
-        raise RequestError(
-            f"{config.model.name} has only one configuration with {space.poolings} downsamplings in {space.layers} layers: there"
-            f" is nothing to search, so allow another number, --poolings {max(space.poolings - 1, 0)},{space.poolings}"
-        )
 
 
 def request_stage(folder: RunFolder, name: str, request: dict[str, Any] | None = None, *, renew: bool = False) -> None:
@@ -175,7 +167,7 @@ def carry_out(
     with exclusive(folder.path):
         _mend(folder, listener)
         left = graph.left(folder, names)
-        if any(name != "report" for name in left):
+        if any(graph.stage(name).needs_experiment for name in left):
             experiment = experiment or reopened(folder, source, listener=listener)
             if planned is None:
                 planned = _planned(folder, experiment, left, autotuning.quick_timing(experiment))
@@ -184,16 +176,17 @@ def carry_out(
                 listener.note(line)
         work = Work(folder, experiment, listener, retry)
         for name in left:
+            one = graph.stage(name)
             graph.remove(folder, graph.invalidated(name))  # no result may outlive its inputs
-            if name == "report":
-                graph.stage(name).run(work)
+            if not one.needs_experiment:
+                one.run(work)
                 continue
             assert work.experiment is not None
             assert planned is not None
-            if name == "retrain" and name != left[0]:  # the configurations to train are known now
+            if one.trainings is not None and name != left[0]:  # the configurations to train are known now
                 planned = _planned(folder, work.experiment, [name], planned.timing)
             with _timed(work, name, planned):
-                graph.stage(name).run(work)
+                one.run(work)
             if reorder.finish(folder):  # a reorder was waiting for the ranking
                 work.experiment = reopened(folder, work.experiment.source, listener=listener)
         return folder
@@ -203,11 +196,10 @@ def carry_out(
 def _timed(work: Work, name: str, plan: Plan) -> Iterator[None]:
     """Log the planned and the actual seconds of a stage (planned is null if nothing was timed)."""
     planned: float | None = None
-    for part in ("search", "short") if name == "search" else (name,):  # proxy trainings are part of the search
-        seconds = plan.of(part)
-        if seconds is not None:
-            planned = (planned or 0.0) + seconds
-            work.listener.expect(part, seconds)
+    for part in plan.parts(name):
+        if part.seconds is not None:
+            planned = (planned or 0.0) + part.seconds
+            work.listener.expect(part.name, part.seconds)
     started = time.monotonic()
     yield
     took = round(time.monotonic() - started, 1)
@@ -222,7 +214,7 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
     """
     if folder.adopt():
         listener.note(f"{folder.path} has no manifest.json: its files are accepted unchecked")
-    lost = folder.repair(listener.note)
+    lost = folder.repair(listener.note, graph.REMADE)
     folder.settle()
     graph.remove(folder, graph.unusable(lost))
     reorder.finish(folder)
@@ -234,18 +226,14 @@ def _mend(folder: RunFolder, listener: Listener) -> None:
 
 
 def _planned(folder: RunFolder, experiment: Experiment, names: Sequence[str], timing: Timing | None) -> Plan:
-    """Return the plan of stages, with the configurations to retrain once the picks are final."""
-    trainings = None
-    if "exhaustive" in names:
-        trainings = _all_trainings(experiment, folder.request()["poolings"])
-    elif "retrain" in names and folder.has("ranking.json") and "refine" not in names:
-        roles = picks_of(folder, experiment.config).roles
-        trainings = [(Pooling.parse(pooling), experiment.config.retrain.seeds) for pooling in roles]
+    """Return the plan of stages, with the trainings of those that do not wait for another one."""
+    trainings: dict[str, Trainings] = {}
+    for one in map(graph.stage, names):
+        if one.trainings is not None and not graph.waits(one.name, names):
+            known = one.trainings(folder, experiment)
+            if known is not None:
+                trainings[one.name] = known
     return estimates.plan(experiment, names, trainings, timing)
-
-
-def _all_trainings(experiment: Experiment, poolings: Sequence[str] | None) -> list[tuple[Pooling, int]]:
-    return [(pooling, experiment.config.retrain.seeds) for pooling in graph.members_of(experiment, poolings)]
 
 
 def _trainings_count(config: Config, poolings: Sequence[str] | None) -> int:
@@ -265,15 +253,15 @@ def _everything(config: Config) -> PoolingSpace:
 
 def plan_left(folder: RunFolder, source: Source | None = None) -> Plan | None:
     """Return the plan of the remaining stages of a run; None if at most the report is left."""
-    left = [name for name in graph.left(folder, folder.request()["stages"]) if name != "report"]
+    left = [name for name in graph.left(folder, folder.request()["stages"]) if graph.stage(name).needs_experiment]
     if not left:
         return None
     experiment = reopened(folder, source)
     return _planned(folder, experiment, left, autotuning.timing(experiment))
 
 
-def plan_exhaustive(config: Config, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
-    """Return the plan of training the listed configurations (None: all) stand-alone."""
+def plan_listed(config: Config, stage: str, poolings: Sequence[str] | None, source: Source | None = None) -> Plan:
+    """Return the plan of a stage that trains the listed configurations (None: all) stand-alone."""
     experiment, _ = autotuning.prepare(config, source, _trainings_count(config, poolings))
-    trainings = _all_trainings(experiment, poolings)
-    return estimates.plan(experiment, ["exhaustive"], trainings, autotuning.timing(experiment))
+    trainings = {stage: graph.listed_trainings(experiment, poolings)}
+    return estimates.plan(experiment, [stage], trainings, autotuning.timing(experiment))

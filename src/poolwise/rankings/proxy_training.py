@@ -20,7 +20,7 @@ from poolwise.progress import Listener
 from poolwise.storage import RunFolder
 from poolwise.supernets.budget import proxy_budget
 from poolwise.training.standalone import Purpose
-from poolwise.training.trials import Request, TrialRunner
+from poolwise.training.trials import TrainingRequest, TrialRunner
 
 FILE = "short.sqlite"
 PURPOSE = Purpose("short", weights_for="search", measured=False)
@@ -43,7 +43,9 @@ def train(experiment: Experiment, folder: RunFolder, listener: Listener) -> None
         parallel=for_trainings(experiment),
         consequence="; it counts as the worst",
     )
-    runner.run([Request(str(p), seed, steps) for seed in range(1, seeds + 1) for p in experiment.space], "short")
+    runner.run(
+        [TrainingRequest(str(p), seed, steps) for seed in range(1, seeds + 1) for p in experiment.space], "short"
+    )
 
 
 def scores(experiment: Experiment, folder: RunFolder) -> dict[str, list[float]]:

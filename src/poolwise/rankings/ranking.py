@@ -14,15 +14,15 @@ from poolwise.rankings.smoothing import smooth
 from poolwise.spaces import Pooling
 from poolwise.statistics import kendall_tau_b, three_picks
 from poolwise.storage import RunFolder
+from poolwise.storage.schemas import RankingFile
 
-OUTPUT = "ranking.json"
 TOP = 3
 
 
 def write(folder: RunFolder, value: dict[str, Any], fusion: bool | None) -> dict[str, Any]:
     """Rank scored configurations and write ranking.json, using stand-alone trainings that the run already contains."""
     value = arrange(value, fusion, trained(folder))
-    folder.write_json(OUTPUT, value)
+    folder.write_json(RankingFile.FILE, value)
     return value
 
 

@@ -14,13 +14,19 @@ from poolwise.reports.figures import _STYLE, DEFAULT, INK, MUTED, PICK, _axes, _
 from poolwise.reports.templates import templates
 from poolwise.spaces import Pooling
 from poolwise.storage import write_atomically
+from poolwise.storage.schemas import CompareFile, SimulateFile, validate
 
 PAGE = "compare.html"
 _CHARACTER = 0.075  # width of a character of a label, in inches
 
 
 def write(value: dict[str, Any], out: Path) -> Path:
-    """Write ``figures/*.svg`` and ``compare.html``. Return the path of the page."""
+    """Write ``figures/*.svg`` and ``compare.html``. Return the path of the page.
+
+    Raises:
+        RequestError: ``value`` is not the content of a ``compare.json`` file.
+    """
+    validate(CompareFile, value, f"{CompareFile.FILE}: ")
     drawn = {
         "agreement": intervals(value, "tau_b", "Kendall tau-b with the ground truth", value["ceiling"]),
         "regret": intervals(value, "regret@1", "regret of the first choice, points", None),
@@ -174,7 +180,11 @@ def simulated(value: dict[str, Any]) -> str:
     """Plot the mean regret of every method by number of trainings, with its 10 % to 90 % band and the tolerance.
 
     Two more panels show how often a configuration within the tolerance was chosen, and how often one was trained.
+
+    Raises:
+        RequestError: ``value`` is not the content of a ``simulate.json`` file.
     """
+    validate(SimulateFile, value, f"{SimulateFile.FILE}: ")
     colours, counts = matplotlib.colormaps["tab10"], np.arange(1, value["trials"] + 1)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(12.8, 4.2 + 0.16 * -(-len(value["methods"]) // 2)), layout="constrained")

@@ -23,10 +23,10 @@ from poolwise.storage.schemas import (
     ProfileFile,
     RefineFile,
     RetrainFile,
+    RunRequest,
     Schema,
     SearchEvent,
     StageEvent,
-    TrainingRequest,
     validate,
 )
 
@@ -35,7 +35,7 @@ E = TypeVar("E", bound=Schema)
 
 def write(folder: RunFolder) -> Path:
     """Write ``figures/*.svg`` and ``report.html``. Return the path. Raises RequestError if nothing is ranked yet."""
-    request = folder.load(TrainingRequest)
+    request = folder.load(RunRequest)
     config = Config.from_flat(request.settings)
     ranking = folder.load(CompleteRanking)
     refined = folder.find(RefineFile)

@@ -13,9 +13,10 @@ from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
 from poolwise.spaces import Pooling
 from poolwise.storage import FORMAT, RunFolder, environment
+from poolwise.storage.schemas import ExhaustiveFile
 from poolwise.storage.tables import seed_agreement
 from poolwise.training.standalone import RETRAINING
-from poolwise.training.trials import Request, TrialRunner
+from poolwise.training.trials import TrainingRequest, TrialRunner
 
 
 def exhaustive(
@@ -37,11 +38,11 @@ def exhaustive(
         retry_failed=retry,
         record_errors=(PoolwiseError,),
     )
-    requested = [Request(name, seed, steps) for seed in seeds for name in names]
+    requested = [TrainingRequest(name, seed, steps) for seed in seeds for name in names]
     rows = runner.run(requested, "exhaustive")
     results = []
     for name in names:
-        accuracies = [rows[Request(name, seed, steps)]["accuracy"] for seed in seeds]
+        accuracies = [rows[TrainingRequest(name, seed, steps)]["accuracy"] for seed in seeds]
         done = [value for value in accuracies if value is not None]
         results.append(
             {
@@ -67,7 +68,7 @@ def exhaustive(
         "threads": parallel.threads,
         **environment(),
     }
-    folder.write_json("exhaustive.json", value)
+    folder.write_json(ExhaustiveFile.FILE, value)
     return value
 
 

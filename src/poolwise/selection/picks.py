@@ -13,9 +13,7 @@ from typing import Any
 from poolwise import statistics
 from poolwise.config import Config
 from poolwise.storage import RunFolder
-from poolwise.storage.schemas import CompleteRanking, validate
-
-RANKING, REFINEMENT = "ranking.json", "refine.json"
+from poolwise.storage.schemas import CompleteRanking, RankingFile, RefineFile, validate
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,9 @@ def picks_of(folder: RunFolder, config: Config | None = None) -> Picks:
         RequestError: There is no ranking yet, or a file is damaged.
     """
     config = config or Config.from_flat(folder.request()["settings"])
-    ranking = folder.read(RANKING, f"rank it first: poolwise rank {folder.path}")
-    validate(CompleteRanking, ranking, f"{folder.path / RANKING}: ")
-    refinement = folder.read(REFINEMENT, "") if folder.has(REFINEMENT) else None
+    ranking = folder.read(RankingFile.FILE, f"rank it first: poolwise rank {folder.path}")
+    validate(CompleteRanking, ranking, f"{folder.path / RankingFile.FILE}: ")
+    refinement = folder.read(RefineFile.FILE, "") if folder.has(RefineFile.FILE) else None
     return choose(ranking, refinement, config)
 
 

@@ -23,10 +23,10 @@ from poolwise.selection.strategies.refine import CANDIDATES, DOUBT, Refine
 from poolwise.selection.strategies.surrogate import Surrogate
 from poolwise.spaces import Pooling, PoolingSpace, Subspace
 from poolwise.storage import FORMAT, RunFolder, environment
+from poolwise.storage.schemas import RankingFile, RefineFile
 from poolwise.training.standalone import Purpose
-from poolwise.training.trials import Request, TrialRunner
+from poolwise.training.trials import TrainingRequest, TrialRunner
 
-OUTPUT = "refine.json"
 PURPOSE = Purpose("refine")
 NORMAL_95 = 1.959964
 _PARETO = 600  # number of most promising configurations considered for the Pareto front
@@ -88,7 +88,7 @@ def strategy_of(experiment: Experiment, ranking: Mapping[str, Any], name: str) -
 def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
     """Run the trainings that the strategy requests until it stops, and write ``refine.json``."""
     config = experiment.config
-    ranking = folder.read("ranking.json", f"rank it first: poolwise rank {folder.path}")
+    ranking = folder.read(RankingFile.FILE, f"rank it first: poolwise rank {folder.path}")
     strategy = strategy_of(experiment, ranking, config.refine.refiner)
     runner = TrialRunner(
         experiment,
@@ -99,11 +99,11 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
         consequence="; it counts as the worst",
     )
     listener.start("refine", config.refine.trials * strategy.steps)
-    rows: dict[Request, dict[str, Any]] = {}
+    rows: dict[TrainingRequest, dict[str, Any]] = {}
     order: list[strategies.Ask] = []
     at_once = config.refine.at_once or experiment.parallel.workers  # not --workers: results do not depend on it
     while batch := strategy.ask_all(at_once):
-        requests = [Request(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
+        requests = [TrainingRequest(str(ask.pooling), ask.seed, ask.steps) for ask in batch]
         rows |= runner.run(requests)
         for ask, request in zip(batch, requests, strict=True):
             accuracy = rows[request]["accuracy"]
@@ -111,7 +111,7 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
             order.append(ask)
     listener.finish()
     value = _describe(experiment, folder, ranking, strategy, order, rows)
-    folder.write_json(OUTPUT, value)
+    folder.write_json(RefineFile.FILE, value)
     return value
 
 
@@ -138,7 +138,7 @@ def _describe(
     ranking: Mapping[str, Any],
     strategy: strategies.Strategy,
     order: list[strategies.Ask],
-    results: Mapping[Request, Mapping[str, Any]],
+    results: Mapping[TrainingRequest, Mapping[str, Any]],
 ) -> dict[str, Any]:
     config, model = experiment.config, _belief(experiment, ranking, strategy)
     latency: dict[str, float] = folder.request().get("limits", {}).get("latency_ms", {})
@@ -169,7 +169,7 @@ def _describe(
             "pooling": str(ask.pooling),
             "seed": ask.seed,
             "steps": ask.steps,
-            "accuracy": results[Request(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
+            "accuracy": results[TrainingRequest(str(ask.pooling), ask.seed, ask.steps)]["accuracy"],
             "foretold": predicted_N[i] / 100 if model is strategy else None,
             "error": error_N[i] / 100 if model is strategy else None,
         }

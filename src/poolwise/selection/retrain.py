@@ -12,13 +12,12 @@ from poolwise.errors import PoolwiseError, RunFailure, WorkerDied
 from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
-from poolwise.selection.picks import RANKING, picks_of
+from poolwise.selection.picks import picks_of
 from poolwise.spaces import Pooling
 from poolwise.storage import FORMAT, RunFolder, Trials, environment
+from poolwise.storage.schemas import RankingFile, RetrainFile, VerdictFile
 from poolwise.training.standalone import RETRAINING
-from poolwise.training.trials import Request, TrialRunner
-
-OUTPUT, VERDICT = "retrain.json", "verdict.json"
+from poolwise.training.trials import TrainingRequest, TrialRunner
 
 
 def retrain(experiment: Experiment, folder: RunFolder, listener: Listener) -> dict[str, Any]:
@@ -46,8 +45,8 @@ def retrain(experiment: Experiment, folder: RunFolder, listener: Listener) -> di
     value = _describe(experiment, roles, seeds, accuracies, looks)
     if config.retrain.equal_cost and pick != default:
         value["equal_cost"] = _equal_cost(experiment, folder, listener, pick, accuracies[pick])
-    folder.write_json(VERDICT, _verdict(experiment, value))
-    folder.write_json(OUTPUT, value)
+    folder.write_json(VerdictFile.FILE, _verdict(experiment, value))
+    folder.write_json(RetrainFile.FILE, value)
     return value
 
 
@@ -67,7 +66,7 @@ def _train(experiment: Experiment, folder: RunFolder, pairs: Sequence[tuple[str,
         retry_failed=True,
         record_errors=(WorkerDied,),
     )
-    rows = runner.run([Request(*pair, experiment.retrain_steps) for pair in pairs], "retrain")
+    rows = runner.run([TrainingRequest(*pair, experiment.retrain_steps) for pair in pairs], "retrain")
     errors = [row["error"] for row in rows.values() if row["state"] == "failed"]
     if errors:
         raise RunFailure(
@@ -87,7 +86,7 @@ def _train_rival(experiment: Experiment, trials: Trials, seeds: Iterable[int], l
         record_errors=(PoolwiseError,),
     )
     default, steps = str(experiment.default), experiment.retrain_steps
-    runner.run([Request(default, seed, steps) for seed in seeds], "equal cost")
+    runner.run([TrainingRequest(default, seed, steps) for seed in seeds], "equal cost")
 
 
 def _accuracies(
@@ -106,9 +105,9 @@ def _accuracies(
 
 def fits(folder: RunFolder) -> bool:
     """Return whether ``retrain.json`` matches the current picks of the run."""
-    if not folder.has(RANKING):
+    if not folder.has(RankingFile.FILE):
         return True
-    retrained = {row["pooling"]: row["roles"] for row in folder.read(OUTPUT, "")["results"]}
+    retrained = {row["pooling"]: row["roles"] for row in folder.read(RetrainFile.FILE, "")["results"]}
     return retrained == picks_of(folder).roles
 
 

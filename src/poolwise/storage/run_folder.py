@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +25,7 @@ from poolwise.storage.files import (
     writing,
 )
 from poolwise.storage.manifest import Manifest, Print
-from poolwise.storage.schemas import FileSchema, TrainingRequest, validate
+from poolwise.storage.schemas import FileSchema, RunRequest, validate
 from poolwise.storage.trials import Trials
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=FileSchema)
 
 REQUEST, SPARE = "run.json", "spare"
-# if these are deleted, for example by hand, they are rebuilt from stored trainings, without training again
-REMADE = ("refine.json", "retrain.json", "exhaustive.json")
 _DROP = "drop"  # field of run.json: outdated files that must be deleted before the run continues
 
 
@@ -80,7 +78,7 @@ class RunFolder:
         folder = cls(path)
         request = folder.request()
         if "macs" not in request:  # stand-alone trainings of a comparison have fewer fields
-            validate(TrainingRequest, request, f"{path / REQUEST}: ")
+            validate(RunRequest, request, f"{path / REQUEST}: ")
         return folder
 
     def adopt(self) -> bool:
@@ -162,6 +160,12 @@ class RunFolder:
         run, files = self.manifest.read()
         return name in files if run else (self.path / name).exists()
 
+    def is_intact(self, name: str) -> bool:
+        """Return whether a file exists and has the content that was written."""
+        run, files = self.manifest.read()
+        current = Print.of_file(self.path / name)
+        return current is not None and (not run or current in files.get(name, []))
+
     def read(self, name: str, missing: str) -> dict[str, Any]:
         """Return the content of a JSON file.
 
@@ -225,11 +229,12 @@ class RunFolder:
         with writing(self.path, self.path):
             sync_folder(self.path)
 
-    def repair(self, note: Callable[[str], None]) -> list[str]:
+    def repair(self, note: Callable[[str], None], remade: Sequence[str] = ()) -> list[str]:
         """Compare all files with the manifest, and restore damaged ones from their copies where those are valid.
 
         Args:
             note: receives one line for each damaged file.
+            remade: files that count as lost, not as damaged, if they were deleted: the run rebuilds them.
 
         Returns:
             The names of lost files. They are removed from the manifest, so that ``has`` returns False for them.
@@ -244,7 +249,7 @@ class RunFolder:
             spare = self.path / SPARE / Path(name).name
             checkpoint = name.startswith("checkpoints/")
             trusted = files.get(f"{SPARE}/{spare.name}", []) if checkpoint else known
-            removed = current is None and name in REMADE
+            removed = current is None and name in remade
             if removed or name.startswith(f"{SPARE}/") or Print.of_file(spare) not in trusted:
                 lost.append(name)
                 if not name.startswith(f"{SPARE}/"):

@@ -21,7 +21,9 @@ LOCKED_SECONDS = 30.0  # timeout for a database that another program has locked
 
 
 class Trials:
-    """Stand-alone trainings in an SQLite file: one row per configuration, seed and budget (optimizer steps).
+    """Stand-alone trainings in an SQLite file: one row per configuration, seed and number of steps.
+
+    The column for optimizer steps is called ``budget``; the name is part of format 1.
 
     ``trials.sqlite`` holds trainings on all training images, evaluated on the test set; other files hold other kinds.
     A row whose checksum, which also covers the run and the file name, does not match is skipped.
@@ -97,27 +99,30 @@ class Trials:
             if row[-1] == self._sum(row[:-1]):
                 yield row[:-1]
 
-    def accuracy(self, pooling: str, seed: int, budget: int) -> float | None:
-        """Return the test accuracy of a finished training, or None if there is none."""
-        wanted = (pooling, seed, budget, "done")
+    def accuracy(self, pooling: str, seed: int, steps: int) -> float | None:
+        """Return the accuracy (0 to 1) of a finished training, or None if there is none or it was not measured.
+
+        The file determines the images: the test set for ``trials.sqlite``, the scoring half for ``refine.sqlite``.
+        """
+        wanted = (pooling, seed, steps, "done")
         return next(
             (t["accuracy"] for t in self.all() if (t["pooling"], t["seed"], t["budget"], t["state"]) == wanted), None
         )
 
-    def states(self, budget: int) -> dict[tuple[str, int], str]:
-        """Return (pooling, seed) -> ``done`` or ``failed`` for all trainings with this budget."""
-        return {(t["pooling"], t["seed"]): t["state"] for t in self.all() if t["budget"] == budget}
+    def states(self, steps: int) -> dict[tuple[str, int], str]:
+        """Return (pooling, seed) -> ``done`` or ``failed`` for all trainings of this many steps."""
+        return {(t["pooling"], t["seed"]): t["state"] for t in self.all() if t["budget"] == steps}
 
     def record(
-        self, pooling: str, seed: int, budget: int, accuracy: float | None, curve: list[Any], seconds: float
+        self, pooling: str, seed: int, steps: int, accuracy: float | None, curve: list[Any], seconds: float
     ) -> None:
         """Store a finished training; ``accuracy`` is None if only the loss curve is needed."""
         accuracy = None if accuracy is None else float(accuracy)
-        self._insert((pooling, seed, budget, accuracy, json.dumps(curve), "done", float(seconds), None))
+        self._insert((pooling, seed, steps, accuracy, json.dumps(curve), "done", float(seconds), None))
 
-    def record_failure(self, pooling: str, seed: int, budget: int, error: str) -> None:
+    def record_failure(self, pooling: str, seed: int, steps: int, error: str) -> None:
         """Store a failed training with its error message."""
-        self._insert((pooling, seed, budget, None, "[]", "failed", None, error))
+        self._insert((pooling, seed, steps, None, "[]", "failed", None, error))
 
     def _insert(self, values: tuple[Any, ...]) -> None:
         with self._connect() as connection:
@@ -125,7 +130,7 @@ class Trials:
             connection.execute(statement, (*values, self._sum(values)))
 
     def all(self) -> list[dict[str, Any]]:
-        """Return all valid trainings, ordered by budget, configuration and seed."""
+        """Return all valid trainings, ordered by steps, configuration and seed."""
         names = _COLUMNS.split(", ")
         with self._connect() as connection:
             rows = [dict(zip(names, row, strict=True)) for row in self._rows(connection)]

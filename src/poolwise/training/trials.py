@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from poolwise.experiment import Experiment
 
 
-class Request(NamedTuple):
+class TrainingRequest(NamedTuple):
     """A requested stand-alone training: ``steps`` optimizer steps of ``pooling`` with ``seed``."""
 
     pooling: str
@@ -71,9 +71,11 @@ class TrialRunner:
         self.parallel = parallel
         self.save_weights_to, self.retry_failed = save_weights_to, retry_failed
         self.record_errors, self.consequence = record_errors, consequence
-        self._rows = {Request(row["pooling"], row["seed"], row["budget"]): row for row in trials.all()}
+        self._rows = {TrainingRequest(row["pooling"], row["seed"], row["budget"]): row for row in trials.all()}
 
-    def run(self, requested: Sequence[Request], stage: str | None = None) -> dict[Request, dict[str, Any]]:
+    def run(
+        self, requested: Sequence[TrainingRequest], stage: str | None = None
+    ) -> dict[TrainingRequest, dict[str, Any]]:
         """Run the requested trainings that are not recorded yet.
 
         Args:
@@ -98,24 +100,24 @@ class TrialRunner:
         for job, result in run_jobs(
             self.experiment, _train, jobs, self.listener, self.parallel.workers, self.parallel.threads
         ):
-            self._record_outcome(Request(*job[:3]), result)
+            self._record_outcome(TrainingRequest(*job[:3]), result)
         if stage is not None:
             self.listener.finish()
         return {request: self._rows[request] for request in requested}
 
-    def is_recorded(self, request: Request) -> bool:
+    def is_recorded(self, request: TrainingRequest) -> bool:
         """Return whether ``run`` would skip this training."""
         row = self._rows.get(request)
         if row is None or (row["state"] == "failed" and self.retry_failed):
             return False
         return self.save_weights_to is None or self.save_weights_to.has(checkpoint_name(weights_name(*request)))
 
-    def record(self, request: Request, result: Result) -> None:
+    def record(self, request: TrainingRequest, result: Result) -> None:
         """Record a finished training."""
         self.trials.record(*request, *result)
         self._rows[request] = {**_row(request, "done"), **result._asdict()}
 
-    def _record_outcome(self, request: Request, result: Result | PoolwiseError) -> None:
+    def _record_outcome(self, request: TrainingRequest, result: Result | PoolwiseError) -> None:
         if isinstance(result, Result):
             self.record(request, result)
             if result.accuracy is not None:
@@ -129,7 +131,7 @@ class TrialRunner:
             raise result
 
 
-def _row(request: Request, state: str) -> dict[str, Any]:
+def _row(request: TrainingRequest, state: str) -> dict[str, Any]:
     empty: dict[str, Any] = {"accuracy": None, "curve": [], "seconds": None, "error": None}
     return {"pooling": request.pooling, "seed": request.seed, "budget": request.steps, "state": state, **empty}
 

@@ -23,10 +23,10 @@ from poolwise.rankings.ranking import parts
 from poolwise.selection import strategies
 from poolwise.spaces import PoolingSpace
 from poolwise.storage import FORMAT, RunFolder, environment
-from poolwise.storage.schemas import TrialsFile
+from poolwise.storage.schemas import RankingFile, TrialsFile
 from poolwise.training.calibration import Parallel, cpu_threads
 from poolwise.training.standalone import Purpose
-from poolwise.training.trials import Request, Result, TrialRunner
+from poolwise.training.trials import Result, TrainingRequest, TrialRunner
 
 TRIALS = "trials.json"
 PURPOSE = Purpose("trial")
@@ -53,7 +53,7 @@ class Work:
 
     @property
     def done(self) -> bool:
-        return (self.folder / (TRIALS if self.spec.standalone else "ranking.json")).exists()
+        return (self.folder / (TRIALS if self.spec.standalone else RankingFile.FILE)).exists()
 
     def request(self) -> dict[str, Any]:
         """Return the request that the folder must match."""
@@ -155,7 +155,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
     runner = TrialRunner(experiment, folder.trials(), PURPOSE, share, parallel=Parallel(1, cpu_threads()))
     points: list[dict[str, Any]] = []
     while (ask := method.ask()) is not None:
-        request = Request(str(ask.pooling), ask.seed, ask.steps)
+        request = TrainingRequest(str(ask.pooling), ask.seed, ask.steps)
         share.rate = work.budget / work.macs * compute.trial(ask.pooling, ask.steps) / ask.steps
         if not runner.is_recorded(request) and (earlier := _elsewhere(work, request)) is not None:
             runner.record(request, earlier)
@@ -175,7 +175,7 @@ def _trials(work: Work, source: Source, share: Share) -> None:
     folder.write_json(TRIALS, value)
 
 
-def _elsewhere(work: Work, request: Request) -> Result | None:
+def _elsewhere(work: Work, request: TrainingRequest) -> Result | None:
     """Return the result of the same training in another entry of the study.
 
     Seed, split and recipe are equal, so the result is identical. It counts as if it had been trained here.
@@ -197,7 +197,7 @@ def read(work: Work, space: PoolingSpace) -> Entry:
         points = tuple((point.spent_macs, unit * np.array(point.scores)) for point in trials.points)
         scores_P, spent, percent = unit * np.array(trials.scores), trials.spent_macs, trials.accuracies
     else:
-        value = folder.read("ranking.json", "run the same command again")
+        value = folder.read(RankingFile.FILE, "run the same command again")
         rows = {row["pooling"]: row for row in value["ranking"]}
         ordered = [rows[str(pooling)] for pooling in space]
         scores_P, points, percent = np.array([100 * row["score"] for row in ordered]), (), True

@@ -18,9 +18,9 @@ from poolwise.models.external import networks
 from poolwise.rankings import baselines
 from poolwise.sanitize import csv_text, json_text
 from poolwise.storage import FORMAT, command_line, environment, write_atomically
+from poolwise.storage.schemas import CompareFile, StudyFile
 from poolwise.storage.tables import Table
 
-OUTPUT = "compare.json"
 CONTROLS = (*baselines.COUNTED, *baselines.UNTRAINED)
 
 
@@ -100,7 +100,7 @@ def _known(names: Sequence[str], allowed: Any, what: str) -> None:
 
 def check_out(out: Path) -> None:
     """Raise RequestError if the folder holds anything other than an earlier comparison, finished or not."""
-    ours = any((out / name).exists() for name in (OUTPUT, "study.json"))
+    ours = any((out / name).exists() for name in (CompareFile.FILE, StudyFile.FILE))
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not ours)):
         raise RequestError(f"{out} is not the folder of an earlier comparison: use another --out")
 
@@ -161,7 +161,7 @@ def write(value: dict[str, Any], out: Path) -> None:
     about = ["method", "seed", "budget", "spent_macs"]
     lines = [[*(p[key] for key in about), *(f"{p[name]:.6g}" for name in TESTED)] for p in value["anytime"]]
     _write_csv(out / "anytime.csv", [*about, *TESTED], lines)
-    write_atomically(out / OUTPUT, json_text(value) + "\n")
+    write_atomically(out / CompareFile.FILE, json_text(value) + "\n")
 
 
 def _write_csv(path: Path, header: list[str], lines: list[list[Any]]) -> None:

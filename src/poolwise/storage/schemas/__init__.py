@@ -7,6 +7,7 @@ A schema describes only the fields that are read, so other fields may differ bet
 from __future__ import annotations
 
 from poolwise.storage.schemas.common import Space
+from poolwise.storage.schemas.comparison import CompareFile, SimulateFile
 from poolwise.storage.schemas.evidence import ExhaustiveFile, SpaceOnly, StudyFile, TableFile, TrialsFile
 from poolwise.storage.schemas.fields import FileSchema, Schema
 from poolwise.storage.schemas.ranking import CompleteRanking, CompleteRow, HintRanking, RankingFile
@@ -18,7 +19,7 @@ from poolwise.storage.schemas.records import (
     StageEvent,
     TrialRow,
 )
-from poolwise.storage.schemas.request import RunFile, TrainingRequest
+from poolwise.storage.schemas.request import RunFile, RunRequest
 from poolwise.storage.schemas.selection import RefineFile, RetrainFile, VerdictFile
 from poolwise.storage.schemas.validation import validate
 
@@ -32,12 +33,15 @@ _SCHEMAS: tuple[type[FileSchema], ...] = (
     StudyFile,
     TrialsFile,
     ProfileFile,
+    CompareFile,
+    SimulateFile,
 )
 FILES = {schema.FILE: schema for schema in _SCHEMAS}
 
 __all__ = [
     "FILES",
     "AssignmentEvent",
+    "CompareFile",
     "CompleteRanking",
     "CompleteRow",
     "ExhaustiveFile",
@@ -49,14 +53,15 @@ __all__ = [
     "RefineFile",
     "RetrainFile",
     "RunFile",
+    "RunRequest",
     "Schema",
     "SearchEvent",
+    "SimulateFile",
     "Space",
     "SpaceOnly",
     "StageEvent",
     "StudyFile",
     "TableFile",
-    "TrainingRequest",
     "TrialRow",
     "TrialsFile",
     "VerdictFile",

@@ -1,4 +1,4 @@
-"""``exhaustive.json``, tables, and the files of a comparison: ``study.json`` and ``trials.json``."""
+"""Schemas of ``exhaustive.json``, of tables, and of the inputs of a comparison: ``study.json`` and ``trials.json``."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class ProfileFile(FileSchema):
 
 
 class TrialRow(Schema):
-    """One stand-alone training, as stored in SQLite; a curve is ``[[step, loss], ...]``."""
+    """One stand-alone training, as stored in SQLite; ``budget`` is its steps, a curve is ``[[step, loss], ...]``."""
 
     pooling: PoolingName
     seed: Count

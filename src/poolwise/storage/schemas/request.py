@@ -66,7 +66,7 @@ class Calibration(Schema):
     block: Positive | None = None
 
 
-class TrainingRequest(RunFile, Environment):
+class RunRequest(RunFile, Environment):
     """``run.json`` of a run that trains or ranks."""
 
     settings: Object
