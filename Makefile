@@ -26,7 +26,7 @@ check: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 sbom: $(VENV)/installed $(VENV)/installed-release
 	@mkdir -p dist

@@ -205,9 +205,9 @@ def test_plan_writes_nothing(tmp_path, image_folder, here):
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_ends_with_its_code_and_resume_continues(tmp_path, image_folder, number, code):
+def test_a_signal_ends_with_its_code_and_resume_continues(tmp_path, image_folder, here, number, code):
     out = tmp_path / "run"
-    options = [*TINY, "--steps", "900", "--data", f"folder:{image_folder}", "--out", str(out)]
+    options = [*TINY, "--steps", "400", "--data", f"folder:{image_folder}", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [POOLWISE, "run", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -224,11 +224,11 @@ def test_a_signal_ends_with_its_code_and_resume_continues(tmp_path, image_folder
     assert not (out / "ranking.json").exists()
     if code != 130:
         return  # what follows is the same for all
-    assert poolwise("resume", out).returncode == 0
+    assert here("resume", out).returncode == 0
     assert (out / "report.html").exists()
 
 
-def test_full_disk_is_one_line_and_resumable(tmp_path, image_folder):
+def test_full_disk_is_one_line_and_resumable(tmp_path, image_folder, here):
     """RLIMIT_FSIZE makes real writes fail, as a full disk does."""
 
     def small_files():
@@ -241,7 +241,7 @@ def test_full_disk_is_one_line_and_resumable(tmp_path, image_folder):
     assert "cannot write" in message
     assert "poolwise resume" in message
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
-    assert poolwise("resume", out).returncode == 0
+    assert here("resume", out).returncode == 0
     assert (out / "report.html").exists()
 
 

@@ -175,7 +175,9 @@ def test_state_of_another_method_is_refused(method):
             one.restore(state)
 
 
-@pytest.mark.parametrize("space", HUGE, ids=str)
+@pytest.mark.parametrize(
+    "space", [*(pytest.param(space, marks=pytest.mark.slow) for space in HUGE[:2]), HUGE[2]], ids=str
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_huge_spaces_cost_what_is_visited(method, space):
     assert space.size > 10**6

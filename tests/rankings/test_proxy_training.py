@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import poolwise
+from conftest import separate_cache
 from poolwise.config import Config
 from poolwise.datasets.batches import Shuffled
 from poolwise.errors import RequestError, RunFailure
@@ -62,7 +63,7 @@ def two(monkeypatch, tiny_settings):
 def finished(tmp_path_factory, tiny_settings, tiny_source):
     """A finished search with the config ``two``."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, separate_cache(tmp_path_factory):
         patch.setattr(budget, "_BALANCED", 5)
         poolwise.search(tiny_settings.replace(**PROXY), folder, source=tiny_source)
     return folder

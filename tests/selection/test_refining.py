@@ -1,23 +1,30 @@
 """Refinement of a tiny run: files, resuming and limits."""
 
 import json
+import shutil
 
 import pytest
 from markupsafe import escape
 
-from conftest import After
+from conftest import After, separate_cache
 from poolwise import api
 from poolwise.errors import RequestError
 from poolwise.progress import Interrupted
 from poolwise.storage import RunFolder
 
 
-@pytest.fixture
-def ranked(tmp_path, tiny_settings, tiny_source):
-    path = tmp_path / "run"
-    api.search(tiny_settings.replace(retrain_steps=4), path, source=tiny_source)
-    api.rank(path, source=tiny_source)
+@pytest.fixture(scope="module")
+def ranked_once(tmp_path_factory, tiny_settings, tiny_source):
+    path = tmp_path_factory.mktemp("ranked") / "run"
+    with separate_cache(tmp_path_factory):
+        api.search(tiny_settings.replace(retrain_steps=4), path, source=tiny_source)
+        api.rank(path, source=tiny_source)
     return path
+
+
+@pytest.fixture
+def ranked(ranked_once, tmp_path):
+    return shutil.copytree(ranked_once, tmp_path / "run")
 
 
 def refined(path, source, **changes):
@@ -51,11 +58,9 @@ def test_refinement_trains_the_default_first_and_names_three_picks(ranked, tiny_
     assert str(escape(verdict["sentence"])) in page
 
 
-def test_resumed_refinement_gives_the_same_result(ranked, tmp_path, tiny_settings, tiny_source):
+def test_resumed_refinement_gives_the_same_result(ranked, tmp_path, tiny_source):
+    again = shutil.copytree(ranked, tmp_path / "again")
     complete = refined(ranked, tiny_source)
-    again = tmp_path / "again"
-    api.search(tiny_settings.replace(retrain_steps=4), again, source=tiny_source)
-    api.rank(again, source=tiny_source)
     with pytest.raises(Interrupted):
         api.refine(again, source=tiny_source, trials=4, at_once=1, listener=After(3))
     assert not (again / "refine.json").exists()
