@@ -59,8 +59,8 @@ def simulated(value: dict[str, Any]) -> list[str]:
     page = [
         f"`{value['command']}`",
         "",
-        f"{value['runs']:,} runs. Each cell: mean regret in points, its 90 % quantile; share of runs that have chosen, and that have"
-        f" trained, a configuration with a regret of at most {value['tolerance']:.2f} points by then.",
+        f"{value['runs']:,} runs. Each cell: mean regret in points, its 90 % quantile; share of runs that have chosen, and"
+        f" that have trained, a configuration with a regret of at most {value['tolerance']:.2f} points by then.",
         "",
     ]
     page += [f"| method | after {' | '.join(map(str, counts))} |", f"|{' --- |' * (1 + len(counts))}"]
@@ -85,6 +85,11 @@ def judged(rows: list[dict[str, str]]) -> list[str]:
     return [*table, ""]
 
 
+def relabel(variant: str) -> str:
+    """Return the label of a lab variant with the current term; the committed results keep the old one."""
+    return variant.replace("short trainings", "proxy trainings")
+
+
 def staged(folder: Path) -> list[str]:
     """Return smoothed tau-b of every lab variant at each stage and budget, best of its last stage first."""
     stages = json.loads((folder / "stages.json").read_text(encoding="utf-8"))["stages"]
@@ -96,16 +101,15 @@ def staged(folder: Path) -> list[str]:
         for budget in stage["budgets"]:
             heading = f"{stage['stage']}: {budget:,} steps, {len(stage['seeds'])} seed{'s' if len(stage['seeds']) > 1 else ''}"
             columns[heading] = {
-                r["variant"]: f"{float(r['mean']):.2f}" + (f" ± {float(r['std']):.2f}" if r["std"] else "")
+                relabel(r["variant"]): f"{float(r['mean']):.2f}" + (f" ± {float(r['std']):.2f}" if r["std"] else "")
                 for r in rows
                 if r["budget"] == str(budget)
             }
-        last |= {variant: (i, mean) for variant, mean in stage["variants"].items()}
+        last |= {relabel(variant): (i, mean) for variant, mean in stage["variants"].items()}
     order = sorted(last, key=lambda variant: last[variant], reverse=True)
     table = [f"| variant | {' | '.join(columns)} |", f"|{' --- |' * (1 + len(columns))}"]
     table += [
-        f"| {variant.replace('short trainings', 'proxy trainings')} | {' | '.join(cells.get(variant, '') for cells in columns.values())} |"
-        for variant in order
+        f"| {variant} | {' | '.join(cells.get(variant, '') for cells in columns.values())} |" for variant in order
     ]
     return [*table, ""]
 
