@@ -69,7 +69,7 @@ class Ranking(Result):
         "smoothed": "score smoothed over neighboring configurations, 0 to 1",
         "estimate": "weighted score and productive convolutions, or the score only; in the unit of the score",
         "top3": "probability of being among the three best, given the noise of the estimates",
-        "tie": "number of its group, in which none is better than another with 90 % probability, given that noise",
+        "tie": "number, from 1, of its group of configurations that are not significantly different (90 %), given that noise",
         "supernet": "number of its most probable SuperNet, from 0",
         **COST,
         **REACH,
