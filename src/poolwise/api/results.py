@@ -115,7 +115,7 @@ class Retraining(Result):
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
         "roles": "roles in the comparison, such as pick or default, separated by commas",
-        "seed": "seed of the training",
+        "seed": "seed of the training, from 1 (not --seed, the root seed of the run)",
         "accuracy": "accuracy on the test set, 0 to 1",
         "steps": "optimizer steps of the training",
         "mean": "mean accuracy of the configuration over seeds",
@@ -148,7 +148,7 @@ class Exhaustive(Result):
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
-        "seed": "seed of the training",
+        "seed": "seed of the training, from 1 (not --seed, the root seed of the run)",
         "accuracy": "accuracy on the test set, 0 to 1; None if the training failed",
         "steps": "optimizer steps of the training",
         "mean": "mean accuracy of the configuration over seeds",

@@ -55,7 +55,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Guess(Tabular):
-    """Configurations within the limit, best guess first, with their costs; and the quality of such guesses on known tables.
+    """No file: configurations within the limit, best guess first, with costs; and the quality of such guesses on known tables.
 
     ``size`` is the number of configurations in the space, ``priced`` the number whose cost was computed.
     """
