@@ -13,13 +13,13 @@ from poolwise.benchmarks.compare.compute import Compute
 from poolwise.errors import RequestError
 from poolwise.experiment import resolve
 from poolwise.pipeline import costs, estimates
-from poolwise.progress import Interrupted
+from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
 from poolwise.supernets import samplers
 from poolwise.supernets.budget import step_macs, survey_macs
 from poolwise.supernets.samplers import Surveys
 from poolwise.supernets.state import CHECKPOINT, SearchState
-from poolwise.supernets.trainer import train_block
+from poolwise.supernets.trainer import train, train_block
 from poolwise.training.calibration import Timing
 
 METHODS = [method.name for method in samplers.available() if method.surveys]
@@ -101,17 +101,15 @@ def test_blocks_end_where_a_survey_is_due(method, tiny_settings, tiny_source, su
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_search_has_the_same_bytes(method, tmp_path, tiny_settings, tiny_source):
     """Stopped during the warm-up, just before the first survey and after it."""
-    config = tiny_settings.replace(method=method, supernets=None, steps=26, block=2, threads=1)
-    complete = poolwise.search(config, tmp_path / "whole", source=tiny_source)
-    with pytest.raises(Interrupted):
-        poolwise.search(config, tmp_path / "part", source=tiny_source, listener=After(7))
-    for steps, surveys in ((4, 0), (3, 1)):
+    config = samplers.settled(tiny_settings.replace(method=method, supernets=1, steps=26, block=2, threads=1))
+    experiment = resolve(config, tiny_source)
+    complete, part = (RunFolder.create(tmp_path / name, {}) for name in ("whole", "part"))
+    train(SearchState.open(experiment, complete), complete, Listener())
+    for steps, surveys in ((7, 0), (4, 0), (3, 1)):
         with pytest.raises(Interrupted):
-            poolwise.resume(tmp_path / "part", source=tiny_source, listener=After(steps))
-        meta = RunFolder.open(tmp_path / "part").load_checkpoint(CHECKPOINT)[1]
-        assert len(meta.get("surveys", [])) == surveys
-    poolwise.resume(tmp_path / "part", source=tiny_source)
-    part = RunFolder.open(tmp_path / "part")
+            train(SearchState.open(experiment, part), part, After(steps))
+        assert len(part.load_checkpoint(CHECKPOINT)[1].get("surveys", [])) == surveys
+    train(SearchState.open(experiment, part), part, Listener())
     (tensors, meta), (again, meta_again) = (run.load_checkpoint(CHECKPOINT) for run in (complete, part))
     assert meta_again == meta
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
@@ -181,6 +179,8 @@ def test_estimates_include_surveys(method, tiny_settings, tiny_source, monkeypat
     monkeypatch.setattr(samplers.sampler(method), "surveys", None)
     without = costs.search(experiment, timing)[0]
     assert planned.macs - without.macs == surveys > 0
+    outputs = 36 * (5 * 16 * 3 * 16 + 36 * 8) if method == "learned-hierarchy" else 0
+    assert planned.memory_bytes - without.memory_bytes == outputs
     assert planned.seconds - without.seconds == pytest.approx(surveys * 1e-12)
     mean = step_macs(experiment, sum(compute.macs.values())) / 36
     assert 200 - steps == pytest.approx(surveys / mean, abs=1)

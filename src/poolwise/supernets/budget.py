@@ -149,9 +149,22 @@ def one_survey_macs(experiment: Experiment, surveys: samplers.Surveys, per_image
 
     Outputs are used for the distances between all pairs of configurations: one multiply-add for each number in an output.
     """
-    images = surveys.batches * min(experiment.config.training.batch_size, len(experiment.halves[1]))
+    images = _surveyed_images(experiment, surveys)
     pairs = experiment.space.size * (experiment.space.size - 1) // 2 if surveys.outputs else 0
     return images * (per_image + pairs * len(experiment.source.classes))
+
+
+def survey_bytes(experiment: Experiment, config: Config) -> int:
+    """Return the bytes of the outputs of a survey (two copies in float32, one in float64) and their distances (two copies)."""
+    surveys, configurations = samplers.sampler(config.search.method).surveys, experiment.space.size
+    if surveys is None or not surveys.outputs or configurations > surveys.most:
+        return 0
+    numbers = _surveyed_images(experiment, surveys) * len(experiment.source.classes)
+    return configurations * (16 * numbers + 8 * configurations)
+
+
+def _surveyed_images(experiment: Experiment, surveys: samplers.Surveys) -> int:
+    return surveys.batches * min(experiment.config.training.batch_size, len(experiment.halves[1]))
 
 
 def proxy_macs(experiment: Experiment) -> int:
