@@ -83,10 +83,10 @@ class IterativeTreeSearch(TreeOfConfigurations):
     scores all configurations on five scoring batches, builds the tree, and draws from it until the next iteration. UCT is
     equation 1, the softmax equation 2, the moving average of Q equation 3 (``SearchTree``); C = 1 and T = 0.7.
 
-    Choices that the paper leaves open: the first half of a list of odd length is the shorter one, and Q starts at the first
-    accuracy, both as in the authors' code. Equal accuracies keep the order of the space. Iterations are equally long, and
-    WARM_UP follows from the published costs. Differences: the ranking scores all configurations on the entire scoring half,
-    as for every method here. The authors' code builds its first tree in random order; here it is sorted, as in the paper.
+    As in the authors' code, the first half of a list of odd length is the shorter one, and Q starts at the first accuracy.
+    Choices made here: equal accuracies keep the order of the space, iterations are equally long, and WARM_UP follows from
+    the published costs. Differences: the ranking scores all configurations on the entire scoring half, as for every method
+    here. The authors' code leaves the first tree in the order of the space; here it is sorted like the others.
     """
 
     surveys = Surveys(ITERATIONS, SCORING_BATCHES, LISTED)

@@ -19,13 +19,14 @@ class LearnedHierarchy(TreeOfConfigurations):
     """Cluster the class probabilities of all configurations on five scoring batches; the dendrogram is the search tree.
 
     Roshtkhari, Toews, Pedersoli, *Neural Architecture Search by Learning a Hierarchical Search Space* (arXiv 2503.21061). The
-    search is that of ``iterative-mcts`` with one iteration: uniform draws, one tree, and draws from it by UCT and a softmax.
+    paper builds the tree from pairwise distances between the outputs of a partially trained SuperNet. The search is that of
+    ``iterative-mcts`` with one iteration: uniform draws, one tree, and draws from it by UCT and a softmax.
 
-    Choices that were made here: an output is the vector of softmax probabilities of all scoring images, so a difference in
-    confidence counts and a constant added to the logits does not. Distances are Euclidean and clusters merge by Ward's
-    criterion (JASA 1963), because it gives the most balanced trees: with other linkages outliers are leaves next to the root,
-    which a tree search draws about half of the time. The batches, the warm-up, C and T are those of ``iterative-mcts``.
-    The first merged cluster of a pair is the left child; this has no effect on the draws.
+    Choices made here, which may differ from the published ones: an output is the vector of softmax probabilities of all
+    scoring images, so a difference in confidence counts and a constant added to the logits does not. Distances are Euclidean
+    and clusters merge by Ward's criterion (JASA 1963), because it gives balanced trees: with other linkages outliers are
+    often leaves next to the root, which a tree search draws about half of the time. The batches, the warm-up, C and T are
+    those of ``iterative-mcts``. The order of two children has no effect on the chances.
     """
 
     surveys = Surveys(1, SCORING_BATCHES, MOST, outputs=True)
@@ -34,8 +35,7 @@ class LearnedHierarchy(TreeOfConfigurations):
         assert survey.outputs_PV is not None
         if len(survey.outputs_PV) == 1:
             return []
-        finite_PV = np.nan_to_num(
-            survey.outputs_PV.astype(np.float64)
-        )  # the next training step reports a diverged search
+        # the next training step reports a search that diverged
+        finite_PV = np.nan_to_num(survey.outputs_PV.astype(np.float64))
         merges = hierarchy.linkage(finite_PV, method="ward")
         return [(int(left), int(right)) for left, right in merges[:, :2]]
