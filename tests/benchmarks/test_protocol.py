@@ -95,7 +95,12 @@ def test_no_method_exceeds_the_budget(study, table, source):
 
 @pytest.mark.slow
 def test_methods_that_prefer_expensive_configurations_stay_within_the_budget(tmp_path, table, source):
-    request = {**REQUEST, "methods": ["mcts", "boltzmann@warm_up=0.5"], "budgets": [200], "seeds": [1]}
+    request = {
+        **REQUEST,
+        "methods": ["mcts", "boltzmann@warm_up=0.5", "iterative-mcts"],
+        "budgets": [200],
+        "seeds": [1],
+    }
     value = compare(table, tmp_path / "out", source, **request)
     for entry in value["entries"]:
         if entry["budget"]:

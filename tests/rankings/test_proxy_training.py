@@ -1,5 +1,6 @@
 """Proxy trainings: length, restated training, use in the ranking, interruption and failures."""
 
+import json
 import shutil
 import sqlite3
 
@@ -211,6 +212,8 @@ def test_failed_training_gets_the_worst_score_of_its_seed(monkeypatch, tmp_path,
 
     with sqlite3.connect(run / proxy_training.FILE) as connection:
         connection.execute("DELETE FROM trials WHERE (pooling, seed) IN (('3-4-3', 1), ('3-5-2', 1), ('3-4-3', 2))")
+    unfinished = [line for line in (run / "events.jsonl").open() if json.loads(line)["event"] != "stage"]
+    (run / "events.jsonl").write_text("".join(unfinished))
     monkeypatch.setattr(trials, "train_standalone", failing)
     poolwise.resume(run, source=tiny_source)
     assert len(RunFolder.open(run).trials(proxy_training.FILE).all()) == 72

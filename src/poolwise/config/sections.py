@@ -157,8 +157,8 @@ class Search(Section):
     )
     warm_up: Share = setting(
         0.0,
-        "Share of the search for a warm-up: uniform draws (boltzmann, mcts), or one SuperNet that is then copied to the"
-        " others (mixture, partitions).",
+        "Share of the search for a warm-up: uniform draws (boltzmann and tree searches), or one SuperNet that is then copied"
+        " to the others (mixture, partitions). 0: as the method has by default.",
     )
     proxy: AutoShare = setting(
         0.0, "Share of the steps for proxy trainings: a short stand-alone training of every configuration.", "short"

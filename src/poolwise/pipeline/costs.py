@@ -17,7 +17,7 @@ from poolwise import parallelism
 from poolwise.experiment import Experiment
 from poolwise.rankings.beam import MEMBERS_PER_NODE
 from poolwise.spaces import LISTED, Pooling
-from poolwise.supernets.budget import measuring_macs, proxy_budget, proxy_macs, search_steps
+from poolwise.supernets.budget import measuring_macs, proxy_budget, proxy_macs, search_steps, survey_bytes, survey_macs
 from poolwise.training import calibration
 from poolwise.training.calibration import CREW_SECONDS, Timing
 
@@ -87,13 +87,14 @@ def search(experiment: Experiment, timing: Timing, _known: Trainings | None = No
     parameters = experiment.cost(experiment.default).parameters
     # weights and momentum of all SuperNets; gradients of those in training
     weights = 8 * experiment.supernet_parameters * config.search.max_supernets + 4 * parameters * count
-    memory = _memory(experiment, count, batch) + weights
+    memory = _memory(experiment, count, batch) + weights + survey_bytes(experiment, config)
     measured = measuring_macs(experiment, config, search_steps(experiment), int(macs))
-    fixed += measured / (3 * batch * macs) * timing.seconds("train", macs)
+    surveyed = survey_macs(experiment, config)
+    fixed += measured / (3 * batch * macs) * timing.seconds("train", macs) + surveyed * timing.rank
     cost = StageCost(
         "search",
         search_steps(experiment),
-        int(search_steps(experiment) * batch * 4 * macs) + measured,
+        int(search_steps(experiment) * batch * 4 * macs) + measured + surveyed,
         seconds + fixed,
         memory,
         fixed,

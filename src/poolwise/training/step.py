@@ -93,13 +93,23 @@ def correct(forward: Forward, images_BCHW: Tensor, labels_B: Tensor, precision: 
 
 @torch.no_grad()
 def count_correct(
-    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor, labels_B: Tensor, precision: Precision
+    network: SwitchableNet,
+    poolings: Sequence[Pooling],
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    precision: Precision,
+    keep: Callable[[list[int], Tensor], None] | None = None,
 ) -> list[int]:
-    """Count the correctly classified images of one batch for each configuration, computing each shared prefix once."""
+    """Count the correctly classified images of one batch for each configuration, computing each shared prefix once.
+
+    ``keep`` is called with the logits_BK of each group of equal configurations and their indices in ``poolings``.
+    """
     counts, results = [0] * len(poolings), []
     with precision.active(images_BCHW.device):
         for members, logits_BK in walk(network, poolings, precision.images(images_BCHW)):
             results.append((members, (logits_BK.argmax(dim=1) == labels_B).sum()))
+            if keep is not None:
+                keep(members, logits_BK)
     values = torch.stack([count for _, count in results]).tolist()  # the only synchronization
     for (members, _), count in zip(results, values, strict=True):
         for a in members:

@@ -7,7 +7,14 @@ from functools import cached_property
 from poolwise.config import Config
 from poolwise.experiment import Experiment
 from poolwise.spaces import Pooling
-from poolwise.supernets.budget import measuring_macs, most_share, on_supernets, proxy_budget_of, step_macs
+from poolwise.supernets.budget import (
+    measuring_macs,
+    most_share,
+    on_supernets,
+    proxy_budget_of,
+    step_macs,
+    survey_macs,
+)
 
 
 class Compute:
@@ -44,9 +51,9 @@ class Compute:
     def search_steps(self, macs: int, config: Config) -> int:
         """Return the search steps, at the mean MACs of the space, that fit into ``macs`` together with the ranking.
 
-        The result is below 1 if the ranking alone exceeds ``macs``.
+        The result is below 1 if the ranking and the surveys of the method alone exceed ``macs``.
         """
-        left, total = macs - self.ranking(config), sum(self.macs.values())
+        left, total = macs - self.ranking(config) - survey_macs(self.experiment, config), sum(self.macs.values())
 
         def taken(steps: int) -> int:
             length, seeds = proxy_budget_of(steps, config.search.proxy, len(self.macs))

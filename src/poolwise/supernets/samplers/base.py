@@ -1,6 +1,8 @@
 """Interface of all samplers: ``ask`` for a configuration and its SuperNet, train them, ``tell`` the accuracy.
 
-Legend: N configurations passed as an argument, M SuperNets.
+A sampler may also declare ``surveys``: at given steps the trainer then scores all configurations and calls ``learn_survey``.
+
+Legend: N configurations passed as an argument, M SuperNets, P configurations of the space, B scoring batches of a survey.
 """
 
 from __future__ import annotations
@@ -23,7 +25,38 @@ _USUAL = 4  # SuperNets in the published recipe
 
 
 class OutOfTurn(RuntimeError):
-    """Raised when ``tell`` does not match the oldest pending ``ask``."""
+    """Raised when ``tell`` does not match the oldest pending ``ask``, or a survey is not where it is due."""
+
+
+@dataclass(frozen=True)
+class Surveys:
+    """The surveys that a method asks for. They are evenly spaced over the steps after the warm-up; the first one starts them.
+
+    Attributes:
+        count: Number of surveys in a search.
+        batches: Scoring batches of each survey, B.
+        most: Size of the largest space that the method accepts, because all configurations are scored.
+        outputs: Whether the survey includes class probabilities.
+    """
+
+    count: int
+    batches: int
+    most: int
+    outputs: bool = False
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Result of scoring all configurations, each on its most probable SuperNet, on the same scoring batches.
+
+    Attributes:
+        accuracies_PB: Accuracy of each configuration on each batch, float64, 0 to 1.
+        outputs_PV: Class probabilities of each configuration for all images, float32, V = images x classes. None if the
+            method does not ask for them.
+    """
+
+    accuracies_PB: np.ndarray
+    outputs_PV: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +100,8 @@ class Sampler:
             mean of the space.
         warms_up: Whether the method supports ``warm_up``.
         doubles: Whether the method supports ``double``.
+        usual_warm_up: Share of the warm-up if the request sets none.
+        surveys: The surveys that the method asks for, if any.
         supernets, most: Current and maximum number of SuperNets.
         branched: Whether all SuperNets became copies of the first at the end of the warm-up, which happens once.
     """
@@ -77,13 +112,17 @@ class Sampler:
     prefers: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
     doubles: ClassVar[bool] = False
+    usual_warm_up: ClassVar[float] = 0.0
+    surveys: ClassVar[Surveys | None] = None
 
     def __init__(self, task: Task):
+        self.check_size(task.space.size)
         self.task, self.space = task, task.space
         self.most = self.supernets_used(task.supernets)
         self.supernets = 1 if task.grows else self.most
         self.table = Scores(self.space.size, self.supernets)
         self.branched = False
+        self._surveyed = 0  # surveys so far
         self._step = 0
         self._pending: deque[tuple[int, int]] = deque()  # pending asks
 
@@ -91,6 +130,15 @@ class Sampler:
     def supernets_used(cls, requested: int) -> int:
         """Return how many SuperNets the method trains if ``requested`` are requested."""
         return 1 if cls.single else requested
+
+    @classmethod
+    def check_size(cls, configurations: int) -> None:
+        """Raise RequestError if the method surveys the space and cannot score this many configurations."""
+        if cls.surveys and configurations > cls.surveys.most:
+            raise RequestError(
+                f"method {cls.name} scores all configurations during the search, at most {cls.surveys.most:,}, and the space has"
+                f" {configurations:,}: sample some with --max-configs, or use another --method"
+            )
 
     @classmethod
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
@@ -123,6 +171,35 @@ class Sampler:
         """Whether ``double`` may be called."""
         return self.task.grows and 2 * self.supernets <= self.most
 
+    @property
+    def next_survey(self) -> int | None:
+        """Step before which the next survey is due; None if no survey is left."""
+        due = self._survey_steps()[self._surveyed :]
+        return due[0] if due else None
+
+    def _survey_steps(self) -> list[int]:
+        """Return the steps before which the surveys of this search are due, in order."""
+        count, start = self.surveys.count if self.surveys else 0, self.warm_up_end
+        return [start + i * (self.task.steps - start) // count for i in range(count)]
+
+    def learn_survey(self, survey: Survey) -> None:
+        """Receive the survey that is due. One survey serves all that are due at the current step.
+
+        Raises:
+            OutOfTurn: If no survey is due, or an ``ask`` is pending.
+        """
+        if self._pending or not self._survey_due:
+            raise OutOfTurn(
+                "learn_survey does not match next_survey: call it between tell and ask, when a survey is due"
+            )
+        while self._survey_due:
+            self._surveyed += 1
+        self._learn_survey(survey)
+
+    @property
+    def _survey_due(self) -> bool:
+        return self.next_survey is not None and self.next_survey <= self._step
+
     def double(self) -> None:
         """Split every SuperNet m into m and M + m, which have the same scores and equal probabilities."""
         self.supernets *= 2
@@ -140,7 +217,12 @@ class Sampler:
         """Draw the next configuration and its SuperNet (steps 1 and 2 of the method).
 
         Consecutive asks without a ``tell`` in between use the same scores.
+
+        Raises:
+            OutOfTurn: If a survey is due.
         """
+        if self._survey_due:
+            raise OutOfTurn("a survey is due: call learn_survey before ask")
         a = self._draw_configuration()
         m = 0 if self.first_trains_alone else self._draw_supernet(a)
         self._pending.append((a, m))
@@ -215,6 +297,7 @@ class Sampler:
             "branched": self.branched,
             "asked": pending,
             "scores": self.table.state(),
+            **({"surveyed": self._surveyed} if self.surveys else {}),
             **self._extra_state(),
         }
 
@@ -237,6 +320,7 @@ class Sampler:
         self.table.restore(state["scores"])
         # earlier versions did not save it, but only the first SuperNet has scores before the branching
         self.branched = bool(state.get("branched", self.table.used() > 1))
+        self._surveyed = int(state.get("surveyed", 0))
         self._restore_extra(state)
 
     def _branch_after_warm_up(self) -> None:
@@ -261,6 +345,9 @@ class Sampler:
 
     def _learn(self, a: int, m: int, accuracy: float) -> None:
         """Update what the method stores besides the scores."""
+
+    def _learn_survey(self, survey: Survey) -> None:
+        """Use the result of a survey."""
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
         """Return assignment_NM of configurations by index. The default is for methods with one SuperNet."""
