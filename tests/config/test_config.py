@@ -186,6 +186,7 @@ def test_single_settings_and_sections_can_be_chosen():
     assert [setting.name for setting in chosen("refine", "retrain_epochs")] == [
         "trials",
         "refiner",
+        "hints",
         "at_once",
         "retrain_epochs",
     ]

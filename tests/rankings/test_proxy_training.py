@@ -290,3 +290,41 @@ def test_initial_weights_for_the_search_start_proxy_trainings(
     weights = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
     used = [parameter for parameter in seen[0].parameters() if parameter.dim() == 4]
     assert all(torch.equal(a, b) for a, b in zip(weights, used, strict=True)) == loaded
+
+
+@given(st.lists(st.floats(0.1, 5), min_size=2, max_size=40))
+def test_weighted_losses_of_a_curve_with_every_step(losses):
+    curve, steps = [[t + 1, loss] for t, loss in enumerate(losses)], len(losses)
+    later = [loss for step, loss in curve if 2 * step > steps]
+    decay = [0.9 ** (steps - step) for step, _ in curve]
+    expected = {
+        "half": np.mean(later),
+        "sum": np.mean(losses),
+        "ema": sum(w * loss for w, loss in zip(decay, losses, strict=True)) / sum(decay),
+    }
+    assert set(proxy_training.WEIGHTINGS) == set(expected)
+    for weighting, value in expected.items():
+        assert proxy_training.score(curve, weighting) == pytest.approx(-value)
+    assert proxy_training.score(curve) == -float(np.mean(later)), "the default, bit by bit"
+
+
+@given(st.lists(st.tuples(st.integers(1, 7), st.floats(0.1, 5)), min_size=2, max_size=9))
+def test_a_point_of_a_long_curve_has_the_weight_of_its_steps(points):
+    curve, every, step = [], [], 0
+    for length, loss in points:
+        every += [[step + i, loss] for i in range(1, length + 1)]
+        step += length
+        curve.append([step, loss])
+    for weighting in ("sum", "ema"):
+        assert proxy_training.score(curve, weighting) == pytest.approx(proxy_training.score(every, weighting))
+
+
+def test_requested_weighting_is_used(run, two, tiny_source):
+    folder, scores = RunFolder.open(run), {}
+    for weighting in proxy_training.WEIGHTINGS:
+        experiment = resolved(run, tiny_source).with_settings(short_loss=weighting)
+        scores[weighting] = proxy_training.scores(experiment, folder)["4-3-3"]
+    curve = next(t["curve"] for t in folder.trials(proxy_training.FILE).all() if t["pooling"] == "4-3-3")
+    assert all(len(values) == 2 for values in scores.values())
+    assert len({tuple(values) for values in scores.values()}) == 3
+    assert proxy_training.score(curve, "ema") in scores["ema"]

@@ -86,3 +86,16 @@ def test_command():
     for wrong in ("0", "-1", "nan", "inf", "much"):
         with pytest.raises(RequestError, match="max-macs"):
             CliRunner().invoke(cli, ["suggest", "--max-macs", wrong], catch_exceptions=False, standalone_mode=False)
+
+
+def test_rule_of_receptive_field_refinement():
+    count, refinement = (poolwise.suggest("resnet20", max_macs=None, rule=rule) for rule in ("count", "refinement"))
+    keys = [(-cost.productive, cost.macs) for cost in refinement.costs.values()]
+    assert keys == sorted(keys)
+    assert set(count.costs) == set(refinement.costs)
+    assert list(count.costs) != list(refinement.costs)
+    assert refinement.known[0].tau_b != count.known[0].tau_b, "the quality is that of the rule"
+    with pytest.raises(RequestError, match="unknown rule 'refine'; did you mean 'refinement'"):
+        poolwise.suggest("resnet20", rule="refine")
+    shown = CliRunner().invoke(cli, ["suggest", "--max-macs", "none", "--rule", "refinement", "--json"])
+    assert json.loads(shown.output)["suggestions"][0]["pooling"] == str(refinement.best)

@@ -112,6 +112,12 @@ def space(
     callback=_limit,
     help="At most this multiple of the default's MACs, or none.",
 )
+@click.option(
+    "--rule",
+    default="count",
+    show_default=True,
+    help="Order: most productive convolutions, then most MACs (count), or fewest (refinement: receptive field refinement).",
+)
 @click.option("--max-params", type=float, help="At most this many trainable parameters.")
 @click.option("--max-memory", type=float, help="At most this many MiB of float32 activations in a training step.")
 @click.option(

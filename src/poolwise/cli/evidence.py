@@ -156,7 +156,8 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
     "--controls",
     default="macs,productive,receptive_field",
     show_default=True,
-    help="Rankings that need no training, or none; naswot and grad_norm use training images.",
+    help="Rankings that need no training, or none: macs, productive, receptive_field, rf_refinement, and from training images"
+    " naswot, grad_norm, az_nas, swap and zico; with the suffix -order, draws are compared by stochastic order.",
 )
 @click.option("--recipe", help="Preset that the table's networks were trained with, for tables that do not record it.")
 @machine_settings
@@ -208,8 +209,8 @@ def compare(
     default="refine@productive+macs+last_stage,refine,top@productive,tpe,random",
     show_default=True,
     help="Strategies of stand-alone trainings, with hints after @, like refine@supernets4+productive+macs. A hint is a"
-    " ranking of the table, productive, macs, last_stage or the folder of a ranked run, optionally with the prefix"
-    " shuffled-, or none.",
+    " ranking of the table, productive, macs, last_stage, a control of poolwise compare or the folder of a ranked run,"
+    " optionally with the prefix shuffled-, or none.",
 )
 @click.option("--runs", type=click.IntRange(min=1), default=1000, show_default=True, help="Repetitions.")
 @click.option(

@@ -56,6 +56,8 @@ def _help(setting: Setting) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
     return "" if value is None or isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 

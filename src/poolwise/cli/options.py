@@ -58,7 +58,9 @@ standalone_settings = request_options(
 space_settings = setting_options("poolings", "max_configs")
 _LIMITS = (*LIMITS, "latency_batch")
 rank_settings = setting_options("fusion", *_LIMITS)
-refine_settings = setting_options("trials", "refiner", "at_once", "margin", "retrain_epochs", "retrain_steps", *_LIMITS)
+refine_settings = setting_options(
+    *("trials", "refiner", "hints", "at_once", "margin", "retrain_epochs", "retrain_steps", *_LIMITS)
+)
 retrain_settings = setting_options("retrain", *_LIMITS)
 machine_settings = setting_options("device", "precision", "threads", "workers", "compile")
 

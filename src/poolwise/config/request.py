@@ -258,11 +258,8 @@ def _allowed(one: Setting) -> str:
             return f"a number from {least:g} to below {below:g}"
         return f"a finite number above {above:g}" if above is not None else f"a finite number of at least {least:g}"
     if any(get_origin(kind) is tuple for kind in one.kinds):
-        return (
-            "a list of integers of at least 0, like 2,3"
-            if one.name == "poolings"
-            else "a list of configurations, like 5-3-2,4-3-3"
-        )
+        lists = {"poolings": "integers of at least 0, like 2,3", "hints": "names, like scores,productive"}
+        return f"a list of {lists.get(one.name, 'configurations, like 5-3-2,4-3-3')}"
     return "text of at most 4096 characters"
 
 

@@ -47,6 +47,7 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 AutoCount = Annotated[Count | None, BeforeValidator(_open)]
 AutoShare = Annotated[Share | None, BeforeValidator(_open)]
 Configurations = Annotated[tuple[Text, ...], BeforeValidator(_names)]
+Names = Annotated[tuple[Text, ...], BeforeValidator(_names)]
 Poolings = Annotated[tuple[Annotated[int, Field(ge=0, le=4096)], ...], BeforeValidator(_counts)]
 
 
@@ -189,6 +190,12 @@ class Ranking(Section):
     beam: Count | None = setting(
         None, "Rank only the configurations that a beam search of this width reaches.", "rank_beam"
     )
+    proxy_loss: Literal["half", "sum", "ema"] = setting(
+        "half",
+        "Score of a proxy training: mean training loss of the second half (half), of all steps (sum), or an exponentially"
+        " weighted one that ends at the last step (ema).",
+        "short_loss",
+    )
     fusion: bool | None = setting(
         False, "Rank by scores combined with productive convolutions, or by scores only (as published)."
     )
@@ -200,6 +207,11 @@ class Refine(Section):
     trials: Count = setting(7, "Stand-alone trainings in total, including one of the default.")
     refiner: Text = setting(
         "refine", "Strategy that chooses the trainings: refine (a surrogate model), gp, tpe, top, random or others."
+    )
+    hints: Names = setting(
+        ("scores", "productive", "macs", "last_stage"),
+        "What refine knows of each configuration before it is trained, each weighed by how well the trainings confirm it:"
+        " scores (of the search), last_stage, and the controls of poolwise compare, some of which use training images.",
     )
     at_once: Count | None = setting(
         None,

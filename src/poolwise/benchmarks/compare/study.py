@@ -21,8 +21,6 @@ from poolwise.storage import FORMAT, command_line, environment, write_atomically
 from poolwise.storage.schemas import CompareFile, StudyFile
 from poolwise.storage.tables import Table
 
-CONTROLS = (*baselines.COUNTED, *baselines.UNTRAINED)
-
 
 def check_model(table: Table, model: str | None) -> str:
     """Return the requested model, or that of the table.
@@ -77,7 +75,7 @@ def control_entries(
 
 def check_controls(names: Sequence[str]) -> None:
     """Raise RequestError for unknown or repeated controls."""
-    _known(names, CONTROLS, "control")
+    _known(names, [*baselines.COUNTED, *baselines.zero_cost_names()], "control")
 
 
 def settings_of(table: Table, model: str) -> Config:
