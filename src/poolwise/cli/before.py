@@ -35,7 +35,7 @@ _MODEL = click.option(
 _SIZE = click.option(
     "--image-size",
     type=click.IntRange(min=1),
-    help="Image height and width in pixels (32; 224 for networks from other libraries).",
+    help="Image height and width in pixels.  [default: 32; 224 for networks from other libraries]",
 )
 
 
@@ -47,7 +47,9 @@ _SIZE = click.option(
     is_flag=True,
     help="List the slots where the network can downsample instead.",
 )
-@click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
+@click.option(
+    "--width", type=click.IntRange(min=1), help="Base number of channels. If not set: that of the network family."
+)
 @_SIZE
 @click.option(
     "--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Number of classes of the head."
@@ -64,7 +66,10 @@ def space(
     as_json: bool,
     **arguments: Any,
 ) -> None:
-    """List the configurations of a network with their costs; a random sample if there are very many."""
+    """List the configurations of a network with their costs.
+
+    If there are very many, a random sample is listed.
+    """
     from poolwise import api
     from poolwise.models import available, family
 
@@ -108,7 +113,9 @@ def space(
 @click.option(
     "--device", default="auto", show_default=True, help="Device for measuring latency: auto, cpu, cuda or mps."
 )
-@click.option("--width", type=click.IntRange(min=1), help="Base number of channels.")
+@click.option(
+    "--width", type=click.IntRange(min=1), help="Base number of channels. If not set: that of the network family."
+)
 @_SIZE
 @click.option(
     "--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Number of classes of the head."
@@ -116,7 +123,10 @@ def space(
 @space_settings
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def suggest(model: str, as_json: bool, **arguments: Any) -> None:
-    """Suggest pooling configurations without training, and print the accuracy of such suggestions on known tables."""
+    """Suggest configurations without training.
+
+    The accuracy of such suggestions on known tables is printed as well.
+    """
     from poolwise import api
 
     show.suggested(api.suggest(model, **arguments), as_json)

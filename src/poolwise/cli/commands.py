@@ -13,6 +13,8 @@ import click
 
 from poolwise import __version__
 from poolwise.cli import requests, show
+from poolwise.cli.examples import EXAMPLES
+from poolwise.cli.flags import DescribedArgument
 from poolwise.cli.options import (
     PATH,
     Sections,
@@ -29,23 +31,27 @@ from poolwise.config import Config
 from poolwise.errors import PoolwiseError, out_of_memory
 
 
-@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Sections,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="The terms are explained in docs/glossary.md.",
+)
 @click.version_option(__version__, prog_name="poolwise")
 def cli() -> None:
-    """Learn where a CNN should downsample: rank every pooling configuration, retrain the pick, judge the gain."""
+    """Learn where a CNN should downsample: rank every pooling configuration, retrain the pick, test the gain."""
 
 
-_OUT = click.option("--out", type=PATH, default=None, help="Run folder to create (runs/<command>).")
+_OUT = click.option("--out", type=PATH, default=None, help="Run folder to create.  [default: runs/COMMAND]")
 _PLAN = click.option("--plan", is_flag=True, help="Dry run: print the estimated steps, MACs, time and memory.")
 _BUDGET = click.option(
     "--time-budget",
     help="Choose the steps, the number of SuperNets and of images so that the run takes this long, like 30m or 2h. Fewer images"
     " change the result. --supernets and --images are kept if given; lengths cannot be.",
 )
-_RUN = click.argument("run", type=PATH)
+_RUN = click.argument("run", type=PATH, cls=DescribedArgument, description="Run folder (the --out of an earlier run).")
 
 
-@cli.command()
+@cli.command(epilog=EXAMPLES["run"])
 @every_setting
 @_OUT
 @_PLAN
@@ -63,14 +69,14 @@ def run(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_j
     show.result(out, as_json)
 
 
-@cli.command()
+@cli.command(epilog=EXAMPLES["search"])
 @search_settings
 @_OUT
 @_PLAN
 @_BUDGET
 @output_options
 def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_json: bool, **values: Any) -> None:
-    """Train the mixture of SuperNets, without ranking."""
+    """Train the SuperNets, without ranking."""
     from poolwise import api
 
     config, out = requests.fitted(values, time_budget, ["search"]), out or Path("runs/search")
@@ -81,13 +87,13 @@ def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, a
     show.line({"run": str(out), "next": f"poolwise rank {out}"}, as_json, f"search done; next: poolwise rank {out}")
 
 
-@cli.command()
+@cli.command(epilog=EXAMPLES["rank"])
 @_RUN
 @rank_settings
 @_PLAN
 @output_options
 def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool, **limits: Any) -> None:
-    """Score every configuration with a finished search and write ranking.json.
+    """Score every configuration and write ranking.json. The search must be finished.
 
     With --fusion, --no-fusion or cost limits, existing scores are reordered without scoring again.
     """
@@ -108,7 +114,10 @@ def rank(run: Path, fusion: bool | None, plan: bool, quiet: bool, as_json: bool,
 @_PLAN
 @output_options
 def refine(run: Path, old_method: str | None, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
-    """Train the few most informative configurations stand-alone, and choose three picks."""
+    """Choose three picks with a few stand-alone trainings.
+
+    The configurations that are expected to tell most about the best one are trained.
+    """
     from poolwise import api
     from poolwise.storage import RunFolder
 
@@ -124,13 +133,16 @@ def refine(run: Path, old_method: str | None, plan: bool, quiet: bool, as_json: 
     show.refined(dict(value), as_json)
 
 
-@cli.command()
+@cli.command(epilog=EXAMPLES["retrain"])
 @_RUN
 @retrain_settings
 @_PLAN
 @output_options
 def retrain(run: Path, plan: bool, quiet: bool, as_json: bool, **changes: Any) -> None:
-    """Train the top of the ranking and the default stand-alone with several seeds each, and compare them."""
+    """Retrain the picks and the default, and compare them.
+
+    The top of the ranking and the default are trained stand-alone with several seeds each.
+    """
     from poolwise import api
     from poolwise.storage import RunFolder
 
@@ -164,20 +176,24 @@ def resume(run: Path, plan: bool, quiet: bool, as_json: bool) -> None:
 @_RUN
 @click.option("--json", "as_json", is_flag=True, help="Print the path as JSON.")
 def report(run: Path, as_json: bool) -> None:
-    """Write report.html, a self-contained page, from the files of a run."""
+    """Write report.html from the files of a run.
+
+    The page is self-contained.
+    """
     from poolwise import api
 
     path = api.report(run)
     show.line({"report": str(path)}, as_json, str(path))
 
 
-@cli.command()
+@cli.command(epilog=EXAMPLES["export"])
 @_RUN
 @click.option(
     "--pooling",
     default="best",
     show_default=True,
-    help="best, cheap (best with at most the default's MACs), default, or a retrained configuration.",
+    help="best, cheap (best within the default's MACs), default, or a retrained configuration like 5-3-2; for the pick with"
+    " the best gain for its cost, give its configuration.",
 )
 @click.option("--seed", type=click.IntRange(min=1), default=1, show_default=True, help="Seed of the exported training.")
 @click.option(
@@ -185,7 +201,7 @@ def report(run: Path, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def export(run: Path, pooling: str, seed: int, to: str, as_json: bool) -> None:
-    """Export a retrained configuration as weights, ONNX or Python code."""
+    """Export a retrained configuration as weights, ONNX or code."""
     from poolwise import api
 
     if to == "python":

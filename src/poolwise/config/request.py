@@ -24,6 +24,7 @@ class Setting:
         section, field: where it stands in ``Config``; section is empty for ``preset`` and ``seed``.
         help: one sentence.
         off_flag: how the flag that turns a switch off is spelled where it is not ``--no-NAME``.
+        shown: values that the help lists where others are allowed as well; empty for most settings.
         info: type, bounds and default.
     """
 
@@ -33,6 +34,7 @@ class Setting:
     help: str
     off_flag: str | None
     info: FieldInfo
+    shown: tuple[str, ...] = ()
 
     @property
     def default(self) -> Any:
@@ -201,7 +203,13 @@ def settings() -> dict[str, Setting]:
             assert setting_name not in by_name, f"two settings are called {setting_name}"
             text = field_info.description or ""
             by_name[str(setting_name)] = Setting(
-                str(setting_name), name if section else "", field, text, None if off is None else str(off), field_info
+                str(setting_name),
+                name if section else "",
+                field,
+                text,
+                None if off is None else str(off),
+                field_info,
+                tuple(map(str, listed)) if isinstance(listed := extra.get("shown"), (list, tuple)) else (),
             )
     return by_name
 
