@@ -51,7 +51,7 @@ def check_path(to: str) -> str:
     suffix = Path(to).suffix
     if suffix not in SUFFIXES:
         raise RequestError(
-            f"to {to[:80]!r} is invalid: use a file that ends with {' or '.join(SUFFIXES)}, or python (in Python:"
+            f"cannot export to {to[:80]!r}: use a file that ends with {' or '.join(SUFFIXES)}, or python (in Python:"
             " poolwise.python_code)"
         )
     if Path(to).exists():

@@ -164,9 +164,9 @@ def test_every_setting_has_a_flag_in_every_form(name):
 
 def test_wrong_flags_are_rejected_by_name():
     for arguments, message in (
-        (["--steps", "x"], "steps 'x': use an integer of at least 1"),
-        (["--supernets", "some"], "supernets 'some': use auto or an integer"),
-        (["--poolings", "5-3-2"], "poolings '5-3-2': use a list of integers of at least 0, like 2,3"),
+        (["--steps", "x"], "--steps 'x': use an integer of at least 1"),
+        (["--supernets", "some"], "--supernets 'some': use auto or an integer"),
+        (["--poolings", "5-3-2"], "--poolings '5-3-2': use a list of integers of at least 0, like 2,3"),
         (["--lr", "-1"], "lr is -1.0: use a finite number above 0"),
     ):
         error = call(*arguments)

@@ -78,7 +78,7 @@ def test_the_command_marks_the_default_and_warns_if_the_first_choice_does_not_be
     assert [line.split()[1:5:2] for line in within.splitlines() if " default " in line and "4-3-3" in line] == [
         ["1", "4-3-3"]
     ]
-    warning = "no suggestion beats the default within this limit on known tables"
+    warning = "on no known table does the first choice beat the default within this limit"
     assert warning in within
     assert warning in shown("--max-macs", "none")
     cheaper = shown("--max-macs", "0.8")

@@ -22,7 +22,7 @@ def _limit(_context: click.Context, _parameter: click.Parameter, text: str) -> f
     except ValueError:
         ratio = math.nan
     if not 0 < ratio < math.inf:
-        raise RequestError(f"max-macs {text[:40]!r}: use a ratio to the default's MACs, like 0.8, or none")
+        raise RequestError(f"--max-macs {text[:40]!r}: use a ratio to the default's MACs, like 0.8, or none")
     return ratio
 
 

@@ -27,7 +27,7 @@ from poolwise.cli.options import (
 )
 from poolwise.cli.out import say
 from poolwise.cli.work import Stopped, interruptible
-from poolwise.config import Config
+from poolwise.config import Config, settings
 from poolwise.errors import PoolwiseError, out_of_memory
 
 
@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
     except PoolwiseError as error:
         if debug:
             raise
-        _end(str(error), error.exit_code)
+        _end(_with_flag(str(error)), error.exit_code)
     except Stopped as error:
         _end(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
@@ -243,6 +243,12 @@ def main(arguments: list[str] | None = None) -> None:
         if not out_of_memory(error):
             raise
         _end("out of memory: use fewer --images, a smaller --batch-size or fewer --supernets", 1)
+
+
+def _with_flag(message: str) -> str:
+    """Return a message about the value of a setting with the name of its flag: ``--max-macs is 0``."""
+    name, _, rest = message.partition(" ")
+    return f"--{name.replace('_', '-')} {rest}" if name in settings() and rest.startswith("is ") else message
 
 
 def _end(message: str, code: int) -> None:

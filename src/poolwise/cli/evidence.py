@@ -117,7 +117,7 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
     def parse(_context: click.Context, _parameter: click.Parameter, text: str) -> list[int]:
         parts = [part.strip() for part in text.split(",")]
         if not all(part.isascii() and part.isdecimal() and len(part) < 16 for part in parts):
-            raise RequestError(f"{what} {text!r}: use integers like 0,1,2")
+            raise RequestError(f"--{what} {text!r}: use integers like 0,1,2")
         return [int(part) for part in parts]
 
     return parse

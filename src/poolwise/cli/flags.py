@@ -32,7 +32,7 @@ class SettingType(click.ParamType):
             return self.setting.parse(value)
         except ValueError:
             flag = self.setting.name.replace("_", "-")
-            raise RequestError(f"{flag} {value[:60]!r}: use {self.setting.allowed}") from None
+            raise RequestError(f"--{flag} {value[:60]!r}: use {self.setting.allowed}") from None
 
 
 def _metavar(setting: Setting) -> str:

@@ -157,7 +157,8 @@ def _known_quality(guess: Guess) -> None:
         )
     if guess.known and all(known.gain <= 0 for known in guess.known):
         say(
-            "no suggestion beats the default within this limit on known tables: train before you use one (poolwise run)"
+            "warning: on no known table does the first choice beat the default within this limit: train before you use a"
+            " suggestion (poolwise run)"
         )
 
 
