@@ -127,6 +127,28 @@ def test_wrong_requests(arguments, message, tmp_path, here):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--precision", "float16"], "unknown precision"),
+        (["--weights", "nowhere.pth"], "nowhere.pth: there is no such file"),
+        (["--weights", "nowhere.txt"], "unknown weights 'nowhere.txt'"),
+        (["--only", "9-9-9"], "9-9-9"),
+    ],
+)
+def test_what_needs_no_images_is_checked_before_they_are_loaded_and_before_the_folder(
+    arguments, message, used, tmp_path, here, monkeypatch
+):
+    monkeypatch.setattr("poolwise.experiment.load_requested", None)  # calling it would fail
+    if used:
+        (tmp_path / "used").mkdir()
+        (tmp_path / "used" / "run.json").write_text("{}")
+    assert message in one_line(here("search", *arguments, "--out", "used"), 2)
+    assert message in one_line(here("search", *arguments, "--plan"), 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -17,6 +17,13 @@ def test_a_time_budget_refuses_a_length(name, monkeypatch):
     assert config.get(name) == 100
 
 
+def test_a_used_folder_is_refused_before_anything_is_timed(monkeypatch, tmp_path):
+    monkeypatch.setattr(api, "fit", None)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(RequestError, match="already holds another run"):
+        requests.fitted({}, "30m", api.RUN_STAGES, tmp_path)
+
+
 def test_a_time_budget_keeps_supernets_and_images(monkeypatch):
     seen = {}
 

@@ -61,7 +61,8 @@ def run(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, as_j
     """Search, rank, retrain and report in one command."""
     from poolwise import api
 
-    config, out = requests.fitted(values, time_budget, api.RUN_STAGES), out or Path("runs/run")
+    out = out or Path("runs/run")
+    config = requests.fitted(values, time_budget, api.RUN_STAGES, None if plan else out)
     if plan:
         return requests.show_plan(config, api.RUN_STAGES, as_json)
     with interruptible(out, quiet, as_json) as listener:
@@ -79,7 +80,8 @@ def search(out: Path | None, plan: bool, time_budget: str | None, quiet: bool, a
     """Train the SuperNets, without ranking."""
     from poolwise import api
 
-    config, out = requests.fitted(values, time_budget, ["search"]), out or Path("runs/search")
+    out = out or Path("runs/search")
+    config = requests.fitted(values, time_budget, ["search"], None if plan else out)
     if plan:
         return requests.show_plan(config, ["search"], as_json)
     with interruptible(out, quiet, as_json) as listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from poolwise.cli import show
@@ -36,13 +37,13 @@ def show_plan(config: Config, stages: Sequence[str], as_json: bool) -> None:
     show.plan(api.plan(config, stages), as_json)
 
 
-def fitted(values: dict[str, Any], budget: str | None, stages: Sequence[str]) -> Config:
+def fitted(values: dict[str, Any], budget: str | None, stages: Sequence[str], out: Path | None = None) -> Config:
     """Return the request of a command line, fitted to ``--time-budget``.
 
-    ``--supernets`` and ``--images`` keep the values that they are given.
+    ``--supernets`` and ``--images`` keep the values that they are given. ``out`` is the folder to create, if any.
 
     Raises:
-        RequestError: A length is given as well, which the budget chooses; or a value is wrong.
+        RequestError: A length is given as well, which the budget chooses; a value is wrong; or ``out`` is in use.
     """
     given = [name for name, value in values.items() if value is not None]
     if budget is None:
@@ -55,8 +56,11 @@ def fitted(values: dict[str, Any], budget: str | None, stages: Sequence[str]) ->
     config = request(values)
     from poolwise import api
     from poolwise.pipeline.estimates import parse_time
+    from poolwise.storage import RunFolder
 
     seconds = parse_time(budget)
+    if out is not None:
+        RunFolder.check_free(out)
     say("timing steps on this machine to fit the time budget", err=True)
     config = api.fit(config, seconds, stages, given)
     chosen = {"steps": config.search.steps, "supernets": config.search.supernets, "images": config.data.images}
