@@ -167,7 +167,7 @@ def python_code(trained: Trained, weights: str = "model.safetensors") -> str:
         pixels = "# this run did not store the mean and std of the training images"
     size = about["image_size"]
     lines = [
-        f"# {visible(name)} with placement {pooling}: seed {about['seed']}, {about['steps']} steps,"
+        f"# {visible(name)} with configuration {pooling}: seed {about['seed']}, {about['steps']} steps,"
         f" test accuracy {100 * about['accuracy']:.2f} %",
         f"# weights: poolwise export RUN --pooling {pooling} --seed {about['seed']} --to {weights}",
         *imports,
