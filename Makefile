@@ -1,12 +1,12 @@
-# make demo   create a virtual environment, install poolwise and run the demo on CIFAR-10
+# make demo   create a virtual environment, install poolwise, and run the demonstration on CIFAR-10
 # make test   install the test dependencies and run the tests
 # make check  run what CI runs: ruff, mypy, tests
 # make slow   run the slow tests
-# make sbom   list the installed packages as CycloneDX JSON in dist/sbom.json; every release includes this file
+# make sbom   write a CycloneDX list of the installed packages to dist/sbom.json, for a release
 # make audit  check the installed packages against the advisory database (needs the network)
 #
-# PYTHON=python3.11     Python that creates the virtual environment
-# TORCH_INDEX=URL       package index with CPU wheels of torch (see pytorch.org); by default that of pip
+# PYTHON=python3.11  Python that creates the environment
+# TORCH_INDEX=URL    package index with CPU wheels of torch (see pytorch.org); default: pip's index
 VENV ?= .venv
 PYTHON ?= python3
 RUN ?= runs/demo

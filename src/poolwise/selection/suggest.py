@@ -55,7 +55,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Guess(Tabular):
-    """Configurations within the limit, best guess first, with their costs; and the quality of such guesses on known tables.
+    """Configurations within the limit, best guess first, and how good such guesses are on known tables (not in a file).
 
     ``size`` is the number of configurations in the space, ``priced`` the number whose cost was computed.
     """
