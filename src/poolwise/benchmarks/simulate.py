@@ -103,7 +103,7 @@ def _hint(word: str, name: str, table: Table, model: str, source: Source | None)
         return np.array([hint_P for hint_P, _ in ranked]), round(sum(macs for _, macs in ranked) / len(ranked))
     allowed = [*baselines.hint_names(), *columns]
     raise RequestError(
-        f"{word}: unknown hint {bare[:60]!r}{did_you_mean(bare, allowed)}. Known: {', '.join(allowed)}, none,"
+        f"{word}: unknown hint {bare[:60]!r}{did_you_mean(bare, allowed, '.')} Known: {', '.join(allowed)}, none,"
         f" or the folder of a ranked run (or a pattern of several). The prefix {SHUFFLED} permutes the values of a hint"
     )
 

@@ -42,6 +42,7 @@ class StageCost:
         fixed_seconds: The part of ``seconds`` that does not grow with the steps; None if nothing was timed.
         label: Description for the user, if it differs from the name.
         unit: What ``steps`` counts: ``steps`` or ``images``.
+        amount: What is done, for the user, if it is not ``steps`` of ``unit``.
         part_of: Name of the stage that this is a part of; empty for a stage.
         reason: Message on a choice that the cost follows from, if the request did not make it.
     """
@@ -54,6 +55,7 @@ class StageCost:
     fixed_seconds: float | None
     label: str = ""
     unit: str = "steps"
+    amount: str = ""
     part_of: str = ""
     reason: str | None = None
 
@@ -127,7 +129,9 @@ def ranking(experiment: Experiment, timing: Timing, _known: Trainings | None = N
     largest = max(experiment.cost(p).activation_bytes for p in poolings)
     memory = _memory(experiment, at_once, 0) + at_once * evaluated * largest // 4
     images += calibrated
-    return [StageCost("rank", images * count, int(images * macs), seconds, memory, seconds, unit="images")]
+    amount = f"{count:,} configuration{'' if count == 1 else 's'} x {images:,} images"
+    total = int(images * macs)
+    return [StageCost("rank", images * count, total, seconds, memory, seconds, unit="images", amount=amount)]
 
 
 def _proxy_trainings(experiment: Experiment, timing: Timing) -> StageCost:

@@ -219,7 +219,7 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         if name not in _BY_NAME:
             raise RequestError(
-                f"unknown stage {name[:60]!r}{did_you_mean(name, _BY_NAME)}. Known: {', '.join(_BY_NAME)}"
+                f"unknown stage {name[:60]!r}{did_you_mean(name, _BY_NAME, '.')} Known: {', '.join(_BY_NAME)}"
             )
 
 

@@ -160,7 +160,9 @@ class SuggestConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in known:
-                raise RequestError(f"unknown argument {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}")
+                raise RequestError(
+                    f"unknown argument {name!r}{did_you_mean(name, known, '.')} Known: {', '.join(known)}"
+                )
         return replace(config or cls(), **fields)
 
     @property

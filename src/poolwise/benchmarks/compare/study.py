@@ -90,7 +90,7 @@ def _known(names: Sequence[str], allowed: Any, what: str) -> None:
     for i, name in enumerate(names):
         if name not in allowed:
             raise RequestError(
-                f"unknown {what} {name!r}{did_you_mean(name, allowed)}. Known: {', '.join(allowed) or 'none'}"
+                f"unknown {what} {name!r}{did_you_mean(name, allowed, '.')} Known: {', '.join(allowed) or 'none'}"
             )
         if name in names[:i]:
             raise RequestError(f"{what} {name} occurs twice: use each once")

@@ -144,7 +144,11 @@ class Sampler:
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
         """Return the default number of SuperNets for a search of ``steps`` steps, at most ``most``, and the reason."""
         count = max(min(steps // STEPS_PER_SUPERNET, _USUAL, most, configurations // 2), 1)
-        return cls.supernets_used(count), f"each needs {STEPS_PER_SUPERNET} steps, and {steps} are available"
+        if steps < 2 * STEPS_PER_SUPERNET:
+            reason = f"two need {2 * STEPS_PER_SUPERNET:,}"
+        else:
+            reason = f"each needs {STEPS_PER_SUPERNET:,}" if count > 1 else "memory and the space allow one"
+        return cls.supernets_used(count), f"{steps:,} steps; {reason}"
 
     @property
     def temperature(self) -> float:

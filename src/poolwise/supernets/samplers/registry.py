@@ -88,8 +88,8 @@ def left_open(config: Config, steps: int, configurations: int, most: int) -> tup
     method = sampler(config.search.method)
     count, reason = method.supernets_for(steps, configurations, most)
     if count == 1 or not method.doubles or config.search.warm_up or config.search.branching == "fixed":
-        message = f"{count} SuperNet{'' if count == 1 else 's'}: {reason}"
+        message = f"{'One SuperNet' if count == 1 else f'{count} SuperNets'} ({reason})"
         return config.replace(supernets=count), message
     count = 4 if count >= 4 else 2  # SuperNets are doubled
-    message = f"1 SuperNet at the start, up to {count} if that lowers the loss: {reason}"
+    message = f"One SuperNet at the start, up to {count} if that lowers the loss ({reason})"
     return config.replace(supernets=count, branching="measured"), message
