@@ -14,7 +14,7 @@ from poolwise.experiment import resolve
 from poolwise.models import requested_space
 from poolwise.models.families import registry
 from poolwise.models.families.resnet import BasicBlock, _chain
-from poolwise.pipeline import estimates
+from poolwise.pipeline import costs, estimates
 from poolwise.progress import Listener
 from poolwise.spaces import Pooling, Subspace, UnionSpace, read
 from poolwise.storage import RunFolder
@@ -120,7 +120,7 @@ def deep(monkeypatch):
 
     known = registry.Family("deep", Pooling((15, 15, 14)), 2, build, "for this test")
     monkeypatch.setitem(registry.FAMILIES._entries, "deep", known)
-    monkeypatch.setattr(estimates, "_SAMPLE", 50)
+    monkeypatch.setattr(costs, "_SAMPLE", 50)
     for method in ("__iter__", "__len__"):  # the space must not be enumerated
         monkeypatch.setattr(UnionSpace, method, lambda space: pytest.fail("the entire space was enumerated"))
     return "deep"
