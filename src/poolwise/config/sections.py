@@ -145,6 +145,15 @@ class Search(Section):
         "iid",
         "rounds: visit every configuration once per round (strict fairness). iid: draw independently, as published.",
     )
+    group: Count = setting(
+        1,
+        "Number of configurations in a step; 1 as published. Several share the first layers, which run once, and the batch.",
+    )
+    score_on: Literal["held-out", "train"] = setting(
+        "held-out",
+        "held-out: score on a batch of the scoring half after the step, as published. train: on the training batch before the"
+        " step, which costs nothing and is optimistic.",
+    )
     block: Count | None = setting(
         None, "Number of steps whose draws use the same scores; 1 as published, by default chosen for the device."
     )

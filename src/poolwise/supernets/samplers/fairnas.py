@@ -24,6 +24,10 @@ class StrictFairness(Sampler):
         super().__init__(task)
         self._draw = Rounds(self.space.size, task.draws)
 
+    @property
+    def in_rounds(self) -> bool:
+        return True
+
     def _draw_configuration(self) -> int:
         return self._draw.next()
 
