@@ -202,9 +202,10 @@ def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[Step
     for job in jobs:
         results += nets.train_and_score([job])
         if not sampler.first_trains_alone:
+            assert job.scoring is not None
             images_BCHW, labels_B = nets.scoring.load(job.scoring)
             right = {
-                m: float(correct(lambda x: network(x, job.pooling), images_BCHW, labels_B, nets.precision))  # noqa: B023
+                m: float(correct(lambda x: network(x, job.poolings[0]), images_BCHW, labels_B, nets.precision))  # noqa: B023
                 for m, network in enumerate(nets.networks)
                 if m != job.supernet
             }

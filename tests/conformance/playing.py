@@ -12,11 +12,21 @@ SPACES.append(space_of(9, [1, 3], also=["4-3-2"]))  # several numbers of pooling
 
 
 def make(
-    method, space, *, supernets=3, steps=200, seed=0, draw="rounds", warm_up=0.0, temperature=(1.0, 100.0), grows=False
+    method,
+    space,
+    *,
+    supernets=3,
+    steps=200,
+    seed=0,
+    draw="rounds",
+    warm_up=0.0,
+    temperature=(1.0, 100.0),
+    grows=False,
+    group=1,
 ):
     """Return a sampler and the streams that it draws from."""
     streams = Streams(seed)
-    task = Task(space, supernets, steps, temperature, draw, streams["draw"], streams["assign"], warm_up, grows)
+    task = Task(space, supernets, steps, temperature, draw, streams["draw"], streams["assign"], warm_up, grows, group)
     return sampler(method)(task), streams
 
 
