@@ -1,11 +1,12 @@
-# make demo   its own virtual environment, the install, and the main job on real CIFAR-10
-# make test   installs what the tests need and runs them
-# make check  what CI runs: ruff, mypy, tests
-# make sbom   the packages of the installed environment as CycloneDX JSON in dist/sbom.json; a release comes with it
-# make audit  asks the advisory database about them (needs the network)
+# make demo   create a virtual environment, install poolwise, and run the demonstration on CIFAR-10
+# make test   install the test dependencies and run the tests
+# make check  run what CI runs: ruff, mypy, tests
+# make slow   run the slow tests
+# make sbom   write a CycloneDX list of the installed packages to dist/sbom.json, for a release
+# make audit  check the installed packages against the advisory database (needs the network)
 #
-# PYTHON=python3.11     which Python makes the environment
-# TORCH_INDEX=URL       a package index that holds CPU wheels of torch (pytorch.org names one); without it pip's default serves
+# PYTHON=python3.11  Python that creates the environment
+# TORCH_INDEX=URL    package index with CPU wheels of torch (see pytorch.org); default: pip's index
 VENV ?= .venv
 PYTHON ?= python3
 RUN ?= runs/demo
@@ -26,7 +27,7 @@ check: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 sbom: $(VENV)/installed $(VENV)/installed-release
 	@mkdir -p dist

@@ -1,4 +1,4 @@
-"""Write the tables of ``docs/results.md`` and ``docs/decide.md`` from committed results.
+"""Write the tables of ``docs/results.md`` from committed results.
 
 Every table stands between ``<!-- KIND: NAME -->`` and ``<!-- end -->``. KIND is ``results`` (a folder of ``poolwise compare``
 under ``benchmarks/results/``), ``simulate`` (a folder of ``poolwise simulate``), ``verdict`` (the CSV of ``decide/verdict.py``)
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / "docs" / name for name in ("results.md", "decide.md")]
+PAGES = [HERE.parent / "docs" / "results.md"]
 BLOCK = re.compile(r"(<!-- (results|simulate|verdict|stages): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COUNTS = (2, 3, 4, 5, 6, 7, 8, 10)  # trainings
 TREATMENTS = ("raw", "smoothed", "fused")
@@ -59,7 +59,8 @@ def simulated(value: dict[str, Any]) -> list[str]:
     page = [
         f"`{value['command']}`",
         "",
-        f"{value['runs']:,} runs; chosen, trained: regret of at most {value['tolerance']:.2f} points.",
+        f"{value['runs']:,} runs. Each cell: mean regret in points, its 90 % quantile; share of runs that have chosen, and"
+        f" that have trained, a configuration with a regret of at most {value['tolerance']:.2f} points by then.",
         "",
     ]
     page += [f"| method | after {' | '.join(map(str, counts))} |", f"|{' --- |' * (1 + len(counts))}"]
@@ -70,12 +71,7 @@ def simulated(value: dict[str, Any]) -> list[str]:
             for i in counts
         ]
         page.append(f"| `{row['method']}` | {' | '.join(cells)} |")
-    return [
-        *page,
-        "",
-        "Mean regret in points, its 90 % quantile; share of runs that chose it, and that trained it by then.",
-        "",
-    ]
+    return [*page, ""]
 
 
 def judged(rows: list[dict[str, str]]) -> list[str]:
@@ -89,6 +85,11 @@ def judged(rows: list[dict[str, str]]) -> list[str]:
     return [*table, ""]
 
 
+def relabel(variant: str) -> str:
+    """Return the label of a lab variant with the current term; the committed results keep the old one."""
+    return variant.replace("short trainings", "proxy trainings")
+
+
 def staged(folder: Path) -> list[str]:
     """Return smoothed tau-b of every lab variant at each stage and budget, best of its last stage first."""
     stages = json.loads((folder / "stages.json").read_text(encoding="utf-8"))["stages"]
@@ -100,11 +101,11 @@ def staged(folder: Path) -> list[str]:
         for budget in stage["budgets"]:
             heading = f"{stage['stage']}: {budget:,} steps, {len(stage['seeds'])} seed{'s' if len(stage['seeds']) > 1 else ''}"
             columns[heading] = {
-                r["variant"]: f"{float(r['mean']):.2f}" + (f" ± {float(r['std']):.2f}" if r["std"] else "")
+                relabel(r["variant"]): f"{float(r['mean']):.2f}" + (f" ± {float(r['std']):.2f}" if r["std"] else "")
                 for r in rows
                 if r["budget"] == str(budget)
             }
-        last |= {variant: (i, mean) for variant, mean in stage["variants"].items()}
+        last |= {relabel(variant): (i, mean) for variant, mean in stage["variants"].items()}
     order = sorted(last, key=lambda variant: last[variant], reverse=True)
     table = [f"| variant | {' | '.join(columns)} |", f"|{' --- |' * (1 + len(columns))}"]
     table += [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import poolwise
 from poolwise.config import Config
 from poolwise.datasets.sources import ImageSet, Source
 from poolwise.progress import Listener
@@ -19,14 +22,25 @@ from poolwise.progress import Listener
 torch.set_num_threads(1)  # the networks of the fast tests are so small that a second thread costs time
 
 
+@contextlib.contextmanager
+def separate_cache(tmp_path_factory):
+    """Context manager: use the cache of the tests, not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POOLWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def isolated_cache(request, tmp_path_factory, monkeypatch):
-    """Give fast tests an empty cache; slow ones use the user's cache for CIFAR-10."""
-    if "slow" not in request.keywords:
-        monkeypatch.setenv("POOLWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def isolated_cache(request, tmp_path_factory):
+    """Give fast tests a cache of their own; slow ones use the user's cache for CIFAR-10."""
+    if "slow" in request.keywords:
+        yield
+        return
+    with separate_cache(tmp_path_factory):
+        yield
 
 
-KINDRED = {"resnet32", "resnet34", "resnet56", "resnet18-imagenet", "resnet34-imagenet"}
+KINDRED = {"resnet32", "resnet34", "resnet56", "resnet18-imagenet", "resnet34-imagenet", "resnet50-imagenet"}
 
 
 def families(names):
@@ -54,6 +68,21 @@ def tiny_settings() -> Config:
         width=2, supernets=2, steps=30, batch_size=16, eval_batch_size=24, retrain_steps=6, retrain_seeds=2, lr=0.05,
         draw="rounds", precision="float32", device="cpu",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, tiny_settings, tiny_source) -> Path:
+    """A finished ``poolwise.run`` with ``tiny_settings``. Tests use the copy ``finished``."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with separate_cache(tmp_path_factory):
+        poolwise.run(tiny_settings, folder, source=tiny_source)
+    return folder
+
+
+@pytest.fixture
+def finished(finished_run, tmp_path) -> Path:
+    """A copy of the finished run."""
+    return shutil.copytree(finished_run, tmp_path / "run")
 
 
 @pytest.fixture

@@ -21,12 +21,6 @@ def ranking_bytes(path):
     return (path / "ranking.json").read_bytes()
 
 
-@pytest.fixture
-def finished(tmp_path, tiny_settings, tiny_source):
-    api.run(tiny_settings, tmp_path / "run", source=tiny_source)
-    return tmp_path / "run"
-
-
 def test_run_writes_all_files(finished, tiny_source):
     for name in ("run.json", "events.jsonl", "ranking.json", "retrain.json", "report.html", "trials.sqlite"):
         assert (finished / name).stat().st_size > 0

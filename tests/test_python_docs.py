@@ -50,6 +50,9 @@ def test_the_code_runs(tmp_path, tiny_settings, tiny_source, monkeypatch, capsys
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == names["retraining"].verdict
     assert re.fullmatch(r"1 \d+-\d+-\d+ \d+\.\d %", lines[1])
+    truth = [tiny_source.classes[label] for label in tiny_source.test.labels]
+    right = sum(a == b for a, b in zip(names["predicted"], truth, strict=True))
+    assert right / len(truth) == names["exported"].accuracy
     stopped = re.fullmatch(r"stopped after (\d+) steps", lines[-1])
     assert stopped
     assert int(stopped[1]) < config.search.steps

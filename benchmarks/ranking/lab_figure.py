@@ -30,6 +30,11 @@ def read_taus(folder: Path, stage: str) -> dict[tuple[str, int], tuple[float, fl
     return {(r["variant"], int(r["budget"])): (float(r["mean"]), float(r["std"] or 0)) for r in rows if r["budget"]}
 
 
+def relabel(variant: str) -> str:
+    """Return the label of a variant with the current term; the committed results keep the old one."""
+    return variant.replace("short trainings", "proxy trainings")
+
+
 def draw_ranked(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
     """Draw the variants of a stage, best on top; the dropped ones are pale."""
     taus = read_taus(folder, stage["stage"])
@@ -38,12 +43,12 @@ def draw_ranked(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
         colour = DROPPED if name in stage["dropped"] else KEPT
         means, stds = zip(*(taus[name, budget] for budget in stage["budgets"]), strict=True)
         axes.errorbar(np.mean(means), place, xerr=np.mean(stds) or None, fmt="o", color=colour, markersize=4, capsize=2)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_yticks(range(len(names)), [relabel(name) for name in names], fontsize=7)
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set_color(DROPPED if name in stage["dropped"] else "black")
     budgets = ", ".join(f"{budget:,}" for budget in stage["budgets"])
     axes.set_title(TITLES[stage["stage"]].format(budgets=budgets, n=len(stage["seeds"])), fontsize=10)
-    axes.set_xlabel("tau-b with the truth, smoothed")
+    axes.set_xlabel("tau-b with stand-alone accuracies, smoothed")
     axes.grid(axis="x", alpha=0.3)
 
 
@@ -54,10 +59,10 @@ def draw_by_budget(axes: Axes, folder: Path, stage: dict[str, Any]) -> None:
     for i, name in enumerate(names):
         means, stds = zip(*(taus[name, budget] for budget in stage["budgets"]), strict=True)
         places = np.arange(len(means)) + 0.06 * (i - len(names) / 2)
-        axes.errorbar(places, means, yerr=stds, fmt="o-", markersize=4, capsize=2, linewidth=1, label=name)
+        axes.errorbar(places, means, yerr=stds, fmt="o-", markersize=4, capsize=2, linewidth=1, label=relabel(name))
     axes.set_xticks(range(len(stage["budgets"])), [f"{budget:,} steps" for budget in stage["budgets"]])
     axes.set_title(f"budgets: {len(stage['seeds'])} seeds each, ± standard deviation", fontsize=10)
-    axes.set_ylabel("tau-b with the truth, smoothed")
+    axes.set_ylabel("tau-b with stand-alone accuracies, smoothed")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
 

@@ -43,9 +43,9 @@ from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage import write_atomically
 from poolwise.supernets.assignment import MOVING_AVERAGE
 from poolwise.supernets.mixture import Job, StepResult
-from poolwise.supernets.samplers.base import Task
 from poolwise.supernets.samplers.mixture import BalancedMixture
 from poolwise.supernets.samplers.scores import Scores
+from poolwise.supernets.samplers.task import Task
 from poolwise.supernets.state import SearchState
 from poolwise.supernets.trainer import train_block
 from poolwise.training import correct

@@ -22,11 +22,12 @@ from common import record
 
 from poolwise import tables
 from poolwise.models.cost import table_costs
+from poolwise.rankings import baselines
 from poolwise.rankings.combine import combine, with_proxy_trainings
 from poolwise.rankings.smoothing import smooth
 from poolwise.statistics import kendall_tau_b
 
-CONTROLS = ("macs", "productive", "receptive_field", "naswot", "grad_norm")
+CONTROLS = (*baselines.COUNTED, *baselines.zero_cost_names())
 
 
 def judged(

@@ -35,7 +35,7 @@ VARIANTS = {
     "branched into every configuration at 0.7": "partition-first@supernets=36;draw=rounds;warm_up=0.7",
     "branched into every configuration, affine norms": "partition-random@supernets=36;draw=rounds;warm_up=0.5;norm=affine",
     "branched into every configuration, recalibrated": "partition-first@supernets=36;draw=rounds;warm_up=0.5;norm=recalibrated",
-    "half the steps for short trainings": "fairnas@norm=affine;short=0.5",
+    "half the steps for proxy trainings": "fairnas@norm=affine;short=0.5",
     "the default": "fairnas@norm=affine;short=auto",
 }
 

@@ -35,10 +35,10 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and reported)
 
 
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'`` if an allowed name is similar to ``name``, otherwise an empty string."""
+def did_you_mean(name: str, allowed: Iterable[str], otherwise: str = "") -> str:
+    """Return ``; did you mean 'x'?`` if an allowed name is similar to ``name``, or ``otherwise`` if none is."""
     close = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'" if close else ""
+    return f"; did you mean '{close[0]}'?" if close else otherwise
 
 
 def abbreviated(value: object) -> str:

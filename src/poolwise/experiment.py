@@ -67,16 +67,17 @@ def resolve(
         check_settings(config)
     space, precision = requested_space(config), _precision(config, device, choices)
     parallel = Parallel(**choices["parallel"]) if choices else Parallel(1, config.hardware.threads or cpu_threads())
+    loaded = load_weights(config.model.weights) if weights is None and config.model.weights is not None else None
     if source is None:
         on_device = device.type == "cuda"  # then images are kept in device memory
         room = min(free_bytes(torch.device("cpu")), free_bytes(device)) // 4 if on_device else None
         source = load_requested(config, room, listener or Listener())
-    experiment = Experiment(config, source, device, known, space, precision, parallel, weights)
+    experiment = Experiment(config, source, device, known, space, precision, parallel, weights or loaded)
     if choices:
         seconds, block = choices.get("seconds_per_step", {}), choices.get("block")
         experiment = replace(experiment, precision_seconds=seconds, recorded_block=block)
-    if weights is None and config.model.weights is not None:
-        experiment = replace(experiment, weights=_load_weights(experiment, config.model.weights))
+    if loaded is not None:
+        _check_fit(experiment, loaded)
     if normalize is not None:
         vars(experiment)["normalize"] = normalize  # fills the cached property
     experiment.cost  # noqa: B018 (raises if the images are too small for the configurations)
@@ -92,9 +93,9 @@ def _precision(config: Config, device: torch.device, choices: dict[str, Any] | N
     return Precision.parse(config.hardware.precision)
 
 
-def _load_weights(experiment: Experiment, name: str) -> Weights:
-    """Load weights. Raises RequestError if they do not fit every network that starts from them."""
-    config, weights = experiment.config, load_weights(name)
+def _check_fit(experiment: Experiment, weights: Weights) -> None:
+    """Raise RequestError if weights do not fit every network that starts from them."""
+    config = experiment.config
     norms: dict[str, list[Norm]] = {"search": [sharing.NORMS[config.search.norm]], "retrain": [running_norm]}
     if config.search.proxy != 0:
         norms["search"].append(running_norm)
@@ -102,7 +103,6 @@ def _load_weights(experiment: Experiment, name: str) -> Weights:
         norm for weights_for in norms if config.starts_from_weights(weights_for) for norm in norms[weights_for]
     ]:
         load_into(experiment.build(norm, "weights", Streams(0)), weights)
-    return weights
 
 
 # Frozen: only cached properties fill in later. They keep their values in vars(), where variants of an experiment copy them.

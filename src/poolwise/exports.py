@@ -51,7 +51,7 @@ def check_path(to: str) -> str:
     suffix = Path(to).suffix
     if suffix not in SUFFIXES:
         raise RequestError(
-            f"to {to[:80]!r} is invalid: use a file that ends with {' or '.join(SUFFIXES)}, or python (in Python:"
+            f"cannot export to {to[:80]!r}: use a file that ends with {' or '.join(SUFFIXES)}, or python (in Python:"
             " poolwise.python_code)"
         )
     if Path(to).exists():
@@ -167,7 +167,7 @@ def python_code(trained: Trained, weights: str = "model.safetensors") -> str:
         pixels = "# this run did not store the mean and std of the training images"
     size = about["image_size"]
     lines = [
-        f"# {visible(name)} with placement {pooling}: seed {about['seed']}, {about['steps']} steps,"
+        f"# {visible(name)} with configuration {pooling}: seed {about['seed']}, {about['steps']} steps,"
         f" test accuracy {100 * about['accuracy']:.2f} %",
         f"# weights: poolwise export RUN --pooling {pooling} --seed {about['seed']} --to {weights}",
         *imports,

@@ -60,7 +60,7 @@ class Registry(Generic[Entry]):
         if name not in self._entries:
             known = self.all()
             raise RequestError(
-                f"unknown {self.noun} {name!r}{did_you_mean(name, known)}. Known {self.plural}: {', '.join(known)}{self.hint}"
+                f"unknown {self.noun} {name!r}{did_you_mean(name, known, '.')} Known {self.plural}: {', '.join(known)}{self.hint}"
             )
         return self._entries[name]
 

@@ -44,7 +44,7 @@ def test_wrong_commands_give_a_one_line_error(tmp_path, capsys, flags, message):
         main(["compare", "--table", "resnet20-cifar10-published", "--out", str(tmp_path / "out"), *flags])
     assert end.value.code == 2
     lines = capsys.readouterr().err.splitlines()
-    (line,) = [text for text in lines if text != "compare: timing steps on this machine for the plan"]
+    (line,) = [text for text in lines if text != "compare: loading PyTorch, then timing steps on this machine"]
     assert message in line
     assert not (tmp_path / "out").exists()
 

@@ -93,8 +93,14 @@ def test_no_method_exceeds_the_budget(study, table, source):
     assert planned.left == []
 
 
+@pytest.mark.slow
 def test_methods_that_prefer_expensive_configurations_stay_within_the_budget(tmp_path, table, source):
-    request = {**REQUEST, "methods": ["mcts", "boltzmann@warm_up=0.5"], "budgets": [200], "seeds": [1]}
+    request = {
+        **REQUEST,
+        "methods": ["mcts", "boltzmann@warm_up=0.5", "iterative-mcts"],
+        "budgets": [200],
+        "seeds": [1],
+    }
     value = compare(table, tmp_path / "out", source, **request)
     for entry in value["entries"]:
         if entry["budget"]:
@@ -126,7 +132,7 @@ def test_anytime_has_one_point_per_trial(study):
     assert float(last["tau_b"]) == pytest.approx(final["tau_b"]["value"], abs=1e-5)
 
 
-@pytest.mark.parametrize("checks", [50, 200])
+@pytest.mark.parametrize("checks", [50, pytest.param(200, marks=pytest.mark.slow)])
 def test_resumed_comparison_writes_the_same_bytes(study, tmp_path, table, source, checks):
     out = tmp_path / "out"
     with pytest.raises(Interrupted):
@@ -203,6 +209,7 @@ def test_full_trainings_use_the_epochs_of_the_table(source):
     assert Compute(resolve(Config.from_flat(steps), source)).full_steps == 7 * (48 // 20)
 
 
+@pytest.mark.slow
 def test_proxy_trainings_count_toward_the_budget(tmp_path, table, source):
     names, budgets = ["fairnas", "fairnas@short=0.6"], [600, 800]
     options = {**REQUEST, "methods": names, "budgets": budgets, "seeds": [1]}

@@ -96,27 +96,27 @@ def test_space_as_table_and_json(here):
         (["run", "--data", "folder:nowhere"], "does not exist"),
         (["run", "--data", "cifar11"], "did you mean 'cifar10'"),
         (["run", "--preset", "dem"], "did you mean 'demo'"),
-        (["run", "--supernets", "0"], "supernets is 0"),
-        (["run", "--steps", "-5"], "steps is -5"),
-        (["run", "--lr", "-1"], "lr is -1"),
-        (["run", "--lr", "nan"], "lr is nan"),
+        (["run", "--supernets", "0"], "--supernets is 0"),
+        (["run", "--steps", "-5"], "--steps is -5"),
+        (["run", "--lr", "-1"], "--lr is -1"),
+        (["run", "--lr", "nan"], "--lr is nan"),
         (["run", "--supernets", "x"], "auto or an integer"),
         (["run", "--draw", "rnds"], "did you mean 'rounds'"),
         (["run", "--norm", "afine"], "did you mean 'affine'"),
         (["search", "--sharing", "none"], "unknown sharing 'none'"),
         (["run", "--method", "mixtur"], "did you mean 'mixture'"),
-        (["run", "--method", "spos", "--supernets", "3"], "--supernets is 3: omit it"),
+        (["run", "--method", "spos", "--supernets", "3"], "--method spos uses one SuperNet; omit --supernets 3"),
         (["search", "--method", "fairnas", "--warm-up", "0.5"], "method fairnas has no warm-up"),
-        (["search", "--method", "mcts", "--warm-up", "1"], "warm_up is 1.0"),
+        (["search", "--method", "mcts", "--warm-up", "1"], "--warm-up is 1.0: use a number in [0, 1)"),
         (["rank", "nowhere"], "not a run folder"),
         (["retrain", "nowhere"], "not a run folder"),
         (["resume", "nowhere"], "not a run folder"),
         (["report", "nowhere"], "not a run folder"),
         (["refine", "nowhere"], "not a run folder"),
-        (["run", "--max-macs", "0"], "max_macs is 0"),
-        (["search", "--max-latency-ms", "nan"], "max_latency_ms is nan"),
+        (["run", "--max-macs", "0"], "--max-macs is 0"),
+        (["search", "--max-latency-ms", "nan"], "--max-latency-ms is nan"),
         (["run", "--until-decided", "--retrain-seeds", "1"], "until_decided needs"),
-        (["run", "--margin", "-1"], "margin is -1"),
+        (["run", "--margin", "-1"], "--margin is -1"),
         (["suggest", "--max-memory", "0.001"], "use a larger --max-memory"),
         (["simulate", "--table", "nothing"], "unknown table"),
         (["data", "cifar10", "--archive", "nowhere.tgz"], "nowhere.tgz"),
@@ -125,6 +125,28 @@ def test_space_as_table_and_json(here):
 def test_wrong_requests(arguments, message, tmp_path, here):
     assert message in one_line(here(*arguments), 2)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--precision", "float16"], "unknown precision"),
+        (["--weights", "nowhere.pth"], "nowhere.pth: there is no such file"),
+        (["--weights", "nowhere.txt"], "unknown weights 'nowhere.txt'"),
+        (["--only", "9-9-9"], "9-9-9"),
+    ],
+)
+def test_what_needs_no_images_is_checked_before_they_are_loaded_and_before_the_folder(
+    arguments, message, used, tmp_path, here, monkeypatch
+):
+    monkeypatch.setattr("poolwise.experiment.load_requested", None)  # calling it would fail
+    if used:
+        (tmp_path / "used").mkdir()
+        (tmp_path / "used" / "run.json").write_text("{}")
+    assert message in one_line(here("search", *arguments, "--out", "used"), 2)
+    assert message in one_line(here("search", *arguments, "--plan"), 2)
 
 
 @pytest.mark.parametrize(
@@ -205,9 +227,9 @@ def test_plan_writes_nothing(tmp_path, image_folder, here):
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_ends_with_its_code_and_resume_continues(tmp_path, image_folder, number, code):
+def test_a_signal_ends_with_its_code_and_resume_continues(tmp_path, image_folder, here, number, code):
     out = tmp_path / "run"
-    options = [*TINY, "--steps", "900", "--data", f"folder:{image_folder}", "--out", str(out)]
+    options = [*TINY, "--steps", "400", "--data", f"folder:{image_folder}", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [POOLWISE, "run", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -224,11 +246,11 @@ def test_a_signal_ends_with_its_code_and_resume_continues(tmp_path, image_folder
     assert not (out / "ranking.json").exists()
     if code != 130:
         return  # what follows is the same for all
-    assert poolwise("resume", out).returncode == 0
+    assert here("resume", out).returncode == 0
     assert (out / "report.html").exists()
 
 
-def test_full_disk_is_one_line_and_resumable(tmp_path, image_folder):
+def test_full_disk_is_one_line_and_resumable(tmp_path, image_folder, here):
     """RLIMIT_FSIZE makes real writes fail, as a full disk does."""
 
     def small_files():
@@ -241,7 +263,7 @@ def test_full_disk_is_one_line_and_resumable(tmp_path, image_folder):
     assert "cannot write" in message
     assert "poolwise resume" in message
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
-    assert poolwise("resume", out).returncode == 0
+    assert here("resume", out).returncode == 0
     assert (out / "report.html").exists()
 
 

@@ -63,7 +63,7 @@ def test_a_plan_does_not_enter_the_time_left(clock, capsys, expected):
 COMMANDS = {
     "search": (["search", "--preset", "demo"], "search: loading PyTorch"),
     "run": (["run", "--preset", "demo"], "run: loading PyTorch"),
-    "plan": (["search", "--preset", "demo", "--plan"], "search: timing steps on this machine for the plan"),
+    "plan": (["search", "--preset", "demo", "--plan"], "search: loading PyTorch, then timing steps on this machine"),
 }
 
 

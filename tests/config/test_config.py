@@ -164,9 +164,9 @@ def test_every_setting_has_a_flag_in_every_form(name):
 
 def test_wrong_flags_are_rejected_by_name():
     for arguments, message in (
-        (["--steps", "x"], "steps 'x': use an integer of at least 1"),
-        (["--supernets", "some"], "supernets 'some': use auto or an integer"),
-        (["--poolings", "5-3-2"], "poolings '5-3-2': use a list of integers of at least 0, like 2,3"),
+        (["--steps", "x"], "--steps 'x': use an integer of at least 1"),
+        (["--supernets", "some"], "--supernets 'some': use auto or an integer"),
+        (["--poolings", "5-3-2"], "--poolings '5-3-2': use a list of integers of at least 0, like 2,3"),
         (["--lr", "-1"], "lr is -1.0: use a finite number above 0"),
     ):
         error = call(*arguments)
@@ -177,15 +177,45 @@ def test_wrong_flags_are_rejected_by_name():
 def test_help_lists_every_flag_under_its_section():
     text = call("--help").output
     headings = [line.rstrip(":") for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Request", *[name.capitalize() for name in SECTIONS], "Options"]
+    assert [heading.split(" (")[0] for heading in headings] == [
+        "Request", *[name.capitalize() for name in SECTIONS], "Options",
+    ]  # fmt: skip
+    assert next(heading for heading in headings if heading.startswith("Refine")).endswith("not part of poolwise run)")
     for name in settings():
         assert f"--{name.replace('_', '-')}" in text
+
+
+def test_help_shows_the_value_of_every_preset_or_the_one_default():
+    rows = {one.opts[0].removeprefix("--"): one.help.partition("  [")[2] for one in command.params if one.help}
+    assert rows["short"] == "presets: default auto, demo 0, paper 0]"
+    assert rows["fusion"] == "presets: default auto, demo auto, paper off]"
+    assert rows["epochs"] == "presets: default 200, demo --steps 2160, paper 200]"
+    assert rows["batch-size"] == "presets: default 128, demo 64, paper 128]"
+    assert rows["momentum"] == "default: 0.9]"
+    assert rows["equal-cost"] == rows["skip-broken"] == "default: off]"
+    for name, one in settings().items():
+        values = {str(preset(words).get(name)) for words in PRESETS} if name != "preset" else {""}
+        row = rows.get(name.replace("_", "-"), "")
+        if len(values) > 1:
+            assert row.startswith("presets: "), name
+        elif bool in one.kinds:
+            assert row.startswith("default: "), name
+
+
+def test_help_lists_every_method_and_refiner():
+    from poolwise.selection.strategies import STRATEGIES
+    from poolwise.supernets import samplers
+
+    words = {name: settings()[name].help.replace(",", " ").replace(".", " ").split() for name in ("method", "refiner")}
+    assert {one.name for one in samplers.available()} - {word.rstrip(":") for word in words["method"]} == set()
+    assert set(STRATEGIES.all()) - {word.rstrip(":") for word in words["refiner"]} == set()
 
 
 def test_single_settings_and_sections_can_be_chosen():
     assert [setting.name for setting in chosen("refine", "retrain_epochs")] == [
         "trials",
         "refiner",
+        "hints",
         "at_once",
         "retrain_epochs",
     ]

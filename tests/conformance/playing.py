@@ -1,10 +1,11 @@
 """Helpers that create and run samplers, shared by the sampler tests."""
 
+import numpy as np
 from hypothesis import strategies as st
 
 from poolwise.rng import Streams
 from poolwise.spaces import PoolingSpace, Subspace, space_of
-from poolwise.supernets.samplers import Task, sampler
+from poolwise.supernets.samplers import Survey, Task, sampler
 
 SPACES = [PoolingSpace(10, 2), PoolingSpace(9, 3), PoolingSpace(6, 3, shared_slots=True), PoolingSpace(4, 0)]
 SPACES.append(Subspace.of(SPACES[0], list(SPACES[0])[3::4]))  # a space reduced by limits
@@ -35,10 +36,34 @@ def accuracy(one, pooling, m):
     return 0.3 + 0.6 * ((7 * one.space.index(pooling) + 5 * m + 3 * len(one.visited())) % 17) / 17
 
 
+def survey(one):
+    """Return a survey that depends only on the configurations and on those visited."""
+    generator, shift = np.random.default_rng(len(one.visited())), 3 * len(one.visited())
+    accuracies_PB = (7 * np.arange(one.space.size)[:, None] + np.arange(one.surveys.batches) + shift) % 17 / 17
+    outputs_PV = generator.random((one.space.size, 12), np.float32) if one.surveys.outputs else None
+    return Survey(accuracies_PB, outputs_PV)
+
+
+def answer(one):
+    """Answer the survey if one is due."""
+    if one.next_survey is not None and one.next_survey <= one.state()["step"]:
+        one.learn_survey(survey(one))
+
+
+def ask(one):
+    answer(one)
+    return one.ask()
+
+
+def ask_group(one):
+    answer(one)
+    return one.ask_group()
+
+
 def play(one, steps, reward=accuracy):
     asks = []
     for _ in range(steps):
-        asks.append(one.ask())
+        asks.append(ask(one))
         one.tell(*asks[-1], reward(one, *asks[-1]))
     return asks
 

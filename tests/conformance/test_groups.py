@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playing import SPACES, accuracy, make, play, small_spaces
+from playing import SPACES, accuracy, answer, ask_group, make, play, small_spaces, survey
 
 from poolwise.rng import Streams
 from poolwise.spaces import Pooling, PoolingSpace
@@ -17,6 +17,7 @@ from poolwise.supernets.samplers.base import draw_from
 from poolwise.supernets.samplers.draws import GroupRounds, group_sizes
 
 METHODS = [method.name for method in available()]
+SURVEYING = [method.name for method in available() if method.surveys]
 IN_ROUNDS = [name for name in METHODS if make(name, SPACES[0], draw="rounds")[0].in_rounds]
 
 
@@ -27,7 +28,7 @@ def tell(one, poolings, m):
 def play_groups(one, steps):
     asks = []
     for _ in range(steps):
-        asks.append(one.ask_group())
+        asks.append(ask_group(one))
         tell(one, *asks[-1])
     return asks
 
@@ -78,12 +79,13 @@ def test_a_group_of_one_draws_what_ask_draws(method):
 @pytest.mark.parametrize("group", [2, 5, 50])
 @pytest.mark.parametrize("method", IN_ROUNDS)
 def test_a_round_of_groups_visits_every_configuration_once(method, group):
-    one, _ = make(method, SPACES[0], group=group, steps=500)
+    warm_up = 0.5 if method in SURVEYING else 0.0  # these draw from a tree later
+    one, _ = make(method, SPACES[0], group=group, steps=500, warm_up=warm_up)
     visits, steps = Counter(), 0
     for _ in range(4):
         before = sum(visits.values())
         while sum(visits.values()) < before + 36:
-            visits.update(one_step := one.ask_group()[0])
+            visits.update(one_step := ask_group(one)[0])
             tell(one, one_step, one._pending[0][1])
             steps += 1
         assert set(visits.values()) == {before // 36 + 1}
@@ -149,7 +151,7 @@ def test_scores_of_a_group_are_moving_averages(method):
     one, _ = make(method, SPACES[0], group=4)
     scores_PM, steps = np.ones((36, one.supernets)), 0
     for _ in range(60):
-        poolings, m = one.ask_group()
+        poolings, m = ask_group(one)
         accuracies = [accuracy(one, pooling, m) for pooling in poolings]
         one.tell_group(poolings, m, accuracies)
         for pooling, reward in zip(poolings, accuracies, strict=True):
@@ -168,7 +170,7 @@ def test_restored_between_asks_of_groups(method, warm_up):
     again, other = make(method, SPACES[0], warm_up=warm_up, group=5, seed=7)
     play_groups(again, 3)
     for _ in range(12):
-        asks = [one.ask_group() for _ in range(4)]
+        asks = [ask_group(one) for _ in range(4)]
         tell(one, *asks[0])
         saved = json.loads(json.dumps([one.state(), streams.state()]))
         again.restore(saved[0])
@@ -177,15 +179,15 @@ def test_restored_between_asks_of_groups(method, warm_up):
             tell(one, *ask)
             tell(again, *ask)
         assert again.state() == one.state()
-        drawn = one.ask_group()
-        assert again.ask_group() == drawn
+        drawn = ask_group(one)
+        assert ask_group(again) == drawn
         tell(one, *drawn)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_group_out_of_turn_is_an_error(method):
     one, _ = make(method, PoolingSpace(10, 2), group=4)
-    poolings, m = one.ask_group()
+    poolings, m = ask_group(one)
     for wrong in (((*poolings[::-1], Pooling((4, 6))), m), (poolings, m + 1), ((), m)):
         with pytest.raises(OutOfTurn, match="oldest pending ask"):
             one.tell_group(*wrong, [0.5] * len(wrong[0]))
@@ -194,7 +196,7 @@ def test_a_group_out_of_turn_is_an_error(method):
         one.tell_group((), -1, [])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in SURVEYING])
 def test_groups_of_a_space_too_large_to_hold(method):
     one, _ = make(method, PoolingSpace(400, 12), group=3)
     for poolings, _ in play_groups(one, 6):
@@ -206,8 +208,58 @@ def test_groups_of_a_space_too_large_to_hold(method):
 
 def test_tree_search_counts_the_pending_members_of_a_group():
     one, _ = make("mcts", SPACES[0], group=4)
-    asks = [one.ask_group() for _ in range(3)]
+    asks = [ask_group(one) for _ in range(3)]
     assert one._open[()] == 12
     for ask in asks:
         tell(one, *ask)
     assert not one._open
+
+
+@pytest.mark.parametrize("method", SURVEYING)
+def test_trees_of_configurations_count_the_pending_members_of_a_group(method):
+    one, _ = make(method, SPACES[0], group=4, warm_up=0.0)
+    asks = [ask_group(one) for _ in range(3)]
+    again, _ = make(method, SPACES[0], group=4, warm_up=0.0)
+    again.restore(json.loads(json.dumps(one.state())))
+    leaves = Counter(one.space.index(pooling) for poolings, _ in asks for pooling in poolings)
+    for tree in (one._tree, again._tree):
+        assert {a: count for a, count in enumerate(tree.pending[:36]) if count} == leaves
+        assert tree.pending[-1] == 12
+    for asked in asks:
+        tell(one, *asked)
+    assert not any(one._tree.pending)
+    assert one._tree.visits[-1] == 12
+
+
+@pytest.mark.parametrize("method", SURVEYING)
+def test_a_group_waits_for_a_survey(method):
+    one, streams = make(method, SPACES[0], group=4)
+    before = one.state(), streams.state()
+    with pytest.raises(OutOfTurn, match="a survey is due"):
+        one.ask_group()
+    assert (one.state(), streams.state()) == before
+    one.learn_survey(survey(one))
+    poolings, m = one.ask_group()
+    with pytest.raises(OutOfTurn, match="between tell and ask"):
+        one.learn_survey(survey(one))
+    tell(one, poolings, m)
+
+
+@pytest.mark.parametrize("method", SURVEYING)
+def test_groups_of_a_tree_contain_its_draw(method):
+    """The run around a draw, at a random place: the tree draws once for a group."""
+    one, _ = make(method, SPACES[0], group=5)
+    answer(one)
+    drawn, draw = [], one._tree.draw
+    one._tree.draw = lambda generator: drawn.append(draw(generator)) or drawn[-1]
+    places = Counter()
+    for i in range(120):
+        poolings, m = one.ask_group()
+        tell(one, poolings, m)
+        indices = [one.space.index(pooling) for pooling in poolings]
+        assert len(drawn) == i + 1
+        places[indices.index(drawn[-1])] += 1
+        if one.next_survey == one.state()["step"]:
+            break
+    assert sum(places.values()) >= 50
+    assert set(places) == set(range(5))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playing import SPACES, accuracy, make, play, small_spaces
+from playing import SPACES, accuracy, ask, make, play, small_spaces, survey
 
 from poolwise.config import Config
 from poolwise.errors import RequestError
@@ -16,6 +16,7 @@ from poolwise.spaces import Pooling, PoolingSpace, space_of
 from poolwise.supernets.samplers import OutOfTurn, available, left_open, sampler, settled
 
 METHODS = [method.name for method in available()]
+SURVEYING = [method.name for method in available() if method.surveys]
 HUGE = [
     PoolingSpace(60, 5),
     space_of(60, [3, 5], also=["20-20-20"]),
@@ -75,7 +76,7 @@ def test_scores_are_the_moving_averages_of_the_rewards(method):
     one, _ = make(method, SPACES[0])
     scores_PM = np.ones((36, one.supernets))
     for _ in range(150):
-        pooling, m = one.ask()
+        pooling, m = ask(one)
         reward = accuracy(one, pooling, m)
         one.tell(pooling, m, reward)
         a = one.space.index(pooling)
@@ -106,7 +107,7 @@ def test_saved_and_restored_goes_on_identically(method, space, warm_up):
 def test_saved_between_ask_and_tell(method):
     one, _ = make(method, SPACES[0])
     play(one, 5)
-    pooling, m = one.ask()
+    pooling, m = ask(one)
     again, _ = make(method, SPACES[0])
     again.restore(json.loads(json.dumps(one.state())))
     again.tell(pooling, m, 0.5)
@@ -131,14 +132,14 @@ def test_out_of_turn_is_an_error(method):
     one, _ = make(method, SPACES[0])
     with pytest.raises(OutOfTurn, match="tell"):
         one.tell(SPACES[0][0], 0, 0.5)
-    asks = [one.ask() for _ in range(3)]
+    asks = [ask(one) for _ in range(3)]
     pooling, m = asks[0]
     other = SPACES[0][(SPACES[0].index(pooling) + 1) % 36]
     for wrong in ((other, m), (pooling, m + 1), (Pooling((4, 6)), m)):
         with pytest.raises(OutOfTurn, match="oldest pending ask"):
             one.tell(*wrong, 0.5)
-    for ask in asks:
-        one.tell(*ask, 0.5)
+    for pair in asks:
+        one.tell(*pair, 0.5)
     with pytest.raises(OutOfTurn, match="oldest pending ask"):
         one.tell(*asks[-1], 0.5)
     play(one, 3)
@@ -151,18 +152,18 @@ def test_blocks_of_asks(method, warm_up):
     one, streams = make(method, SPACES[0], warm_up=warm_up)
     again, other = make(method, SPACES[0], warm_up=warm_up, seed=7)
     for _ in range(12):
-        asks = [one.ask() for _ in range(8)]
-        for ask in asks[:3]:
-            one.tell(*ask, accuracy(one, *ask))
+        asks = [ask(one) for _ in range(8)]
+        for pair in asks[:3]:
+            one.tell(*pair, accuracy(one, *pair))
         saved = json.loads(json.dumps([one.state(), streams.state()]))
         again.restore(saved[0])
         other.restore(saved[1])
         for sampled in (one, again):
-            for ask in asks[3:]:
-                sampled.tell(*ask, accuracy(sampled, *ask))
+            for pair in asks[3:]:
+                sampled.tell(*pair, accuracy(sampled, *pair))
         assert json.dumps(again.state()) == json.dumps(one.state())
-        last = one.ask()
-        assert again.ask() == last
+        last = ask(one)
+        assert ask(again) == last
         one.tell(*last, 0.5)
     assert one.state()["step"] == 12 * 9
 
@@ -176,7 +177,49 @@ def test_state_of_another_method_is_refused(method):
 
 
 @pytest.mark.parametrize("space", HUGE, ids=str)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SURVEYING)
+def test_a_method_that_scores_all_configurations_refuses_a_huge_space(method, space):
+    with pytest.raises(RequestError, match=r"^method .* scores all configurations.* use another --method$"):
+        make(method, space)
+
+
+@pytest.mark.parametrize("method", SURVEYING)
+@pytest.mark.parametrize("warm_up", [0.0, 0.3])
+def test_surveys_are_evenly_spaced_after_the_warm_up_and_required(method, warm_up):
+    one, _ = make(method, SPACES[0], steps=100, warm_up=warm_up)
+    expected = [
+        round(100 * warm_up) + i * round(100 * (1 - warm_up)) // one.surveys.count for i in range(one.surveys.count)
+    ]
+    surveyed = []
+    for step in range(100):
+        if one.next_survey == step:
+            with pytest.raises(OutOfTurn, match="a survey is due"):
+                one.ask()
+            one.learn_survey(survey(one))
+            surveyed.append(step)
+        with pytest.raises(OutOfTurn, match="when a survey is due"):
+            one.learn_survey(survey(one))
+        play(one, 1)
+    assert surveyed == expected
+    assert one.next_survey is None
+
+
+@pytest.mark.parametrize("method", SURVEYING)
+def test_surveys_follow_the_length_of_the_search(method):
+    one, _ = make(method, SPACES[0], steps=100, warm_up=0.5)
+    play(one, 55)
+    before = one.next_survey
+    one.lengthen(200)
+    assert one.next_survey is None if before is None else one.next_survey > before
+    one.lengthen(56)  # all surveys are overdue, and one serves them all
+    play(one, 1)
+    assert one.next_survey is None
+
+
+@pytest.mark.parametrize(
+    "space", [*(pytest.param(space, marks=pytest.mark.slow) for space in HUGE[:2]), HUGE[2]], ids=str
+)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in SURVEYING])
 def test_huge_spaces_cost_what_is_visited(method, space):
     assert space.size > 10**6
     tracemalloc.start()
@@ -208,7 +251,9 @@ def test_settled_settings():
     assert settled(Config.from_flat(method="spos", supernets=4)).search.supernets == 1
     assert settled(Config.from_flat(method="mcts", warm_up=0.5)).search.warm_up == 0.5
     assert settled(Config.from_flat(supernets=2, warm_up=0.5)).search.warm_up == 0.5
-    with pytest.raises(RequestError, match=r"no warm-up.*boltzmann, mcts, mixture"):
+    assert settled(Config.from_flat(method="iterative-mcts")).search.warm_up == 0.45
+    assert settled(Config.from_flat(method="iterative-mcts", warm_up=0.2)).search.warm_up == 0.2
+    with pytest.raises(RequestError, match=r"no warm-up.*boltzmann, .*mcts, mixture"):
         settled(Config.from_flat(method="fairnas", warm_up=0.5))
     with pytest.raises(RequestError, match="use 2 or more SuperNets with a warm-up"):
         settled(Config.from_flat(supernets=1, warm_up=0.5))

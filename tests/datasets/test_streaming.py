@@ -63,6 +63,7 @@ def test_streamed_images_equal_those_in_memory(image_folder):
     assert isinstance(read(image_folder, room=10**6).train.images, np.ndarray)
 
 
+@pytest.mark.slow
 def test_search_gives_the_same_bytes_streamed_and_in_memory(image_folder, tiny_settings, tmp_path):
     results = []
     for stream, workers in (("off", 1), ("on", 2)):
@@ -167,6 +168,7 @@ def test_data_command_fills_the_cache(image_folder, cache, capsys):
     assert len(list(cache.glob("*/*.rgb"))) == 1
 
 
+@pytest.mark.slow
 def test_installed_command_on_a_streamed_folder(image_folder, tmp_path):
     (image_folder / "dogs" / "broken.png").write_bytes(b"GIF89a")
     out, data = tmp_path / "run", f"folder:{image_folder}"

@@ -143,7 +143,7 @@ def test_the_stages_one_by_one(place, tmp_path):
     command("report", run)
     assert "nets_of_tests.py" in (run / "report.html").read_text()
     assert poolwise.Run.open(run).request()["settings"]["model"] == model
-    assert "guess" in command("suggest", "--model", model, "--image-size", 32)
+    assert "suggestions without training" in command("suggest", "--model", model, "--image-size", 32)
     with pytest.raises(RequestError, match="norm affine is not supported by the external network"):
         command("search", *flags(place, model), "--norm", "affine", "--out", tmp_path / "x")
 

@@ -272,7 +272,12 @@ class StopsOnce(Listener):
         self.stopping = True
 
 
-@pytest.mark.parametrize(("norm", "sharing"), VARIANTS)
+FAST = {("batch", "full"), ("recalibrated", "resolution")}  # the other variants resume in the slow tests
+
+
+@pytest.mark.parametrize(
+    ("norm", "sharing"), [pytest.param(*v, marks=() if v in FAST else pytest.mark.slow) for v in VARIANTS]
+)
 def test_search_and_rank_resume_to_the_same_bytes(norm, sharing, tiny_settings, tiny_source, tmp_path):
     config = shorter(tiny_settings, norm=norm, sharing=sharing)
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
@@ -292,6 +297,7 @@ def test_search_and_rank_resume_to_the_same_bytes(norm, sharing, tiny_settings, 
     assert {f"{m}.{part}.{name}" for m in (0, 1) for part in ("weight", "momentum") for name in names} == set(loaded[0])
 
 
+@pytest.mark.slow
 def test_one_worker_and_two_search_to_the_same_bytes(tiny_settings, tiny_source, tmp_path):
     for workers in (1, 2):
         config = shorter(tiny_settings, norm="affine", sharing="full", workers=workers)  # copies that share modules
@@ -300,6 +306,7 @@ def test_one_worker_and_two_search_to_the_same_bytes(tiny_settings, tiny_source,
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
 
 
+@pytest.mark.slow
 def test_two_workers_rank_with_the_same_averages(tiny_settings, tiny_source, tmp_path, monkeypatch):
     config = shorter(tiny_settings, norm="recalibrated", sharing="resolution")
     folder = poolwise.search(config, tmp_path / "run", source=tiny_source)

@@ -38,6 +38,7 @@ def test_a_transformer_is_refused():
         family("torchvision:vit_b_16")
 
 
+@pytest.mark.slow
 def test_a_custom_network_gives_the_same_run_with_one_and_two_workers(tmp_path, tiny_settings, tiny_source):
     model, outcomes = poolwise.backbone("small", Small), []
     for workers in (1, 2):

@@ -93,9 +93,9 @@ def test_the_number_of_supernets_is_chosen_with_a_reason(tiny_settings, tiny_sou
     config = tiny_settings.replace(supernets=None, threads=1, workers=1)
     few, many = (prepared(config.replace(steps=steps), tiny_source) for steps in (3900, 9000))
     assert (few.config.search.supernets, few.config.search.branching) == (1, None)
-    assert plan(few, ["search"]).lines()[0] == "1 SuperNet: each needs 2000 steps, and 3900 are available"
+    assert plan(few, ["search"]).lines()[0] == "One SuperNet (3,900 steps; two need 4,000)"
     assert (many.config.search.supernets, many.config.search.branching) == (4, "measured")
-    line = "1 SuperNet at the start, up to 4 if that lowers the loss: each needs 2000 steps, and 9000 are available"
+    line = "One SuperNet at the start, up to 4 if that lowers the loss (9,000 steps; each needs 2,000)"
     assert plan(many, ["search"]).lines()[0] == line
     fixed = prepared(config.replace(steps=9000, method="partition-first"), tiny_source)
     assert (fixed.config.search.supernets, fixed.config.search.branching) == (4, None)

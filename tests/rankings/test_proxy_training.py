@@ -1,5 +1,6 @@
 """Proxy trainings: length, restated training, use in the ranking, interruption and failures."""
 
+import json
 import shutil
 import sqlite3
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import poolwise
+from conftest import separate_cache
 from poolwise.config import Config
 from poolwise.datasets.batches import Shuffled
 from poolwise.errors import RequestError, RunFailure
@@ -62,7 +64,7 @@ def two(monkeypatch, tiny_settings):
 def finished(tmp_path_factory, tiny_settings, tiny_source):
     """A finished search with the config ``two``."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, separate_cache(tmp_path_factory):
         patch.setattr(budget, "_BALANCED", 5)
         poolwise.search(tiny_settings.replace(**PROXY), folder, source=tiny_source)
     return folder
@@ -210,6 +212,8 @@ def test_failed_training_gets_the_worst_score_of_its_seed(monkeypatch, tmp_path,
 
     with sqlite3.connect(run / proxy_training.FILE) as connection:
         connection.execute("DELETE FROM trials WHERE (pooling, seed) IN (('3-4-3', 1), ('3-5-2', 1), ('3-4-3', 2))")
+    unfinished = [line for line in (run / "events.jsonl").open() if json.loads(line)["event"] != "stage"]
+    (run / "events.jsonl").write_text("".join(unfinished))
     monkeypatch.setattr(trials, "train_standalone", failing)
     poolwise.resume(run, source=tiny_source)
     assert len(RunFolder.open(run).trials(proxy_training.FILE).all()) == 72
@@ -286,3 +290,41 @@ def test_initial_weights_for_the_search_start_proxy_trainings(
     weights = [parameter for parameter in chain.parameters() if parameter.dim() == 4]
     used = [parameter for parameter in seen[0].parameters() if parameter.dim() == 4]
     assert all(torch.equal(a, b) for a, b in zip(weights, used, strict=True)) == loaded
+
+
+@given(st.lists(st.floats(0.1, 5), min_size=2, max_size=40))
+def test_weighted_losses_of_a_curve_with_every_step(losses):
+    curve, steps = [[t + 1, loss] for t, loss in enumerate(losses)], len(losses)
+    later = [loss for step, loss in curve if 2 * step > steps]
+    decay = [0.9 ** (steps - step) for step, _ in curve]
+    expected = {
+        "half": np.mean(later),
+        "sum": np.mean(losses),
+        "ema": sum(w * loss for w, loss in zip(decay, losses, strict=True)) / sum(decay),
+    }
+    assert set(proxy_training.WEIGHTINGS) == set(expected)
+    for weighting, value in expected.items():
+        assert proxy_training.score(curve, weighting) == pytest.approx(-value)
+    assert proxy_training.score(curve) == -float(np.mean(later)), "the default, bit by bit"
+
+
+@given(st.lists(st.tuples(st.integers(1, 7), st.floats(0.1, 5)), min_size=2, max_size=9))
+def test_a_point_of_a_long_curve_has_the_weight_of_its_steps(points):
+    curve, every, step = [], [], 0
+    for length, loss in points:
+        every += [[step + i, loss] for i in range(1, length + 1)]
+        step += length
+        curve.append([step, loss])
+    for weighting in ("sum", "ema"):
+        assert proxy_training.score(curve, weighting) == pytest.approx(proxy_training.score(every, weighting))
+
+
+def test_requested_weighting_is_used(run, two, tiny_source):
+    folder, scores = RunFolder.open(run), {}
+    for weighting in proxy_training.WEIGHTINGS:
+        experiment = resolved(run, tiny_source).with_settings(short_loss=weighting)
+        scores[weighting] = proxy_training.scores(experiment, folder)["4-3-3"]
+    curve = next(t["curve"] for t in folder.trials(proxy_training.FILE).all() if t["pooling"] == "4-3-3")
+    assert all(len(values) == 2 for values in scores.values())
+    assert len({tuple(values) for values in scores.values()}) == 3
+    assert proxy_training.score(curve, "ema") in scores["ema"]

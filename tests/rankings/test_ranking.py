@@ -19,12 +19,6 @@ from poolwise.storage import RunFolder
 from poolwise.supernets.state import SearchState
 
 
-@pytest.fixture
-def finished(tmp_path, tiny_settings, tiny_source):
-    api.run(tiny_settings, tmp_path / "run", source=tiny_source)
-    return tmp_path / "run"
-
-
 def read(path):
     return json.loads((path / "ranking.json").read_text())
 

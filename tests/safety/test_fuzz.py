@@ -100,5 +100,5 @@ def test_json_size_and_depth_are_limited(tmp_path):
     with pytest.raises(PoolwiseError, match="has more than 256 MiB"):
         read_json(tmp_path / "run.json")
     for path in (Path("/dev/zero"), tmp_path):
-        with pytest.raises(PoolwiseError, match="no regular file"):
+        with pytest.raises(PoolwiseError, match="is not a regular file"):
             read_bytes(path, 10)

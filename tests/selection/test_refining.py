@@ -1,23 +1,36 @@
 """Refinement of a tiny run: files, resuming and limits."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from markupsafe import escape
 
-from conftest import After
+from conftest import After, separate_cache
 from poolwise import api
+from poolwise.config import Config
 from poolwise.errors import RequestError
+from poolwise.experiment import resolve
 from poolwise.progress import Interrupted
+from poolwise.rankings.baselines import untrained
+from poolwise.selection import refine as refining
+from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder
 
 
-@pytest.fixture
-def ranked(tmp_path, tiny_settings, tiny_source):
-    path = tmp_path / "run"
-    api.search(tiny_settings.replace(retrain_steps=4), path, source=tiny_source)
-    api.rank(path, source=tiny_source)
+@pytest.fixture(scope="module")
+def ranked_once(tmp_path_factory, tiny_settings, tiny_source):
+    path = tmp_path_factory.mktemp("ranked") / "run"
+    with separate_cache(tmp_path_factory):
+        api.search(tiny_settings.replace(retrain_steps=4), path, source=tiny_source)
+        api.rank(path, source=tiny_source)
     return path
+
+
+@pytest.fixture
+def ranked(ranked_once, tmp_path):
+    return shutil.copytree(ranked_once, tmp_path / "run")
 
 
 def refined(path, source, **changes):
@@ -51,11 +64,9 @@ def test_refinement_trains_the_default_first_and_names_three_picks(ranked, tiny_
     assert str(escape(verdict["sentence"])) in page
 
 
-def test_resumed_refinement_gives_the_same_result(ranked, tmp_path, tiny_settings, tiny_source):
+def test_resumed_refinement_gives_the_same_result(ranked, tmp_path, tiny_source):
+    again = shutil.copytree(ranked, tmp_path / "again")
     complete = refined(ranked, tiny_source)
-    again = tmp_path / "again"
-    api.search(tiny_settings.replace(retrain_steps=4), again, source=tiny_source)
-    api.rank(again, source=tiny_source)
     with pytest.raises(Interrupted):
         api.refine(again, source=tiny_source, trials=4, at_once=1, listener=After(3))
     assert not (again / "refine.json").exists()
@@ -127,3 +138,29 @@ def test_until_decided_adds_seeds_and_equal_cost_is_compared(ranked, tiny_source
         assert rival["width"] > 2 or rival["steps"] > 4
     with pytest.raises(RequestError, match="until_decided needs"):
         api.retrain(ranked, source=tiny_source, until_decided=True, retrain_seeds=1)
+
+
+def test_a_zero_cost_proxy_as_a_hint(ranked, tiny_source):
+    value = refined(ranked, tiny_source, hints=("scores", "swap-order", "rf_refinement"))
+    assert list(value["hints"]) == ["scores", "swap-order", "rf_refinement"]
+    experiment = resolve(Config.from_flat(value["settings"]), tiny_source)
+    assert value["hint_macs"] == untrained(experiment, "swap-order")[1]
+    before = (ranked / "refine.json").read_bytes()
+    (ranked / "refine.json").unlink()
+    api.resume(ranked, source=tiny_source)
+    assert (ranked / "refine.json").read_bytes() == before
+    for wrong, message in ((("swop",), "unknown hint 'swop'; did you mean 'swap'"), (("macs", "macs"), "occurs twice")):
+        with pytest.raises(RequestError, match=message):
+            refined(ranked, tiny_source, hints=wrong)
+
+
+def test_hints_without_images_are_those_of_earlier_versions(ranked, tiny_source):
+    experiment = resolve(Config(), tiny_source)
+    ranking = json.loads((ranked / "ranking.json").read_text())
+    hints = refining.hints_of(experiment, ranking)
+    assert list(hints.functions) == ["scores", "productive", "macs", "last_stage"]
+    assert hints.macs == 0
+    pooling, cost = Pooling.parse("4-3-3"), experiment.cost(Pooling.parse("4-3-3"))
+    row = next(row for row in ranking["ranking"] if row["pooling"] == "4-3-3")
+    values = [hint(pooling) for hint in hints.functions.values()]
+    assert values == [row["smoothed"], cost.productive, np.log(cost.macs), np.log(3)]

@@ -69,6 +69,24 @@ def test_wrong_requests(fields, message):
         poolwise.suggest("resnet20", **fields)
 
 
+def test_the_command_marks_the_default_and_warns_if_the_first_choice_does_not_beat_it():
+    def shown(*arguments):
+        return CliRunner().invoke(cli, ["suggest", *arguments]).output
+
+    within = shown()
+    assert "its first choice is the default" in within
+    assert [line.split()[1:5:2] for line in within.splitlines() if " default " in line and "4-3-3" in line] == [
+        ["1", "4-3-3"]
+    ]
+    warning = "on no known table does the first choice beat the default within this limit"
+    assert warning in within
+    assert warning in shown("--max-macs", "none")
+    cheaper = shown("--max-macs", "0.8")
+    assert warning not in cheaper  # on one table it gains 0.27 points
+    assert "default: +0.27 points; 0.00 points below the best" in cheaper
+    assert shown("--image-size", "8").count("(32-pixel images)") == 2
+
+
 def test_command():
     result = CliRunner().invoke(cli, ["suggest", "--max-macs", "0.8", "--json"])
     value = json.loads(result.output)
@@ -86,3 +104,16 @@ def test_command():
     for wrong in ("0", "-1", "nan", "inf", "much"):
         with pytest.raises(RequestError, match="max-macs"):
             CliRunner().invoke(cli, ["suggest", "--max-macs", wrong], catch_exceptions=False, standalone_mode=False)
+
+
+def test_rule_of_receptive_field_refinement():
+    count, refinement = (poolwise.suggest("resnet20", max_macs=None, rule=rule) for rule in ("count", "refinement"))
+    keys = [(-cost.productive, cost.macs) for cost in refinement.costs.values()]
+    assert keys == sorted(keys)
+    assert set(count.costs) == set(refinement.costs)
+    assert list(count.costs) != list(refinement.costs)
+    assert refinement.known[0].tau_b != count.known[0].tau_b, "the quality is that of the rule"
+    with pytest.raises(RequestError, match="unknown rule 'refine'; did you mean 'refinement'"):
+        poolwise.suggest("resnet20", rule="refine")
+    shown = CliRunner().invoke(cli, ["suggest", "--max-macs", "none", "--rule", "refinement", "--json"])
+    assert json.loads(shown.output)["suggestions"][0]["pooling"] == str(refinement.best)

@@ -123,6 +123,7 @@ def test_branching_happens_once_although_the_length_of_a_search_in_macs_changes(
     assert set(used[branches:]) == {0, 1, 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mixture", "partition-first"])
 def test_branched_search_gives_the_same_bytes_after_interruption_and_in_two_workers(
     method, tmp_path, tiny_settings, tiny_source

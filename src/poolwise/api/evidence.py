@@ -115,6 +115,7 @@ def simulate(
     tolerance: float | None = None,
     agreement: float | None = None,
     seed: int = 0,
+    source: Source | None = None,
     listener: Listener | None = None,
 ) -> Simulation:
     """Simulate methods that choose stand-alone trainings, many times, with accuracies from a table.
@@ -129,6 +130,7 @@ def simulate(
         tolerance: Regret in points that counts as success (default: the noise of the table).
         agreement: Correlation between full-length trainings and trainings a third as long.
         seed: Seed of the simulation.
+        source: Images for hints from zero-cost proxies (default: the data set that the table names).
         listener: Receives progress, and can stop the work.
 
     Returns:
@@ -142,7 +144,7 @@ def simulate(
 
     truth = tables.load(table)
     known = study.check_model(truth, model)
-    players = simulating.parse(methods, truth, known)
+    players = simulating.parse(methods, truth, known, source)
     if out is not None:
         simulating.check_out(Path(out))
     arguments: dict[str, Any] = {

@@ -69,7 +69,7 @@ class Ranking(Result):
         "smoothed": "score smoothed over neighboring configurations, 0 to 1",
         "estimate": "weighted score and productive convolutions, or the score only; in the unit of the score",
         "top3": "probability of being among the three best, given the noise of the estimates",
-        "tie": "number of its group, in which none is better than another with 90 % probability, given that noise",
+        "tie": "number, from 1, of its group of configurations that are not significantly different (90 %), given that noise",
         "supernet": "number of its most probable SuperNet, from 0",
         **COST,
         **REACH,
@@ -115,7 +115,7 @@ class Retraining(Result):
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
         "roles": "roles in the comparison, such as pick or default, separated by commas",
-        "seed": "seed of the training",
+        "seed": "seed of the training, from 1 (not --seed, the root seed of the run)",
         "accuracy": "accuracy on the test set, 0 to 1",
         "steps": "optimizer steps of the training",
         "mean": "mean accuracy of the configuration over seeds",
@@ -148,7 +148,7 @@ class Exhaustive(Result):
 
     COLUMNS: ClassVar[dict[str, str]] = {
         "pooling": "layers at each resolution",
-        "seed": "seed of the training",
+        "seed": "seed of the training, from 1 (not --seed, the root seed of the run)",
         "accuracy": "accuracy on the test set, 0 to 1; None if the training failed",
         "steps": "optimizer steps of the training",
         "mean": "mean accuracy of the configuration over seeds",

@@ -27,7 +27,7 @@ _RETRAIN_SETTINGS = (
     *("until_decided", "max_seeds", "margin", "equal_cost", *LIMITS, "latency_batch"),
 )
 REFINE_SETTINGS = (
-    *("trials", "refiner", "margin", "at_once", "retrain_epochs", "retrain_steps"),
+    *("trials", "refiner", "hints", "margin", "at_once", "retrain_epochs", "retrain_steps"),
     *(*LIMITS, "latency_batch"),
 )
 
@@ -137,7 +137,7 @@ def _again(
     experiment, feasible = constraints.limited(runner.reopened(opened, source, _unlimited(config, changes), listener))
     config = experiment.config
     if stage == "refine":
-        refining.strategy_of(experiment, opened.read(RankingFile.FILE, ""), config.refine.refiner)
+        refining.check(experiment, opened.read(RankingFile.FILE, ""))
     renew = config != Config.from_flat(request["settings"]) or not opened.has(output)
     limits = {"limits": feasible.to_json()} if feasible else {}
     with exclusive(opened.path):

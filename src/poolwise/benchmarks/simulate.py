@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from poolwise.benchmarks.compare.study import settings_of
+from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError, did_you_mean
+from poolwise.experiment import resolve
 from poolwise.models import family
 from poolwise.models.cost import table_costs
 from poolwise.progress import Listener
@@ -29,6 +32,7 @@ from poolwise.storage.tables import Table
 
 SHUFFLED = "shuffled-"
 QUANTILES = (0.1, 0.5, 0.9)
+DRAWN_SEEDS = (0, 1, 2)  # seeds of a hint that needs images: each is a version
 AGREEMENT = 0.75  # default correlation between full trainings and trainings of a third of the steps
 
 
@@ -40,8 +44,8 @@ class Player:
         label: The text that it was parsed from.
         method: Name of the strategy.
         hints: Name -> hint_VP, values of all configurations in the order of the space. There is one version per search
-            that the hint comes from; repetitions cycle through the versions.
-        search_macs: MACs of the searches that provide the hints, mean over versions; 0 without searches.
+            or seed that the hint comes from; repetitions cycle through the versions.
+        search_macs: MACs of the searches and zero-cost proxies that provide the hints, mean over versions.
     """
 
     label: str
@@ -50,8 +54,14 @@ class Player:
     search_macs: int = 0
 
 
-def parse(words: Sequence[str], table: Table, model: str) -> list[Player]:
+def parse(words: Sequence[str], table: Table, model: str, source: Source | None = None) -> list[Player]:
     """Parse methods such as ``refine@productive+macs``.
+
+    Args:
+        words: One method each.
+        table: Table of the simulation.
+        model: Network family of the table.
+        source: Images for zero-cost proxies, if they are not loaded from the data set that the table names.
 
     Raises:
         RequestError: A method or hint is unknown, a method or hint occurs twice, or there are no methods.
@@ -66,7 +76,7 @@ def parse(words: Sequence[str], table: Table, model: str) -> list[Player]:
         for hint in hint_names.split("+") if at and hint_names != "none" else ():
             if hint in hints:
                 raise RequestError(f"{word}: hint {hint} occurs twice: use each hint once")
-            hints[hint], search_macs = _hint(word, hint, table, model)
+            hints[hint], search_macs = _hint(word, hint, table, model, source)
             macs += search_macs
         players.append(Player(word, name, hints, macs))
     if not players:
@@ -74,12 +84,16 @@ def parse(words: Sequence[str], table: Table, model: str) -> list[Player]:
     return players
 
 
-def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, int]:
-    """Return hint_VP for a name, and the MACs spent on it."""
+def _hint(word: str, name: str, table: Table, model: str, source: Source | None) -> tuple[np.ndarray, int]:
+    """Return hint_VP for a name, and the MACs spent on a version of it."""
     bare = name.removeprefix(SHUFFLED)
     if bare in baselines.HINTS:
         costs = table_costs(table, model)
         return np.array([[baselines.HINTS[bare](pooling, cost) for pooling, cost in costs.items()]]), 0
+    if bare in baselines.zero_cost_names():
+        experiment = resolve(settings_of(table, model), source)
+        drawn = [baselines.untrained(experiment, bare, seed=seed) for seed in DRAWN_SEEDS]
+        return np.array([hint_P for hint_P, _ in drawn]), drawn[0][1]
     columns = {column.removesuffix("_mean"): column for column in table.columns if column != table.truth}
     if bare in columns:
         return np.array([table.column(columns[bare])]), 0
@@ -87,9 +101,9 @@ def _hint(word: str, name: str, table: Table, model: str) -> tuple[np.ndarray, i
     if folders:
         ranked = [_ranked(word, folder, table) for folder in folders]
         return np.array([hint_P for hint_P, _ in ranked]), round(sum(macs for _, macs in ranked) / len(ranked))
-    allowed = [*baselines.HINTS, *columns]
+    allowed = [*baselines.hint_names(), *columns]
     raise RequestError(
-        f"{word}: unknown hint {bare[:60]!r}{did_you_mean(bare, allowed)}. Known: {', '.join(allowed)}, none,"
+        f"{word}: unknown hint {bare[:60]!r}{did_you_mean(bare, allowed, '.')} Known: {', '.join(allowed)}, none,"
         f" or the folder of a ranked run (or a pattern of several). The prefix {SHUFFLED} permutes the values of a hint"
     )
 

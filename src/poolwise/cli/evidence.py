@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from poolwise.cli import show, show_evidence
+from poolwise.cli.examples import EXAMPLES
 from poolwise.cli.flags import SectionedCommand, requested
 from poolwise.cli.options import PATH, counts, machine_settings, output_options, standalone_settings
 from poolwise.cli.out import say
@@ -27,7 +28,7 @@ _OLD_FLAGS = {
 
 @click.command(cls=SectionedCommand)
 @standalone_settings
-@click.option("--poolings", help="Numbers of downsamplings, like 2,3; by default as many as the network has.")
+@click.option("--poolings", help="Numbers of downsamplings, like 2,3.  [default: as many as the network has]")
 @click.option("--configs", help="Train only these configurations, like 5-3-2,4-3-3.")
 @click.option("--configs-file", type=PATH, help="Train only the configurations in this file, one per line.")
 @click.option("--retry-failed", is_flag=True, help="Repeat failed trainings.")
@@ -50,7 +51,10 @@ def exhaustive(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Train every configuration stand-alone with several seeds each; repeat the command to continue."""
+    """Train every configuration stand-alone.
+
+    Each one is trained with several seeds. Repeat the command to continue.
+    """
     from poolwise import api
 
     values = _renamed(values)
@@ -113,20 +117,29 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
     def parse(_context: click.Context, _parameter: click.Parameter, text: str) -> list[int]:
         parts = [part.strip() for part in text.split(",")]
         if not all(part.isascii() and part.isdecimal() and len(part) < 16 for part in parts):
-            raise RequestError(f"{what} {text!r}: use integers like 0,1,2")
+            raise RequestError(f"--{what} {text!r}: use integers like 0,1,2")
         return [int(part) for part in parts]
 
     return parse
 
 
-@click.command(cls=SectionedCommand)
-@click.option("--table", required=True, help="Stand-alone accuracies: the name of a table in the package, or a folder.")
-@click.option("--model", help="Network family; by default that of the table.")
+_TABLE = click.option(
+    "--table",
+    required=True,
+    help="Stand-alone accuracies: a table of the package (resnet20-cifar10-published, resnet20w8-cifar10-10k) or a folder.",
+)
+_MODEL = click.option("--model", help="Network family.  [default: that of the table]")
+
+
+@click.command(cls=SectionedCommand, epilog=EXAMPLES["compare"])
+@_TABLE
+@_MODEL
 @click.option(
     "--methods",
     default="none",
-    help="Methods to train at equal compute: samplers and strategies of stand-alone trainings, or all. Variant of a sampler:"
-    " mixture@supernets=8;draw=rounds.",
+    show_default=True,
+    help="Methods to train at equal compute, or all. Samplers: the methods of poolwise search --method; a variant of one:"
+    " mixture@supernets=8;draw=rounds. Strategies of stand-alone trainings: the refiners of poolwise refine --refiner.",
 )
 @click.option(
     "--budgets",
@@ -150,13 +163,14 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str], list[
     help="Number of SuperNets of samplers that train several.",
 )
 @click.option(
-    "--columns", help="Rankings of the table to evaluate, like supernets1,supernets4, or none; by default all."
+    "--columns", help="Rankings of the table to evaluate, like supernets1,supernets4, or none.  [default: all]"
 )
 @click.option(
     "--controls",
     default="macs,productive,receptive_field",
     show_default=True,
-    help="Rankings that need no training, or none; naswot and grad_norm use training images.",
+    help="Baselines (rankings that need no training) to evaluate, or none: macs, productive, receptive_field, rf_refinement,"
+    " and, from training images, naswot, grad_norm, az_nas, swap and zico. The suffix -order compares draws by stochastic order.",
 )
 @click.option("--recipe", help="Preset that the table's networks were trained with, for tables that do not record it.")
 @machine_settings
@@ -177,9 +191,9 @@ def compare(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Compare rankings with a table of stand-alone accuracies, after training methods at equal compute.
+    """Compare rankings with stand-alone accuracies.
 
-    Without --methods, only rankings in the table and rankings without training are evaluated. With --methods, every
+    Without --methods, only rankings in the table and baselines are evaluated. With --methods, every
     method is trained on the network, images and recipe of the table, for the same MACs, with every seed and budget.
     Repeat the command to continue an unfinished comparison. Agreement, regret, intervals and paired tests are written
     as CSV, figures and an HTML page.
@@ -201,15 +215,15 @@ def compare(
 
 
 @click.command(cls=SectionedCommand)
-@click.option("--table", required=True, help="Stand-alone accuracies: the name of a table in the package, or a folder.")
-@click.option("--model", help="Network family; by default that of the table.")
+@_TABLE
+@_MODEL
 @click.option(
     "--methods",
     default="refine@productive+macs+last_stage,refine,top@productive,tpe,random",
     show_default=True,
     help="Strategies of stand-alone trainings, with hints after @, like refine@supernets4+productive+macs. A hint is a"
-    " ranking of the table, productive, macs, last_stage or the folder of a ranked run, optionally with the prefix"
-    " shuffled-, or none.",
+    " ranking of the table, productive, macs, last_stage, a control of poolwise compare or the folder of a ranked run,"
+    " optionally with the prefix shuffled-, or none.",
 )
 @click.option("--runs", type=click.IntRange(min=1), default=1000, show_default=True, help="Repetitions.")
 @click.option(
@@ -218,7 +232,7 @@ def compare(
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    help="Regret in points that counts as success; by default the noise between seeds.",
+    help="Regret in points that counts as success.  [default: the noise between seeds]",
 )
 @click.option(
     "--agreement",
@@ -231,7 +245,10 @@ def compare(
 @click.option("--out", type=PATH, default=Path("runs/simulate"), show_default=True, help="Folder to create.")
 @output_options
 def simulate(table: str, methods: str, out: Path, quiet: bool, as_json: bool, **values: Any) -> None:
-    """Simulate methods that choose stand-alone trainings, with accuracies from a table, many times."""
+    """Simulate the choice of stand-alone trainings.
+
+    Strategies choose trainings many times; the accuracies come from a table.
+    """
     from poolwise import api
 
     arguments = {"methods": _names(methods), **values}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from poolwise.config import AUTO, PRESETS, Config, Setting, load_config, preset,
 from poolwise.errors import RequestError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-_TITLES = {"": "Request", "hardware": "Hardware"}
+_TITLES = {"": "Request"}
+_REQUEST_TITLES = {"refine": "Refine (stored for a later poolwise refine; not part of poolwise run)"}
+_OVERRIDES = {"epochs": "steps", "retrain_epochs": "retrain_steps"}  # settings that another one overrides if it is set
 _GROUP = "help_group"
 
 
@@ -30,36 +32,45 @@ class SettingType(click.ParamType):
             return self.setting.parse(value)
         except ValueError:
             flag = self.setting.name.replace("_", "-")
-            raise RequestError(f"{flag} {value[:60]!r}: use {self.setting.allowed}") from None
+            raise RequestError(f"--{flag} {value[:60]!r}: use {self.setting.allowed}") from None
 
 
 def _metavar(setting: Setting) -> str:
-    if setting.choices:
-        return "|".join(setting.choices)
+    if setting.choices or setting.shown:
+        return "|".join(setting.choices or setting.shown)
     names = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
     kind = next((names[kind] for kind in setting.kinds if kind in names), "LIST")
     return f"{kind}|auto" if setting.can_be_auto else kind
 
 
 def _help(setting: Setting) -> str:
-    """Return the help text with the default, and the values in presets that differ from it."""
-    base = _shown(setting.default)
-    others = {
-        name: AUTO if values[setting.name] is None else _shown(values[setting.name])
-        for name, values in PRESETS.items()
-        if setting.name in values and values[setting.name] != setting.default
-    }
-    if not others:
-        return f"{setting.help}  [default: {base}]" if base else setting.help
-    words = {"paper": base, **others} if base else others
-    return f"{setting.help}  [{', '.join(f'{name}: {word}' for name, word in words.items())}]"
+    """Return the help text with the default, or the values of all presets if they differ."""
+    shown = {name: _shown(setting, name) for name in sorted(PRESETS)}
+    known = {name: words for name, words in shown.items() if words}
+    if not known:
+        return setting.help
+    if len(set(shown.values())) == 1:
+        return f"{setting.help}  [default: {next(iter(known.values()))}]"
+    return f"{setting.help}  [presets: {', '.join(f'{name} {words}' for name, words in known.items())}]"
 
 
-def _shown(value: Any) -> str:
-    return "" if value is None or isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+def _shown(setting: Setting, preset_name: str) -> str:
+    """Return the value in a preset as the user would write it; empty if the preset leaves an optional setting unset."""
+    values = PRESETS[preset_name]
+    longer = _OVERRIDES.get(setting.name)
+    if longer in values:
+        return f"--{longer.replace('_', '-')} {values[longer]}"
+    value = values.get(setting.name, setting.default)
+    if value is None:
+        return AUTO if setting.name in values else ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _option(setting: Setting) -> Decorator:
+def _option(setting: Setting, titles: Mapping[str, str] = _TITLES) -> Decorator:
     flag = setting.name.replace("_", "-")
     if bool in setting.kinds:
         off = setting.off_flag or f"no-{flag}"
@@ -67,7 +78,7 @@ def _option(setting: Setting) -> Decorator:
     else:
         kind = SettingType(setting)
         option = click.option(f"--{flag}", setting.name, type=kind, metavar=kind.name, help=_help(setting))
-    return grouped(option, _TITLES.get(setting.section, setting.section.capitalize()))
+    return grouped(option, titles.get(setting.section, setting.section.capitalize()))
 
 
 def grouped(option: Decorator, title: str) -> Decorator:
@@ -105,9 +116,12 @@ def chosen(*parts: str) -> list[Setting]:
     return list(selected.values())
 
 
-def setting_options(*parts: str) -> Decorator:
-    """Return a decorator that adds the flags of sections and single settings (see ``chosen``)."""
-    return compose(*map(_option, chosen(*parts)))
+def setting_options(*parts: str, titles: Mapping[str, str] = _TITLES) -> Decorator:
+    """Return a decorator that adds the flags of sections and single settings (see ``chosen``).
+
+    ``titles`` gives headings in the help by section, if they are not the name of the section.
+    """
+    return compose(*(_option(setting, titles) for setting in chosen(*parts)))
 
 
 def request_options(*parts: str) -> Decorator:
@@ -119,10 +133,19 @@ def request_options(*parts: str) -> Decorator:
         help="Read the configuration from a TOML file or a run folder; flags override it.",
     )
     start = click.option(
-        "--preset", "preset_name", help=f"Starting point: {', '.join(PRESETS)}.  [default: demo, or that of --config]"
+        "--preset",
+        "preset_name",
+        metavar="|".join(sorted(PRESETS)),
+        help="Starting point: demo (minutes; a narrow network and few images), default (recommended for results) or"
+        " paper (as published).  [default: demo, or that of --config]",
     )
     title = _TITLES[""]
-    return compose(grouped(config, title), grouped(start, title), _option(settings()["seed"]), setting_options(*parts))
+    return compose(
+        grouped(config, title),
+        grouped(start, title),
+        _option(settings()["seed"]),
+        setting_options(*parts, titles=_REQUEST_TITLES),
+    )
 
 
 def requested(values: dict[str, Any], **changes: Any) -> Config:
@@ -140,8 +163,26 @@ def requested(values: dict[str, Any], **changes: Any) -> Config:
     return load_config(path, preset=name, **flags)
 
 
+class DescribedArgument(click.Argument):
+    """Argument that the help describes under its own heading."""
+
+    def __init__(self, *declarations: Any, description: str, **options: Any):
+        super().__init__(*declarations, **options)
+        self.description = description
+        setattr(self, _GROUP, "Arguments")
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        return self.make_metavar(ctx), self.description
+
+
 class SectionedCommand(click.Command):
-    """Command whose help groups the options by section."""
+    """Command whose help groups the options by section, and ends with examples if it has any (lines of ``epilog``)."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.strip().splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

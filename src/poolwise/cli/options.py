@@ -25,7 +25,7 @@ def counts(_context: click.Context, _parameter: click.Parameter | None, text: st
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and len(part) < 5 for part in parts):
         raise RequestError(
-            f"poolings {text[:60]!r}: use numbers of downsamplings like 2,3, or --configs to list single configurations"
+            f"--poolings {text[:60]!r}: use numbers of downsamplings like 2,3, or --configs to list single configurations"
         )
     return tuple(int(part) for part in parts)
 
@@ -58,7 +58,9 @@ standalone_settings = request_options(
 space_settings = setting_options("poolings", "max_configs")
 _LIMITS = (*LIMITS, "latency_batch")
 rank_settings = setting_options("fusion", *_LIMITS)
-refine_settings = setting_options("trials", "refiner", "at_once", "margin", "retrain_epochs", "retrain_steps", *_LIMITS)
+refine_settings = setting_options(
+    *("trials", "refiner", "hints", "at_once", "margin", "retrain_epochs", "retrain_steps", *_LIMITS)
+)
 retrain_settings = setting_options("retrain", *_LIMITS)
 machine_settings = setting_options("device", "precision", "threads", "workers", "compile")
 
@@ -80,7 +82,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def announced(*, quiet: bool, as_json: bool, **options: Any) -> Any:
         if not quiet:
             plan = bool(options.get("plan"))
-            doing = "timing steps on this machine for the plan" if plan else "loading PyTorch"
+            doing = "loading PyTorch, then timing steps on this machine" if plan else "loading PyTorch"
             # with --plan or --json, standard output has only the result
             say(f"{click.get_current_context().info_name}: {doing}", err=plan or as_json)
         return function(quiet=quiet, as_json=as_json, **options)

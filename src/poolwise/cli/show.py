@@ -33,9 +33,10 @@ _RESULTS: dict[str, type[FileSchema]] = {
     "exhaustive": ExhaustiveFile,
 }
 _SUGGESTED = 5  # number of rows
+_PRODUCTIVE = "Productive convolutions: convolutions whose input receptive field is smaller than the image."
 PICKS = {
     "best": "best",
-    "best_at_default_macs": "best at the default's MACs",
+    "best_at_default_macs": "best within the default's MACs",
     "best_for_cost": "best gain for its cost",
 }
 
@@ -71,7 +72,7 @@ def slots(model: str, network: Slots, as_json: bool) -> None:
         "name",
         title=f"{model}: {network.pooling}, {network.space.size} configurations with as many downsamplings",
     )
-    for heading in ("pixels", "channels", "MMACs", "downsamplings now"):
+    for heading in ("pixels", "channels", "million MACs", "downsamplings now"):
         table.add_column(heading, justify="right")
     table.add_column("can downsample by")
     for i, slot in enumerate(network.layers):
@@ -87,14 +88,17 @@ def costs(priced: dict[Pooling, Cost], default: Pooling, size: int, as_json: boo
     if as_json:
         rows = [{"pooling": str(p), "default": p == default, **cost.to_json()} for p, cost in priced.items()]
         return say_json({"default": str(default), "size": size, "configurations": rows})
-    table = Table("pooling", caption=f"default {default}; activations: memory of one image in training, in float32")
-    for heading in ("MMACs", "ratio", "parameters", "activations KiB", "receptive field", "productive convolutions"):
+    table = Table("configuration", "")
+    headings = ("million MACs", "MACs / default", "parameters", "activations KiB", "receptive field")
+    for heading in (*headings, "productive convolutions"):
         table.add_column(heading, justify="right")
-    for pooling, c in priced.items():
+    for pooling, c in sorted(priced.items(), key=lambda item: item[1].macs):
         cells = [f"{c.macs / 1e6:.1f}", f"{c.macs_ratio:.2f}", f"{c.parameters:,}", f"{c.activation_bytes / 1024:.0f}"]
-        style = "bold" if pooling == default else None
-        table.add_row(str(pooling), *cells, str(c.receptive_field), str(c.productive), style=style)
+        marked = pooling == default
+        cells += [str(c.receptive_field), str(c.productive)]
+        table.add_row(str(pooling), "default" if marked else "", *cells, style="bold" if marked else None)
     show_table(table)
+    say(f"Activations: memory of one image in training, in float32. {_PRODUCTIVE}")
     if len(priced) < size:
         say(
             f"a uniform sample of {len(priced):,} of {size:,} configurations, including the default; --max-configs sets its size"
@@ -113,27 +117,49 @@ def suggested(guess: Guess, as_json: bool) -> None:
     }
     limits = ", ".join(f"{limit:g} {units[name]}" for name, limit in guess.limits.items() if limit is not None)
     title = f"suggestions without training; at most {limits}" if limits else "suggestions without training"
-    table = Table("rank", "pooling", title=title)
+    table = Table("rank", "configuration", "", title=title)
     timed = ["ms"] if guess.latency_ms else []
-    for heading in ("productive convolutions", "MACs of default", "activations KiB", *timed):
+    for heading in ("productive convolutions", "MACs / default", "activations KiB", *timed):
         table.add_column(heading, justify="right")
     for place, (pooling, cost) in enumerate(list(guess.costs.items())[:_SUGGESTED], 1):
         cells = [str(cost.productive), f"{cost.macs_ratio:.2f}", f"{cost.activation_bytes / 1024:.0f}"]
         cells += [f"{guess.latency_ms[pooling]:.2f}"] if timed else []
-        table.add_row(str(place), str(pooling), *cells, style="bold" if pooling == guess.default else None)
+        marked = pooling == guess.default
+        names = (str(place), str(pooling), "default" if marked else "")
+        table.add_row(*names, *cells, style="bold" if marked else None)
     show_table(table)
+    say(_PRODUCTIVE)
     if guess.priced < guess.size:
         say(
             f"suggested from a uniform sample of {guess.priced:,} of {guess.size:,} configurations; --max-configs sets its size"
         )
-    for known in guess.known:
-        say(
-            f"on table {known.table} this order has Kendall tau-b {known.tau_b:.2f} ({known.interval[0]:.2f} to"
-            f" {known.interval[1]:.2f}) with stand-alone accuracies; its first choice is {known.gain:+.2f} points from the"
-            f" default and {known.regret:.2f} points below the best within the limits"
-        )
+    _known_quality(guess)
+
+
+def _known_quality(guess: Guess) -> None:
+    """Print how accurate such suggestions are on tables of the same network, and warn if they do not beat the default."""
+    from poolwise.models.cost import shape
+    from poolwise.storage import tables
+
     if not guess.known:
         say(f"the accuracy of suggestions for {guess.model} is unknown: the package has no table of it")
+    for known in guess.known:
+        pixels, _ = shape(tables.load(known.table))
+        if known.gain == 0 and guess.best == guess.default:
+            first = "its first choice is the default,"
+        else:
+            first = f"its first choice minus the default: {known.gain:+.2f} points;"
+        low, high = known.interval
+        say(
+            f"on table {known.table} ({pixels}-pixel images) the order by this rule has Kendall tau-b {known.tau_b:.2f}"
+            f" ({low:.2f} to {high:.2f}) with stand-alone accuracies; {first} {known.regret:.2f} points below the best within"
+            " the limits"
+        )
+    if guess.known and all(known.gain <= 0 for known in guess.known):
+        say(
+            "warning: on no known table does the first choice beat the default within this limit: train before you use a"
+            " suggestion (poolwise run)"
+        )
 
 
 def plan(value: Plan, as_json: bool) -> None:
@@ -145,7 +171,7 @@ def plan(value: Plan, as_json: bool) -> None:
 
 
 def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[str, str] | None = None) -> None:
-    """Print the ranking, best first, and its agreement with the controls.
+    """Print the ranking, best first, and its agreement with the baselines.
 
     Args:
         value: Content of ``ranking.json``.
@@ -157,8 +183,17 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[
         return say_json(value)
     content = validate(CompleteRanking, value, f"{CompleteRanking.FILE}: ")
     shown = content.ranking[:rows]
-    table = Table("rank", "pooling", title=f"{len(shown)} of {len(content.ranking)} configurations")
-    for heading in ("score %", "95 %", "estimate", "top 3", "tie", "SuperNet", "MMACs", "productive convolutions"):
+    table = Table("rank", "configuration", title=f"{len(shown)} of {len(content.ranking)} configurations")
+    for heading in (
+        "score %",
+        "95 %",
+        "estimate",
+        "top 3",
+        "tie",
+        "SuperNet",
+        "million MACs",
+        "productive convolutions",
+    ):
         table.add_column(heading, justify="right")
     for row in shown:
         style = "bold" if row.pooling == content.default else None
@@ -184,7 +219,7 @@ def ranking(value: dict[str, Any], as_json: bool, rows: int | None, picks: dict[
     for name, words in PICKS.items():
         row = by_name[(picks or content.picks)[name]]
         expected = f"{100 * row.estimate:.1f} ± {100 * half:.1f}"
-        described.append(f"{words} {row.pooling} ({expected}, {row.macs_ratio:.2f} of the default's MACs)")
+        described.append(f"{words} {row.pooling} ({expected}, MACs / default {row.macs_ratio:.2f})")
     say(f"picks, with the estimate ± 1.96 standard errors in the unit of the score: {'; '.join(described)}")
     say(
         f"the default {content.default} has rank {place}; to measure the gain of a pick: poolwise refine, poolwise retrain"
@@ -206,15 +241,16 @@ def _fusion(content: CompleteRanking) -> None:
         parts += f"; {fusion.trainings} configurations trained stand-alone are included"
     say(
         f"ranked by {'the estimate from ' if content.ranked_by == 'estimate' else ''}{parts}. Top 3: probability of being"
-        " among the three best. Tie: configurations of which none is better than another with 90 % probability. Both include"
-        " noise, estimated from neighboring configurations, but not errors that all scores share"
+        " among the three best. Tie: group of configurations that are not significantly different (90 %). Both include"
+        " noise, estimated from neighboring configurations, but not errors that all scores share. SuperNet: the most"
+        f" probable one. {_PRODUCTIVE}"
     )
 
 
 def _controls(content: CompleteRanking) -> None:
-    """Print the agreement of the scores with rankings that need no training, which a search must beat."""
+    """Print the agreement of the scores with baselines, which a search must beat."""
     agreement = [f"{name} {control.tau_with_score:.2f}" for name, control in content.controls.items()]
-    say(f"agreement of the score with rankings that need no training (Kendall tau-b): {', '.join(agreement)}")
+    say(f"agreement of the score with baselines, which need no training (Kendall tau-b): {', '.join(agreement)}")
 
 
 def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None = None) -> None:
@@ -230,8 +266,8 @@ def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None =
     content = validate(RefineFile, value, f"{RefineFile.FILE}: ")
     picks = picks or content.picks
     title = f"{len(content.trials)} stand-alone trainings on one half of the images, scored on the other"
-    table = Table("pooling", "role", title=title)
-    for heading in ("trained", "accuracy %", "expected % (95 %)", "probability of best", "MACs of default"):
+    table = Table("configuration", "role", title=title)
+    for heading in ("trained", "accuracy %", "expected % (95 %)", "probability of best", "MACs / default"):
         table.add_column(heading, justify="right")
     for row in content.configurations:
         measured = [t.accuracy for t in content.trials if t.pooling == row.pooling and t.steps == content.steps]
@@ -251,7 +287,7 @@ def refined(value: dict[str, Any], as_json: bool, picks: dict[str, str] | None =
         table.add_row(row.pooling, ", ".join(roles), *cells, style="bold" if row.pooling == picks["best"] else None)
     show_table(table)
     hints = ", ".join(f"{name} {hint.weight:.2f}" for name, hint in content.hints.items())
-    say(f"weight of each hint, learned from the trainings: {hints}; noise {content.noise:.2f} points")
+    say(f"weights of what predicts the accuracy, learned from the trainings: {hints}; noise {content.noise:.2f} points")
     say(f"{content.stopped}. Expected: the accuracy of such a training. For a verdict with new seeds: poolwise retrain")
 
 
@@ -261,9 +297,9 @@ def retrained(value: dict[str, Any], as_json: bool) -> None:
         return say_json(value)
     content = validate(RetrainFile, value, f"{RetrainFile.FILE}: ")
     table = Table(
-        "pooling", "role", title=f"stand-alone training, {content.steps} steps, {content.test_images} test images"
+        "configuration", "role", title=f"stand-alone training, {content.steps} steps, {content.test_images} test images"
     )
-    for heading in ("test accuracy %", "seeds", "MACs of default", "difference in points"):
+    for heading in ("test accuracy %", "seeds", "MACs / default", "difference in points"):
         table.add_column(heading, justify="right")
     for result in content.results:
         std = f" ± {100 * result.std:.2f}" if result.std is not None else ""
@@ -291,7 +327,7 @@ def exhaustive(value: dict[str, Any], as_json: bool) -> None:
         return say_json(value)
     content = validate(ExhaustiveFile, value, f"{ExhaustiveFile.FILE}: ")
     table = Table(
-        "rank", "pooling", title=f"stand-alone training, {content.steps} steps, {content.data.test} test images"
+        "rank", "configuration", title=f"stand-alone training, {content.steps} steps, {content.data.test} test images"
     )
     for heading in ("test accuracy %", "seeds"):
         table.add_column(heading, justify="right")

@@ -75,6 +75,7 @@ def planned_comparison(value: dict[str, Any], as_json: bool) -> None:
         table.add_row(method, str(budget), trains, length, f"{macs:.2e}", seeds, f"{done} of {len(entries)}")
     show_table(table)
     say(
-        f"remaining: {value['macs']:.2e} MACs, about {time_words(value['seconds'])} in {value['workers']} process(es) of"
-        f" {value['threads']} thread(s), {value['precision']}"
+        f"remaining: {value['macs']:.2e} MACs, about {time_words(value['seconds'])} in {value['workers']}"
+        f" process{'' if value['workers'] == 1 else 'es'} of {value['threads']}"
+        f" thread{'' if value['threads'] == 1 else 's'}, {value['precision']}"
     )

@@ -54,7 +54,9 @@ def preset(name: str, **overrides: Any) -> Config:
 def apply_preset(name: str, changes: dict[str, Any]) -> Config:
     """Return the preset called ``name`` with ``changes``; a change that makes a preset's value meaningless drops it."""
     if name not in PRESETS:
-        raise RequestError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}. Allowed are {', '.join(PRESETS)}")
+        raise RequestError(
+            f"unknown preset {name!r}{did_you_mean(name, PRESETS, '.')} Allowed are {', '.join(PRESETS)}"
+        )
     base = dict(PRESETS[name])
     if changes.get("norm") == "recalibrated" or changes.get("method", base.get("method")) != base.get("method"):
         base.pop("rank_on", None)  # other methods and recalibrated norms score on one SuperNet, as published

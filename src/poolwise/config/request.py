@@ -24,6 +24,7 @@ class Setting:
         section, field: where it stands in ``Config``; section is empty for ``preset`` and ``seed``.
         help: one sentence.
         off_flag: how the flag that turns a switch off is spelled where it is not ``--no-NAME``.
+        shown: values that the help lists where others are allowed as well; empty for most settings.
         info: type, bounds and default.
     """
 
@@ -33,6 +34,7 @@ class Setting:
     help: str
     off_flag: str | None
     info: FieldInfo
+    shown: tuple[str, ...] = ()
 
     @property
     def default(self) -> Any:
@@ -122,10 +124,7 @@ class Config(BaseModel):
                 " retrain_seeds and at least as many max_seeds"
             )
         if self.search.norm == "recalibrated" and self.hardware.compile != "off":
-            raise ValueError(
-                f"norm recalibrated changes BatchNorm during the ranking and compile is {self.hardware.compile}: use"
-                " --compile off or --norm affine"
-            )
+            raise ValueError("--norm recalibrated does not support --compile: use --compile off or --norm affine")
         if self.search.norm == "recalibrated" and self.ranking.rank_on != "assigned" and self.search.supernets != 1:
             raise ValueError(
                 f"norm recalibrated with rank_on {self.ranking.rank_on} would recalibrate every configuration on several"
@@ -201,7 +200,13 @@ def settings() -> dict[str, Setting]:
             assert setting_name not in by_name, f"two settings are called {setting_name}"
             text = field_info.description or ""
             by_name[str(setting_name)] = Setting(
-                str(setting_name), name if section else "", field, text, None if off is None else str(off), field_info
+                str(setting_name),
+                name if section else "",
+                field,
+                text,
+                None if off is None else str(off),
+                field_info,
+                tuple(map(str, listed)) if isinstance(listed := extra.get("shown"), (list, tuple)) else (),
             )
     return by_name
 
@@ -255,14 +260,11 @@ def _allowed(one: Setting) -> str:
         return f"an integer of at least {least}{end}"
     if float in one.kinds:
         if below is not None:
-            return f"a number from {least:g} to below {below:g}"
+            return f"a number in [{least:g}, {below:g})"
         return f"a finite number above {above:g}" if above is not None else f"a finite number of at least {least:g}"
     if any(get_origin(kind) is tuple for kind in one.kinds):
-        return (
-            "a list of integers of at least 0, like 2,3"
-            if one.name == "poolings"
-            else "a list of configurations, like 5-3-2,4-3-3"
-        )
+        lists = {"poolings": "integers of at least 0, like 2,3", "hints": "names, like scores,productive"}
+        return f"a list of {lists.get(one.name, 'configurations, like 5-3-2,4-3-3')}"
     return "text of at most 4096 characters"
 
 
@@ -284,7 +286,5 @@ def _message(error: ValidationError) -> str:
             return f"section [{place[0]}] is {abbreviated(value)}: use a table of settings"
         return f"unknown setting {place[-1]!r}{where}{did_you_mean(place[-1], names)}"
     if one.choices and isinstance(value, str):
-        return (
-            f"unknown {one.name} {value!r}{did_you_mean(str(value), one.choices)}. Allowed are {', '.join(one.choices)}"
-        )
+        return f"unknown {one.name} {value!r}{did_you_mean(str(value), one.choices, '.')} Allowed are {', '.join(one.choices)}"
     return f"{one.name} is {abbreviated(value)}: use {one.allowed}"

@@ -47,10 +47,13 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 AutoCount = Annotated[Count | None, BeforeValidator(_open)]
 AutoShare = Annotated[Share | None, BeforeValidator(_open)]
 Configurations = Annotated[tuple[Text, ...], BeforeValidator(_names)]
+Names = Annotated[tuple[Text, ...], BeforeValidator(_names)]
 Poolings = Annotated[tuple[Annotated[int, Field(ge=0, le=4096)], ...], BeforeValidator(_counts)]
 
 
-def setting(default: Any, text: str, name: str | None = None, *, off_flag: str | None = None) -> Any:
+def setting(
+    default: Any, text: str, name: str | None = None, *, off_flag: str | None = None, shown: tuple[str, ...] = ()
+) -> Any:
     """Define a setting.
 
     Args:
@@ -58,8 +61,11 @@ def setting(default: Any, text: str, name: str | None = None, *, off_flag: str |
         text: Help text.
         name: Name, if it is not the field's.
         off_flag: Flag that turns a switch off, without dashes, if it is not ``--no-NAME``.
+        shown: Values that the help lists where others are allowed as well.
     """
-    return Field(default, description=text, json_schema_extra={"name": name, "off_flag": off_flag})
+    return Field(
+        default, description=text, json_schema_extra={"name": name, "off_flag": off_flag, "shown": list(shown)}
+    )
 
 
 class Section(BaseModel):
@@ -69,16 +75,16 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """The network and the placements that it may take."""
+    """The network and the configurations to choose from."""
 
     name: Text = setting(
         "resnet20",
         "Network family (listed by poolwise space --models), torchvision:NAME, timm:NAME or FILE.py:NAME.",
         "model",
     )
-    width: Count | None = setting(None, "Base number of channels; by default that of the family.")
+    width: Count | None = setting(None, "Base number of channels. If not set: that of the network family.")
     poolings: Poolings | None = setting(
-        None, "Numbers of downsamplings, like 2,3; by default as many as the network has."
+        None, "Numbers of downsamplings, like 2,3.  [default: as many as the network has]"
     )
     max_configs: Annotated[int, Field(ge=2, le=_LARGEST)] | None = setting(
         None, "Use a uniform sample of this many configurations, including the default, if the space is larger."
@@ -97,11 +103,13 @@ class Data(Section):
         "cifar10", "Data set: cifar10, cifar100, food101, or folder:PATH with one subfolder for each class.", "data"
     )
     image_size: Count | None = setting(
-        None, "Image height and width in pixels, for folders and food101; by default 64."
+        None, "Image height and width in pixels, for folders and food101.  [default: 64]"
     )
-    images: Count | None = setting(None, "Use only this many training images, stratified by class.")
+    images: Count | None = setting(
+        None, "Use only this many training images, stratified by class. If not set: all. Fewer change the result."
+    )
     flip: bool | None = setting(
-        None, "Flip training images horizontally; turn it off if mirroring can change the class."
+        None, "Flip training images horizontally. Turn it off if mirroring can change the class.  [default: on]"
     )
     augment: Literal["crop-flip", "cutout", "trivial", "randaugment", "none"] = setting(
         "crop-flip", "Augmentation of training images; crop-flip is the published one."
@@ -109,7 +117,9 @@ class Data(Section):
     stream: Literal["auto", "on", "off"] = setting(
         "auto", "Read pixels from disk during training (on), keep them in memory (off), or choose by their size (auto)."
     )
-    cache_images: bool | None = setting(None, "Keep decoded images on disk even if they fit in memory.")
+    cache_images: bool | None = setting(
+        None, "Keep decoded images on disk even if they fit in memory.  [default: only if they do not fit]"
+    )
     skip_broken: bool = setting(False, "Skip image files that cannot be read; the report lists them.")
     follow_links: bool = setting(False, "Follow symbolic links to folders and links that leave the data folder.")
 
@@ -127,7 +137,11 @@ class Training(Section):
 class Search(Section):
     """Training the SuperNets."""
 
-    method: Text = setting("mixture", "Search method: mixture (the balanced mixture of SuperNets) or another sampler.")
+    method: Text = setting(
+        "mixture",
+        "Search method. mixture: the balanced mixture of SuperNets. One SuperNet: spos, fairnas, boltzmann, mcts. Several:"
+        " unbalanced, partition-first, partition-random.",
+    )
     supernets: AutoCount = setting(
         4, "Number of SuperNets M. auto: one, or more in a long search if a measurement favors them."
     )
@@ -155,7 +169,8 @@ class Search(Section):
         " step, which costs nothing and is optimistic.",
     )
     block: Count | None = setting(
-        None, "Number of steps whose draws use the same scores; 1 as published, by default chosen for the device."
+        None,
+        "Update the sampling scores every N steps; 1 as published. If not set: chosen for the device and --workers.",
     )
     norm: Literal["batch", "affine", "recalibrated"] = setting(
         "batch",
@@ -166,8 +181,8 @@ class Search(Section):
     )
     warm_up: Share = setting(
         0.0,
-        "Share of the search for a warm-up: uniform draws (boltzmann, mcts), or one SuperNet that is then copied to the"
-        " others (mixture, partitions).",
+        "Share of the search for a warm-up: uniform draws (boltzmann and tree searches), or one SuperNet that is then copied"
+        " to the others (mixture, partitions). 0: as the method has by default.",
     )
     proxy: AutoShare = setting(
         0.0, "Share of the steps for proxy trainings: a short stand-alone training of every configuration.", "short"
@@ -193,13 +208,21 @@ class Ranking(Section):
     rank_on: Literal["assigned", "all"] = setting(
         "assigned",
         "Score a configuration on its most probable SuperNet (assigned, as published) or on all of them, weighted by the"
-        " assignment.",
+        " probabilities of assignment.",
     )
     beam: Count | None = setting(
         None, "Rank only the configurations that a beam search of this width reaches.", "rank_beam"
     )
+    proxy_loss: Literal["half", "sum", "ema"] = setting(
+        "half",
+        "Score of a proxy training: mean training loss of the second half (half), of all steps (sum), or an exponentially"
+        " weighted one that ends at the last step (ema).",
+        "short_loss",
+    )
     fusion: bool | None = setting(
-        False, "Rank by scores combined with productive convolutions, or by scores only (as published)."
+        False,
+        "Rank by scores combined with productive convolutions, or by scores only (as published). auto: combined if the proxy"
+        " trainings are more than noise.",
     )
 
 
@@ -208,12 +231,18 @@ class Refine(Section):
 
     trials: Count = setting(7, "Stand-alone trainings in total, including one of the default.")
     refiner: Text = setting(
-        "refine", "Strategy that chooses the trainings: refine (a surrogate model), gp, tpe, top, random or others."
+        "refine",
+        "Strategy that chooses the trainings. refine: a surrogate model. Others: gp, tpe, top, random,"
+        " regularised-evolution, successive-halving, short-all.",
+    )
+    hints: Names = setting(
+        ("scores", "productive", "macs", "last_stage"),
+        "What refine knows of each configuration before it is trained, each weighed by how well the trainings confirm it:"
+        " scores (of the search), last_stage, and the controls of poolwise compare, some of which use training images.",
     )
     at_once: Count | None = setting(
         None,
-        "Number of trainings chosen at the same time; it affects the result. By default the number of processes chosen for"
-        " this machine, without regard to --workers.",
+        "Trainings per batch of choices. Changes the result.  [default: CPU-dependent; ignores --workers]",
     )
 
 
@@ -235,7 +264,7 @@ class Retrain(Section):
     max_seeds: Count = setting(10, "Largest number of seeds with --until-decided.")
     equal_cost: bool = setting(
         False,
-        "If the pick has more MACs, also compare it with the default widened, and trained longer, to as many MACs.",
+        "If the pick has more MACs, also compare it with a wider default and a longer-trained default of equal MACs.",
     )
 
 
@@ -261,15 +290,17 @@ class Hardware(Section):
     precision: Text | None = setting(
         None,
         "Number format: float32, bfloat16 or tf32, optionally with +channels_last. auto: measure and use the fastest."
-        " By default chosen for the device.",
+        "  [default: chosen for the device]",
+        shown=("float32", "bfloat16", "tf32", "auto"),
     )
     threads: Count | None = setting(
-        None, "CPU threads of each process; changes the last bits of results. By default chosen by the number of cores."
+        None,
+        "CPU threads of each process; changes the last bits of results.  [default: chosen by the number of cores]",
     )
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] | None = setting(
         None,
-        "Number of parallel processes. auto: measure which number is fastest. By default chosen by the number of cores and the"
-        " length of the run. Results do not depend on it.",
+        "Number of parallel processes. Results do not depend on it. auto: measure which number is fastest.  [default: chosen"
+        " by the number of cores and the length of the run]",
     )
     compile: Literal["off", "default", "cuda-graphs"] = setting(
         "off", "Apply torch.compile to each layer (default), on CUDA also with CUDA graphs (cuda-graphs)."

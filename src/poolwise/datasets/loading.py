@@ -51,7 +51,7 @@ def load(
     if spec.startswith("folder:"):
         return folder.load(Path(spec.removeprefix("folder:")).expanduser(), reading, seed, follow_links)
     raise RequestError(
-        f"unknown data {spec!r}{did_you_mean(spec, [*NAMES, 'folder:PATH'])}."
+        f"unknown data {spec!r}{did_you_mean(spec, [*NAMES, 'folder:PATH'], '.')}"
         f" Use {', '.join(NAMES)} or folder:PATH with one subfolder per class"
     )
 

@@ -31,7 +31,7 @@ def default_image_size(name: str) -> int:
 def requested_space(config: Config) -> PoolingSpace:
     """Return the space of configurations of a request.
 
-    It has all placements of the requested numbers of downsamplings, a random subset, or those within the limits.
+    It has all configurations with the requested numbers of downsamplings, a random subset, or those within the limits.
     """
     known = family(config.model.name)
     space = known.over(config.model.poolings)

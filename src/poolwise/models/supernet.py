@@ -84,8 +84,8 @@ def check_operator(chain: Chain, operator: str | None = None) -> str:
     """Return ``operator``, or the chain's default for None. Raise RequestError if the chain does not support it."""
     operator = operator or chain.operator
     if operator not in OPERATORS:
-        hint = did_you_mean(operator, OPERATORS)
-        raise RequestError(f"unknown operator {operator!r}{hint}: use {' or '.join(OPERATORS)}")
+        hint = did_you_mean(operator, OPERATORS, ".")
+        raise RequestError(f"unknown operator {operator!r}{hint} Use {' or '.join(OPERATORS)}")
     if operator not in chain.operators:
         raise RequestError(
             f"operator {operator!r} is not supported by an external network, whose layers have their own downsamplings:"

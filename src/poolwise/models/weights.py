@@ -62,12 +62,16 @@ def is_named(source: str) -> bool:
     return source.partition(":")[0] in LIBRARIES and ":" in source
 
 
-def check_named(source: str) -> None:
-    """Raise RequestError unless ``source`` names a library's weights or a file with a supported suffix. Opens no file."""
-    if not is_named(source) and Path(source).suffix.lower() not in SUFFIXES:
+def check_source(source: str) -> None:
+    """Raise RequestError unless ``source`` names a library's weights or is a file with a supported suffix. Opens no file."""
+    if is_named(source):
+        return
+    if Path(source).suffix.lower() not in SUFFIXES:
         raise RequestError(
             f"unknown weights {source[:80]!r}: use torchvision:NAME, timm:NAME or a file that ends with {', '.join(SUFFIXES)}"
         )
+    if not Path(source).expanduser().is_file():
+        raise RequestError(f"weights {visible(str(Path(source).expanduser()))}: there is no such file")
 
 
 def load(source: str) -> Weights:
@@ -81,7 +85,7 @@ def load(source: str) -> Weights:
         RequestError: The name is unknown, or the file does not hold weights.
         RunFailure: The download failed, or a downloaded file is damaged.
     """
-    check_named(source)
+    check_source(source)
     if is_named(source):
         library, _, name = source.partition(":")
         return _of_torchvision(source, name) if library == "torchvision" else _of_timm(source, name)
@@ -90,8 +94,6 @@ def load(source: str) -> Weights:
 
 def _of_file(source: str, path: Path) -> Weights:
     shown = visible(str(path))
-    if not path.is_file():
-        raise RequestError(f"weights {shown}: there is no such file")
     try:
         data = path.read_bytes()
         if path.suffix.lower() == ".safetensors":

@@ -1,1 +1,1 @@
-"""The stages of a run as one graph, and carrying them out."""
+"""The stages of a run as one graph, and the code that runs them."""

@@ -24,6 +24,8 @@ from poolwise.supernets.budget import (
     proxy_macs,
     scored_share,
     search_steps,
+    survey_bytes,
+    survey_macs,
 )
 from poolwise.training import calibration
 from poolwise.training.calibration import CREW_SECONDS, Timing
@@ -49,6 +51,7 @@ class StageCost:
         fixed_seconds: The part of ``seconds`` that does not grow with the steps; None if nothing was timed.
         label: Description for the user, if it differs from the name.
         unit: What ``steps`` counts: ``steps`` or ``images``.
+        amount: What is done, for the user, if it is not ``steps`` of ``unit``.
         part_of: Name of the stage that this is a part of; empty for a stage.
         reason: Message on a choice that the cost follows from, if the request did not make it.
     """
@@ -61,6 +64,7 @@ class StageCost:
     fixed_seconds: float | None
     label: str = ""
     unit: str = "steps"
+    amount: str = ""
     part_of: str = ""
     reason: str | None = None
 
@@ -95,13 +99,14 @@ def search(experiment: Experiment, timing: Timing, _known: Trainings | None = No
     parameters = experiment.cost(experiment.default).parameters
     # weights and momentum of all SuperNets; gradients of those in training
     weights = 8 * experiment.supernet_parameters * config.search.max_supernets + 4 * parameters * count
-    memory = _memory(experiment, count, math.ceil(grouped * batch)) + weights
+    memory = _memory(experiment, count, math.ceil(grouped * batch)) + weights + survey_bytes(experiment, config)
     measured = measuring_macs(experiment, config, search_steps(experiment), int(macs))
-    fixed += measured / (3 * batch * macs) * timing.seconds("train", macs)
+    surveyed = survey_macs(experiment, config)
+    fixed += measured / (3 * batch * macs) * timing.seconds("train", macs) + surveyed * timing.rank
     cost = StageCost(
         "search",
         search_steps(experiment),
-        int(search_steps(experiment) * batch * (3 + scored) * macs * grouped) + measured,
+        int(search_steps(experiment) * batch * (3 + scored) * macs * grouped) + measured + surveyed,
         seconds + fixed,
         memory,
         fixed,
@@ -141,7 +146,9 @@ def ranking(experiment: Experiment, timing: Timing, _known: Trainings | None = N
     largest = max(experiment.cost(p).activation_bytes for p in poolings)
     memory = _memory(experiment, at_once, 0) + at_once * evaluated * largest // 4
     images += calibrated
-    return [StageCost("rank", images * count, int(images * macs), seconds, memory, seconds, unit="images")]
+    amount = f"{count:,} configuration{'' if count == 1 else 's'} x {images:,} images"
+    total = int(images * macs)
+    return [StageCost("rank", images * count, total, seconds, memory, seconds, unit="images", amount=amount)]
 
 
 def _proxy_trainings(experiment: Experiment, timing: Timing) -> StageCost:

@@ -82,7 +82,7 @@ class Plan:
     def lines(self) -> list[str]:
         """Return the plan as lines of text."""
         costs = [
-            f"{s.label or s.name}: {s.steps} {s.unit}, {s.macs:.2e} MACs"
+            f"{s.label or s.name}: {s.amount or f'{s.steps:,} {s.unit}'}, {s.macs:.2e} MACs"
             + ("" if s.seconds is None else f", about {time_words(s.seconds)}")
             for s in self.stages
         ]
@@ -128,7 +128,8 @@ def _parallel_words(experiment: Experiment, stages: Sequence[str]) -> str:
     for work, choose in dict.fromkeys(one.parallel for one in map(graph.stage, graph.ordered(stages)) if one.parallel):
         parallel = choose(experiment)
         count = parallel.workers
-        lines.append(f"{work} in {count} process{'' if count == 1 else 'es'} with {parallel.threads} threads")
+        threads = f"{parallel.threads} thread{'' if parallel.threads == 1 else 's'}"
+        lines.append(f"{work} in {count} process{'' if count == 1 else 'es'} with {threads}")
     return ", ".join(lines) or "one process"
 
 

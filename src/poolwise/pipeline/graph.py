@@ -33,7 +33,7 @@ from poolwise.selection.exhaustive import exhaustive
 from poolwise.spaces import Pooling
 from poolwise.storage import RunFolder, checkpoint_name
 from poolwise.storage.schemas import ExhaustiveFile, RankingFile, RefineFile, RetrainFile, VerdictFile
-from poolwise.supernets import trainer
+from poolwise.supernets import samplers, trainer
 from poolwise.supernets.budget import total_steps
 from poolwise.supernets.state import CHECKPOINT, SearchState
 
@@ -54,13 +54,14 @@ def _searched(folder: RunFolder) -> bool:
 
 
 def _check_choice(config: Config) -> None:
-    """Raise RequestError if the network has only one configuration."""
+    """Raise RequestError if the network has only one configuration, or too many for the method of the search."""
     space = requested_space(config).full
     if space.size < 2:
         raise RequestError(
             f"{config.model.name} has only one configuration with {space.poolings} downsamplings in {space.layers} layers: there"
             f" is nothing to search, so allow another number, --poolings {max(space.poolings - 1, 0)},{space.poolings}"
         )
+    samplers.sampler(config.search.method).check_size(requested_space(config).size)
 
 
 def _rank(work: Work) -> None:
@@ -218,7 +219,7 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         if name not in _BY_NAME:
             raise RequestError(
-                f"unknown stage {name[:60]!r}{did_you_mean(name, _BY_NAME)}. Known: {', '.join(_BY_NAME)}"
+                f"unknown stage {name[:60]!r}{did_you_mean(name, _BY_NAME, '.')} Known: {', '.join(_BY_NAME)}"
             )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poolwise.config import Config
+from poolwise.config import AUTO, Config
 from poolwise.datasets.augment import named
 from poolwise.datasets.sources import Source
 from poolwise.errors import RequestError
@@ -22,6 +22,7 @@ from poolwise.pipeline.stage import Work
 from poolwise.progress import Listener
 from poolwise.spaces import LISTED, PoolingSpace
 from poolwise.storage import RunFolder, changes, command_line, environment, exclusive
+from poolwise.training import Precision, choose_device
 from poolwise.training.calibration import Timing
 
 
@@ -34,6 +35,16 @@ def with_absolute_paths(config: Config) -> Config:
     if config.model.weights is not None and not weights.is_named(config.model.weights):
         config = config.replace(weights=str(Path(config.model.weights).expanduser().absolute()))
     return config
+
+
+def _check_without_images(config: Config) -> None:
+    """Raise RequestError for mistakes that show at once: in the device, number format, weights and configurations."""
+    choose_device(config.hardware.device)
+    if config.hardware.precision not in (None, AUTO):
+        Precision.parse(config.hardware.precision)
+    if config.model.weights is not None:
+        weights.check_source(config.model.weights)
+    requested_space(config)
 
 
 def create(
@@ -57,6 +68,7 @@ def create(
     Raises:
         RequestError: The request is wrong or needs more memory than is free.
     """
+    _check_without_images(config)
     RunFolder.check_free(Path(out))
     if config.limits.only is not None and any(limit is not None for limit in config.limits.active().values()):
         raise RequestError("'only' and cost limits cannot be combined: omit one of them")

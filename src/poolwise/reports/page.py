@@ -105,7 +105,7 @@ def _drawn(picks: Picks) -> list[tuple[str, str]]:
     named = (
         (picks.default, "default"),
         (picks.best, "pick"),
-        (picks.best_at_default_macs, "best at the default's MACs"),
+        (picks.best_at_default_macs, "best within the default's MACs"),
         (picks.best_for_cost, "best gain for its cost"),
     )
     for pooling, label in named:

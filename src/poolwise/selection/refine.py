@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from poolwise.config import Config
+from poolwise.errors import RequestError, did_you_mean
 from poolwise.experiment import Experiment
 from poolwise.parallelism import for_trainings
 from poolwise.progress import Listener
@@ -30,14 +31,35 @@ from poolwise.training.trials import TrainingRequest, TrialRunner
 PURPOSE = Purpose("refine")
 NORMAL_95 = 1.959964
 _PARETO = 600  # number of most promising configurations considered for the Pareto front
+SCORES = "scores"  # name of the hint from the search: the smoothed scores of the ranking
 _ANY = 2**62  # unlimited MACs: refinement is limited by the number of trainings
 
 
-def hints_of(experiment: Experiment, ranking: Mapping[str, Any]) -> dict[str, Callable[[Pooling], float]]:
-    """Return the hints: the smoothed score of each configuration, and scores that need no training."""
-    smoothed = {row["pooling"]: float(row["smoothed"]) for row in ranking["ranking"]}
-    costs = {pooling: experiment.cost(pooling) for pooling in map(Pooling.parse, smoothed)}
-    return {"scores": lambda pooling: smoothed[str(pooling)], **baselines.hints(costs)}
+def hints_of(experiment: Experiment, ranking: Mapping[str, Any]) -> baselines.Hints:
+    """Compute the requested hints: the smoothed score of each configuration, and scores that need no training.
+
+    Raises:
+        RequestError: A hint is unknown or occurs twice, or the network lacks what it needs.
+    """
+    smoothed, names = {row["pooling"]: float(row["smoothed"]) for row in ranking["ranking"]}, _hint_names(experiment)
+    others = [name for name in names if name != SCORES]
+    computed = baselines.hints(others, experiment, [Pooling.parse(name) for name in smoothed])
+    functions: dict[str, Callable[[Pooling], float]] = {
+        **computed.functions,
+        SCORES: lambda pooling: smoothed[str(pooling)],
+    }
+    return baselines.Hints({name: functions[name] for name in names}, computed.macs)
+
+
+def _hint_names(experiment: Experiment) -> tuple[str, ...]:
+    """Return the names of the requested hints. Raise RequestError if one is unknown or occurs twice."""
+    names, known = experiment.config.refine.hints, [SCORES, *baselines.hint_names()]
+    for name in names:
+        if name not in known:
+            raise RequestError(f"unknown hint {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}")
+        if names.count(name) > 1:
+            raise RequestError(f"hint {name} occurs twice: use each hint once")
+    return names
 
 
 def _chosen_from(experiment: Experiment, ranking: Mapping[str, Any]) -> PoolingSpace:
@@ -64,7 +86,15 @@ def inputs(ranking: Mapping[str, Any]) -> object:
     return smoothed, [row["pooling"] for row in ranking["ranking"]] if partial else None
 
 
-def strategy_of(experiment: Experiment, ranking: Mapping[str, Any], name: str) -> strategies.Strategy:
+def check(experiment: Experiment, ranking: Mapping[str, Any]) -> None:
+    """Raise RequestError for an unknown strategy or hint, or a missing package. Hints that need images are not computed."""
+    _hint_names(experiment)
+    strategy_of(experiment, ranking, experiment.config.refine.refiner, {})
+
+
+def strategy_of(
+    experiment: Experiment, ranking: Mapping[str, Any], name: str, hints: Mapping[str, Callable[[Pooling], float]]
+) -> strategies.Strategy:
     """Create the strategy called ``name`` in its initial state.
 
     Raises:
@@ -80,7 +110,7 @@ def strategy_of(experiment: Experiment, ranking: Mapping[str, Any], name: str) -
         cost=lambda pooling, steps: steps * experiment.cost(pooling).macs,
         trials=config.refine.trials,
         default=experiment.default,
-        hints=hints_of(experiment, ranking),
+        hints=hints,
         margin=config.retrain.margin,
     )
 
@@ -89,7 +119,8 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
     """Run the trainings that the strategy requests until it stops, and write ``refine.json``."""
     config = experiment.config
     ranking = folder.read(RankingFile.FILE, f"rank it first: poolwise rank {folder.path}")
-    strategy = strategy_of(experiment, ranking, config.refine.refiner)
+    hints = hints_of(experiment, ranking)
+    strategy = strategy_of(experiment, ranking, config.refine.refiner, hints.functions)
     runner = TrialRunner(
         experiment,
         folder.trials("refine.sqlite"),
@@ -111,6 +142,8 @@ def refine(experiment: Experiment, folder: RunFolder, listener: Listener) -> dic
             order.append(ask)
     listener.finish()
     value = _describe(experiment, folder, ranking, strategy, order, rows)
+    if hints.macs:
+        value["hint_macs"] = hints.macs
     folder.write_json(RefineFile.FILE, value)
     return value
 
@@ -124,7 +157,7 @@ def _belief(experiment: Experiment, ranking: Mapping[str, Any], strategy: strate
     """Return a ``refine`` strategy that has observed all trainings, whichever strategy chose them."""
     if isinstance(strategy, Refine):
         return strategy
-    model = strategy_of(experiment, ranking, "refine")
+    model = strategy_of(experiment, ranking, "refine", strategy.task.hints)
     assert isinstance(model, Refine)
     for (pooling, steps), accuracies in strategy.observed.items():
         for accuracy in accuracies:

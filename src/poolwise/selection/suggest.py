@@ -1,7 +1,7 @@
-"""Suggest configurations without training: most productive convolutions first, then most MACs, within cost limits.
+"""Suggest configurations without training: most productive convolutions first, within cost limits.
 
-The quality of such suggestions is measured: the same ranking is evaluated on every bundled table of the same network
-(``Known``).
+Among equals, most MACs come first, or fewest with the rule ``refinement``. The quality of such suggestions is measured: the
+same order is evaluated on every bundled table of the same network (``Known``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from poolwise.models.chain import create, running_norm
 from poolwise.models.cost import Cost, family_costs, sized, table_costs
 from poolwise.models.lookup import default_image_size
 from poolwise.models.supernet import plain_model
+from poolwise.rankings.baselines import refined
 from poolwise.rng import Streams
 from poolwise.spaces import LISTED, Pooling
 from poolwise.storage import tables
@@ -31,6 +32,7 @@ from poolwise.storage.tabular import COST, LATENCY, REACH, Tabular
 from poolwise.training import Precision, choose_device
 
 MAX_MACS = 1.0
+RULES = ("count", "refinement")
 DRAWN = 5000  # configurations sampled from a space that is too large to compute every cost
 
 
@@ -55,7 +57,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Guess(Tabular):
-    """Configurations within the limit, best guess first, with their costs; and the quality of such guesses on known tables.
+    """Configurations within the limit, best guess first, and how good such guesses are on known tables (not in a file).
 
     ``size`` is the number of configurations in the space, ``priced`` the number whose cost was computed.
     """
@@ -109,6 +111,8 @@ class SuggestConfig:
         max_latency_ms: Maximum latency in ms of a forward pass of ``latency_batch`` images in float32, measured on
             ``device``.
         batch_size, latency_batch, device: See above.
+        rule: Order of the suggestions. ``count``: most productive convolutions, then most MACs. ``refinement``: receptive
+            field refinement, the fewest unproductive convolutions, then fewest MACs (``baselines.counted.refined``).
         poolings: Allowed numbers of downsamplings; by default the number that the network has.
         max_configs: Sample this many configurations uniformly from a larger space; by default DRAWN if it has over
             LISTED.
@@ -127,6 +131,7 @@ class SuggestConfig:
     batch_size: int = 128
     latency_batch: int = 1
     device: str = "auto"
+    rule: str = "count"
     poolings: Sequence[int] | None = None
     max_configs: int | None = None
 
@@ -139,6 +144,8 @@ class SuggestConfig:
         for name, limit in self.limits.items():
             if limit is not None:
                 check_positive(name, limit)
+        if self.rule not in RULES:
+            raise RequestError(f"unknown rule {self.rule!r}{did_you_mean(self.rule, RULES)}: use {' or '.join(RULES)}")
         if self.poolings is not None:
             object.__setattr__(self, "poolings", tuple(self.poolings))
             check_distinct("poolings", self.poolings, 0)
@@ -153,7 +160,9 @@ class SuggestConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in known:
-                raise RequestError(f"unknown argument {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}")
+                raise RequestError(
+                    f"unknown argument {name!r}{did_you_mean(name, known, '.')} Known: {', '.join(known)}"
+                )
         return replace(config or cls(), **fields)
 
     @property
@@ -196,7 +205,7 @@ def suggest(model: str = "resnet20", config: SuggestConfig | None = None, **fiel
         return constraints.latencies(partial(plain_model, chain), poolings, images_BCHW, float32, device)
 
     within = constraints.within(choices, config.limits, config.batch_size, measure, config.latency_batch)
-    order = _guessed({pooling: costs[pooling] for pooling in within.members})
+    order = _guessed({pooling: costs[pooling] for pooling in within.members}, config.rule)
     known = _known_tables(model, family.default, config)
     latency_ms, size = within.latency_ms, space.full.size
     return Guess(model, family.default, config.limits, latency_ms, order, known, size, space.size)
@@ -206,23 +215,23 @@ def _known_tables(model: str, default: Pooling, config: SuggestConfig) -> tuple[
     """Evaluate the same suggestion on every bundled table of this network."""
     loaded = [tables.load(name) for name in tables.names()]
     limits = {**config.limits, "max_latency_ms": None}  # no table holds latencies
-    return tuple(
-        _known(table, default, limits, config.batch_size) for table in loaded if table.about.get("model") == model
-    )
+    return tuple(_known(table, default, limits, config) for table in loaded if table.about.get("model") == model)
 
 
-def _guessed(within: Mapping[Pooling, Cost]) -> dict[Pooling, Cost]:
-    """Sort configurations best first; ties keep the order of the space."""
+def _guessed(within: Mapping[Pooling, Cost], rule: str) -> dict[Pooling, Cost]:
+    """Sort configurations best first by a rule; ties keep the order of the space."""
+    if rule == "refinement":
+        return dict(sorted(within.items(), key=lambda item: (-refined(item[1]), item[0])))
     return dict(sorted(within.items(), key=lambda item: (-item[1].productive, -item[1].macs, item[0])))
 
 
-def _known(table: tables.Table, default: Pooling, limits: dict[str, float | None], batch_size: int) -> Known:
+def _known(table: tables.Table, default: Pooling, limits: dict[str, float | None], config: SuggestConfig) -> Known:
     costs, truth_P = table_costs(table), np.array(table.column(table.truth))
     try:
-        members = constraints.within(costs, limits, batch_size, lambda _: {}).members
+        members = constraints.within(costs, limits, config.batch_size, lambda _: {}).members
     except RequestError:  # the network of the table has another size: none of its configurations satisfies the limits
         members = tuple(costs)
-    within = _guessed({pooling: costs[pooling] for pooling in members})
+    within = _guessed({pooling: costs[pooling] for pooling in members}, config.rule)
     order = {pooling: place for place, pooling in enumerate(within)}
     feasible = [i for i, pooling in enumerate(table.space) if pooling in order]
     scores_P = np.array([-order[table.space[i]] for i in feasible], float)

@@ -1,4 +1,4 @@
-"""The space of all placements of a fixed number of downsamplings, in closed form."""
+"""The space of all configurations with a fixed number of downsamplings, in closed form."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def space_of(
     shared_slots: bool = False,
     also: Iterable[Pooling | str] = (),
 ) -> PoolingSpace:
-    """Return the space of all placements of the given numbers of downsamplings.
+    """Return the space of all configurations with the given numbers of downsamplings.
 
     Args:
         layers, min_stage, shared_slots: as for ``PoolingSpace``.

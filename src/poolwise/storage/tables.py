@@ -63,7 +63,8 @@ class Table:
         """Return one column in the order of the space. Raises RequestError, listing the columns, if it is unknown."""
         if name not in self.values:
             raise RequestError(
-                f"table {self.name} has no column {name!r}{did_you_mean(name, self.values)}. Columns: {', '.join(self.columns)}"
+                f"table {self.name} has no column {name!r}{did_you_mean(name, self.values, '.')}"
+                f" Columns: {', '.join(self.columns)}"
             )
         return self.values[name]
 
@@ -145,7 +146,7 @@ def load(name: str | Path) -> Table:
     if path.suffix in (".csv", ".json") and os.path.exists(path):
         return _read(path.stem, path.with_suffix(".json"), path.with_suffix(".csv"))
     raise RequestError(
-        f"unknown table {text!r}{did_you_mean(text, names())}. Known tables: {', '.join(names())}; or use the path of a table"
+        f"unknown table {text!r}{did_you_mean(text, names(), '.')} Known tables: {', '.join(names())}; or use the path of a table"
     )
 
 

@@ -13,6 +13,7 @@ from poolwise.config import Config
 from poolwise.experiment import Experiment
 from poolwise.models.cost import CostModel
 from poolwise.spaces import LISTED, Pooling, PoolingSpace
+from poolwise.supernets import samplers
 from poolwise.supernets.samplers.draws import consecutive, group_sizes
 
 FEWEST_STEPS = 10  # minimum length of a proxy training; shorter ones do not distinguish configurations
@@ -81,7 +82,7 @@ def total_steps(experiment: Experiment) -> int:
     config, half = experiment.config, len(experiment.halves[0])
     if config.search.macs:
         members, total = _typical(experiment)
-        allowed = config.search.macs - measured_macs(experiment)
+        allowed = config.search.macs - measured_macs(experiment) - survey_macs(experiment, config)
         share = most_share(config.search.proxy)
         steps = allowed * members // mean_step_macs(experiment, config, members, total, share)
         # the share is None and the steps are too few for proxy trainings
@@ -182,6 +183,38 @@ def measured_macs(experiment: Experiment) -> int:
     mean = total // members
     step = mean_step_macs(experiment, config, 1, mean)
     return measuring_macs(experiment, config, config.search.macs // step, mean)
+
+
+def survey_macs(experiment: Experiment, config: Config) -> int:
+    """Return the maximum MACs of all surveys (``samplers.Surveys``) in a search with the method of ``config``."""
+    surveys = samplers.sampler(config.search.method).surveys
+    if surveys is None or experiment.space.size > surveys.most:
+        return 0
+    per_image = experiment.cost.prefix_macs(experiment.space, config.search.supernets or 1)
+    return surveys.count * one_survey_macs(experiment, surveys, per_image)
+
+
+def one_survey_macs(experiment: Experiment, surveys: samplers.Surveys, per_image: int) -> int:
+    """Return the MACs of one survey at ``per_image`` MACs for all configurations.
+
+    Outputs are used for the distances between all pairs of configurations: one multiply-add for each number in an output.
+    """
+    images = _surveyed_images(experiment, surveys)
+    pairs = experiment.space.size * (experiment.space.size - 1) // 2 if surveys.outputs else 0
+    return images * (per_image + pairs * len(experiment.source.classes))
+
+
+def survey_bytes(experiment: Experiment, config: Config) -> int:
+    """Return the bytes of the outputs of a survey (two copies in float32, one in float64) and their distances (two copies)."""
+    surveys, configurations = samplers.sampler(config.search.method).surveys, experiment.space.size
+    if surveys is None or not surveys.outputs or configurations > surveys.most:
+        return 0
+    numbers = _surveyed_images(experiment, surveys) * len(experiment.source.classes)
+    return configurations * (16 * numbers + 8 * configurations)
+
+
+def _surveyed_images(experiment: Experiment, surveys: samplers.Surveys) -> int:
+    return surveys.batches * min(experiment.config.training.batch_size, len(experiment.halves[1]))
 
 
 def proxy_macs(experiment: Experiment) -> int:

@@ -24,9 +24,12 @@ class SearchLog:
 
     def __init__(self, state: SearchState, folder: RunFolder, listener: Listener):
         self.state, self.folder, self.listener = state, folder, listener
-        self._checks = len(state.checks)  # number of branching checks already in the log
-        for kind, step in (("search", state.step + 1), ("assignment", state.step + 1), ("branching", state.step)):
+        # numbers of branching checks and surveys already in the log
+        self._logged = {kind: len(records) for kind, records in self._measured().items()}
+        for kind, step in (("search", state.step + 1), ("assignment", state.step + 1)):
             folder.forget_events(kind, step)
+        for kind in self._logged:
+            folder.forget_events(kind, state.step)
         listener.start("search", state.steps, state.step)
 
     def add(self, records: list[dict[str, Any]]) -> None:
@@ -41,10 +44,15 @@ class SearchLog:
         if _passed(before, state.step, _LEADERS_EVERY):
             best = [(str(pooling), score) for pooling, score in state.sampler.leaders(_LEADERS)]
         self.listener.advance(len(records), best=best, **records[-1])
-        for check in state.checks[self._checks :]:
-            self.folder.log({"event": "branching", **check})
-            self.listener.note(check["said"])
-        self._checks = len(state.checks)
+        for kind, measured in self._measured().items():
+            for record in measured[self._logged[kind] :]:
+                self.folder.log({"event": kind, **record})
+                self.listener.note(record["said"])
+            self._logged[kind] = len(measured)
+
+    def _measured(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the records of measurements between the steps, by the kind of their events."""
+        return {"branching": self.state.checks, "survey": self.state.surveys}
 
     def close(self) -> None:
         """Write the profile, if requested, and report the end of the search."""

@@ -12,7 +12,7 @@ from poolwise.rng import Streams
 from poolwise.sanitize import reading
 from poolwise.storage import RunFolder
 from poolwise.supernets import samplers
-from poolwise.supernets.budget import group_step_macs, measured_macs, proxy_macs, search_steps
+from poolwise.supernets.budget import group_step_macs, measured_macs, proxy_macs, search_steps, survey_macs
 from poolwise.supernets.mixture import Job, Mixture
 from poolwise.supernets.pace import Pace
 from poolwise.training.profiler import Stopwatch
@@ -28,10 +28,11 @@ class SearchState:
 
     Attributes:
         step, steps: Optimizer steps so far, and in total.
-        macs: MACs so far of training steps, scoring batches and branching trials.
+        macs: MACs so far of training steps, scoring batches, branching trials and surveys.
         sampler: Draws configurations and SuperNets, and stores the scores.
         mixture: SuperNets with their optimizers and batches.
         checks: Results of the branching checks so far.
+        surveys: Records of the surveys so far.
         records: Records of the steps since the last logged event.
         pace: Estimator of the remaining steps if the length of the search is given in MACs, else None.
         streams: Random streams of the search.
@@ -44,11 +45,12 @@ class SearchState:
         self.step, self.steps = 0, search_steps(experiment)
         self.macs = 0
         self.checks: list[dict[str, Any]] = []
+        self.surveys: list[dict[str, Any]] = []
         self.records: list[dict[str, Any]] = []
         self.watch = Stopwatch(config.hardware.profile)
         self.pace: Pace | None = None
         if config.search.macs:
-            reserved = proxy_macs(experiment) + measured_macs(experiment)
+            reserved = proxy_macs(experiment) + measured_macs(experiment) + survey_macs(experiment, config)
             self.pace = Pace(max(config.search.macs - reserved, 1), self.steps)
         self.streams = Streams(config.seed).child("search")
         self.sampler = samplers.sampler(config.search.method)(
@@ -92,8 +94,8 @@ class SearchState:
 
     def _set_length(self, pace: Pace, macs: list[int]) -> None:
         """Set the length of the search to what the remaining MACs allow."""
-        branching_macs = sum(check["macs"] for check in self.checks)
-        self.steps = self.step + pace.steps_left(self.macs - branching_macs, macs)
+        reserved = sum(record["macs"] for record in [*self.checks, *self.surveys])
+        self.steps = self.step + pace.steps_left(self.macs - reserved, macs)
         self.sampler.lengthen(self.steps)
 
     def _copy_first(self) -> None:
@@ -114,6 +116,7 @@ class SearchState:
             "window": self.records,
             "pace": list(self.pace.last) if self.pace else [],
             "checks": self.checks,
+            **({"surveys": self.surveys} if self.surveys else {}),
             "profile": self.watch.seconds,
         }
         folder.save_checkpoint(CHECKPOINT, self._tensors(), meta, keep=True)
@@ -146,6 +149,7 @@ class SearchState:
                 raise ValueError(f"{name} has an unexpected shape")
             tensor.copy_(saved[name])
         self.step, self.macs, self.checks = int(meta["step"]), int(meta["macs"]), list(meta.get("checks", []))
+        self.surveys = list(meta.get("surveys", []))
         self.sampler.restore(meta["sampler"])
         self._copied = self.sampler.branched
         self.streams.restore(meta["streams"])

@@ -25,6 +25,7 @@ from poolwise.supernets.branching import check_branching, next_check
 from poolwise.supernets.log import SearchLog
 from poolwise.supernets.mixture import Job, StepResult, TrainAndScore, backend
 from poolwise.supernets.state import SearchState
+from poolwise.supernets.surveys import survey_when_due
 from poolwise.training import LossNotFinite, check_finite, cosine
 
 
@@ -59,13 +60,14 @@ def train_block(
     Args:
         state: State of the search, modified in place.
         train_and_score: Runs the jobs of the block. By default they run in this process, in order.
-        check_stop: Called during a branching check, which runs before the block if one is due. It may raise; the state is
-            then unchanged.
+        check_stop: Called during a branching check or a survey, which run before the block if they are due. It may raise;
+            the state is then unchanged.
 
     Returns:
         One record per step: loss, accuracy (means over a group), learning rate, temperature and SuperNet.
     """
     check_branching(state, check_stop)
+    survey_when_due(state, check_stop)
     sampler, mixture, config = state.sampler, state.mixture, state.experiment.config
     with state.watch("assignment"):
         temperature = sampler.temperature
@@ -98,8 +100,8 @@ def train_block(
 
 
 def _block(state: SearchState) -> range:
-    """Return the steps of the next block. A block never extends past the end of the warm-up or a branching check."""
-    ends = (state.sampler.warm_up_end, next_check(state), state.steps)
+    """Return the steps of the next block. A block never extends past the end of the warm-up, a branching check or a survey."""
+    ends = (state.sampler.warm_up_end, next_check(state), state.sampler.next_survey or 0, state.steps)
     end = min(end for end in ends if end > state.step)
     return range(state.step, min(state.step + state.experiment.block, end))
 

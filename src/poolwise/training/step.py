@@ -159,11 +159,29 @@ def correct(forward: Forward, images_BCHW: Tensor, labels_B: Tensor, precision: 
 
 @torch.no_grad()
 def count_correct(
-    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor, labels_B: Tensor, precision: Precision
+    network: SwitchableNet,
+    poolings: Sequence[Pooling],
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    precision: Precision,
+    keep: Callable[[Sequence[int], Tensor], None] | None = None,
 ) -> list[int]:
-    """Count the correctly classified images of one batch for each configuration, computing each shared prefix once."""
-    counts: list[int] = correct_each(network, poolings, images_BCHW, labels_B, precision).tolist()
+    """Count the correctly classified images of one batch for each configuration, computing each shared prefix once.
+
+    ``keep`` is called with the logits_BK of each group of equal configurations and their indices in ``poolings``.
+    """
+    with precision.active(images_BCHW.device):
+        logits = forward_all(network, poolings)(precision.images(images_BCHW))
+        right_G = right_of(logits if keep is None else _kept(logits, keep), labels_B)
+    counts: list[int] = right_G.tolist()  # the only synchronization
     return counts
+
+
+def _kept(logits: Logits, keep: Callable[[Sequence[int], Tensor], None]) -> Logits:
+    """Yield ``logits`` unchanged and call ``keep`` with each, so that no more than one is alive at a time."""
+    for members, logits_BK in logits:
+        keep(members, logits_BK)
+        yield members, logits_BK
 
 
 def accuracy(forward: Forward, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> float:

@@ -14,6 +14,7 @@ from poolwise.supernets.budget import (
     on_supernets,
     proxy_budget_of,
     step_macs,
+    survey_macs,
 )
 
 
@@ -52,9 +53,9 @@ class Compute:
     def search_steps(self, macs: int, config: Config) -> int:
         """Return the search steps, at the mean MACs of the space, that fit into ``macs`` together with the ranking.
 
-        The result is below 1 if the ranking alone exceeds ``macs``.
+        The result is below 1 if the ranking and the surveys of the method alone exceed ``macs``.
         """
-        left, total = macs - self.ranking(config), sum(self.macs.values())
+        left, total = macs - self.ranking(config) - survey_macs(self.experiment, config), sum(self.macs.values())
         step = mean_step_macs(self.experiment, config, len(self.macs), total)
 
         def taken(steps: int) -> int:

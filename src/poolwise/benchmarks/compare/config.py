@@ -25,7 +25,8 @@ class CompareConfig:
         table: Name of a bundled table, or a folder with a table.
         model: Network; by default that of the table.
         columns: Rankings stored in the table, such as ``supernets4``; None for all.
-        controls: Rankings that need no training; ``naswot`` and ``grad_norm`` need the images of the table.
+        controls: Rankings that need no training: counts, or zero-cost proxies, which need the images of the table. ``naswot``
+            is a mean over draws of weights and images, ``naswot-order`` their stochastic order.
         methods: Methods to train at equal compute, such as ``mixture@supernets=8;draw=rounds``; ``all`` for every
             method.
         budgets: Compute per method, as the number of steps of a single SuperNet; its ranking is added.

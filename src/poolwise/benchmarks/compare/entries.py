@@ -21,6 +21,7 @@ from poolwise.progress import Listener
 from poolwise.rankings import baselines
 from poolwise.rankings.ranking import parts
 from poolwise.selection import strategies
+from poolwise.selection.refine import SCORES
 from poolwise.spaces import PoolingSpace
 from poolwise.storage import FORMAT, RunFolder, environment
 from poolwise.storage.schemas import RankingFile, TrialsFile
@@ -130,7 +131,7 @@ def method_of(work: Work, compute: Compute) -> strategies.Strategy:
         RequestError: A package that it needs is missing.
     """
     space, steps = compute.experiment.space, compute.full_steps
-    costs = {pooling: compute.experiment.cost(pooling) for pooling in space}
+    hints = [name for name in work.config.refine.hints if name != SCORES]  # there is no search
     return strategies.create(
         work.spec.method,
         space,
@@ -139,7 +140,7 @@ def method_of(work: Work, compute: Compute) -> strategies.Strategy:
         steps=steps,
         cost=compute.trial,
         default=compute.experiment.default,
-        hints=baselines.hints(costs),
+        hints=baselines.hints(hints, compute.experiment, list(space)).functions,
     )
 
 

@@ -17,7 +17,7 @@ ALL = "all"
 VARIANT_FIELDS = (
     *("supernets", "branching", "eval_batch_size"),
     *("lr", "lr_end", "momentum", "weight_decay", "temperature", "temperature_start"),
-    *("draw", "block", "norm", "sharing", "warm_up", "rank_on", "short", "group", "score_on"),
+    *("draw", "block", "norm", "sharing", "warm_up", "rank_on", "short", "short_loss", "group", "score_on"),
 )
 # Search settings taken from the recipe of the table and from the hardware.
 _SHARED_FIELDS = (
@@ -68,7 +68,7 @@ def parse_methods(texts: Sequence[str], supernets: int) -> list[MethodSpec]:
         name, at, variant = text.partition("@")
         if name not in known:
             raise RequestError(
-                f"unknown method {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}; or {ALL}"
+                f"unknown method {name!r}{did_you_mean(name, known, '.')} Known: {', '.join(known)}; or {ALL}"
             )
         if name in known_samplers:
             spec = _sampler_spec(text, known_samplers[name], variant if at else None, supernets)
@@ -107,7 +107,7 @@ def _parse_variant(text: str, sampler: type[samplers.Sampler], variant: str) -> 
             )
         if field not in VARIANT_FIELDS or not equals:
             raise RequestError(
-                f"{text}: invalid variant {part!r}{did_you_mean(field, VARIANT_FIELDS)}. Write field=value after @, separated"
+                f"{text}: invalid variant {part!r}{did_you_mean(field, VARIANT_FIELDS, '.')} Write field=value after @, separated"
                 f" by ;. Fields: {', '.join(VARIANT_FIELDS)}"
             )
         if field in values:

@@ -146,6 +146,7 @@ class Protocol:
             return work
         config = search_settings(spec, self.config, seed, 1)
         method = samplers.sampler(spec.method)
+        method.check_size(len(self.table.space))
         if config.search.supernets is None:
             steps = self.compute.search_steps(macs, config.replace(supernets=1))
             searched = on_supernets(steps, config.search.proxy, len(self.table.space))
@@ -153,7 +154,7 @@ class Protocol:
         steps = self.compute.search_steps(macs, config)
         if steps < 1:
             raise RequestError(
-                f"budget {budget} is too small for {spec.label}: the ranking needs more compute; increase the budget"
+                f"budget {budget} is too small for {spec.label}: scoring all configurations needs more; increase the budget"
             )
         config = config.replace(short=share_of(steps, config.search.proxy, len(self.table.space)))
         length: dict[str, Any] = {"steps": steps}

@@ -21,8 +21,6 @@ from poolwise.storage import FORMAT, command_line, environment, write_atomically
 from poolwise.storage.schemas import CompareFile, StudyFile
 from poolwise.storage.tables import Table
 
-CONTROLS = (*baselines.COUNTED, *baselines.UNTRAINED)
-
 
 def check_model(table: Table, model: str | None) -> str:
     """Return the requested model, or that of the table.
@@ -77,7 +75,7 @@ def control_entries(
 
 def check_controls(names: Sequence[str]) -> None:
     """Raise RequestError for unknown or repeated controls."""
-    _known(names, CONTROLS, "control")
+    _known(names, [*baselines.COUNTED, *baselines.zero_cost_names()], "control")
 
 
 def settings_of(table: Table, model: str) -> Config:
@@ -92,7 +90,7 @@ def _known(names: Sequence[str], allowed: Any, what: str) -> None:
     for i, name in enumerate(names):
         if name not in allowed:
             raise RequestError(
-                f"unknown {what} {name!r}{did_you_mean(name, allowed)}. Known: {', '.join(allowed) or 'none'}"
+                f"unknown {what} {name!r}{did_you_mean(name, allowed, '.')} Known: {', '.join(allowed) or 'none'}"
             )
         if name in names[:i]:
             raise RequestError(f"{what} {name} occurs twice: use each once")

@@ -30,6 +30,10 @@ from poolwise.process import generators_kept, seed_global
 
 LIBRARIES = ("torchvision", "timm")
 PREFIX = "own:"
+_LISTS = {
+    "torchvision": "from torchvision.models import list_models; list_models()",
+    "timm": "import timm; timm.list_models()",
+}  # Python that lists the models of a library
 _ONE_OUTPUT = {"aux_logits": False, "init_weights": True}
 EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
     "googlenet": _ONE_OUTPUT,
@@ -97,7 +101,8 @@ def build(name: str, classes: int | None = None) -> nn.Module:
         known, create = _torchvision() if library == "torchvision" else _timm()
         if model not in known:
             raise RequestError(
-                f"{library} has no model {model[:60]!r}{did_you_mean(model, known)}. It has {len(known)} models"
+                f"{library} has no model {model[:60]!r}{did_you_mean(model, known, '.')}"
+                f" To list its {len(known)} models: {_LISTS[library]}"
             )
         return create(model, {} if classes is None else {"num_classes": classes})
 
@@ -149,7 +154,7 @@ def with_absolute_path(name: str) -> str:
 def _from_file(path: Path, model: str) -> Build:
     """Return a class or function of a Python file, imported as a module so that other processes can unpickle it."""
     if not path.is_file():
-        raise RequestError(f"{path} does not exist: use FILE.py:NAME with an existing file")
+        raise RequestError(f"{path}: file not found. A network of your own is named FILE.py:NAME")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     module = importlib.import_module(path.stem)

@@ -155,12 +155,10 @@ def slots(model: nn.Module, example: Tensor | None = None) -> Slots:
     items = _body(_watched(model, example))
     layers = _layers(items)
     if len(layers) < 2:
-        table = [name for name, _ in model.named_parameters() if "pos_embed" in name]
         raise RequestError(
             f"{type(model).__name__}: no sequence of layers was found. Use a network whose body is a chain of convolutions or"
             " blocks, such as ResNet, VGG, MobileNet, EfficientNet, ConvNeXt, RegNet or DenseNet; transformers and networks"
             " with several branches are not supported"
-            + (f". It has a fixed position embedding, {table[0]}" if table else "")
         )
     return _slots_of(layers)
 

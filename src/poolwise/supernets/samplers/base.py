@@ -1,6 +1,7 @@
 """Interface of all samplers: ``ask`` for a configuration and its SuperNet, train them, ``tell`` the accuracy.
 
-``ask_group`` and ``tell_group`` do the same for several configurations that train in one step.
+``ask_group`` and ``tell_group`` do the same for several configurations that train in one step. A sampler may also declare
+``surveys``: at given steps the trainer then scores all configurations and calls ``learn_survey``.
 
 Legend: N configurations passed as an argument, G configurations of a group, M SuperNets.
 """
@@ -10,52 +11,20 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from poolwise.errors import RequestError
-from poolwise.spaces import Pooling, PoolingSpace, uniform_below
+from poolwise.spaces import Pooling, uniform_below
 from poolwise.supernets import assignment as soft
 from poolwise.supernets.samplers.draws import GroupRounds, consecutive
 from poolwise.supernets.samplers.scores import Scores
+from poolwise.supernets.samplers.task import OutOfTurn, Survey, Surveys, Task
 
 STEPS_PER_SUPERNET = 2000  # with fewer steps the assignment is mostly noise (docs/algorithm.md)
 _USUAL = 4  # SuperNets in the published recipe
-
-
-class OutOfTurn(RuntimeError):
-    """Raised when ``tell`` or ``tell_group`` does not match the oldest pending ask."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """Arguments of every sampler.
-
-    Attributes:
-        space: The configurations.
-        supernets: Requested number of SuperNets. Methods that use a single SuperNet ignore it.
-        steps: Length of the search, over which the temperature rises.
-        temperature: Temperature at the start and at the end.
-        draw: ``rounds`` visits every configuration once before any is repeated; ``iid`` draws independently.
-        draws, assigns: Random generators for the configuration and for the SuperNet.
-        warm_up: Share of the steps (0 to 1) at the start that draw uniformly, for methods that favor good configurations.
-            With several SuperNets, the first one trains alone for this share; the others then start as copies of it.
-        grows: Start with one SuperNet and allow ``double`` up to ``supernets``.
-        group: Maximum number of configurations that ``ask_group`` returns.
-    """
-
-    space: PoolingSpace
-    supernets: int
-    steps: int
-    temperature: tuple[float, float]
-    draw: str
-    draws: np.random.Generator
-    assigns: np.random.Generator
-    warm_up: float = 0.0
-    grows: bool = False
-    group: int = 1
 
 
 class Sampler:
@@ -73,6 +42,8 @@ class Sampler:
             mean of the space.
         warms_up: Whether the method supports ``warm_up``.
         doubles: Whether the method supports ``double``.
+        usual_warm_up: Share of the warm-up if the request sets none.
+        surveys: The surveys that the method asks for, if any.
         supernets, most: Current and maximum number of SuperNets.
         branched: Whether all SuperNets became copies of the first at the end of the warm-up, which happens once.
     """
@@ -83,13 +54,17 @@ class Sampler:
     prefers: ClassVar[bool] = False
     warms_up: ClassVar[bool] = False
     doubles: ClassVar[bool] = False
+    usual_warm_up: ClassVar[float] = 0.0
+    surveys: ClassVar[Surveys | None] = None
 
     def __init__(self, task: Task):
+        self.check_size(task.space.size)
         self.task, self.space = task, task.space
         self.most = self.supernets_used(task.supernets)
         self.supernets = 1 if task.grows else self.most
         self.table = Scores(self.space.size, self.supernets)
         self.branched = False
+        self._surveyed = 0  # surveys so far
         self._step = 0
         self._pending: deque[tuple[tuple[int, ...], int]] = deque()  # pending asks
         self._groups = GroupRounds(self.space.size, task.group, task.draws)
@@ -100,10 +75,23 @@ class Sampler:
         return 1 if cls.single else requested
 
     @classmethod
+    def check_size(cls, configurations: int) -> None:
+        """Raise RequestError if the method surveys the space and cannot score this many configurations."""
+        if cls.surveys and configurations > cls.surveys.most:
+            raise RequestError(
+                f"method {cls.name} scores all configurations during the search, at most {cls.surveys.most:,}, and the space has"
+                f" {configurations:,}: sample some with --max-configs, or use another --method"
+            )
+
+    @classmethod
     def supernets_for(cls, steps: int, configurations: int, most: int) -> tuple[int, str]:
         """Return the default number of SuperNets for a search of ``steps`` steps, at most ``most``, and the reason."""
         count = max(min(steps // STEPS_PER_SUPERNET, _USUAL, most, configurations // 2), 1)
-        return cls.supernets_used(count), f"each needs {STEPS_PER_SUPERNET} steps, and {steps} are available"
+        if steps < 2 * STEPS_PER_SUPERNET:
+            reason = f"two need {2 * STEPS_PER_SUPERNET:,}"
+        else:
+            reason = f"each needs {STEPS_PER_SUPERNET:,}" if count > 1 else "memory and the space allow one"
+        return cls.supernets_used(count), f"{steps:,} steps; {reason}"
 
     @property
     def temperature(self) -> float:
@@ -130,6 +118,35 @@ class Sampler:
         """Whether ``double`` may be called."""
         return self.task.grows and 2 * self.supernets <= self.most
 
+    @property
+    def next_survey(self) -> int | None:
+        """Step before which the next survey is due; None if no survey is left."""
+        due = self._survey_steps()[self._surveyed :]
+        return due[0] if due else None
+
+    def _survey_steps(self) -> list[int]:
+        """Return the steps before which the surveys of this search are due, in order."""
+        count, start = self.surveys.count if self.surveys else 0, self.warm_up_end
+        return [start + i * (self.task.steps - start) // count for i in range(count)]
+
+    def learn_survey(self, survey: Survey) -> None:
+        """Receive the survey that is due. One survey serves all that are due at the current step.
+
+        Raises:
+            OutOfTurn: If no survey is due, or an ``ask`` is pending.
+        """
+        if self._pending or not self._survey_due:
+            raise OutOfTurn(
+                "learn_survey does not match next_survey: call it between tell and ask, when a survey is due"
+            )
+        while self._survey_due:
+            self._surveyed += 1
+        self._learn_survey(survey)
+
+    @property
+    def _survey_due(self) -> bool:
+        return self.next_survey is not None and self.next_survey <= self._step
+
     def double(self) -> None:
         """Split every SuperNet m into m and M + m, which have the same scores and equal probabilities."""
         self.supernets *= 2
@@ -147,8 +164,11 @@ class Sampler:
         """Draw the next configuration and its SuperNet (steps 1 and 2 of the method).
 
         Consecutive asks without a ``tell`` in between use the same scores.
+
+        Raises:
+            OutOfTurn: If a survey is due.
         """
-        (pooling,), m = self._ask([self._draw_configuration()])
+        (pooling,), m = self._ask(1)
         return pooling, m
 
     def ask_group(self) -> tuple[tuple[Pooling, ...], int]:
@@ -157,11 +177,17 @@ class Sampler:
         Returns:
             At most ``Task.group`` different configurations, and the SuperNet that trains all of them. With a ``Task.group`` of
             1, the draws are those of ``ask``.
-        """
-        return self._ask([self._draw_configuration()] if self.task.group == 1 else self._draw_group())
 
-    def _ask(self, indices: Sequence[int]) -> tuple[tuple[Pooling, ...], int]:
-        """Draw the SuperNet of these configurations and add them to the pending asks."""
+        Raises:
+            OutOfTurn: If a survey is due.
+        """
+        return self._ask(self.task.group)
+
+    def _ask(self, most: int) -> tuple[tuple[Pooling, ...], int]:
+        """Draw configurations, one or a group, and their SuperNet. Add them to the pending asks."""
+        if self._survey_due:
+            raise OutOfTurn("a survey is due: call learn_survey before ask")
+        indices = [self._draw_configuration()] if most == 1 else self._draw_group()
         for a in indices:
             self._expect(a)
         m = 0
@@ -256,6 +282,7 @@ class Sampler:
             "asked": pending,
             "scores": self.table.state(),
             **({"groups": self._groups.state()} if self.task.group > 1 else {}),
+            **({"surveyed": self._surveyed} if self.surveys else {}),
             **self._extra_state(),
         }
 
@@ -280,6 +307,7 @@ class Sampler:
         self.table.restore(state["scores"])
         # earlier versions did not save it, but only the first SuperNet has scores before the branching
         self.branched = bool(state.get("branched", self.table.used() > 1))
+        self._surveyed = int(state.get("surveyed", 0))
         self._restore_extra(state)
 
     def _branch_after_warm_up(self) -> None:
@@ -333,6 +361,9 @@ class Sampler:
 
     def _learn(self, a: int, m: int, accuracy: float) -> None:
         """Update what the method stores besides the scores."""
+
+    def _learn_survey(self, survey: Survey) -> None:
+        """Use the result of a survey."""
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
         """Return assignment_NM of configurations by index. The default is for methods with one SuperNet."""

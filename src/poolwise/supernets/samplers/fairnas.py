@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.base import Sampler
 from poolwise.supernets.samplers.draws import Rounds
 from poolwise.supernets.samplers.registry import register
+from poolwise.supernets.samplers.task import Task
 
 
 @register("fairnas", summary="strict fairness: one SuperNet, every configuration once per round")

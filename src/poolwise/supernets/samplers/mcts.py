@@ -8,8 +8,9 @@ from typing import Any
 
 from poolwise.spaces import Pooling, uniform_below
 from poolwise.supernets import assignment as soft
-from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.base import Sampler
 from poolwise.supernets.samplers.registry import register
+from poolwise.supernets.samplers.task import Task
 
 EXPLORATION = 1.0
 

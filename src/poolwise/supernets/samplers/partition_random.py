@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.base import Sampler
 from poolwise.supernets.samplers.draws import DRAWS
 from poolwise.supernets.samplers.registry import register
+from poolwise.supernets.samplers.task import Task
 
 _ROUNDS = 8
 

@@ -40,7 +40,7 @@ def sampler(name: str) -> type[Sampler]:
 
 
 def settled(config: Config) -> Config:
-    """Return the config with the number of SuperNets that its method trains.
+    """Return the config with the number of SuperNets that its method trains, and the warm-up that it always has.
 
     Raises:
         RequestError: If the method is unknown, or does not support the requested warm-up, branching or number of
@@ -70,7 +70,7 @@ def settled(config: Config) -> Config:
     supernets = config.search.supernets
     if supernets is not None or method.single:
         supernets = method.supernets_used(supernets or 1)
-    return config.replace(supernets=supernets)
+    return config.replace(supernets=supernets, warm_up=config.search.warm_up or method.usual_warm_up)
 
 
 def left_open(config: Config, steps: int, configurations: int, most: int) -> tuple[Config, str]:
@@ -88,8 +88,8 @@ def left_open(config: Config, steps: int, configurations: int, most: int) -> tup
     method = sampler(config.search.method)
     count, reason = method.supernets_for(steps, configurations, most)
     if count == 1 or not method.doubles or config.search.warm_up or config.search.branching == "fixed":
-        message = f"{count} SuperNet{'' if count == 1 else 's'}: {reason}"
+        message = f"{'One SuperNet' if count == 1 else f'{count} SuperNets'} ({reason})"
         return config.replace(supernets=count), message
     count = 4 if count >= 4 else 2  # SuperNets are doubled
-    message = f"1 SuperNet at the start, up to {count} if that lowers the loss: {reason}"
+    message = f"One SuperNet at the start, up to {count} if that lowers the loss ({reason})"
     return config.replace(supernets=count, branching="measured"), message
