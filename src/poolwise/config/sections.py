@@ -139,8 +139,8 @@ class Search(Section):
 
     method: Text = setting(
         "mixture",
-        "Search method. mixture: the balanced mixture of SuperNets. One SuperNet: spos, fairnas, boltzmann, mcts. Several:"
-        " unbalanced, partition-first, partition-random.",
+        "Search method. mixture: the balanced mixture of SuperNets. One SuperNet: spos, fairnas, boltzmann, mcts, iterative-mcts,"
+        " learned-hierarchy. Several: unbalanced, partition-first, partition-random.",
     )
     supernets: AutoCount = setting(
         4, "Number of SuperNets M. auto: one, or more in a long search if a measurement favors them."
