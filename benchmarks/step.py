@@ -46,13 +46,14 @@ class Turns(Listener):
         self.bare, self.drawn = bare, list[tuple[Pooling, int]]()
         # seconds of ours and of bare, configurations and SuperNets drawn
         self.turns: list[tuple[float, float, list[tuple[Pooling, int]]]] = []
-        ask = state.sampler.ask
+        ask = state.sampler.ask_group
 
-        def recording_ask() -> tuple[Pooling, int]:
-            self.drawn.append(ask())
-            return self.drawn[-1]
+        def recording_ask() -> tuple[tuple[Pooling, ...], int]:
+            poolings, m = ask()
+            self.drawn.append((poolings[0], m))
+            return poolings, m
 
-        state.sampler.ask = recording_ask  # type: ignore[method-assign]  # so that the bare loop trains the same
+        state.sampler.ask_group = recording_ask  # type: ignore[method-assign]  # so that the bare loop trains the same
         self.started = time.perf_counter()
 
     def advance(self, units: int = 1, **info: Any) -> None:

@@ -43,9 +43,9 @@ from poolwise.spaces import Pooling, PoolingSpace
 from poolwise.storage import write_atomically
 from poolwise.supernets.assignment import MOVING_AVERAGE
 from poolwise.supernets.mixture import Job, StepResult
-from poolwise.supernets.samplers.base import Task
 from poolwise.supernets.samplers.mixture import BalancedMixture
 from poolwise.supernets.samplers.scores import Scores
+from poolwise.supernets.samplers.task import Task
 from poolwise.supernets.state import SearchState
 from poolwise.supernets.trainer import train_block
 from poolwise.training import correct
@@ -202,9 +202,10 @@ def paired(state: SearchState, sampler: Plain, jobs: Sequence[Job]) -> list[Step
     for job in jobs:
         results += nets.train_and_score([job])
         if not sampler.first_trains_alone:
+            assert job.scoring is not None
             images_BCHW, labels_B = nets.scoring.load(job.scoring)
             right = {
-                m: float(correct(lambda x: network(x, job.pooling), images_BCHW, labels_B, nets.precision))  # noqa: B023
+                m: float(correct(lambda x: network(x, job.poolings[0]), images_BCHW, labels_B, nets.precision))  # noqa: B023
                 for m, network in enumerate(nets.networks)
                 if m != job.supernet
             }

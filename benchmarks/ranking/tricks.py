@@ -105,15 +105,15 @@ def runner(state: SearchState, trick: Trick) -> Callable[[Sequence[Job], Any], l
                 group["lr"] = job.lr
             images_BCHW, labels_B = nets.training.load(job.training)
             with precision.active(device):
-                loss = trick.loss(network, job.pooling, precision.images(images_BCHW), labels_B)
+                loss = trick.loss(network, job.poolings[0], precision.images(images_BCHW), labels_B)
             with precision.kernels(device):
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             assert job.scoring is not None
             images_BCHW, labels_B = nets.scoring.load(job.scoring)
-            right = correct(lambda images: network(images, job.pooling), images_BCHW, labels_B, precision)  # noqa: B023
-            results.append(StepResult(float(loss.detach()), float(right) / len(labels_B)))
+            right = correct(lambda images: network(images, job.poolings[0]), images_BCHW, labels_B, precision)  # noqa: B023
+            results.append(StepResult(float(loss.detach()), (float(right) / len(labels_B),)))
         return results
 
     return run

@@ -13,11 +13,21 @@ SPACES.append(space_of(9, [1, 3], also=["4-3-2"]))  # several numbers of pooling
 
 
 def make(
-    method, space, *, supernets=3, steps=200, seed=0, draw="rounds", warm_up=0.0, temperature=(1.0, 100.0), grows=False
+    method,
+    space,
+    *,
+    supernets=3,
+    steps=200,
+    seed=0,
+    draw="rounds",
+    warm_up=0.0,
+    temperature=(1.0, 100.0),
+    grows=False,
+    group=1,
 ):
     """Return a sampler and the streams that it draws from."""
     streams = Streams(seed)
-    task = Task(space, supernets, steps, temperature, draw, streams["draw"], streams["assign"], warm_up, grows)
+    task = Task(space, supernets, steps, temperature, draw, streams["draw"], streams["assign"], warm_up, grows, group)
     return sampler(method)(task), streams
 
 
@@ -34,11 +44,20 @@ def survey(one):
     return Survey(accuracies_PB, outputs_PV)
 
 
-def ask(one):
-    """Answer the survey if one is due, then ask."""
+def answer(one):
+    """Answer the survey if one is due."""
     if one.next_survey is not None and one.next_survey <= one.state()["step"]:
         one.learn_survey(survey(one))
+
+
+def ask(one):
+    answer(one)
     return one.ask()
+
+
+def ask_group(one):
+    answer(one)
+    return one.ask_group()
 
 
 def play(one, steps, reward=accuracy):

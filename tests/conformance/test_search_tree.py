@@ -41,6 +41,13 @@ def random_tree(count, generator):
     return children
 
 
+def drawn_from(tree, generator):
+    """Draw a leaf and count it as pending."""
+    leaf = tree.draw(generator)
+    tree.expect(leaf)
+    return leaf
+
+
 def restated(children, count, history, pending):
     """Return the probability of each leaf, computed from past visits (leaf, accuracy) and pending draws only."""
     below = leaves_below(children, count)
@@ -78,10 +85,10 @@ def test_draws_follow_uct_and_the_softmax(count, visited, waiting, seed):
     children = random_tree(count, generator)
     tree, history = SearchTree(children), []
     for _ in range(visited):
-        history.append((tree.draw(generator), float(generator.random())))
+        history.append((drawn_from(tree, generator), float(generator.random())))
         tree.update(*history[-1])
     assert not any(tree.pending)
-    pending = [tree.draw(generator) for _ in range(waiting)]
+    pending = [drawn_from(tree, generator) for _ in range(waiting)]
     chances = tree.chances()
     assert chances.sum() == pytest.approx(1)
     assert np.allclose(chances, restated(children, count, history, pending), atol=1e-12)

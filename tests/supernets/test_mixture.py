@@ -13,7 +13,9 @@ def test_a_block_equals_its_jobs_one_by_one(tiny_source):
     experiment, runs = resolve(config, tiny_source), []
     for block in (8, 3, 1):
         mixture = Mixture(experiment, Streams(0))
-        jobs = [Job(experiment.space[i], i % 3, 0.1, mixture.training.draw(), mixture.scoring.draw()) for i in range(8)]
+        jobs = [
+            Job((experiment.space[i],), i % 3, 0.1, mixture.training.draw(), mixture.scoring.draw()) for i in range(8)
+        ]
         results = [result for i in range(0, 8, block) for result in mixture.train_and_score(jobs[i : i + block])]
         tensors = [
             *(p.detach() for net in mixture.networks for p in net.parameters()),

@@ -1,5 +1,6 @@
 """Surveys: all configurations scored at given steps of a search."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from poolwise.pipeline import costs, estimates
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
 from poolwise.supernets import samplers
-from poolwise.supernets.budget import step_macs, survey_macs
+from poolwise.supernets.budget import group_step_macs, mean_step_macs, step_macs, survey_macs
 from poolwise.supernets.samplers import Surveys
 from poolwise.supernets.state import CHECKPOINT, SearchState
 from poolwise.supernets.trainer import train, train_block
@@ -153,13 +154,17 @@ def test_results_do_not_depend_on_workers(tmp_path, tiny_settings, tiny_source, 
     assert all(torch.equal(one[0][key], two[0][key]) for key in one[0])
 
 
+@pytest.mark.parametrize("group", [1, 4])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_search_in_macs_pays_for_its_surveys(method, tmp_path, tiny_settings, tiny_source):
-    experiment = resolve(samplers.settled(tiny_settings.replace(method=method, supernets=1)), tiny_source)
-    prices = [step_macs(experiment, experiment.cost(pooling).macs) for pooling in experiment.space]
+def test_a_search_in_macs_pays_for_its_surveys(method, group, tmp_path, tiny_settings, tiny_source):
+    settings = tiny_settings.replace(method=method, group=group)
+    experiment = resolve(samplers.settled(settings.replace(supernets=1)), tiny_source)
+    poolings = list(experiment.space)
+    groups = [[poolings[(a + i) % 36] for i in range(group)] for a in range(36)]
+    prices = [group_step_macs(experiment, members) for members in groups]
     surveys = survey_macs(experiment, experiment.config)
     allowed = 60 * sum(prices) // len(prices) + surveys
-    config = tiny_settings.replace(method=method, supernets=None, steps=None, search_macs=allowed, block=4, threads=1)
+    config = settings.replace(supernets=None, steps=None, search_macs=allowed, block=4, threads=1)
     folder = poolwise.search(config, tmp_path / "whole", source=tiny_source)
     meta = folder.load_checkpoint(CHECKPOINT)[1]
     assert sum(record["macs"] for record in meta["surveys"]) == surveys > 10 * prices[0]
@@ -168,22 +173,54 @@ def test_a_search_in_macs_pays_for_its_surveys(method, tmp_path, tiny_settings, 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_estimates_include_surveys(method, tiny_settings, tiny_source, monkeypatch):
-    experiment = resolve(samplers.settled(tiny_settings.replace(method=method, supernets=1)), tiny_source)
+def test_grouped_steps_and_surveys(method, tmp_path, tiny_settings, tiny_source, surveyed):
+    """Steps of groups, surveys between them and their MACs; resumed after an interruption, the same bytes."""
+    config = samplers.settled(tiny_settings.replace(method=method, supernets=1, group=4, score_on="train", threads=1))
+    experiment = resolve(config.replace(steps=26, block=4), tiny_source)
+    state, told = SearchState(experiment), []
+    tell = state.sampler.tell_group
+    state.sampler.tell_group = lambda poolings, *rest: told.append(poolings) or tell(poolings, *rest)
+    while not state.finished:
+        train_block(state)
+    count = state.sampler.surveys.count
+    assert [record["step"] for record in state.surveys] == [12, 15, 19, 22][:count]
+    assert len(surveyed) == count
+    assert {len(poolings) for poolings in told} == {4}
+    assert sum(state.sampler._tree.visits[:36]) == 4 * (26 - state.surveys[-1]["step"])
+    macs = sum(group_step_macs(experiment, poolings) for poolings in told)
+    assert state.macs == macs + survey_macs(experiment, config)
+    complete, part = (RunFolder.create(tmp_path / name, {}) for name in ("whole", "part"))
+    train(SearchState.open(experiment, complete), complete, Listener())
+    for steps in (3, 2):
+        with pytest.raises(Interrupted):
+            train(SearchState.open(experiment, part), part, After(steps))
+    train(SearchState.open(experiment, part), part, Listener())
+    (tensors, meta), (again, meta_again) = (run.load_checkpoint(CHECKPOINT) for run in (complete, part))
+    assert meta_again == meta
+    assert all(torch.equal(tensors[name], again[name]) for name in tensors)
+    assert (meta["macs"], meta["sampler"]) == (state.macs, json.loads(json.dumps(state.sampler.state())))
+
+
+@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize("method", METHODS)
+def test_estimates_include_surveys(method, group, tiny_settings, tiny_source, monkeypatch):
+    config = tiny_settings.replace(method=method, supernets=1, group=group)
+    experiment = resolve(samplers.settled(config), tiny_source)
     timing = Timing((0.5, 0.0), (0.1, 0.0), 1e-12, 0.0)
     planned = costs.search(experiment, timing)[0]
     surveys = survey_macs(experiment, experiment.config)
     compute = Compute(experiment)
     budget = compute.budget(200)
-    steps = compute.search_steps(budget, experiment.config)
+    steps, total = compute.search_steps(budget, experiment.config), sum(compute.macs.values())
     monkeypatch.setattr(samplers.sampler(method), "surveys", None)
     without = costs.search(experiment, timing)[0]
     assert planned.macs - without.macs == surveys > 0
     outputs = 36 * (5 * 16 * 3 * 16 + 36 * 8) if method == "learned-hierarchy" else 0
     assert planned.memory_bytes - without.memory_bytes == outputs
     assert planned.seconds - without.seconds == pytest.approx(surveys * 1e-12)
-    mean = step_macs(experiment, sum(compute.macs.values())) / 36
-    assert 200 - steps == pytest.approx(surveys / mean, abs=1)
+    mean = mean_step_macs(experiment, experiment.config, 36, total) / 36
+    assert compute.search_steps(budget, experiment.config) - steps == pytest.approx(surveys / mean, abs=1)
+    assert steps == pytest.approx((budget - compute.ranking() - surveys) / mean, abs=1)
     assert estimates.plan(experiment, ["search"]).seconds is None
 
 

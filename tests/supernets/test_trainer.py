@@ -18,14 +18,14 @@ ROOT = Path(poolwise.__file__).parent
 
 
 def path_to_train_step(monkeypatch, arguments):
-    """Return the functions of poolwise between the command and the first ``train_step`` of a search, outermost first."""
+    """Return the functions of poolwise between the command and the first ``train_group`` of a search, outermost first."""
     stacks = []
 
     def stopping(*_):
         stacks.append(traceback.extract_stack()[:-1])
         raise Interrupted
 
-    monkeypatch.setattr(mixture, "train_step", stopping)
+    monkeypatch.setattr(mixture, "train_group", stopping)
     with pytest.raises(SystemExit):
         main(arguments)
     inside = [frame for frame in stacks[0] if ROOT in Path(frame.filename).parents]

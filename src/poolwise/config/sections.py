@@ -159,6 +159,15 @@ class Search(Section):
         "iid",
         "rounds: visit every configuration once per round (strict fairness). iid: draw independently, as published.",
     )
+    group: Count = setting(
+        1,
+        "Number of configurations in a step; 1 as published. Several share the first layers, which run once, and the batch.",
+    )
+    score_on: Literal["held-out", "train"] = setting(
+        "held-out",
+        "held-out: score on a batch of the scoring half after the step, as published. train: on the training batch before the"
+        " step, which costs nothing and is optimistic.",
+    )
     block: Count | None = setting(
         None,
         "Update the sampling scores every N steps; 1 as published. If not set: chosen for the device and --workers.",

@@ -1,4 +1,4 @@
-"""Evaluate many configurations on one batch and compute each shared prefix of layers only once."""
+"""Run many configurations on one batch and compute each shared prefix of layers only once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def walk(
     branch without a further pooling runs last, nothing else needs its input. So at most one activation per number of
     poolings is alive, each a quarter of the previous size, plus what the current layer needs. The logits are bitwise
     equal to those of separate forward passes, since the operations are the same. The caller sets gradient mode and
-    precision.
+    precision. With gradients, autograd keeps the activations of all branches until the backward pass, which runs through
+    each shared prefix once too: the gradient of the mean loss is the mean of the gradients (``training.step.train_group``).
 
     Yields:
         The indices into ``poolings`` of one group of equal configurations, and their logits_BK, in trie order.

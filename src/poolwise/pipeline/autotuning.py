@@ -22,11 +22,12 @@ from poolwise.constraints import Feasible
 from poolwise.datasets.batches import Shuffled
 from poolwise.datasets.sources import Source
 from poolwise.experiment import Experiment, resolve
+from poolwise.pipeline.costs import step_ratio
 from poolwise.process import free_bytes, threads_here
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.supernets import samplers
-from poolwise.supernets.budget import search_steps
+from poolwise.supernets.budget import scored_share, search_steps
 from poolwise.training import calibration, count_correct, sgd, train_step
 from poolwise.training.calibration import Parallel, Timing, cpu_threads
 from poolwise.training.workers import WorkerPool, wait_for_others
@@ -63,7 +64,9 @@ def prepare(
         experiment = choose_supernets(experiment)
         config = experiment.config
         count = (config.retrain.top + 3) * config.retrain.seeds
-        total = count * experiment.retrain_steps + steps * 4 // 3  # a scoring pass follows each search step
+        # a scoring pass follows each search step unless it scores on the training batch
+        searched = int(steps * step_ratio(experiment) * (3 + scored_share(config))) // 3
+        total = count * experiment.retrain_steps + searched
     else:
         total = trainings * experiment.retrain_steps
     return constraints.limited(tune(experiment, total, listener))

@@ -17,7 +17,16 @@ from poolwise import parallelism
 from poolwise.experiment import Experiment
 from poolwise.rankings.beam import MEMBERS_PER_NODE
 from poolwise.spaces import LISTED, Pooling
-from poolwise.supernets.budget import measuring_macs, proxy_budget, proxy_macs, search_steps, survey_bytes, survey_macs
+from poolwise.supernets.budget import (
+    mean_group_macs,
+    measuring_macs,
+    proxy_budget,
+    proxy_macs,
+    scored_share,
+    search_steps,
+    survey_bytes,
+    survey_macs,
+)
 from poolwise.training import calibration
 from poolwise.training.calibration import CREW_SECONDS, Timing
 
@@ -77,7 +86,8 @@ def search(experiment: Experiment, timing: Timing, _known: Trainings | None = No
     """Estimate a search and its proxy trainings."""
     config = experiment.config
     macs = _mean_macs(experiment)
-    step = timing.seconds("train", macs) + timing.seconds("score", macs) + timing.data
+    scored, grouped = scored_share(config), step_ratio(experiment)
+    step = grouped * (timing.seconds("train", macs) + scored * timing.seconds("score", macs)) + timing.data
     parallel = parallelism.for_search(experiment)
     count = parallel.workers
     seconds, fixed = search_steps(experiment) * step, 0.0
@@ -89,20 +99,27 @@ def search(experiment: Experiment, timing: Timing, _known: Trainings | None = No
     parameters = experiment.cost(experiment.default).parameters
     # weights and momentum of all SuperNets; gradients of those in training
     weights = 8 * experiment.supernet_parameters * config.search.max_supernets + 4 * parameters * count
-    memory = _memory(experiment, count, batch) + weights + survey_bytes(experiment, config)
+    memory = _memory(experiment, count, math.ceil(grouped * batch)) + weights + survey_bytes(experiment, config)
     measured = measuring_macs(experiment, config, search_steps(experiment), int(macs))
     surveyed = survey_macs(experiment, config)
     fixed += measured / (3 * batch * macs) * timing.seconds("train", macs) + surveyed * timing.rank
     cost = StageCost(
         "search",
         search_steps(experiment),
-        int(search_steps(experiment) * batch * 4 * macs) + measured + surveyed,
+        int(search_steps(experiment) * batch * (3 + scored) * macs * grouped) + measured + surveyed,
         seconds + fixed,
         memory,
         fixed,
         reason=experiment.supernets_reason,
     )
     return [cost, *([_proxy_trainings(experiment, timing)] if proxy_budget(experiment).seeds else [])]
+
+
+def step_ratio(experiment: Experiment) -> float:
+    """Return the mean cost of a search step relative to that of a step at one configuration; above 1 for groups."""
+    if experiment.config.search.group == 1:
+        return 1.0
+    return mean_group_macs(experiment, experiment.config) / _mean_macs(experiment)
 
 
 def ranking(experiment: Experiment, timing: Timing, _known: Trainings | None = None) -> list[StageCost]:

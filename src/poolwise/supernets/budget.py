@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from poolwise.config import Config
 from poolwise.experiment import Experiment
-from poolwise.spaces import LISTED, Pooling
+from poolwise.models.cost import CostModel
+from poolwise.spaces import LISTED, Pooling, PoolingSpace
 from poolwise.supernets import samplers
+from poolwise.supernets.samplers.draws import consecutive, group_sizes
 
 FEWEST_STEPS = 10  # minimum length of a proxy training; shorter ones do not distinguish configurations
 FEWEST_CONFIGURATIONS = 8  # minimum for proxy trainings; with fewer, agreement is rarely significant
@@ -23,6 +26,7 @@ _TRIED = 400  # each half trains for 1/400 of the search in a trial
 _FEWEST_TRIED = 10
 AUTO_SHARE = 0.67  # default share of proxy trainings in the steps, if no share is set
 _WORTH = 30  # minimum steps per configuration for proxy trainings by default (docs/results.md)
+_GROUPS = 128  # maximum number of groups whose MACs give the mean of a space, evenly spaced in larger ones
 _BALANCED = 30  # unit of the number of seeds in ``proxy_budget_of``: sqrt(steps per configuration / 30), rounded
 
 
@@ -80,10 +84,10 @@ def total_steps(experiment: Experiment) -> int:
         members, total = _typical(experiment)
         allowed = config.search.macs - measured_macs(experiment) - survey_macs(experiment, config)
         share = most_share(config.search.proxy)
-        steps = allowed * members // step_macs(experiment, total, 1 - share)
+        steps = allowed * members // mean_step_macs(experiment, config, members, total, share)
         # the share is None and the steps are too few for proxy trainings
         if share_of(steps, config.search.proxy, experiment.space.size) < share:
-            steps = allowed * members // step_macs(experiment, total)
+            steps = allowed * members // mean_step_macs(experiment, config, members, total)
         return max(steps, 1)
     return config.search.steps or config.search.epochs * max(half // min(config.training.batch_size, half), 1)
 
@@ -104,10 +108,55 @@ def step_macs(experiment: Experiment, macs: int, scored: float = 1.0) -> int:
     """Return the MACs of a step at ``macs`` per image.
 
     A training batch counts as three forward passes, a scoring batch as one. ``scored`` is the share of steps with a
-    scoring batch; proxy trainings have none.
+    scoring batch; proxy trainings have none, and neither has a search that scores on training batches.
     """
     training, scoring = (min(experiment.config.training.batch_size, len(half)) for half in experiment.halves)
     return int((3 * training + scored * scoring) * macs)
+
+
+def scored_share(config: Config) -> float:
+    """Return the share of the steps of a search that have a scoring batch: 1, or 0 if it scores on training batches."""
+    return 1.0 if config.search.score_on == "held-out" else 0.0
+
+
+def group_step_macs(experiment: Experiment, poolings: Sequence[Pooling]) -> int:
+    """Return the MACs of a search step at these configurations, whose common prefixes run once."""
+    return step_macs(experiment, experiment.cost.prefix_macs(poolings), scored_share(experiment.config))
+
+
+def mean_step_macs(experiment: Experiment, config: Config, members: int, total: int, proxies: float = 0.0) -> int:
+    """Return ``members`` times the mean MACs of a step.
+
+    Args:
+        experiment: Network, space and batches.
+        config: Decides how many configurations train in a step, and how it is scored.
+        members, total: How many configurations represent the space, and the sum of their MACs per image.
+        proxies: Share of proxy training steps, which train one configuration each and have no scoring batch.
+    """
+    scored = scored_share(config)
+    if config.search.group == 1:
+        return step_macs(experiment, total, (1 - proxies) * scored)
+    searched = step_macs(experiment, round(members * mean_group_macs(experiment, config)), scored)
+    return int((1 - proxies) * searched + proxies * step_macs(experiment, total, 0))
+
+
+def mean_group_macs(experiment: Experiment, config: Config) -> float:
+    """Return the mean MACs per image of the configurations of a step, with common prefixes counted once.
+
+    The mean is over all groups that a sampler without preferences can draw, evenly spaced ones of a large space.
+    """
+    return _mean_group_macs(experiment.cost, experiment.space, config.search.group, config.search.draw == "rounds")
+
+
+@lru_cache(maxsize=16)
+def _mean_group_macs(cost: CostModel, space: PoolingSpace, group: int, rounds: bool) -> float:
+    firsts = [space.size * i // _GROUPS for i in range(_GROUPS)] if space.size > _GROUPS else range(space.size)
+    sizes = group_sizes(space.size, group) if rounds else {min(group, space.size): 1}
+    total = 0.0
+    for size, groups in sizes.items():
+        macs = sum(cost.prefix_macs(space[a] for a in consecutive(first, size, space.size)) for first in firsts)
+        total += groups * macs / len(firsts)
+    return total / sum(sizes.values())
 
 
 def tried_steps(steps: int) -> int:
@@ -132,7 +181,8 @@ def measured_macs(experiment: Experiment) -> int:
         return 0
     members, total = _typical(experiment)
     mean = total // members
-    return measuring_macs(experiment, config, config.search.macs // step_macs(experiment, mean), mean)
+    step = mean_step_macs(experiment, config, 1, mean)
+    return measuring_macs(experiment, config, config.search.macs // step, mean)
 
 
 def survey_macs(experiment: Experiment, config: Config) -> int:

@@ -20,27 +20,46 @@ from poolwise.process import threads_here
 from poolwise.progress import Listener
 from poolwise.rng import Streams
 from poolwise.spaces import Pooling
-from poolwise.training import Precision, compiled, correct, count_correct, sgd, train_step
+from poolwise.training import Precision, compiled, correct_each, count_correct, forward_all, right_of, sgd, train_group
 from poolwise.training.profiler import IDLE, Stopwatch
 from poolwise.training.workers import WorkerPool
 
 
 @dataclass(frozen=True)
 class Job:
-    """One step: configuration, index of the SuperNet, learning rate, training images and scoring images."""
+    """One optimizer step of one SuperNet.
 
-    pooling: Pooling
+    Attributes:
+        poolings: The G configurations that train in the step, with one configuration unless ``group`` is set.
+        supernet: Index of the SuperNet.
+        lr: Learning rate.
+        training: Training images.
+        scoring: Scoring images. None scores on the training images, by the logits of the training step.
+    """
+
+    poolings: tuple[Pooling, ...]
     supernet: int
     lr: float
     training: Draw
-    scoring: Draw
+    scoring: Draw | None
 
 
 class StepResult(NamedTuple):
-    """Loss on the training batch in nats, and accuracy (0 to 1) on the scoring batch after the step."""
+    """Result of one step: a mean loss and G accuracies.
+
+    Attributes:
+        loss: Loss on the training batch before the step in nats, mean over the configurations.
+        accuracies: Accuracy (0 to 1) of each configuration on the scoring batch after the step, or on the training batch
+            before it.
+    """
 
     loss: float
-    accuracy: float
+    accuracies: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy."""
+        return sum(self.accuracies) / len(self.accuracies)
 
 
 TrainAndScore = Callable[[Sequence[Job], Stopwatch], list[StepResult]]
@@ -99,25 +118,36 @@ class Mixture:
                 tensor.copy_(source)
 
     def train_and_score(self, jobs: Sequence[Job], watch: Stopwatch = IDLE) -> list[StepResult]:
-        """Run one optimizer step per job, in order, each followed by its scoring batch (steps 3 and 4).
+        """Run one optimizer step per job, in order, each followed by its scoring batch, if it has one (steps 3 and 4).
 
-        The device is synchronized only once, at the end.
+        All configurations of a job see the same batches, and their common prefixes run once. The device is synchronized only
+        once, at the end.
         """
-        losses, hits = [], []
+        losses, right = [], []
         for job in jobs:
-            forward = partial(self.networks[job.supernet].__call__, pooling=job.pooling)
+            network, optimizer = self.networks[job.supernet], self.optimizers[job.supernet]
             with watch("data"):
                 images_BCHW, labels_B = self.training.load(job.training)
-            optimizer = self.optimizers[job.supernet]
-            losses.append(train_step(forward, optimizer, images_BCHW, labels_B, job.lr, self.precision, watch))
+            forward = forward_all(network, job.poolings)
+            loss, logits = train_group(forward, optimizer, images_BCHW, labels_B, job.lr, self.precision, watch)
+            losses.append(loss)
+            if job.scoring is None:
+                with watch("scoring"):
+                    right.append(right_of(logits, labels_B))
+                continue
             with watch("data"):
                 images_BCHW, labels_B = self.scoring.load(job.scoring)
             with watch("scoring"):
-                hits.append(correct(forward, images_BCHW, labels_B, self.precision))
+                right.append(correct_each(network, job.poolings, images_BCHW, labels_B, self.precision))
         with watch("scoring"):
-            loss_J, hits_J = torch.stack(losses).tolist(), torch.stack(hits).tolist()
-        batch_size = self.scoring.batches.batch_size
-        return [StepResult(loss, count / batch_size) for loss, count in zip(loss_J, hits_J, strict=True)]
+            loss_J, counts = torch.stack(losses).tolist(), iter(torch.cat(right).tolist())
+        return [
+            StepResult(loss, tuple(next(counts) / self._scored_images(job) for _ in job.poolings))
+            for loss, job in zip(loss_J, jobs, strict=True)
+        ]
+
+    def _scored_images(self, job: Job) -> int:
+        return (self.training if job.scoring is None else self.scoring).batches.batch_size
 
 
 def _placed(experiment: Experiment, name: str, streams: Streams) -> SwitchableNet:

@@ -12,7 +12,7 @@ from poolwise.rng import Streams
 from poolwise.sanitize import reading
 from poolwise.storage import RunFolder
 from poolwise.supernets import samplers
-from poolwise.supernets.budget import measured_macs, proxy_macs, search_steps, step_macs, survey_macs
+from poolwise.supernets.budget import group_step_macs, measured_macs, proxy_macs, search_steps, survey_macs
 from poolwise.supernets.mixture import Job, Mixture
 from poolwise.supernets.pace import Pace
 from poolwise.training.profiler import Stopwatch
@@ -64,6 +64,7 @@ class SearchState:
                 self.streams["assign"],
                 config.search.warm_up,
                 grows=config.search.branching == "measured",
+                group=config.search.group,
             )
         )
         self.mixture = Mixture(experiment, self.streams)
@@ -85,7 +86,7 @@ class SearchState:
     def advance(self, jobs: list[Job]) -> None:
         """Count the steps of a block and their MACs, and copy the first SuperNet to the others when the warm-up ends."""
         self.step += len(jobs)
-        macs = [step_macs(self.experiment, self.experiment.cost(job.pooling).macs) for job in jobs]
+        macs = [group_step_macs(self.experiment, job.poolings) for job in jobs]
         self.macs += sum(macs)
         if self.pace:
             self._set_length(self.pace, macs)

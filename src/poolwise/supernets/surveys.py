@@ -97,7 +97,7 @@ def _right_of(
 ) -> list[int]:
     """Count the correct images of a batch. Write class probabilities to the rows of ``outputs`` (array, row of each pooling)."""
 
-    def keep(members: list[int], logits_BK: Tensor) -> None:
+    def keep(members: Sequence[int], logits_BK: Tensor) -> None:
         assert outputs is not None
         outputs_PV, row_P = outputs
         outputs_PV[[row_P[a] for a in members]] = logits_BK.float().softmax(dim=1).flatten().cpu().numpy()

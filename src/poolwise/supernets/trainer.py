@@ -3,8 +3,9 @@
 The method has six steps (docs/algorithm.md). ``train_block`` runs steps 1 to 5 for one block of configurations, ``train``
 repeats it until the search is finished, and ``poolwise.rankings.scoring`` runs step 6:
 
-1. Draw a configuration: in shuffled rounds that visit every configuration once, or independently.
-2. Draw a SuperNet from ``p(m | configuration)``.
+1. Draw a configuration: in shuffled rounds that visit every configuration once, or independently. With ``group``, draw several
+   that share a prefix of layers; they train in one step, on the same batches.
+2. Draw a SuperNet from ``p(m | configuration)``, or from its mean over the group.
 3. Take one optimizer step of that SuperNet at that configuration on a training batch.
 4. Measure its accuracy on a scoring batch and move the score of the pair towards it.
 5. Raise the temperature, lower the learning rate.
@@ -63,7 +64,7 @@ def train_block(
             the state is then unchanged.
 
     Returns:
-        One record per step: loss, accuracy, learning rate, temperature and SuperNet.
+        One record per step: loss, accuracy (means over a group), learning rate, temperature and SuperNet.
     """
     check_branching(state, check_stop)
     survey_when_due(state, check_stop)
@@ -73,8 +74,10 @@ def train_block(
         rates = [cosine(step, state.steps, config.training.lr, config.training.lr_end) for step in _block(state)]
         jobs = []
         for lr in rates:
-            pooling, supernet = sampler.ask()  # 1. draw a configuration, 2. draw its SuperNet
-            jobs.append(Job(pooling, supernet, lr, mixture.training.draw(), mixture.scoring.draw()))
+            poolings, supernet = sampler.ask_group()  # 1. draw a configuration, 2. draw its SuperNet
+            training = mixture.training.draw()
+            scoring = mixture.scoring.draw() if config.search.score_on == "held-out" else None
+            jobs.append(Job(poolings, supernet, lr, training, scoring))
 
     # 3. one optimizer step of that SuperNet at that configuration, and its accuracy on a scoring batch
     results = (train_and_score or mixture.train_and_score)(jobs, state.watch)
@@ -82,10 +85,16 @@ def train_block(
 
     with state.watch("assignment"):
         for job, result in zip(jobs, results, strict=True):
-            sampler.tell(job.pooling, job.supernet, result.accuracy)  # 4. score <- 0.9 score + 0.1 accuracy
+            sampler.tell_group(job.poolings, job.supernet, result.accuracies)  # 4. score <- 0.9 score + 0.1 accuracy
     state.advance(jobs)  # 5. with the steps, the temperature rises linearly and the learning rate falls by cosine
     return [
-        {**result._asdict(), "lr": job.lr, "temperature": temperature, "supernet": job.supernet}
+        {
+            "loss": result.loss,
+            "accuracy": result.accuracy,
+            "lr": job.lr,
+            "temperature": temperature,
+            "supernet": job.supernet,
+        }
         for job, result in zip(jobs, results, strict=True)
     ]
 
@@ -104,9 +113,9 @@ def _check_losses(state: SearchState, jobs: Sequence[Job], results: Sequence[Ste
             check_finite([result.loss])
         except LossNotFinite as error:
             raise LossNotFinite(
-                f"search stopped at step {step} of {state.steps}: {error}, configuration {job.pooling}, SuperNet"
-                f" {job.supernet + 1}, learning rate {job.lr:.4g}. The last checkpoint is kept; start a new run with a"
-                " smaller --lr"
+                f"search stopped at step {step} of {state.steps}: {error}, configuration"
+                f" {', '.join(map(str, job.poolings))}, SuperNet {job.supernet + 1}, learning rate {job.lr:.4g}. The last"
+                " checkpoint is kept; start a new run with a smaller --lr"
             ) from None
 
 

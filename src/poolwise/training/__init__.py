@@ -7,9 +7,13 @@ from poolwise.training.step import (
     check_finite,
     compiled,
     correct,
+    correct_each,
     cosine,
     count_correct,
+    forward_all,
+    right_of,
     sgd,
+    train_group,
     train_step,
 )
 
@@ -22,9 +26,13 @@ __all__ = [
     "choose_device",
     "compiled",
     "correct",
+    "correct_each",
     "cosine",
     "count_correct",
     "device_precision",
+    "forward_all",
+    "right_of",
     "sgd",
+    "train_group",
     "train_step",
 ]

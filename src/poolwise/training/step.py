@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from poolwise.training.precision import Precision
 from poolwise.training.profiler import IDLE, Stopwatch
 
 Forward = Callable[[Tensor], Tensor]
+# what ``walk`` yields: the places of equal configurations in a list, and their logits_BK
+Logits = Iterable[tuple[Sequence[int], Tensor]]
 
 
 def compiled(network: nn.Module, layers: Iterable[nn.Module], how: str) -> nn.Module:
@@ -69,18 +72,81 @@ def train_step(
     watch: Stopwatch = IDLE,
 ) -> Tensor:
     """Take one optimizer step on one batch. Return the loss in nats as a scalar on the device, without synchronizing."""
+
+    def logits_of(images_BCHW: Tensor) -> Logits:
+        return [((0,), forward(images_BCHW))]
+
+    return train_group(logits_of, optimizer, images_BCHW, labels_B, lr, precision, watch)[0]
+
+
+def forward_all(network: SwitchableNet, poolings: Sequence[Pooling]) -> Callable[[Tensor], Logits]:
+    """Return a function of images that yields the logits of every configuration. A shared prefix runs once."""
+    if len(poolings) == 1:
+        return lambda images_BCHW: [((0,), network(images_BCHW, poolings[0]))]
+    return partial(walk, network, poolings)
+
+
+def train_group(
+    forward: Callable[[Tensor], Logits],
+    optimizer: torch.optim.Optimizer,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    lr: float,
+    precision: Precision,
+    watch: Stopwatch = IDLE,
+) -> tuple[Tensor, Logits]:
+    """Take one optimizer step on the mean loss of G configurations on one batch, without synchronizing.
+
+    The gradient is the mean of the gradients of the configurations. All see the same batch, so the activations of a shared
+    prefix, batch statistics included, are those of each configuration alone, and the prefix runs forward and backward once.
+
+    Args:
+        forward: Yields the logits of the G configurations, as ``forward_all`` does.
+        optimizer: Optimizer of the network.
+        images_BCHW, labels_B: The batch.
+        lr: Learning rate of the step.
+        precision: Number format.
+        watch: Measures the parts.
+
+    Returns:
+        The mean loss in nats, a scalar on the device, and the logits of the batch before the step, detached.
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr
     with watch("forward"):
         with precision.active(images_BCHW.device):
-            logits_BK = forward(precision.images(images_BCHW))
-        loss = F.cross_entropy(logits_BK.float(), labels_B)
+            logits = list(forward(precision.images(images_BCHW)))
+        losses = [(len(members), F.cross_entropy(logits_BK.float(), labels_B)) for members, logits_BK in logits]
+        loss = losses[0][1] if len(losses) == 1 else _mean(losses)
     with watch("backward"), precision.kernels(images_BCHW.device):
         loss.backward()
     with watch("optimizer"):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)  # only one of the M SuperNets holds gradients at a time
-    return loss.detach()
+    return loss.detach(), [(members, logits_BK.detach()) for members, logits_BK in logits]
+
+
+def _mean(losses: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """Return the mean of losses that count several times each."""
+    return torch.stack([count * loss for count, loss in losses]).sum() / sum(count for count, _ in losses)
+
+
+@torch.no_grad()
+def right_of(logits: Logits, labels_B: Tensor) -> Tensor:
+    """Return right_G, the correctly classified images of each configuration, on the device, without synchronizing."""
+    right: dict[int, Tensor] = {}
+    for members, logits_BK in logits:
+        right |= dict.fromkeys(members, (logits_BK.argmax(dim=1) == labels_B).sum())
+    return torch.stack([right[a] for a in range(len(right))])
+
+
+@torch.no_grad()
+def correct_each(
+    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor, labels_B: Tensor, precision: Precision
+) -> Tensor:
+    """Return right_G, the correctly classified images of one batch for each configuration, without synchronizing."""
+    with precision.active(images_BCHW.device):
+        return right_of(forward_all(network, poolings)(precision.images(images_BCHW)), labels_B)
 
 
 @torch.no_grad()
@@ -98,23 +164,24 @@ def count_correct(
     images_BCHW: Tensor,
     labels_B: Tensor,
     precision: Precision,
-    keep: Callable[[list[int], Tensor], None] | None = None,
+    keep: Callable[[Sequence[int], Tensor], None] | None = None,
 ) -> list[int]:
     """Count the correctly classified images of one batch for each configuration, computing each shared prefix once.
 
     ``keep`` is called with the logits_BK of each group of equal configurations and their indices in ``poolings``.
     """
-    counts, results = [0] * len(poolings), []
     with precision.active(images_BCHW.device):
-        for members, logits_BK in walk(network, poolings, precision.images(images_BCHW)):
-            results.append((members, (logits_BK.argmax(dim=1) == labels_B).sum()))
-            if keep is not None:
-                keep(members, logits_BK)
-    values = torch.stack([count for _, count in results]).tolist()  # the only synchronization
-    for (members, _), count in zip(results, values, strict=True):
-        for a in members:
-            counts[a] = count
+        logits = forward_all(network, poolings)(precision.images(images_BCHW))
+        right_G = right_of(logits if keep is None else _kept(logits, keep), labels_B)
+    counts: list[int] = right_G.tolist()  # the only synchronization
     return counts
+
+
+def _kept(logits: Logits, keep: Callable[[Sequence[int], Tensor], None]) -> Logits:
+    """Yield ``logits`` unchanged and call ``keep`` with each, so that no more than one is alive at a time."""
+    for members, logits_BK in logits:
+        keep(members, logits_BK)
+        yield members, logits_BK
 
 
 def accuracy(forward: Forward, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> float:

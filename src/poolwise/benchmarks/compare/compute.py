@@ -8,6 +8,7 @@ from poolwise.config import Config
 from poolwise.experiment import Experiment
 from poolwise.spaces import Pooling
 from poolwise.supernets.budget import (
+    mean_step_macs,
     measuring_macs,
     most_share,
     on_supernets,
@@ -20,8 +21,9 @@ from poolwise.supernets.budget import (
 class Compute:
     """Compute costs of one experiment in MACs.
 
-    A training step counts three forward passes of its batch, a scoring batch one. A ranking evaluates every
-    configuration on the scoring half; shared prefixes count once per SuperNet.
+    A training step counts three forward passes of its batch, a scoring batch one; the shared prefixes of a group that trains
+    in one step count once. A ranking evaluates every configuration on the scoring half; shared prefixes count once per
+    SuperNet.
     """
 
     def __init__(self, experiment: Experiment):
@@ -54,18 +56,18 @@ class Compute:
         The result is below 1 if the ranking and the surveys of the method alone exceed ``macs``.
         """
         left, total = macs - self.ranking(config) - survey_macs(self.experiment, config), sum(self.macs.values())
+        step = mean_step_macs(self.experiment, config, len(self.macs), total)
 
         def taken(steps: int) -> int:
             length, seeds = proxy_budget_of(steps, config.search.proxy, len(self.macs))
             searched = on_supernets(steps, config.search.proxy, len(self.macs))
-            price = searched * step_macs(self.experiment, total) + measuring_macs(
-                self.experiment, config, searched, total
-            )
+            price = searched * step + measuring_macs(self.experiment, config, searched, total)
             return price // len(self.macs) + length * seeds * step_macs(self.experiment, total, 0)
 
-        steps = left * len(self.macs) // step_macs(self.experiment, total, 1 - most_share(config.search.proxy))
+        mixed = mean_step_macs(self.experiment, config, len(self.macs), total, most_share(config.search.proxy))
+        steps = left * len(self.macs) // mixed
         while steps > 0 and taken(steps) > left:  # account for rounding in proxy training and for measuring branching
-            steps -= max((taken(steps) - left) * len(self.macs) // (2 * step_macs(self.experiment, total)), 1)
+            steps -= max((taken(steps) - left) * len(self.macs) // (2 * step), 1)
         return steps
 
     def trial(self, pooling: Pooling, steps: int) -> int:

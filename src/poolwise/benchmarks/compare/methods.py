@@ -17,7 +17,7 @@ ALL = "all"
 VARIANT_FIELDS = (
     *("supernets", "branching", "eval_batch_size"),
     *("lr", "lr_end", "momentum", "weight_decay", "temperature", "temperature_start"),
-    *("draw", "block", "norm", "sharing", "warm_up", "rank_on", "short", "short_loss"),
+    *("draw", "block", "norm", "sharing", "warm_up", "rank_on", "short", "short_loss", "group", "score_on"),
 )
 # Search settings taken from the recipe of the table and from the hardware.
 _SHARED_FIELDS = (

@@ -158,7 +158,7 @@ class Protocol:
             )
         config = config.replace(short=share_of(steps, config.search.proxy, len(self.table.space)))
         length: dict[str, Any] = {"steps": steps}
-        if method.prefers:
+        if method.prefers or config.search.group > 1:  # the mean cost of its steps is known only in the end
             length = {"steps": None, "search_macs": macs - self.compute.ranking(config)}
         return Work(spec, seed, budget, macs, config.replace(**length), folder)
 

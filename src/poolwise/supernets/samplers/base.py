@@ -1,8 +1,9 @@
 """Interface of all samplers: ``ask`` for a configuration and its SuperNet, train them, ``tell`` the accuracy.
 
-A sampler may also declare ``surveys``: at given steps the trainer then scores all configurations and calls ``learn_survey``.
+``ask_group`` and ``tell_group`` do the same for several configurations that train in one step. A sampler may also declare
+``surveys``: at given steps the trainer then scores all configurations and calls ``learn_survey``.
 
-Legend: N configurations passed as an argument, M SuperNets, P configurations of the space, B scoring batches of a survey.
+Legend: N configurations passed as an argument, G configurations of a group, M SuperNets.
 """
 
 from __future__ import annotations
@@ -10,80 +11,20 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from poolwise.errors import RequestError
-from poolwise.spaces import Pooling, PoolingSpace
+from poolwise.spaces import Pooling, uniform_below
 from poolwise.supernets import assignment as soft
+from poolwise.supernets.samplers.draws import GroupRounds, consecutive
 from poolwise.supernets.samplers.scores import Scores
+from poolwise.supernets.samplers.task import OutOfTurn, Survey, Surveys, Task
 
 STEPS_PER_SUPERNET = 2000  # with fewer steps the assignment is mostly noise (docs/algorithm.md)
 _USUAL = 4  # SuperNets in the published recipe
-
-
-class OutOfTurn(RuntimeError):
-    """Raised when ``tell`` does not match the oldest pending ``ask``, or a survey is not where it is due."""
-
-
-@dataclass(frozen=True)
-class Surveys:
-    """The surveys that a method asks for. They are evenly spaced over the steps after the warm-up; the first one starts them.
-
-    Attributes:
-        count: Number of surveys in a search.
-        batches: Scoring batches of each survey, B.
-        most: Size of the largest space that the method accepts, because all configurations are scored.
-        outputs: Whether the survey includes class probabilities.
-    """
-
-    count: int
-    batches: int
-    most: int
-    outputs: bool = False
-
-
-@dataclass(frozen=True)
-class Survey:
-    """Result of scoring all configurations, each on its most probable SuperNet, on the same scoring batches.
-
-    Attributes:
-        accuracies_PB: Accuracy of each configuration on each batch, float64, 0 to 1.
-        outputs_PV: Class probabilities of each configuration for all images, float32, V = images x classes. None if the
-            method does not ask for them.
-    """
-
-    accuracies_PB: np.ndarray
-    outputs_PV: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Task:
-    """Arguments of every sampler.
-
-    Attributes:
-        space: The configurations.
-        supernets: Requested number of SuperNets. Methods that use a single SuperNet ignore it.
-        steps: Length of the search, over which the temperature rises.
-        temperature: Temperature at the start and at the end.
-        draw: ``rounds`` visits every configuration once before any is repeated; ``iid`` draws independently.
-        draws, assigns: Random generators for the configuration and for the SuperNet.
-        warm_up: Share of the steps (0 to 1) at the start that draw uniformly, for methods that favor good configurations.
-            With several SuperNets, the first one trains alone for this share; the others then start as copies of it.
-        grows: Start with one SuperNet and allow ``double`` up to ``supernets``.
-    """
-
-    space: PoolingSpace
-    supernets: int
-    steps: int
-    temperature: tuple[float, float]
-    draw: str
-    draws: np.random.Generator
-    assigns: np.random.Generator
-    warm_up: float = 0.0
-    grows: bool = False
 
 
 class Sampler:
@@ -91,7 +32,8 @@ class Sampler:
 
     Scores are moving averages of scoring accuracy that start at 1. They are stored for visited configurations only, so
     memory does not grow with the size of the space. A subclass implements ``_draw_configuration``; with several SuperNets
-    also ``_draw_supernet`` and ``_assignment``; and, if needed, ``_learn``, ``_extra_state`` and ``_restore_extra``.
+    also ``_draw_supernet`` and ``_assignment``; and, if needed, ``_learn``, ``_extra_state`` and ``_restore_extra``. Groups
+    follow from these (``_draw_group``, ``_draw_group_supernet``).
 
     Attributes:
         name, about: Value of ``--method`` and a one-line description. Both are set by the registry.
@@ -124,7 +66,8 @@ class Sampler:
         self.branched = False
         self._surveyed = 0  # surveys so far
         self._step = 0
-        self._pending: deque[tuple[int, int]] = deque()  # pending asks
+        self._pending: deque[tuple[tuple[int, ...], int]] = deque()  # pending asks
+        self._groups = GroupRounds(self.space.size, task.group, task.draws)
 
     @classmethod
     def supernets_used(cls, requested: int) -> int:
@@ -225,12 +168,33 @@ class Sampler:
         Raises:
             OutOfTurn: If a survey is due.
         """
+        (pooling,), m = self._ask(1)
+        return pooling, m
+
+    def ask_group(self) -> tuple[tuple[Pooling, ...], int]:
+        """Draw the configurations of the next step, which share a prefix of layers, and their SuperNet.
+
+        Returns:
+            At most ``Task.group`` different configurations, and the SuperNet that trains all of them. With a ``Task.group`` of
+            1, the draws are those of ``ask``.
+
+        Raises:
+            OutOfTurn: If a survey is due.
+        """
+        return self._ask(self.task.group)
+
+    def _ask(self, most: int) -> tuple[tuple[Pooling, ...], int]:
+        """Draw configurations, one or a group, and their SuperNet. Add them to the pending asks."""
         if self._survey_due:
             raise OutOfTurn("a survey is due: call learn_survey before ask")
-        a = self._draw_configuration()
-        m = 0 if self.first_trains_alone else self._draw_supernet(a)
-        self._pending.append((a, m))
-        return self.space[a], m
+        indices = [self._draw_configuration()] if most == 1 else self._draw_group()
+        for a in indices:
+            self._expect(a)
+        m = 0
+        if not self.first_trains_alone:
+            m = self._draw_supernet(indices[0]) if len(indices) == 1 else self._draw_group_supernet(indices)
+        self._pending.append((tuple(indices), m))
+        return tuple(self.space[a] for a in indices), m
 
     def tell(self, pooling: Pooling, supernet: int, accuracy: float) -> None:
         """Record the scoring accuracy after the training step of the oldest pending ``ask``.
@@ -243,13 +207,29 @@ class Sampler:
         Raises:
             OutOfTurn: If ``pooling`` and ``supernet`` do not match the oldest pending ``ask``.
         """
-        if not self._pending or (self.space[self._pending[0][0]], self._pending[0][1]) != (pooling, supernet):
+        self.tell_group([pooling], supernet, [accuracy])
+
+    def tell_group(self, poolings: Sequence[Pooling], supernet: int, accuracies: Sequence[float]) -> None:
+        """Record the accuracy of every configuration after the training step of the oldest pending ``ask_group``.
+
+        Args:
+            poolings: The G configurations that ``ask_group`` returned.
+            supernet: The SuperNet that ``ask_group`` returned.
+            accuracies: G scoring accuracies on one batch, 0 to 1.
+
+        Raises:
+            OutOfTurn: If ``poolings`` and ``supernet`` do not match the oldest pending ask.
+        """
+        indices, m = self._pending[0] if self._pending else ((), -1)
+        if not self._pending or ([self.space[a] for a in indices], m) != (list(poolings), supernet):
             raise OutOfTurn(
-                f"tell({pooling}, {supernet}) does not match the oldest pending ask: call tell in the order of ask"
+                f"tell({', '.join(map(str, poolings))}, {supernet}) does not match the oldest pending ask: call tell in the"
+                " order of ask"
             )
-        a, m = self._pending.popleft()
-        self.table.update(a, m, accuracy)
-        self._learn(a, m, accuracy)
+        self._pending.popleft()
+        for a, accuracy in zip(indices, accuracies, strict=True):
+            self.table.update(a, m, accuracy)
+            self._learn(a, m, accuracy)
         self._step += 1
         self._branch_after_warm_up()
 
@@ -293,7 +273,7 @@ class Sampler:
 
     def state(self) -> dict[str, Any]:
         """Return everything that ``restore`` needs to continue identically, as JSON values. Generators are excluded."""
-        pending = [list(pair) for pair in self._pending]
+        pending = [[group[0] if len(group) == 1 else list(group), m] for group, m in self._pending]
         return {
             "method": self.name,
             "step": self._step,
@@ -301,6 +281,7 @@ class Sampler:
             "branched": self.branched,
             "asked": pending,
             "scores": self.table.state(),
+            **({"groups": self._groups.state()} if self.task.group > 1 else {}),
             **({"surveyed": self._surveyed} if self.surveys else {}),
             **self._extra_state(),
         }
@@ -317,7 +298,9 @@ class Sampler:
                 f" {self.name}: start a new run"
             )
         self._step = int(state["step"])
-        self._pending = deque((int(a), int(m)) for a, m in state["asked"])
+        self._pending = deque((_group_of(asked), int(m)) for asked, m in state["asked"])
+        if "groups" in state:
+            self._groups.restore(state["groups"])
         # runs of earlier versions use as many as were requested
         self.supernets = int(state.get("supernets", self.supernets))
         self.table = Scores(self.space.size, self.supernets)
@@ -347,6 +330,35 @@ class Sampler:
         """Return the SuperNet that trains configuration ``a`` (step 2). The default is for methods with one SuperNet."""
         return 0
 
+    @property
+    def in_rounds(self) -> bool:
+        """Whether the method visits every configuration once before any is repeated. Its groups then do so too."""
+        return False
+
+    def _draw_group(self) -> list[int]:
+        """Return the indices of the next group.
+
+        In rounds, every configuration is in one group of each round. Otherwise the group is a random one of those around a
+        draw of ``_draw_configuration``: uniform draws then visit all configurations equally often, and a method that
+        prefers some configurations visits their neighbors too.
+        """
+        if self.in_rounds:
+            return self._groups.next()
+        count = min(self.task.group, self.space.size)
+        a = self._draw_configuration()
+        return consecutive(a - uniform_below(self.task.draws, count), count, self.space.size)
+
+    def _draw_group_supernet(self, indices: Sequence[int]) -> int:
+        """Return the SuperNet that trains a group, drawn from the mean of its members' rows of the assignment.
+
+        Every configuration is in one group of a round. The mean over configurations of their groups' probabilities is
+        therefore the mean over configurations of their own: if it is 1/M for each SuperNet, groups keep it so.
+        """
+        return draw_from(self._assignment(indices).mean(axis=0), self.task.assigns) if self.supernets > 1 else 0
+
+    def _expect(self, a: int) -> None:
+        """Record that configuration ``a`` was drawn, alone or in a group, and that its accuracy will be learned."""
+
     def _learn(self, a: int, m: int, accuracy: float) -> None:
         """Update what the method stores besides the scores."""
 
@@ -362,3 +374,14 @@ class Sampler:
 
     def _restore_extra(self, state: dict[str, Any]) -> None:
         """Restore the result of ``_extra_state``."""
+
+
+def _group_of(asked: Any) -> tuple[int, ...]:
+    """Return the indices of a saved ask: one index, or a list of those of a group."""
+    return tuple(int(a) for a in (asked if isinstance(asked, list) else [asked]))
+
+
+def draw_from(chances_M: np.ndarray, generator: np.random.Generator) -> int:
+    """Draw an index with these probabilities, which need not sum to exactly 1."""
+    drawn = int(np.searchsorted(np.cumsum(chances_M) / chances_M.sum(), generator.random(), side="right"))
+    return min(drawn, len(chances_M) - 1)

@@ -9,8 +9,9 @@ import numpy as np
 
 from poolwise.spaces import uniform_below
 from poolwise.supernets import assignment as soft
-from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.base import Sampler
 from poolwise.supernets.samplers.registry import register
+from poolwise.supernets.samplers.task import Task
 
 
 @register("boltzmann", summary="Boltzmann exploration: one SuperNet, configurations drawn from softmax(T * score)")

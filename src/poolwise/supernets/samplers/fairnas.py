@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.base import Sampler
 from poolwise.supernets.samplers.draws import Rounds
 from poolwise.supernets.samplers.registry import register
+from poolwise.supernets.samplers.task import Task
 
 
 @register("fairnas", summary="strict fairness: one SuperNet, every configuration once per round")
@@ -23,6 +24,10 @@ class StrictFairness(Sampler):
     def __init__(self, task: Task):
         super().__init__(task)
         self._draw = Rounds(self.space.size, task.draws)
+
+    @property
+    def in_rounds(self) -> bool:
+        return True
 
     def _draw_configuration(self) -> int:
         return self._draw.next()

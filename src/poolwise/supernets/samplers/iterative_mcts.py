@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from poolwise.spaces import LISTED
-from poolwise.supernets.samplers.base import Sampler, Survey, Surveys, Task
+from poolwise.supernets.samplers.base import Sampler
 from poolwise.supernets.samplers.draws import DRAWS
 from poolwise.supernets.samplers.registry import register
 from poolwise.supernets.samplers.search_tree import TEMPERATURE, SearchTree
+from poolwise.supernets.samplers.task import Survey, Surveys, Task
 
 ITERATIONS = 4  # the published table has as many
 SCORING_BATCHES = 5
@@ -51,6 +52,15 @@ class TreeOfConfigurations(Sampler):
     def _draw_configuration(self) -> int:
         return self._draw.next() if self._tree is None else self._tree.draw(self.task.draws)
 
+    @property
+    def in_rounds(self) -> bool:
+        """Whether draws do not use a tree yet, and ``Task.draw`` is ``rounds``."""
+        return self._tree is None and self.task.draw == "rounds"
+
+    def _expect(self, a: int) -> None:
+        if self._tree is not None:
+            self._tree.expect(a)
+
     def _learn(self, a: int, m: int, accuracy: float) -> None:
         if self._tree is not None:
             self._tree.update(a, accuracy)
@@ -70,7 +80,7 @@ class TreeOfConfigurations(Sampler):
         self._draw.restore(state["draw"])
         self._tree = SearchTree.restored(state["tree"]) if state["tree"] else None
         if self._tree is not None:
-            for a, _ in self._pending:
+            for a in (a for group, _ in self._pending for a in group):
                 self._tree.expect(a)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.cluster import hierarchy
 
-from poolwise.supernets.samplers.base import Survey, Surveys
 from poolwise.supernets.samplers.iterative_mcts import SCORING_BATCHES, TreeOfConfigurations
 from poolwise.supernets.samplers.registry import register
+from poolwise.supernets.samplers.task import Survey, Surveys
 
 MOST = 5000  # configurations, whose distances take P^2 / 2 float64: 100 MB
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from poolwise.spaces import Pooling, uniform_below
 from poolwise.supernets import assignment as soft
-from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.base import Sampler
 from poolwise.supernets.samplers.registry import register
+from poolwise.supernets.samplers.task import Task
 
 EXPLORATION = 1.0
 
@@ -39,14 +40,14 @@ class TreeSearch(Sampler):
 
     def _draw_configuration(self) -> int:
         if self.in_warm_up:
-            a = uniform_below(self.task.draws, self.space.size)
-        else:
-            path: tuple[int, ...] = ()
-            while sum(path) < self.space.layers:
-                path = (*path, self._child(path))
-            a = self.space.index(Pooling(path))
+            return uniform_below(self.task.draws, self.space.size)
+        path: tuple[int, ...] = ()
+        while sum(path) < self.space.layers:
+            path = (*path, self._child(path))
+        return self.space.index(Pooling(path))
+
+    def _expect(self, a: int) -> None:
         self._open.update(self._passed(a))
-        return a
 
     def _passed(self, a: int) -> list[tuple[int, ...]]:
         """Return the nodes on the path to a configuration, from the root. The last stage follows from the others."""
@@ -91,4 +92,4 @@ class TreeSearch(Sampler):
             tuple(map(int, path.split("-"))) if path else (): (float(value), int(visits))
             for path, value, visits in state["nodes"]
         }
-        self._open = Counter(node for a, _ in self._pending for node in self._passed(a))
+        self._open = Counter(node for group, _ in self._pending for a in group for node in self._passed(a))

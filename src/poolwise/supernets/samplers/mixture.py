@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from poolwise.supernets import assignment as soft
-from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.base import Sampler, Task, draw_from
 from poolwise.supernets.samplers.draws import DRAWS
 from poolwise.supernets.samplers.registry import register
 
@@ -38,11 +38,17 @@ class BalancedMixture(Sampler):
     def _draw_configuration(self) -> int:
         return self._draw.next()
 
+    @property
+    def in_rounds(self) -> bool:
+        return self.task.draw == "rounds"
+
     def _draw_supernet(self, a: int) -> int:
+        return self._draw_group_supernet([a])
+
+    def _draw_group_supernet(self, indices: Sequence[int]) -> int:
+        """Return a SuperNet drawn from the mean of the rows p(m|a) of these configurations."""
         probabilities_RM, self._potentials_M = self._balance()
-        chances_M = probabilities_RM[self.table.place(a)]
-        m = int(np.searchsorted(np.cumsum(chances_M) / chances_M.sum(), self.task.assigns.random(), side="right"))
-        return min(m, self.supernets - 1)
+        return draw_from(probabilities_RM[[self.table.place(a) for a in indices]].mean(axis=0), self.task.assigns)
 
     def double(self) -> None:
         super().double()

@@ -8,21 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.base import Sampler
 from poolwise.supernets.samplers.draws import DRAWS
 from poolwise.supernets.samplers.registry import register
+from poolwise.supernets.samplers.task import Task
 
 _ROUNDS = 8
 
 
 class Partition(Sampler):
-    """Base class: ``group`` assigns every configuration to one SuperNet for the entire search after the warm-up."""
+    """Base class: ``group`` assigns every configuration to one SuperNet for the entire search after the warm-up.
+
+    A group of configurations that train in one step (``Task.group``) is split at the parts of the partition.
+    """
 
     warms_up = True
 
     def __init__(self, task: Task):
         super().__init__(task)
         self._draw = DRAWS[task.draw](self.space.size, task.draws)
+        self._waiting: list[list[int]] = []  # the other parts of a group that was split
+
+    @property
+    def in_rounds(self) -> bool:
+        return self.task.draw == "rounds"
 
     def group(self, a: int) -> int:
         """Return the SuperNet of configuration ``a``."""
@@ -31,17 +40,28 @@ class Partition(Sampler):
     def _draw_configuration(self) -> int:
         return self._draw.next()
 
+    def _draw_group(self) -> list[int]:
+        if not self._waiting:
+            drawn = super()._draw_group()
+            parts = [[a for a in drawn if self.group(a) == m] for m in range(self.supernets)]
+            self._waiting = [part for part in parts if part]
+        return self._waiting.pop(0)
+
     def _draw_supernet(self, a: int) -> int:
         return self.group(a)
+
+    def _draw_group_supernet(self, indices: Sequence[int]) -> int:
+        return self.group(indices[0])
 
     def _assignment(self, indices: Sequence[int]) -> np.ndarray:
         return np.eye(self.supernets)[[self.group(a) for a in indices]]
 
     def _extra_state(self) -> dict[str, Any]:
-        return {"draw": self._draw.state()}
+        return {"draw": self._draw.state(), **({"waiting": self._waiting} if self.task.group > 1 else {})}
 
     def _restore_extra(self, state: dict[str, Any]) -> None:
         self._draw.restore(state["draw"])
+        self._waiting = [[int(a) for a in part] for part in state.get("waiting", [])]
 
 
 @register("partition-random", summary="configurations are divided among SuperNets at random, in equal numbers")

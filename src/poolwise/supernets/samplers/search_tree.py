@@ -41,12 +41,11 @@ class SearchTree:
         self.pending = [0] * nodes
 
     def draw(self, generator: np.random.Generator) -> int:
-        """Draw a leaf and count it as pending."""
+        """Draw a leaf. ``expect`` counts it as pending."""
         node = self.leaves + len(self.children) - 1
         while node >= self.leaves:
             left, right = self.children[node - self.leaves]
             node = left if generator.random() < self._chance_of_left(node) else right
-        self.expect(node)
         return node
 
     def expect(self, leaf: int) -> None:

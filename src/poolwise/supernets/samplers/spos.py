@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from poolwise.supernets.samplers.base import Sampler, Task
+from poolwise.supernets.samplers.base import Sampler
 from poolwise.supernets.samplers.draws import Independent
 from poolwise.supernets.samplers.registry import register
+from poolwise.supernets.samplers.task import Task
 
 
 @register("spos", summary="single path one-shot: one SuperNet, uniform and independent draws")
