@@ -180,6 +180,7 @@ def test_failed_trainings_are_reported(tmp_path, table, source):
     assert {trial["state"] for trial in trials} == {"failed"}
 
 
+@pytest.mark.slow
 def test_entries_of_one_seed_share_trainings(tmp_path, table, source):
     out = tmp_path / "out"
     for budgets in ([60], [60, 120]):
@@ -233,6 +234,7 @@ def test_proxy_trainings_count_toward_the_budget(tmp_path, table, source):
         assert ("parts" in entry) == ranking["short"]["used"]
 
 
+@pytest.mark.slow
 def test_recalibration_counts_toward_the_budget(tmp_path, table, source):
     names = ["mixture@supernets=2", "mixture@supernets=2;norm=recalibrated"]
     options = {**REQUEST, "methods": names, "budgets": [100], "seeds": [1]}

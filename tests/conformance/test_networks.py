@@ -34,8 +34,15 @@ def takes(name, operator):
         return operator == family(name).operator
 
 
+BOTH_OPERATORS = ("resnet20", "resnet18")  # the other families have their second operator in the slow tests
 CASES = [
-    pytest.param(name, operator, marks=pytest.mark.slow if name in KINDRED else ())
+    pytest.param(
+        name,
+        operator,
+        marks=pytest.mark.slow
+        if name in KINDRED or (operator != family(name).operator and name not in BOTH_OPERATORS)
+        else (),
+    )
     for name in NAMES
     for operator in OPERATORS
     if takes(name, operator)

@@ -272,7 +272,7 @@ class StopsOnce(Listener):
         self.stopping = True
 
 
-FAST = {("batch", "full"), ("recalibrated", "resolution")}  # the other variants resume in the slow tests
+FAST = {("recalibrated", "full")}  # the other variants resume in the slow tests
 
 
 @pytest.mark.parametrize(

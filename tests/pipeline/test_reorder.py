@@ -60,7 +60,7 @@ def state(path):
 @pytest.mark.parametrize(
     ("start", "change"),
     [
-        ("ranked", {"max_macs": 0.6, "fusion": True}),
+        pytest.param("ranked", {"max_macs": 0.6, "fusion": True}, marks=pytest.mark.slow),
         pytest.param("retrained", {"max_macs": 0.6}, marks=pytest.mark.slow),
         pytest.param("searched", {"max_macs": 0.6, "fusion": True}, marks=pytest.mark.slow),
     ],

@@ -60,7 +60,7 @@ def test_every_measure_of_a_comparison_is_vectorized():
     assert set(functions) <= set(resampling._VECTORIZED)
 
 
-@pytest.mark.parametrize("study", ["own-1560-4680", "compare-published"])
+@pytest.mark.parametrize("study", [pytest.param("own-1560-4680", marks=pytest.mark.slow), "compare-published"])
 def test_committed_studies_are_reproduced(study):
     value = json.loads((RESULTS / study / "compare.json").read_text())
     table = tables.load(value["table"]["name"])

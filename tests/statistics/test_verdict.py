@@ -75,6 +75,7 @@ def studied(gain, noise, looks, runs, seed):
     return words
 
 
+@pytest.mark.slow
 def test_equal_accuracies_are_rarely_called_better():
     generator = np.random.default_rng(1)
     pairs = generator.normal(0.9, 0.01, (2000, 2, 3))

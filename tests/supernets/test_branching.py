@@ -157,6 +157,7 @@ def test_supernets_double_if_it_pays(measured_settings, tiny_source, always):
     assert [(check["step"], check["supernets"]) for check in state.checks] == [(12, 2), (18, 4)]
 
 
+@pytest.mark.slow
 def test_interruption_at_any_step_gives_the_same_bytes(tmp_path, measured_settings, tiny_source, monkeypatch):
     monkeypatch.setattr(BranchingResult, "pays", property(lambda _: True))
 

@@ -141,7 +141,9 @@ def test_branched_search_gives_the_same_bytes_after_interruption_and_in_two_work
         assert all(torch.equal(tensors[key], tensor) for key, tensor in expected.items())
 
 
-@pytest.mark.parametrize("method", ["mcts", "boltzmann", "fairnas"])
+@pytest.mark.parametrize(
+    "method", ["mcts", *(pytest.param(method, marks=pytest.mark.slow) for method in ("boltzmann", "fairnas"))]
+)
 def test_search_in_macs_ends_when_they_are_spent(method, tmp_path, tiny_settings, tiny_source):
     mean = resolve(tiny_settings, tiny_source)
     prices = [step_macs(mean, mean.cost(pooling).macs) for pooling in mean.space]
