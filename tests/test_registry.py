@@ -39,7 +39,7 @@ def test_entries_are_registered_and_listed_in_order(package):
 def test_an_unknown_name_is_reported_with_the_closest_one(package):
     with pytest.raises(RequestError) as caught:
         package.ANIMALS.get("zebr")
-    assert str(caught.value) == "unknown animal 'zebr'; did you mean 'zebra'. Known animals: ape, zebra; or any plant"
+    assert str(caught.value) == "unknown animal 'zebr'; did you mean 'zebra'? Known animals: ape, zebra; or any plant"
 
 
 def test_a_listing_is_a_copy(package):
