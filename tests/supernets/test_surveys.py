@@ -177,17 +177,17 @@ def test_grouped_steps_and_surveys(method, tmp_path, tiny_settings, tiny_source,
     """Steps of groups, surveys between them and their MACs; resumed after an interruption, the same bytes."""
     config = samplers.settled(tiny_settings.replace(method=method, supernets=1, group=4, score_on="train", threads=1))
     experiment = resolve(config.replace(steps=26, block=4), tiny_source)
-    state, told = SearchState(experiment), []
+    state, groups = SearchState(experiment), []
     tell = state.sampler.tell_group
-    state.sampler.tell_group = lambda poolings, *rest: told.append(poolings) or tell(poolings, *rest)
+    state.sampler.tell_group = lambda poolings, *rest: groups.append(poolings) or tell(poolings, *rest)
     while not state.finished:
         train_block(state)
     count = state.sampler.surveys.count
     assert [record["step"] for record in state.surveys] == [12, 15, 19, 22][:count]
     assert len(surveyed) == count
-    assert {len(poolings) for poolings in told} == {4}
+    assert {len(poolings) for poolings in groups} == {4}
     assert sum(state.sampler._tree.visits[:36]) == 4 * (26 - state.surveys[-1]["step"])
-    macs = sum(group_step_macs(experiment, poolings) for poolings in told)
+    macs = sum(group_step_macs(experiment, poolings) for poolings in groups)
     assert state.macs == macs + survey_macs(experiment, config)
     complete, part = (RunFolder.create(tmp_path / name, {}) for name in ("whole", "part"))
     train(SearchState.open(experiment, complete), complete, Listener())

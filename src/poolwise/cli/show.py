@@ -231,8 +231,8 @@ def _fusion(content: CompleteRanking) -> None:
     fusion = content.fusion
     scores, count = fusion.scores, fusion.productive
     parts = f"scores (reliability {scores.reliability:.2f}, weight {scores.weight:.2f})"
-    if fusion.said is not None:
-        parts = f"{fusion.said} (reliability of the scores {scores.reliability:.2f})"
+    if fusion.summary is not None:
+        parts = f"{fusion.summary} (reliability of the scores {scores.reliability:.2f})"
     elif count and fusion.agreement is not None:
         parts += (
             f" and productive convolutions (weight {count.weight:.2f}), with an agreement of {fusion.agreement:.2f}"

@@ -64,7 +64,7 @@ class ProxyTrainings(Schema):
     length: Count
     seeds: Count
     used: Flag
-    said: Text
+    summary: Text = Field(alias="said")
 
 
 class BranchingCheck(Schema):
@@ -72,7 +72,7 @@ class BranchingCheck(Schema):
 
     step: Count
     supernets: SuperNets
-    said: Text
+    summary: Text = Field(alias="said")
 
 
 class RankingFile(FileSchema, Environment):
@@ -149,7 +149,7 @@ class Fusion(Schema):
     Attributes:
         error: noise of an estimate: root mean squared difference from the prediction of its neighbors.
         productive: None if the ranking uses only scores.
-        said: description of the components, if there are others than scores and productive convolutions.
+        summary: description of the components, if there are others than scores and productive convolutions.
         agreement: correlation of the scores with the number of productive convolutions.
         trainings: number of stand-alone trainings that the estimate uses.
     """
@@ -157,7 +157,7 @@ class Fusion(Schema):
     error: Number
     scores: ScoreWeights
     productive: CountWeight | None
-    said: Omittable[Text] = None
+    summary: Omittable[Text] = Field(None, alias="said")
     agreement: Number | None
     trainings: Count
 

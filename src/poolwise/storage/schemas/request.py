@@ -41,13 +41,13 @@ class Weights(Schema):
     Attributes:
         source: file or name; called ``from`` in the file.
         used_by: ``search``, ``retrain`` or ``both``; called ``for`` in the file.
-        anew: parts that are initialized randomly.
+        new: parts that are initialized randomly.
     """
 
     source: Text = Field(alias="from")
     sha256: Text
     used_by: Text = Field(alias="for")
-    anew: tuple[Text, ...]
+    new: tuple[Text, ...] = Field(alias="anew")
 
 
 class Parallel(Schema):

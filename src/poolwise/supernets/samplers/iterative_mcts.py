@@ -1,4 +1,4 @@
-"""Iterative Monte Carlo tree search: a balanced tree over the configurations sorted by score, built anew in each iteration."""
+"""Iterative Monte Carlo tree search: a balanced tree over the configurations sorted by score, rebuilt in each iteration."""
 
 from __future__ import annotations
 

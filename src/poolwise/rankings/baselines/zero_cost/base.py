@@ -29,7 +29,7 @@ class Draw:
     Attributes:
         network: Untrained network, float32. BatchNorm uses batch statistics.
         images_BCHW, labels_B: Training images of all batches of the draw, not augmented, and their classes.
-        streams: Random streams of the draw. ``streams.torch(name)`` starts anew for every configuration.
+        streams: Random streams of the draw. ``streams.torch(name)`` restarts for every configuration.
         macs: MACs that scores of this draw took beside passes through the network.
     """
 
