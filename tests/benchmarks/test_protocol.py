@@ -132,7 +132,8 @@ def test_anytime_has_one_point_per_trial(study):
     assert float(last["tau_b"]) == pytest.approx(final["tau_b"]["value"], abs=1e-5)
 
 
-@pytest.mark.parametrize("checks", [50, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("checks", [50, 200])
 def test_resumed_comparison_writes_the_same_bytes(study, tmp_path, table, source, checks):
     out = tmp_path / "out"
     with pytest.raises(Interrupted):

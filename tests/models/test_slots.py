@@ -40,7 +40,16 @@ TIMM = {
     "convnext_atto": ("2-3-7-3", 364),
     "densenet121": ("2-2-2-1", 20),
 }
-CASES = [f"torchvision:{name}" for name in TORCHVISION] + [f"timm:{name}" for name in TIMM]
+# networks of the same kinds as others in the list, moved in the slow tests
+KINDRED = {
+    "torchvision:resnet50", "torchvision:resnext50_32x4d", "torchvision:vgg11_bn", "torchvision:mobilenet_v3_small",
+    "torchvision:convnext_tiny", "torchvision:efficientnet_b0", "timm:resnet50", "timm:regnety_004",
+    "timm:mobilenetv2_100", "timm:densenet121",
+}  # fmt: skip
+CASES = [
+    pytest.param(name, marks=pytest.mark.slow if name in KINDRED else ())
+    for name in (*(f"torchvision:{name}" for name in TORCHVISION), *(f"timm:{name}" for name in TIMM))
+]
 
 
 def images(size=64, batch=2):
@@ -134,7 +143,7 @@ def test_two_downsamplings_on_one_slot():
     assert [slot.halvings for slot in poolwise.slots(model).layers] == [0, 0, 2, 0, 1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_apply_is_what_the_search_trains(name):
     """torchvision's ResNet with our stem and moved strides equals the SuperNet with the same weights."""
     theirs = getattr(torchvision.models, name)(num_classes=10)

@@ -261,6 +261,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: changes.get("method", f"mixture-{changes['group']}"))
 def test_an_interrupted_search_and_one_in_workers_give_the_same_bytes(tmp_path, tiny_source, changes):
     config = settings(**changes)
