@@ -71,6 +71,12 @@ def tiny_settings() -> Config:
 
 
 @pytest.fixture(scope="session")
+def short_settings(tiny_settings) -> Config:
+    """``tiny_settings`` with fewer steps, on one thread."""
+    return tiny_settings.replace(steps=20, retrain_steps=4, threads=1)
+
+
+@pytest.fixture(scope="session")
 def finished_run(tmp_path_factory, tiny_settings, tiny_source) -> Path:
     """A finished ``poolwise.run`` with ``tiny_settings``. Tests use the copy ``finished``."""
     folder = tmp_path_factory.mktemp("finished") / "run"

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from poolwise import api
-from poolwise.config import Config
 from poolwise.errors import PoolwiseError
 from poolwise.progress import Interrupted, Listener
 from poolwise.storage import RunFolder
@@ -26,11 +25,8 @@ NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
-def config():
-    return Config.from_flat(
-        width=2, supernets=2, steps=20, batch_size=16, eval_batch_size=24, retrain_steps=4, retrain_seeds=2, lr=0.05,
-        draw="rounds", precision="float32", device="cpu", threads=1,
-    )  # fmt: skip
+def config(short_settings):
+    return short_settings
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 from poolwise import api
-from poolwise.config import Config
 from poolwise.errors import RunFailure
 from poolwise.progress import Listener
 
@@ -19,11 +18,8 @@ POOLWISE = shutil.which("poolwise", path=str(Path(sys.executable).parent))
 
 
 @pytest.fixture(scope="module")
-def config():
-    return Config.from_flat(
-        width=2, supernets=2, steps=20, batch_size=16, eval_batch_size=24, retrain_steps=4, retrain_seeds=2, lr=0.05,
-        draw="rounds", precision="float32", device="cpu", threads=1,
-    )  # fmt: skip
+def config(short_settings):
+    return short_settings
 
 
 class Kills(Listener):

@@ -177,7 +177,7 @@ torch.set_num_threads(1)  # as here: threads change last bits
 torch.manual_seed(0)
 images = torch.randn(3, 3, 32, 32)
 with torch.no_grad():
-    torch.save({"logits": model(images), "class": type(model).__name__, "keys": list(model.state_dict())}, "told")
+    torch.save({"logits": model(images), "class": type(model).__name__, "keys": list(model.state_dict())}, "answer")
 """
 
 
@@ -187,7 +187,7 @@ def exported(run, place, folder, kind):
     command("export", run, "--to", folder / "model.safetensors", "--seed", 2)
     lines = command("export", run, "--to", "python", "--seed", 2)
     subprocess.run([sys.executable, "-c", lines + EXPORT], cwd=folder, env=clean_environment(), check=True)
-    rebuilt = torch.load(folder / "told", weights_only=True)
+    rebuilt = torch.load(folder / "answer", weights_only=True)
     expected = poolwise.model(run, pick, seed=2)
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

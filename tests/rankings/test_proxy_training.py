@@ -241,8 +241,8 @@ def test_length_in_macs_is_kept(tmp_path, two, tiny_source):
     config = two.replace(method="boltzmann", steps=None, search_macs=allowed)
     poolwise.search(config, tmp_path / "run", source=tiny_source)
     value = poolwise.rank(tmp_path / "run", source=tiny_source)
-    dearest = max(experiment.cost(p).macs for p in experiment.space)
-    assert allowed - 2 * budget.step_macs(experiment, dearest) < value["spent"]["search_macs"] <= allowed
+    most_macs = max(experiment.cost(p).macs for p in experiment.space)
+    assert allowed - 2 * budget.step_macs(experiment, most_macs) < value["spent"]["search_macs"] <= allowed
     assert value["short"]["seeds"] == 2
 
 

@@ -123,8 +123,8 @@ def test_check_does_not_affect_the_search(measured_settings, tiny_source, monkey
     assert [check["step"] for check in looked.checks] == [12]  # no further check after one that did not pay
     pairs = zip(state.mixture.networks[0].parameters(), looked.mixture.networks[0].parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
-    dearest = max(experiment.cost(pooling).macs for pooling in experiment.space)
-    assert 0 < looked.macs - state.macs < measuring_macs(experiment, measured_settings, 24, dearest) / 2
+    most_macs = max(experiment.cost(pooling).macs for pooling in experiment.space)
+    assert 0 < looked.macs - state.macs < measuring_macs(experiment, measured_settings, 24, most_macs) / 2
     assert tried_steps(24) == 10
 
 

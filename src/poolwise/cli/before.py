@@ -32,10 +32,16 @@ _MODEL = click.option(
     show_default=True,
     help="Network family, torchvision:NAME, timm:NAME or FILE.py:NAME.",
 )
+_WIDTH = click.option(
+    "--width", type=click.IntRange(min=1), help="Base number of channels. If not set: that of the network family."
+)
 _SIZE = click.option(
     "--image-size",
     type=click.IntRange(min=1),
     help="Image height and width in pixels.  [default: 32; 224 for networks from other libraries]",
+)
+_CLASSES = click.option(
+    "--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Number of classes of the head."
 )
 
 
@@ -47,13 +53,9 @@ _SIZE = click.option(
     is_flag=True,
     help="List the slots where the network can downsample instead.",
 )
-@click.option(
-    "--width", type=click.IntRange(min=1), help="Base number of channels. If not set: that of the network family."
-)
+@_WIDTH
 @_SIZE
-@click.option(
-    "--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Number of classes of the head."
-)
+@_CLASSES
 @space_settings
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def space(
@@ -119,13 +121,9 @@ def space(
 @click.option(
     "--device", default="auto", show_default=True, help="Device for measuring latency: auto, cpu, cuda or mps."
 )
-@click.option(
-    "--width", type=click.IntRange(min=1), help="Base number of channels. If not set: that of the network family."
-)
+@_WIDTH
 @_SIZE
-@click.option(
-    "--classes", type=click.IntRange(min=2), default=10, show_default=True, help="Number of classes of the head."
-)
+@_CLASSES
 @space_settings
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def suggest(model: str, as_json: bool, **arguments: Any) -> None:

@@ -142,11 +142,21 @@ def right_of(logits: Logits, labels_B: Tensor) -> Tensor:
 
 @torch.no_grad()
 def correct_each(
-    network: SwitchableNet, poolings: Sequence[Pooling], images_BCHW: Tensor, labels_B: Tensor, precision: Precision
+    network: SwitchableNet,
+    poolings: Sequence[Pooling],
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    precision: Precision,
+    keep: Callable[[Sequence[int], Tensor], None] | None = None,
 ) -> Tensor:
-    """Return right_G, the correctly classified images of one batch for each configuration, without synchronizing."""
+    """Return right_G, the correctly classified images of one batch for each configuration, without synchronizing.
+
+    A shared prefix runs once. ``keep`` is called with the logits_BK of each group of equal configurations and their
+    indices in ``poolings``.
+    """
     with precision.active(images_BCHW.device):
-        return right_of(forward_all(network, poolings)(precision.images(images_BCHW)), labels_B)
+        logits = forward_all(network, poolings)(precision.images(images_BCHW))
+        return right_of(logits if keep is None else _kept(logits, keep), labels_B)
 
 
 @torch.no_grad()
@@ -157,7 +167,6 @@ def correct(forward: Forward, images_BCHW: Tensor, labels_B: Tensor, precision: 
     return (logits_BK.argmax(dim=1) == labels_B).sum()
 
 
-@torch.no_grad()
 def count_correct(
     network: SwitchableNet,
     poolings: Sequence[Pooling],
@@ -166,14 +175,8 @@ def count_correct(
     precision: Precision,
     keep: Callable[[Sequence[int], Tensor], None] | None = None,
 ) -> list[int]:
-    """Count the correctly classified images of one batch for each configuration, computing each shared prefix once.
-
-    ``keep`` is called with the logits_BK of each group of equal configurations and their indices in ``poolings``.
-    """
-    with precision.active(images_BCHW.device):
-        logits = forward_all(network, poolings)(precision.images(images_BCHW))
-        right_G = right_of(logits if keep is None else _kept(logits, keep), labels_B)
-    counts: list[int] = right_G.tolist()  # the only synchronization
+    """Return ``correct_each`` as numbers, with a single synchronization."""
+    counts: list[int] = correct_each(network, poolings, images_BCHW, labels_B, precision, keep).tolist()
     return counts
 
 

@@ -25,5 +25,5 @@ def stochastic_order(scores_RP: np.ndarray) -> np.ndarray:
     if count < 2:
         return np.full(count, 0.5)
     below_RP = rankdata(scores_RP).reshape(scores_RP.shape) - 1  # scores below each one, equal ones count one half
-    own = draws * (draws - 1) / 2
-    return (below_RP.sum(0) - own) / (draws**2 * (count - 1))
+    same_configuration = draws * (draws - 1) / 2  # pairs of draws of one configuration
+    return (below_RP.sum(0) - same_configuration) / (draws**2 * (count - 1))
