@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import poolwise
 from poolwise.config import Config
 from poolwise.datasets.sources import ImageSet, Source
+from poolwise.models import family
+from poolwise.models.chain import create
+from poolwise.models.sharing import supernet
 from poolwise.progress import Listener
 
 torch.set_num_threads(1)  # the networks of the fast tests are so small that a second thread costs time
@@ -46,6 +50,21 @@ KINDRED = {"resnet32", "resnet34", "resnet56", "resnet18-imagenet", "resnet34-im
 def families(names):
     """Return parameters of a test of every family. Deeper variants of a family are marked slow."""
     return [pytest.param(name, marks=pytest.mark.slow if name in KINDRED else ()) for name in names]
+
+
+def varied_supernet(name, norm, sharing):
+    """Return a SuperNet of width 2 whose affine parameters all differ, so that no two norms are equal."""
+
+    def build(kind):
+        return create(family(name).build, torch.Generator().manual_seed(0), classes=3, width=2, norm=kind)
+
+    network = supernet(build, family(name).space, norm, sharing)
+    generator = torch.Generator().manual_seed(9)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine:
+            nn.init.normal_(module.weight, 1, 0.3, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
+    return network
 
 
 def draw_images(count: int, size: int, seed: int) -> ImageSet:

@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 import poolwise
+from conftest import varied_supernet as make
 from poolwise import parallelism
 from poolwise.config import Config, settings
 from poolwise.errors import RequestError
 from poolwise.experiment import RECALIBRATION_BATCHES, resolve
 from poolwise.models import family
-from poolwise.models.chain import PerDepth, create
+from poolwise.models.chain import PerDepth
 from poolwise.models.cost import CostModel
 from poolwise.models.prefixes import walk
 from poolwise.models.recalibration import Recalibrated
-from poolwise.models.sharing import supernet
 from poolwise.models.supernet import OPERATORS, SwitchableNet, plain_model
 from poolwise.pipeline.estimates import plan
 from poolwise.progress import Interrupted, Listener
@@ -35,21 +35,6 @@ from poolwise.training.calibration import Parallel
 SHARINGS = settings()["sharing"].choices
 VARIANTS = list(itertools.product(settings()["norm"].choices, SHARINGS))
 NAMES = ("resnet20", "resnet18")  # one with pooling and one with strides
-
-
-def make(name, norm, sharing):
-    """Return a SuperNet of width 2 whose affine parameters all differ, so that no two norms are equal."""
-
-    def build(kind):
-        return create(family(name).build, torch.Generator().manual_seed(0), classes=3, width=2, norm=kind)
-
-    network = supernet(build, family(name).space, norm, sharing)
-    generator = torch.Generator().manual_seed(9)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine:
-            nn.init.normal_(module.weight, 1, 0.3, generator=generator)
-            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
-    return network
 
 
 def images(seed=1, batch=6, size=8):

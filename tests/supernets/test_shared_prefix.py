@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 import poolwise
-from conftest import After
+from conftest import After, varied_supernet
 from poolwise.benchmarks.compare.compute import Compute
 from poolwise.benchmarks.compare.methods import parse_methods
 from poolwise.config import Config
@@ -18,7 +17,6 @@ from poolwise.errors import RequestError
 from poolwise.experiment import resolve
 from poolwise.models import family
 from poolwise.models.chain import create, running_norm
-from poolwise.models.sharing import supernet
 from poolwise.models.supernet import SwitchableNet
 from poolwise.pipeline.costs import search as planned_search
 from poolwise.progress import Interrupted
@@ -40,16 +38,7 @@ def images(size=8, batch=6):
 
 
 def switchable(name, norm):
-    def build(kind):
-        return create(family(name).build, torch.Generator().manual_seed(0), classes=3, width=2, norm=kind)
-
-    network = supernet(build, family(name).space, norm, "full").double()
-    generator = torch.Generator().manual_seed(9)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine:
-            nn.init.normal_(module.weight, 1, 0.3, generator=generator)
-            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
-    return network
+    return varied_supernet(name, norm, "full").double()
 
 
 def external(name):

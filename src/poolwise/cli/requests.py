@@ -45,10 +45,10 @@ def fitted(values: dict[str, Any], budget: str | None, stages: Sequence[str], ou
     Raises:
         RequestError: A length is given as well, which the budget chooses; a value is wrong; or ``out`` is in use.
     """
-    requested = [name for name, value in values.items() if value is not None]
+    names = [name for name, value in values.items() if value is not None]
     if budget is None:
         return request(values)
-    for name in requested:
+    for name in names:
         chosen_by_budget = _LENGTHS.get(name)
         if chosen_by_budget:
             flag = f"--{name.replace('_', '-')}"
@@ -62,7 +62,7 @@ def fitted(values: dict[str, Any], budget: str | None, stages: Sequence[str], ou
     if out is not None:
         RunFolder.check_free(out)
     say("timing steps on this machine to fit the time budget", err=True)
-    config = api.fit(config, seconds, stages, requested)
+    config = api.fit(config, seconds, stages, names)
     chosen = {"steps": config.search.steps, "supernets": config.search.supernets, "images": config.data.images}
     if "retrain" in stages:
         chosen["retrain-steps"] = config.retrain.steps
